@@ -1,0 +1,72 @@
+/**
+ * Builds the executable: `bun scripts/build.ts` for this machine, `--release` for every target.
+ * The version is package.json's, the commit git's; both are compiled in.
+ */
+import { createHash } from "node:crypto";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { gzipSync } from "node:zlib";
+
+const RELEASE_TARGETS = {
+  "imdsproxy-linux-x64": "bun-linux-x64",
+  "imdsproxy-linux-x64-baseline": "bun-linux-x64-baseline",
+  "imdsproxy-linux-arm64": "bun-linux-arm64",
+} as const;
+
+const { version } = JSON.parse(readFileSync("package.json", "utf8")) as { version: string };
+
+function commit(): string {
+  const git = (...args: string[]) => Bun.spawnSync(["git", ...args], { stderr: "ignore" });
+  const head = git("rev-parse", "--short=12", "HEAD");
+  if (head.exitCode !== 0) return "unknown";
+  const dirty = git("status", "--porcelain", "--untracked-files=no").stdout.length > 0;
+  return head.stdout.toString().trim() + (dirty ? "-dirty" : "");
+}
+
+function build(outfile: string, target: string | null): void {
+  const args = [
+    "build",
+    "--compile",
+    "--minify-syntax",
+    "--minify-whitespace",
+    "--format=esm",
+    "--bytecode",
+    `--define=IMDSPROXY_VERSION=${JSON.stringify(version)}`,
+    `--define=IMDSPROXY_COMMIT=${JSON.stringify(commit())}`,
+    ...(target === null ? [] : [`--target=${target}`]),
+    // The executable must not read a bunfig.toml or an .env that a user left in the directory it is run from.
+    "--no-compile-autoload-dotenv",
+    "--no-compile-autoload-bunfig",
+    "src/main.ts",
+    `--outfile=${outfile}`,
+  ];
+  const run = Bun.spawnSync([process.execPath, ...args], { stdout: "ignore", stderr: "pipe" });
+  if (run.exitCode !== 0) {
+    process.stderr.write(run.stderr);
+    process.exit(1);
+  }
+}
+
+mkdirSync("dist", { recursive: true });
+if (process.argv.includes("--release")) {
+  const sums: string[] = [];
+  for (const [name, target] of Object.entries(RELEASE_TARGETS)) {
+    console.log(`building ${name}`);
+    build(`dist/${name}`, target);
+    const executable = readFileSync(`dist/${name}`);
+    const compressed = gzipSync(executable, { level: 9 });
+    writeFileSync(`dist/${name}.gz`, compressed);
+    for (const [file, bytes] of [
+      [name, executable],
+      [`${name}.gz`, compressed],
+    ] as const) {
+      sums.push(`${createHash("sha256").update(bytes).digest("hex")}  ${file}\n`);
+    }
+  }
+  writeFileSync("dist/SHA256SUMS", sums.join(""));
+} else {
+  // Written beside and renamed, so that a running executable is never overwritten in place.
+  build("dist/.imdsproxy.new", null);
+  rmSync("dist/imdsproxy", { force: true });
+  const { renameSync } = await import("node:fs");
+  renameSync("dist/.imdsproxy.new", "dist/imdsproxy");
+}

@@ -1,0 +1,22 @@
+/** An address and a port as the kernel has them. */
+export interface Endpoint {
+  /** Dotted IPv4 or canonical IPv6 text; an IPv4-mapped IPv6 address is written as IPv4. */
+  readonly address: string;
+  readonly port: number;
+}
+
+/** What we know of the caller from the kernel and NSS. */
+export interface Identity {
+  /** The uid in the initial user namespace that owns the caller's socket. */
+  readonly uid: number;
+  /** The account's name, or null for a uid without one. A subordinate uid has the name of its owner. */
+  readonly user: string | null;
+  /** True where the uid is not the account's own but one of its range in /etc/subuid. */
+  readonly subordinate: boolean;
+  /** Names of all groups of the account; may hold spaces. */
+  readonly groups: readonly string[];
+  /** Path of the caller's cgroup v2 below the mount, such as `/user.slice/user-1000.slice`, or null where unknown. */
+  readonly cgroup: string | null;
+  /** The Slurm job whose cgroup the caller is in, or null. */
+  readonly slurmJobId: string | null;
+}
