@@ -43,19 +43,20 @@ const EXIT_CODES: Record<ErrorCode, 1 | 2> = {
  */
 export class ImdsProxyError extends Error {
   override readonly name = "ImdsProxyError";
+  readonly code: ErrorCode;
+  readonly problem: string;
+  readonly remedy: string | null;
 
   /**
    * @param code what went wrong.
    * @param problem what was being done and what was found, in one sentence without a final stop.
    * @param remedy what would be right, or null where nobody can say.
    */
-  constructor(
-    readonly code: ErrorCode,
-    readonly problem: string,
-    readonly remedy: string | null = null,
-    options?: ErrorOptions,
-  ) {
+  constructor(code: ErrorCode, problem: string, remedy: string | null = null, options?: ErrorOptions) {
     super(remedy === null ? problem : `${problem}\n  ${remedy.replaceAll("\n", "\n  ")}`, options);
+    this.code = code;
+    this.problem = problem;
+    this.remedy = remedy;
   }
 
   /** 2 where the caller called it wrongly, else 1. */

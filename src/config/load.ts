@@ -1,0 +1,230 @@
+import { readFileSync } from "node:fs";
+import { type Document, LineCounter, parseDocument } from "yaml";
+import { ImdsProxyError } from "../errors.ts";
+import { unreachableRules } from "./reachable.ts";
+import { type Config, configSchema } from "./schema.ts";
+
+/** Where the configuration is when no `--config` says otherwise. */
+export const DEFAULT_CONFIG_PATH = "/etc/imdsproxy/config.yaml";
+
+/** Values of flags that stand over keys of the file, as text, as the flag had them. */
+export interface ConfigOverrides {
+  readonly listen?: string | undefined;
+  readonly upstream?: string | undefined;
+  readonly region?: string | undefined;
+  readonly role?: string | undefined;
+  readonly stsEndpoint?: string | undefined;
+  readonly stateDirectory?: string | undefined;
+}
+
+const OVERRIDE_PATHS: Record<keyof ConfigOverrides, { path: readonly string[]; flag: string }> = {
+  listen: { path: ["listen"], flag: "--listen" },
+  upstream: { path: ["upstream"], flag: "--upstream" },
+  region: { path: ["region"], flag: "--region" },
+  role: { path: ["role"], flag: "--role-arn" },
+  stsEndpoint: { path: ["sts", "endpoint"], flag: "--sts-endpoint" },
+  stateDirectory: { path: ["stateDirectory"], flag: "--state-dir" },
+};
+
+/**
+ * Reads, checks and completes the configuration.
+ *
+ * @param options.path the file; without it, {@link DEFAULT_CONFIG_PATH} if that exists, else the defaults alone.
+ * @param options.overrides flags that stand over the file's keys.
+ * @throws ImdsProxyError `config`, naming every wrong key with its line, what was found and what would be right.
+ */
+export function loadConfig(options: { path?: string | undefined; overrides?: ConfigOverrides } = {}): Config {
+  const path = options.path ?? DEFAULT_CONFIG_PATH;
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (options.path === undefined && code === "ENOENT")
+      return parseConfig("", "the defaults", options.overrides);
+    throw new ImdsProxyError(
+      "config",
+      `cannot read the configuration ${path}: ${code === "ENOENT" ? "no such file" : (code ?? "unreadable")}`,
+      code === "EACCES"
+        ? "run this as root, or as a user who may read the file"
+        : "name an existing file with --config FILE",
+    );
+  }
+  return parseConfig(text, path, options.overrides);
+}
+
+/**
+ * Checks and completes the text of a configuration.
+ *
+ * @param source what to call the text in errors: its path.
+ */
+export function parseConfig(text: string, source: string, overrides: ConfigOverrides = {}): Config {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines, merge: false, uniqueKeys: true });
+  const syntax = document.errors[0];
+  if (syntax !== undefined) {
+    const { line, col } = lines.linePos(syntax.pos[0]);
+    throw invalid([`${source}:${line}:${col}: ${syntax.message.split("\n")[0]?.replace(/ at line.*$/, "")}`]);
+  }
+  let raw: unknown;
+  try {
+    // Aliases are bounded, so that a few lines cannot grow without end.
+    raw = document.toJS({ maxAliasCount: 100 }) ?? {};
+  } catch {
+    throw invalid([`${source}: has too many aliases`]);
+  }
+  if (typeof raw !== "object" || raw === null || Array.isArray(raw)) {
+    throw invalid([`${source}:1: must be a mapping of keys to values, such as "role: arn:aws:iam::…"`]);
+  }
+  const flagOf = applyOverrides(raw as Record<string, unknown>, overrides);
+
+  const where = (keys: readonly PropertyKey[]): string => {
+    const flag = flagOf.get(keys.join("."));
+    return flag ?? `${source}:${lineOf(document, lines, keys)}: ${keyText(keys)}`;
+  };
+  const checked = configSchema.safeParse(raw);
+  if (!checked.success) {
+    throw invalid(
+      checked.error.issues
+        .flatMap((issue) => problemsOf(issue, []))
+        .map((problem) => {
+          const found = problem.key === undefined ? foundText(raw, problem.path) : "";
+          return `${where(problem.key === undefined ? problem.path : [...problem.path, problem.key])} ${problem.message}${found}`;
+        }),
+    );
+  }
+  const unreachable = unreachableRules(checked.data);
+  if (unreachable.length > 0) {
+    throw invalid(unreachable.map(({ index, why }) => `${where(["rules", index])} ${why}`));
+  }
+  return checked.data;
+}
+
+const invalid = (problems: readonly string[]) =>
+  new ImdsProxyError(
+    "config",
+    problems.length === 1
+      ? (problems[0] ?? "")
+      : `the configuration has ${problems.length} problems:\n  ${problems.join("\n  ")}`,
+    null,
+  );
+
+function applyOverrides(raw: Record<string, unknown>, overrides: ConfigOverrides): Map<string, string> {
+  const flagOf = new Map<string, string>();
+  for (const [name, { path, flag }] of Object.entries(OVERRIDE_PATHS)) {
+    const value = overrides[name as keyof ConfigOverrides];
+    if (value === undefined) continue;
+    const [first = "", second] = path;
+    if (second === undefined) raw[first] = value;
+    else {
+      const parent = raw[first];
+      raw[first] = { ...(typeof parent === "object" && parent !== null ? parent : {}), [second]: value };
+    }
+    flagOf.set(path.join("."), flag);
+  }
+  return flagOf;
+}
+
+interface Problem {
+  readonly path: readonly PropertyKey[];
+  /** A key that is unknown at `path`. */
+  readonly key?: string;
+  readonly message: string;
+}
+
+type Issue = NonNullable<ReturnType<typeof configSchema.safeParse>["error"]>["issues"][number];
+
+/** Flattens zod's issues: one for each unknown key, and for a union the branch that came furthest. */
+function problemsOf(issue: Issue, prefix: readonly PropertyKey[]): Problem[] {
+  const path = [...prefix, ...issue.path];
+  if (issue.code === "unrecognized_keys") {
+    return issue.keys.map((key) => ({ path, key, message: `is not a known key${suggestion(path, key)}` }));
+  }
+  if (issue.code === "invalid_union") {
+    const depth = (branch: readonly Issue[]) =>
+      Math.max(...branch.map((i) => i.path.length + (i.code === "invalid_type" ? 0 : 1)));
+    const best = [...issue.errors].sort((a, b) => depth(b as Issue[]) - depth(a as Issue[]))[0] as
+      | Issue[]
+      | undefined;
+    if (best !== undefined && best.length > 0) return best.flatMap((inner) => problemsOf(inner, path));
+  }
+  if (issue.code === "invalid_type") {
+    return [{ path, message: `must be ${article(issue.expected)}` }];
+  }
+  return [{ path, message: issue.message }];
+}
+
+const article = (type: string): string =>
+  ({
+    string: "text",
+    number: "a number",
+    boolean: "true or false",
+    array: "a list",
+    object: "a mapping",
+    record: "a mapping",
+  })[type] ?? `of type ${type}`;
+
+const KNOWN_KEYS: Record<string, readonly string[]> = {
+  "": Object.keys(configSchema.shape),
+  imds: ["tokens", "allow", "deny"],
+  sts: ["endpoint"],
+  metrics: ["listen"],
+  log: ["level", "format"],
+  "rules.#": [
+    "name",
+    "match",
+    "role",
+    "sessionName",
+    "durationSeconds",
+    "sourceIdentity",
+    "tags",
+    "transitiveTagKeys",
+    "policyArns",
+    "policy",
+    "externalId",
+  ],
+  "rules.#.match": ["user", "uid", "group", "cgroup", "slurmJob"],
+};
+
+function suggestion(path: readonly PropertyKey[], key: string): string {
+  const known = KNOWN_KEYS[path.map((part) => (typeof part === "number" ? "#" : String(part))).join(".")];
+  return known === undefined ? "" : ` (found ${JSON.stringify(key)}); known here: ${known.join(", ")}`;
+}
+
+const keyText = (keys: readonly PropertyKey[]): string =>
+  keys.length === 0
+    ? "the file"
+    : keys.map((k, i) => (typeof k === "number" ? `[${k}]` : `${i === 0 ? "" : "."}${String(k)}`)).join("");
+
+function lineOf(document: Document, lines: LineCounter, keys: readonly PropertyKey[]): number {
+  for (let depth = keys.length; depth > 0; depth--) {
+    const parent: unknown = depth === 1 ? document.contents : document.getIn(keys.slice(0, depth - 1), true);
+    const last = keys[depth - 1];
+    const items = (parent as { items?: readonly unknown[] } | null)?.items ?? [];
+    for (const [index, item] of items.entries()) {
+      const pair = item as {
+        key?: { value?: unknown; range?: readonly number[] };
+        range?: readonly number[];
+      };
+      const range =
+        pair.key !== undefined
+          ? String(pair.key.value) === String(last)
+            ? pair.key.range
+            : undefined
+          : index === last
+            ? pair.range
+            : undefined;
+      if (range?.[0] !== undefined) return lines.linePos(range[0]).line;
+    }
+  }
+  return 1;
+}
+
+/** ` (found "x")`, cut short. Keys whose value could be a secret have none in this configuration; an external id is left out all the same. */
+function foundText(raw: unknown, path: readonly PropertyKey[]): string {
+  if (path.at(-1) === "externalId" || path.at(-1) === "policy") return "";
+  let value = raw;
+  for (const key of path) value = (value as Record<PropertyKey, unknown> | null | undefined)?.[key];
+  const text = value === undefined ? "nothing" : JSON.stringify(value);
+  return ` (found ${text.length > 80 ? `${text.slice(0, 77)}…` : text})`;
+}

@@ -1,0 +1,200 @@
+import { isIP } from "node:net";
+import { z } from "zod";
+import { sourceIdentityPlaceholders, templateProblem } from "../rules/template.ts";
+import { isRoleArn } from "../sessions/arn.ts";
+import { categoryProblem } from "./categories.ts";
+
+/**
+ * The configuration file's shape, its defaults and its checks. Every message says what would be right; load.ts adds
+ * what was found and the line.
+ */
+
+const endpointText = /^(?:\[([0-9a-fA-F:.]+)\]|([^:\s]+)):(\d{1,5})$/;
+
+/** Parses `127.0.0.1:988` or `[::1]:988`; null where it is not an IP address with a port of 1 to 65535. */
+export function parseEndpoint(text: string): { address: string; port: number } | null {
+  const parts = endpointText.exec(text);
+  const address = parts?.[1] ?? parts?.[2] ?? "";
+  const port = Number(parts?.[3]);
+  const wantedFamily = parts?.[1] === undefined ? 4 : 6;
+  if (isIP(address) !== wantedFamily || !(port >= 1 && port <= 65535)) return null;
+  return { address, port };
+}
+
+const endpoint = z.string().transform((text, context) => {
+  const parsed = parseEndpoint(text);
+  if (parsed !== null) return parsed;
+  context.addIssue({
+    code: "custom",
+    message: "must be an IP address and a port, such as 127.0.0.1:988 or [::1]:988",
+  });
+  return z.NEVER;
+});
+
+/** `http://169.254.0.2:9081` or `169.254.0.2:9081`: the upstream is always plain HTTP at an IP address. */
+const upstream = z.string().transform((text, context) => {
+  if (text === "auto") return "auto" as const;
+  const authority = /^(?:http:\/\/)?([^/?#@\s]+)\/?$/.exec(text)?.[1] ?? "";
+  const parsed = parseEndpoint(authority) ?? parseEndpoint(`${authority}:80`);
+  if (parsed !== null) return parsed;
+  context.addIssue({
+    code: "custom",
+    message:
+      "must be auto, or a URL of an IP address such as http://169.254.169.254 or http://169.254.0.2:9081",
+  });
+  return z.NEVER;
+});
+
+const roleArn = z
+  .string()
+  .refine(isRoleArn, "must be the ARN of an IAM role, such as arn:aws:iam::123456789012:role/NAME");
+
+const listOf = <T extends z.ZodType>(item: T) =>
+  z.union([
+    z.array(item).min(1, "must not be empty: leave the key out to match anyone"),
+    item.transform((one) => [one]),
+  ]);
+
+const uidRange = z.union([z.number(), z.string()]).transform((value, context) => {
+  const parts = /^(\d{1,10})(?:-(\d{1,10}))?$/.exec(String(value));
+  const from = Number(parts?.[1]);
+  const to = parts?.[2] === undefined ? from : Number(parts[2]);
+  // 4294967295 is (uid_t)-1, which is no uid.
+  if (parts === null || to > 4_294_967_294 || from > to) {
+    context.addIssue({
+      code: "custom",
+      message: "must be a uid or a range from low to high, such as 1000 or 1000-1999",
+    });
+    return z.NEVER;
+  }
+  return { from, to };
+});
+
+const name = z.string().min(1, "must not be empty");
+
+const match = z.strictObject({
+  /** Account names. */
+  user: listOf(name).optional(),
+  /** Uids and ranges of uids. */
+  uid: listOf(uidRange).optional(),
+  /** Group names, exactly; they may hold spaces. */
+  group: listOf(name).optional(),
+  /** Globs over the cgroup v2 path; `*` stays within one segment, `**` crosses them. */
+  cgroup: listOf(name).optional(),
+  /** Whether the caller is inside a Slurm job. */
+  slurmJob: z.boolean().optional(),
+});
+
+const template = (allowed?: readonly string[]) =>
+  z.string().superRefine((text, context) => {
+    const problem = templateProblem(text, allowed);
+    if (problem !== null) context.addIssue({ code: "custom", message: problem });
+  });
+
+const durationSeconds = z
+  .number()
+  .int("must be a whole number of seconds")
+  .min(900, "must be 900 to 3600 seconds: STS gives no shorter session")
+  .max(3600, "must be 900 to 3600 seconds: AWS caps a role that was assumed from a role at one hour");
+
+const tagKey = z
+  .string()
+  .regex(/^[\p{L}\p{Z}\p{N}_.:/=+\-@]{1,128}$/u, "must be 1 to 128 letters, digits, spaces or _.:/=+-@")
+  .refine((key) => !/^aws:/i.test(key), "must not begin with aws:, which AWS keeps for itself");
+
+const rule = z.strictObject({
+  name,
+  match: match.default({}),
+  role: z.union([z.literal("none"), roleArn]),
+  sessionName: template().optional(),
+  durationSeconds: durationSeconds.optional(),
+  sourceIdentity: template(sourceIdentityPlaceholders).nullish(),
+  tags: z.record(tagKey, z.union([template(), z.number().transform(String)])).default({}),
+  transitiveTagKeys: z.array(tagKey).default([]),
+  policyArns: z
+    .array(
+      z
+        .string()
+        .regex(/^arn:aws[a-z-]*:iam::(?:aws|\d{12}):policy\/.+$/, "must be the ARN of a managed policy"),
+    )
+    .max(10, "must be at most 10 policies, as STS takes no more")
+    .default([]),
+  policy: z
+    .union([z.record(z.string(), z.unknown()).transform((value) => JSON.stringify(value)), z.string()])
+    .nullable()
+    .default(null)
+    .superRefine((text, context) => {
+      if (text === null) return;
+      try {
+        if (typeof JSON.parse(text) === "object") return;
+      } catch {
+        // Said below, without the parser's words: they may quote the policy.
+      }
+      context.addIssue({
+        code: "custom",
+        message: "must be a policy document: JSON text, or the same as YAML",
+      });
+    }),
+  externalId: z
+    .string()
+    .regex(/^[\w+=,.@:/-]{2,1224}$/, "must be 2 to 1224 characters of A-Z a-z 0-9 _+=,.@:/-")
+    .nullable()
+    .default(null),
+});
+
+const category = z.string().superRefine((text, context) => {
+  const problem = categoryProblem(text);
+  if (problem !== null) context.addIssue({ code: "custom", message: problem });
+});
+
+/** The whole file. An empty file is valid: without a role every caller is refused. */
+export const configSchema = z.strictObject({
+  listen: endpoint.default({ address: "127.0.0.1", port: 988 }),
+  upstream: upstream.default("auto"),
+  region: z
+    .string()
+    .regex(/^(?:auto|[a-z]{2,}(?:-[a-z]+)+-\d{1,2})$/, "must be auto or a region such as us-west-2")
+    .default("auto"),
+  sts: z
+    .strictObject({
+      endpoint: z
+        .url({
+          protocol: /^https?$/,
+          error: "must be a URL such as https://sts.us-west-2.amazonaws.com, or null",
+        })
+        .nullable()
+        .default(null),
+    })
+    .default({ endpoint: null }),
+  role: roleArn.nullable().default(null),
+  sessionName: template().default("{user}@{instanceId}"),
+  durationSeconds: durationSeconds.default(3600),
+  exempt: z.array(z.union([name, z.number().int().min(0).transform(String)])).default(["root"]),
+  imds: z
+    .strictObject({
+      tokens: z.enum(["auto", "optional", "required"], "must be auto, optional or required").default("auto"),
+      allow: z.array(category).default([]),
+      deny: z.array(category).default([]),
+    })
+    .default({ tokens: "auto", allow: [], deny: [] }),
+  containers: z.enum(["leave", "reject", "proxy"], "must be leave, reject or proxy").default("leave"),
+  rules: z.array(rule).default([]),
+  metrics: z
+    .strictObject({ listen: endpoint.default({ address: "127.0.0.1", port: 9254 }) })
+    .nullable()
+    .default({ listen: { address: "127.0.0.1", port: 9254 } }),
+  stateDirectory: z.string().startsWith("/", "must be an absolute path").default("/var/lib/imdsproxy"),
+  log: z
+    .strictObject({
+      level: z.enum(["debug", "info", "warn", "error"], "must be debug, info, warn or error").default("info"),
+      format: z.enum(["auto", "json", "pretty"], "must be auto, json or pretty").default("auto"),
+    })
+    .default({ level: "info", format: "auto" }),
+});
+
+/** The configuration as the rest of the program sees it: complete, checked, with its defaults. */
+export type Config = z.output<typeof configSchema>;
+/** One rule of the configuration. */
+export type Rule = Config["rules"][number];
+/** What a rule asks of an identity. */
+export type Match = Rule["match"];
