@@ -1,0 +1,48 @@
+import { defineCommand } from "citty";
+import { z } from "zod";
+import { DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
+import { configSchema } from "../config/schema.ts";
+import { configArg, jsonArg } from "./common.ts";
+
+const check = defineCommand({
+  meta: { name: "check", description: "Check the configuration; exit 2 names every wrong key" },
+  args: { config: configArg, json: jsonArg },
+  run({ args }) {
+    const config = loadConfig({ path: args.config });
+    const path = args.config ?? DEFAULT_CONFIG_PATH;
+    if (args.json) console.log(JSON.stringify({ ok: true, path, rules: config.rules.length }));
+    else
+      console.log(
+        `${path} is good: ${config.rules.length} rules, default role ${config.role ?? "none (refuse)"}`,
+      );
+  },
+});
+
+const show = defineCommand({
+  meta: { name: "show", description: "Print the configuration with its defaults filled in, as JSON" },
+  args: { config: configArg, json: jsonArg },
+  run({ args }) {
+    const config = loadConfig({ path: args.config });
+    // An external id is a password of sorts: it says who may assume the role.
+    const rules = config.rules.map((rule) => ({
+      ...rule,
+      externalId: rule.externalId === null ? null : "(set)",
+    }));
+    console.log(JSON.stringify({ ...config, rules }, null, 2));
+  },
+});
+
+const schema = defineCommand({
+  meta: { name: "schema", description: "Print the configuration's JSON Schema" },
+  args: { json: jsonArg },
+  run() {
+    console.log(
+      JSON.stringify(z.toJSONSchema(configSchema, { io: "input", unrepresentable: "any" }), null, 2),
+    );
+  },
+});
+
+export default defineCommand({
+  meta: { name: "config", description: "Check, show and describe the configuration" },
+  subCommands: { check, show, schema },
+});

@@ -1,0 +1,22 @@
+import type { ArgsDef, CommandDef } from "citty";
+
+type AnyCommand = CommandDef<ArgsDef>;
+
+// A command's arguments are its own type; the table only needs to know that it is a command.
+// biome-ignore lint/suspicious/noExplicitAny: CommandDef is invariant in its arguments
+const lazy = (load: () => Promise<{ default: CommandDef<any> }>) => async (): Promise<AnyCommand> =>
+  (await load()).default;
+
+/**
+ * Every command, loaded when it is called: `--help`, `whoami` and `iptables status` must answer at once, so nothing here
+ * may pull in the AWS SDK.
+ */
+export const root: AnyCommand = {
+  meta: {
+    name: "imdsproxy",
+    description: "Gives the users of a shared AWS node a role of their own; root keeps the instance role.",
+  },
+  subCommands: {
+    config: lazy(() => import("./config.ts")),
+  },
+};
