@@ -1,0 +1,495 @@
+import type { Clock } from "../platform/clock.ts";
+import { StsFailure } from "./failure.ts";
+import { sessionKey } from "./key.ts";
+import {
+  DENIAL_MS,
+  expiryToPublish,
+  type Life,
+  lifeOf,
+  refreshDelayMs,
+  retryDelayMs,
+  standing,
+} from "./life.ts";
+import { FairSlots, type Owner } from "./slots.ts";
+import type { Session, SessionOutcome, SessionRequest } from "./types.ts";
+
+/** What the broker needs of STS; src/sessions/sts.ts is the real one. */
+export interface Sts {
+  /**
+   * One attempt, without retries of its own: the broker retries.
+   *
+   * @param signal aborted when the broker has given the attempt up.
+   * @throws StsFailure; anything else counts as a passing failure, and its text is shown to nobody.
+   */
+  assumeRole(request: SessionRequest, signal: AbortSignal): Promise<Session>;
+}
+
+/** Why an attempt was made: a caller needed it, the session was half over, or the last attempt failed. */
+export type AttemptReason = "asked" | "refresh" | "retry";
+
+/** What happened, for the audit log and for metrics. Holds no secret. Times are milliseconds. */
+export type SessionEvent =
+  | {
+      readonly type: "obtained";
+      readonly request: SessionRequest;
+      readonly reason: AttemptReason;
+      readonly tookMs: number;
+      /** Names the session in CloudTrail; not a secret. */
+      readonly accessKeyId: string;
+      readonly expiresAtMs: number;
+    }
+  | {
+      readonly type: "denied" | "failed";
+      readonly request: SessionRequest;
+      readonly reason: AttemptReason;
+      readonly tookMs: number;
+      /** StsFailure's code. */
+      readonly code: string;
+      /** StsFailure's detail: for the log, not for the caller. */
+      readonly detail: string;
+      /** From now to the next attempt, or to the moment from which one is allowed again. */
+      readonly againInMs: number;
+      /** When the session ends that is served meanwhile, or null where there is none. */
+      readonly servingUntilMs: number | null;
+    }
+  | {
+      readonly type: "dropped";
+      readonly request: SessionRequest;
+      /** `ended`: its life was over. `crowded`: another needed its place. */
+      readonly reason: "ended" | "crowded";
+    };
+
+/** How the broker stands, for metrics. */
+export interface BrokerCounts {
+  /** Sessions in memory that have not ended. */
+  readonly sessions: number;
+  /** Requests remembered, denials and failures included. */
+  readonly entries: number;
+  /** AssumeRole calls in flight. */
+  readonly inFlight: number;
+}
+
+export interface BrokerOptions {
+  readonly sts: Sts;
+  readonly clock: Clock;
+  /** A number in [0, 1), for jitter. */
+  readonly random: () => number;
+  readonly onEvent?: (event: SessionEvent) => void;
+  /** Milliseconds that a caller waits for a first session. Default 3000. */
+  readonly waitMs?: number;
+  /**
+   * Milliseconds that a caller waits for a better session when one with little life left is at hand.
+   * Default 400: Go's SDK gives the whole answer 500.
+   */
+  readonly betterWaitMs?: number;
+  /** Milliseconds after which an attempt is given up, its turn in the queue not counted. Default 10000. */
+  readonly attemptMs?: number;
+  /** AssumeRole calls in flight at once. Default 16; no owner has more than half of them. */
+  readonly maxConcurrent?: number;
+  /** Requests remembered at once. Default 8192, about 3 KiB each. */
+  readonly maxEntries?: number;
+  /** Of these, those of one owner. Default 256. */
+  readonly maxEntriesPerOwner?: number;
+}
+
+/** Attempts after passing failures that go on although nobody asks any more, where there is no session to keep. */
+const UNASKED_ATTEMPTS = 8;
+
+/** All that is known of one request. */
+interface Entry {
+  readonly key: string;
+  readonly request: SessionRequest;
+  readonly owner: Owner;
+  /** The session and the timer that removes it at its published end. */
+  held: { readonly session: Session; readonly life: Life; readonly cancelEnd: () => void } | null;
+  denial: { readonly message: string; readonly cancel: () => void } | null;
+  /** The next attempt after a passing failure. */
+  retry: { readonly dueAtMs: number; readonly cancel: () => void } | null;
+  cancelRefresh: (() => void) | null;
+  /** Half of the life was over and nobody had asked since the last refresh. */
+  refreshMissed: boolean;
+  /** Somebody asked since the last refresh began. */
+  asked: boolean;
+  inFlight: boolean;
+  /** Passing failures in a row. */
+  failures: number;
+  failure: string | null;
+  unaskedAttempts: number;
+  waiters: number;
+  /** Resolved when an attempt has ended, whichever way. */
+  settled: PromiseWithResolvers<void> | null;
+}
+
+/**
+ * Keeps one session for each distinct AssumeRole request, and no more than one attempt at it under way.
+ *
+ * Attempts belong to no caller: a caller waits beside them for a limited time, and one who leaves changes nothing.
+ *
+ * Two clocks are at work. Whether a session is served is decided by the wall clock, since its end is a date and
+ * clients compare it with the same clock. When it is refreshed and when it is forgotten is decided by timers, which
+ * a change of the wall clock does not move. So no jump of the clock serves a session longer than it lives, and none
+ * keeps a refresh from happening; a jump forth and back finds the session again, because nothing is
+ * forgotten by date.
+ *
+ * A denial that comes while a valid session stands does not end it: it is told to the log, and asked about again each
+ * minute. The session is valid at AWS whatever is done here, its owner may hold it already, and it ends within the
+ * half of its life that is left; to cut it off early would protect nothing (revoking sessions is done with a policy
+ * on the role) and would let a mistake of a minute in a trust policy stop every job on the node.
+ */
+export class SessionBroker {
+  readonly #sts: Sts;
+  readonly #clock: Clock;
+  readonly #random: () => number;
+  readonly #onEvent: (event: SessionEvent) => void;
+  readonly #waitMs: number;
+  readonly #betterWaitMs: number;
+  readonly #attemptMs: number;
+  readonly #maxEntries: number;
+  readonly #maxEntriesPerOwner: number;
+  readonly #slots: FairSlots;
+  /** In the order in which they were last asked for. */
+  readonly #entries = new Map<string, Entry>();
+  readonly #entriesOf = new Map<Owner, number>();
+  readonly #attempts = new Set<AbortController>();
+  #stopped = false;
+
+  constructor(options: BrokerOptions) {
+    this.#sts = options.sts;
+    this.#clock = options.clock;
+    this.#random = options.random;
+    this.#onEvent = options.onEvent ?? (() => {});
+    this.#waitMs = options.waitMs ?? 3_000;
+    this.#betterWaitMs = options.betterWaitMs ?? 400;
+    this.#attemptMs = options.attemptMs ?? 10_000;
+    this.#maxEntries = options.maxEntries ?? 8_192;
+    this.#maxEntriesPerOwner = options.maxEntriesPerOwner ?? 256;
+    this.#slots = new FairSlots(options.maxConcurrent ?? 16);
+  }
+
+  /**
+   * The session for this request: from memory, else from STS. Answers within `waitMs`; never rejects.
+   *
+   * @param owner whom the entry and the attempt are counted for, so that one cannot crowd out the rest: the
+   *   caller's uid. Default: the session name.
+   */
+  async get(request: SessionRequest, owner: Owner = request.sessionName): Promise<SessionOutcome> {
+    if (this.#stopped) return unavailable("imdsproxy is stopping");
+    const entry = this.#entryFor(request, owner);
+    if (entry === null) return unavailable("too many sessions are asked for at once; try again shortly");
+    entry.asked = true;
+    entry.unaskedAttempts = 0;
+
+    const held = this.#standing(entry);
+    if (held === "fresh") {
+      if (entry.refreshMissed) this.#attempt(entry, "refresh");
+      return this.#answer(entry);
+    }
+    this.#attempt(entry, "asked");
+    // STS is known not to give a better one now: what is valid is served at once.
+    if (held === "low" && (entry.denial !== null || entry.failures > 0)) return this.#answer(entry);
+    if (entry.denial !== null) return this.#answer(entry);
+
+    const limitMs = held === "low" ? this.#betterWaitMs : this.#waitMs;
+    const dueInMs = entry.retry === null ? 0 : entry.retry.dueAtMs - this.#clock.now();
+    if (dueInMs < limitMs) await this.#settle(entry, limitMs);
+    return this.#answer(entry);
+  }
+
+  /** The end that clients are told of this request's session, or null where none is valid. Asks nobody. */
+  peek(request: SessionRequest): number | null {
+    const entry = this.#entries.get(sessionKey(request));
+    const outcome = entry === undefined ? null : this.#answer(entry);
+    return outcome?.kind === "session" ? outcome.publishedExpiryMs : null;
+  }
+
+  counts(): BrokerCounts {
+    let sessions = 0;
+    for (const entry of this.#entries.values()) if (entry.held !== null) sessions++;
+    return { sessions, entries: this.#entries.size, inFlight: this.#slots.inUse };
+  }
+
+  /** Gives up every attempt and forgets every session. Who waits is told that the service stops. */
+  stop(): void {
+    this.#stopped = true;
+    for (const attempt of this.#attempts) attempt.abort();
+    for (const entry of [...this.#entries.values()]) {
+      entry.failure = "imdsproxy is stopping";
+      this.#remove(entry);
+      this.#settled(entry);
+    }
+  }
+
+  #standing(entry: Entry): "fresh" | "low" | "ended" {
+    return entry.held === null ? "ended" : standing(entry.held.life, this.#clock.now());
+  }
+
+  #answer(entry: Entry): SessionOutcome {
+    const { held, denial } = entry;
+    if (held !== null && this.#standing(entry) !== "ended") {
+      const publishedExpiryMs = expiryToPublish(held.life, this.#clock.now());
+      return { kind: "session", session: held.session, publishedExpiryMs };
+    }
+    if (denial !== null) return { kind: "denied", message: denial.message };
+    return unavailable(entry.failure ?? "STS has not answered yet; try again shortly");
+  }
+
+  /** Waits until an attempt at this entry has ended, at most `limitMs`. */
+  async #settle(entry: Entry, limitMs: number): Promise<void> {
+    entry.settled ??= Promise.withResolvers<void>();
+    const limit = Promise.withResolvers<void>();
+    const cancel = this.#clock.schedule(limitMs, limit.resolve);
+    entry.waiters++;
+    await Promise.race([entry.settled.promise, limit.promise]);
+    entry.waiters--;
+    cancel();
+  }
+
+  #settled(entry: Entry): void {
+    entry.settled?.resolve();
+    entry.settled = null;
+  }
+
+  /** Begins an attempt, unless one is under way, is scheduled, or would only repeat a denial. */
+  #attempt(entry: Entry, reason: AttemptReason): void {
+    if (entry.inFlight || entry.retry !== null || entry.denial !== null || this.#stopped) return;
+    entry.inFlight = true;
+    entry.refreshMissed = false;
+    entry.cancelRefresh?.();
+    entry.cancelRefresh = null;
+    if (reason === "refresh") entry.asked = false;
+    void this.#run(entry, reason);
+  }
+
+  async #run(entry: Entry, reason: AttemptReason): Promise<void> {
+    const release = await this.#slots.acquire(entry.owner);
+    const startedAtMs = this.#clock.now();
+    try {
+      const session = await this.#assumeRole(entry.request);
+      if (!this.#stopped) this.#accept(entry, session, reason, startedAtMs);
+    } catch (error) {
+      if (!this.#stopped) this.#fail(entry, asFailure(error), reason, startedAtMs);
+    } finally {
+      entry.inFlight = false;
+      release();
+      this.#settled(entry);
+    }
+  }
+
+  /** One call of STS that ends, whether or not STS does. */
+  async #assumeRole(request: SessionRequest): Promise<Session> {
+    if (this.#stopped) throw unavailableSts("aborted", "imdsproxy is stopping");
+    const attempt = new AbortController();
+    const givenUp = Promise.withResolvers<never>();
+    attempt.signal.addEventListener("abort", () =>
+      givenUp.reject(unavailableSts("timeout", "STS did not answer in time; try again shortly")),
+    );
+    const cancel = this.#clock.schedule(this.#attemptMs, () => attempt.abort());
+    this.#attempts.add(attempt);
+    try {
+      return await Promise.race([this.#sts.assumeRole(request, attempt.signal), givenUp.promise]);
+    } finally {
+      cancel();
+      this.#attempts.delete(attempt);
+    }
+  }
+
+  #accept(entry: Entry, session: Session, reason: AttemptReason, startedAtMs: number): void {
+    const nowMs = this.#clock.now();
+    const life = lifeOf(session.expiresAtMs, entry.request.durationSeconds, nowMs);
+    if (life === null) throw clockFailure(session.expiresAtMs, nowMs);
+    this.#forget(entry);
+    entry.failures = 0;
+    entry.failure = null;
+    entry.held = {
+      session,
+      life,
+      cancelEnd: this.#clock.schedule(life.publishedLifeMs, () => this.#end(entry)),
+    };
+    const refreshInMs = refreshDelayMs(life, this.#random());
+    entry.cancelRefresh = this.#clock.schedule(refreshInMs, () => this.#refreshDue(entry));
+    this.#emit({
+      type: "obtained",
+      request: entry.request,
+      reason,
+      tookMs: nowMs - startedAtMs,
+      accessKeyId: session.accessKeyId,
+      expiresAtMs: session.expiresAtMs,
+    });
+  }
+
+  #fail(entry: Entry, failure: StsFailure, reason: AttemptReason, startedAtMs: number): void {
+    const nowMs = this.#clock.now();
+    let againInMs = DENIAL_MS;
+    if (failure.kind === "denied") {
+      entry.failures = 0;
+      entry.failure = null;
+      const cancel = this.#clock.schedule(DENIAL_MS, () => this.#denialOver(entry));
+      entry.denial = { message: failure.message, cancel };
+    } else {
+      entry.failures++;
+      entry.failure = failure.message;
+      againInMs = retryDelayMs(entry.failures, failure.retryAfterMs, this.#random());
+      const cancel = this.#clock.schedule(againInMs, () => this.#retryDue(entry));
+      entry.retry = { dueAtMs: nowMs + againInMs, cancel };
+    }
+    this.#emit({
+      type: failure.kind === "denied" ? "denied" : "failed",
+      request: entry.request,
+      reason,
+      tookMs: nowMs - startedAtMs,
+      code: failure.code,
+      detail: failure.detail,
+      againInMs,
+      servingUntilMs: this.#standing(entry) === "ended" ? null : (entry.held?.life.publishedExpiryMs ?? null),
+    });
+  }
+
+  #refreshDue(entry: Entry): void {
+    entry.cancelRefresh = null;
+    if (entry.asked) this.#attempt(entry, "refresh");
+    else entry.refreshMissed = true;
+  }
+
+  #retryDue(entry: Entry): void {
+    entry.retry = null;
+    const wanted = entry.held !== null || entry.waiters > 0 || ++entry.unaskedAttempts <= UNASKED_ATTEMPTS;
+    if (wanted) this.#attempt(entry, "retry");
+    else this.#removeIfEmpty(entry);
+  }
+
+  #denialOver(entry: Entry): void {
+    entry.denial = null;
+    if (entry.held !== null) this.#attempt(entry, "refresh");
+    else this.#removeIfEmpty(entry);
+  }
+
+  #end(entry: Entry): void {
+    entry.held = null;
+    entry.cancelRefresh?.();
+    entry.cancelRefresh = null;
+    entry.refreshMissed = false;
+    this.#emit({ type: "dropped", request: entry.request, reason: "ended" });
+    this.#removeIfEmpty(entry);
+  }
+
+  #emit(event: SessionEvent): void {
+    try {
+      this.#onEvent(event);
+    } catch {
+      // A log or a metric that fails must not cost anyone a session.
+    }
+  }
+
+  /** The entry of this request, now the latest asked for; null where there is no place for it. */
+  #entryFor(request: SessionRequest, owner: Owner): Entry | null {
+    const key = sessionKey(request);
+    const known = this.#entries.get(key);
+    if (known !== undefined) {
+      this.#entries.delete(key);
+      this.#entries.set(key, known);
+      return known;
+    }
+    if (!this.#makePlaceFor(owner)) return null;
+    const entry: Entry = {
+      key,
+      request,
+      owner,
+      held: null,
+      denial: null,
+      retry: null,
+      cancelRefresh: null,
+      refreshMissed: false,
+      asked: true,
+      inFlight: false,
+      failures: 0,
+      failure: null,
+      unaskedAttempts: 0,
+      waiters: 0,
+      settled: null,
+    };
+    this.#entries.set(key, entry);
+    this.#entriesOf.set(owner, (this.#entriesOf.get(owner) ?? 0) + 1);
+    return entry;
+  }
+
+  /**
+   * Where an owner has too many entries, their own oldest gives way; where all together have too many, the oldest of
+   * the owner who has most. So whoever asks for many different sessions loses their own, and nobody else's.
+   * An entry that somebody waits for never gives way.
+   */
+  #makePlaceFor(owner: Owner): boolean {
+    if ((this.#entriesOf.get(owner) ?? 0) >= this.#maxEntriesPerOwner) {
+      return this.#dropOldest((entry) => entry.owner === owner);
+    }
+    if (this.#entries.size < this.#maxEntries) return true;
+    let most = 0;
+    for (const count of this.#entriesOf.values()) most = Math.max(most, count);
+    return this.#dropOldest((entry) => this.#entriesOf.get(entry.owner) === most);
+  }
+
+  #dropOldest(among: (entry: Entry) => boolean): boolean {
+    for (const entry of this.#entries.values()) {
+      if (entry.inFlight || entry.waiters > 0 || !among(entry)) continue;
+      this.#remove(entry);
+      this.#emit({ type: "dropped", request: entry.request, reason: "crowded" });
+      return true;
+    }
+    return false;
+  }
+
+  #removeIfEmpty(entry: Entry): void {
+    const busy = entry.inFlight || entry.waiters > 0;
+    if (!busy && entry.held === null && entry.denial === null && entry.retry === null) this.#remove(entry);
+  }
+
+  #remove(entry: Entry): void {
+    this.#forget(entry);
+    if (!this.#entries.delete(entry.key)) return;
+    const left = (this.#entriesOf.get(entry.owner) ?? 0) - 1;
+    if (left > 0) this.#entriesOf.set(entry.owner, left);
+    else this.#entriesOf.delete(entry.owner);
+  }
+
+  /** Takes the session, the denial and every timer from an entry. */
+  #forget(entry: Entry): void {
+    entry.held?.cancelEnd();
+    entry.held = null;
+    entry.denial?.cancel();
+    entry.denial = null;
+    entry.retry?.cancel();
+    entry.retry = null;
+    entry.cancelRefresh?.();
+    entry.cancelRefresh = null;
+    entry.refreshMissed = false;
+  }
+}
+
+function unavailable(message: string): SessionOutcome {
+  return { kind: "unavailable", message };
+}
+
+function unavailableSts(code: string, message: string): StsFailure {
+  return new StsFailure({ kind: "transient", code, message });
+}
+
+function asFailure(error: unknown): StsFailure {
+  if (error instanceof StsFailure) return error;
+  // Only the class is told: nobody knows what the text of an unknown error holds.
+  const name = error instanceof Error ? error.constructor.name : typeof error;
+  return new StsFailure({
+    kind: "transient",
+    code: "unknown",
+    message: "STS could not be asked; try again shortly",
+    detail: `asking STS failed in an unforeseen way (${name})`,
+  });
+}
+
+function clockFailure(expiresAtMs: number, nowMs: number): StsFailure {
+  const iso = (ms: number) => (Number.isFinite(ms) ? new Date(ms).toISOString() : "no date");
+  return new StsFailure({
+    kind: "transient",
+    code: "clock",
+    message: "the session that STS gave is over already by this node's clock",
+    detail: `the session that STS gave ends at ${iso(expiresAtMs)}, and this node's clock says ${iso(nowMs)}: set the clock (chronyc tracking)`,
+  });
+}

@@ -1,0 +1,40 @@
+/**
+ * Whether asking again soon can help.
+ * - `denied`: STS understood the request and refused it; only an administrator can change that.
+ * - `transient`: STS could not be reached, was overloaded, or found fault with the node's own credentials.
+ */
+export type StsFailureKind = "denied" | "transient";
+
+/** Everything that is known of a failed AssumeRole. No field may hold a secret. */
+export interface StsFailureInit {
+  readonly kind: StsFailureKind;
+  /**
+   * AWS's error code ("AccessDenied"), else a word of ours ("timeout", "connection", "answer", "clock",
+   * "credentials", "unknown"). Closed enough to be a metric's label.
+   */
+  readonly code: string;
+  /** Told to the caller. Names nothing but the role that was asked for. */
+  readonly message: string;
+  /** For the log and the administrator: may hold ARNs and policy statements. Default: the message. */
+  readonly detail?: string;
+  /** Milliseconds for which STS wants to be left alone. Default null: the broker's own backoff decides. */
+  readonly retryAfterMs?: number | null;
+}
+
+/** How an `Sts` says that it has no session. */
+export class StsFailure extends Error {
+  override readonly name = "StsFailure";
+  readonly kind: StsFailureKind;
+  readonly code: string;
+  readonly detail: string;
+  readonly retryAfterMs: number | null;
+
+  // No `cause`: an SDK's error carries the request, hence the node's session token, into whatever prints it.
+  constructor(init: StsFailureInit) {
+    super(init.message);
+    this.kind = init.kind;
+    this.code = init.code;
+    this.detail = init.detail ?? init.message;
+    this.retryAfterMs = init.retryAfterMs ?? null;
+  }
+}
