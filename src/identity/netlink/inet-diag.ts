@@ -1,0 +1,106 @@
+import { sameAddress, unmapped } from "../address.ts";
+import { FLAG_REQUEST, HEADER_LENGTH, readAttributes, writeHeader } from "./message.ts";
+
+/**
+ * NETLINK_SOCK_DIAG for one TCP socket (linux/sock_diag.h, linux/inet_diag.h).
+ */
+
+/** NETLINK_SOCK_DIAG */
+export const NETLINK_SOCK_DIAG = 4;
+/** SOCK_DIAG_BY_FAMILY: the type of the request and of its answer. */
+export const SOCK_DIAG_BY_FAMILY = 20;
+
+const AF_INET = 2;
+const AF_INET6 = 10;
+const IPPROTO_TCP = 6;
+/** The loopback interface has index 1 in every network namespace (net/core/dev.c, LOOPBACK_IFINDEX). */
+const LOOPBACK_IFINDEX = 1;
+/** struct inet_diag_req_v2: u8 family, u8 protocol, u8 ext, u8 pad, u32 states, struct inet_diag_sockid (48). */
+const REQUEST_LENGTH = HEADER_LENGTH + 56;
+/** struct inet_diag_msg: u8 family, u8 state, u8 timer, u8 retrans, sockid (48), u32 expires, rqueue, wqueue, uid, inode. */
+const MESSAGE_LENGTH = 72;
+/** INET_DIAG_CGROUP_ID: u64, linux 5.7 */
+const ATTRIBUTE_CGROUP_ID = 21;
+
+/** A TCP connection from the side of the socket that is looked for. */
+export interface Tuple {
+  /** Of the socket itself. 4 or 16 bytes; both addresses are of one family. */
+  readonly sourceAddress: Uint8Array;
+  readonly sourcePort: number;
+  /** Whom it talks to. */
+  readonly destinationAddress: Uint8Array;
+  readonly destinationPort: number;
+}
+
+/** What inet_diag says of a socket. */
+export interface DiagSocket {
+  /** TCP state: 1 ESTABLISHED, 4 FIN_WAIT1, 5 FIN_WAIT2, 6 TIME_WAIT, 10 LISTEN, … (net/tcp_states.h). */
+  readonly state: number;
+  readonly uid: number;
+  /** 0 for a socket that no file refers to any more, whatever the uid says. */
+  readonly inode: number;
+  /** Id of the socket's cgroup v2, or null where the kernel does not say. */
+  readonly cgroupId: bigint | null;
+  /** The socket's own view of the connection, IPv4-mapped addresses as IPv4. */
+  readonly tuple: Tuple;
+}
+
+/**
+ * Encodes the request for exactly one socket.
+ *
+ * The interface is loopback's: a connection between two sockets of one machine runs over it, so the kernel finds the
+ * socket to which it would deliver our answer. With interface 0 a socket that its owner bound to a device would not be
+ * found, while another's, with the same addresses and ports but not bound, would (inet_match in net/inet_hashtables.h).
+ */
+export function encodeSocketRequest(tuple: Tuple, sequence: number): Uint8Array {
+  const bytes = new Uint8Array(REQUEST_LENGTH);
+  const view = new DataView(bytes.buffer);
+  writeHeader(view, SOCK_DIAG_BY_FAMILY, FLAG_REQUEST, sequence, REQUEST_LENGTH);
+  bytes[HEADER_LENGTH] = tuple.sourceAddress.length === 4 ? AF_INET : AF_INET6;
+  bytes[HEADER_LENGTH + 1] = IPPROTO_TCP;
+  view.setUint32(HEADER_LENGTH + 4, 0xffffffff, true); // idiag_states: not looked at in an exact request
+  const id = HEADER_LENGTH + 8;
+  view.setUint16(id, tuple.sourcePort, false); // __be16 idiag_sport
+  view.setUint16(id + 2, tuple.destinationPort, false); // __be16 idiag_dport
+  bytes.set(tuple.sourceAddress, id + 4); // __be32 idiag_src[4]
+  bytes.set(tuple.destinationAddress, id + 20); // __be32 idiag_dst[4]
+  view.setUint32(id + 36, LOOPBACK_IFINDEX, true); // __u32 idiag_if
+  view.setUint32(id + 40, 0xffffffff, true); // INET_DIAG_NOCOOKIE
+  view.setUint32(id + 44, 0xffffffff, true);
+  return bytes;
+}
+
+/** Decodes struct inet_diag_msg and its attributes; null where it is none. */
+export function decodeSocket(payload: DataView): DiagSocket | null {
+  if (payload.byteLength < MESSAGE_LENGTH) return null;
+  const family = payload.getUint8(0);
+  if (family !== AF_INET && family !== AF_INET6) return null;
+  const attributes = readAttributes(payload, MESSAGE_LENGTH);
+  if (attributes === null) return null;
+  const cgroup = attributes.get(ATTRIBUTE_CGROUP_ID);
+  if (cgroup !== undefined && cgroup.byteLength !== 8) return null;
+  const size = family === AF_INET ? 4 : 16;
+  const address = (offset: number) =>
+    unmapped(
+      new Uint8Array(payload.buffer.slice(payload.byteOffset + offset, payload.byteOffset + offset + size)),
+    );
+  return {
+    state: payload.getUint8(1),
+    tuple: {
+      sourcePort: payload.getUint16(4, false),
+      destinationPort: payload.getUint16(6, false),
+      sourceAddress: address(8),
+      destinationAddress: address(24),
+    },
+    uid: payload.getUint32(64, true),
+    inode: payload.getUint32(68, true),
+    cgroupId: cgroup === undefined ? null : cgroup.getBigUint64(0, true),
+  };
+}
+
+/** Whether two tuples are the same in all four parts. */
+export const sameTuple = (a: Tuple, b: Tuple): boolean =>
+  a.sourcePort === b.sourcePort &&
+  a.destinationPort === b.destinationPort &&
+  sameAddress(a.sourceAddress, b.sourceAddress) &&
+  sameAddress(a.destinationAddress, b.destinationAddress);

@@ -1,0 +1,166 @@
+import { dlopen, FFIType, ptr, read } from "bun:ffi";
+import { ImdsProxyError } from "../errors.ts";
+
+/**
+ * The calls of the C library that Bun does not offer. The only file that touches FFI.
+ */
+
+const { symbols: libc } = dlopen("libc.so.6", {
+  socket: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  bind: { args: [FFIType.i32, FFIType.ptr, FFIType.u32], returns: FFIType.i32 },
+  getsockname: { args: [FFIType.i32, FFIType.ptr, FFIType.ptr], returns: FFIType.i32 },
+  listen: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  sendto: {
+    args: [FFIType.i32, FFIType.ptr, FFIType.u64_fast, FFIType.i32, FFIType.ptr, FFIType.u32],
+    returns: FFIType.i64_fast,
+  },
+  recvfrom: {
+    args: [FFIType.i32, FFIType.ptr, FFIType.u64_fast, FFIType.i32, FFIType.ptr, FFIType.ptr],
+    returns: FFIType.i64_fast,
+  },
+  close: { args: [FFIType.i32], returns: FFIType.i32 },
+  prctl: {
+    args: [FFIType.i32, FFIType.u64_fast, FFIType.u64_fast, FFIType.u64_fast, FFIType.u64_fast],
+    returns: FFIType.i32,
+  },
+  setrlimit: { args: [FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
+  getrlimit: { args: [FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
+  __errno_location: { args: [], returns: FFIType.ptr },
+});
+
+const AF_UNIX = 1;
+const AF_NETLINK = 16;
+const SOCK_DGRAM = 2;
+const SOCK_RAW = 3;
+const SOCK_CLOEXEC = 0o2000000;
+const MSG_DONTWAIT = 0x40;
+/** struct sockaddr_nl: u16 nl_family, u16 pad, u32 nl_pid, u32 nl_groups */
+const NETLINK_ADDRESS_LENGTH = 12;
+
+function errno(): number {
+  const location = libc.__errno_location();
+  return location === null ? 0 : read.i32(location);
+}
+
+/** A netlink socket that talks to the kernel alone. */
+export class NetlinkSocket {
+  readonly portId: number;
+  readonly #descriptor: number;
+  readonly #buffer = new Uint8Array(16_384);
+  readonly #kernel = new Uint8Array(NETLINK_ADDRESS_LENGTH);
+  readonly #sender = new Uint8Array(NETLINK_ADDRESS_LENGTH);
+  readonly #senderLength = new Uint32Array(1);
+
+  /**
+   * @param protocol NETLINK_SOCK_DIAG, NETLINK_NETFILTER, … (linux/netlink.h).
+   * @throws ImdsProxyError `missing` where the kernel has no such protocol, or the process may not use AF_NETLINK.
+   */
+  constructor(protocol: number, what: string) {
+    this.#descriptor = libc.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);
+    if (this.#descriptor < 0) {
+      throw new ImdsProxyError(
+        "missing",
+        `cannot open a netlink socket for ${what} (errno ${errno()})`,
+        "the kernel must have it (modules nf_conntrack_netlink, tcp_diag), and a sandbox must allow AF_NETLINK",
+      );
+    }
+    new DataView(this.#kernel.buffer).setUint16(0, AF_NETLINK, true);
+    const address = this.#kernel.slice();
+    const length = Uint32Array.of(NETLINK_ADDRESS_LENGTH);
+    if (
+      libc.bind(this.#descriptor, ptr(address), NETLINK_ADDRESS_LENGTH) !== 0 ||
+      libc.getsockname(this.#descriptor, ptr(address), ptr(length)) !== 0
+    ) {
+      throw new ImdsProxyError("missing", `cannot bind a netlink socket for ${what} (errno ${errno()})`);
+    }
+    this.portId = new DataView(address.buffer).getUint32(4, true);
+  }
+
+  send(request: Uint8Array): void {
+    const sent = libc.sendto(
+      this.#descriptor,
+      ptr(request),
+      request.length,
+      0,
+      ptr(this.#kernel),
+      NETLINK_ADDRESS_LENGTH,
+    );
+    if (Number(sent) !== request.length) throw new Error(`sendto: errno ${errno()}`);
+  }
+
+  receive(): DataView | null {
+    this.#senderLength[0] = NETLINK_ADDRESS_LENGTH;
+    const length = Number(
+      libc.recvfrom(
+        this.#descriptor,
+        ptr(this.#buffer),
+        this.#buffer.length,
+        MSG_DONTWAIT,
+        ptr(this.#sender),
+        ptr(this.#senderLength),
+      ),
+    );
+    if (length < 0) return null;
+    // nl_pid 0 is the kernel; anything else would be another process that speaks to our socket.
+    if (new DataView(this.#sender.buffer).getUint32(4, true) !== 0)
+      throw new Error("a process answered for the kernel");
+    return new DataView(this.#buffer.buffer, 0, length);
+  }
+
+  close(): void {
+    libc.close(this.#descriptor);
+  }
+}
+
+const PR_SET_DUMPABLE = 4;
+const RLIMIT_CORE = 4;
+const RLIMIT_NOFILE = 7;
+
+/**
+ * No core file, and no look into the process by others of the same account: prctl(PR_SET_DUMPABLE, 0) also gives
+ * /proc/PID to root (prctl(2), proc(5)).
+ */
+export function forbidDumps(): void {
+  const none = new BigUint64Array(2);
+  if (libc.setrlimit(RLIMIT_CORE, ptr(none)) !== 0 || libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) !== 0) {
+    throw new ImdsProxyError("permission", `cannot forbid core dumps (errno ${errno()})`);
+  }
+}
+
+/** Raises the soft limit of open files to the hard one, and returns it. */
+export function raiseFileLimit(): number {
+  const limit = new BigUint64Array(2);
+  if (libc.getrlimit(RLIMIT_NOFILE, ptr(limit)) !== 0) return 1024;
+  const hard = limit[1] ?? 1024n;
+  limit[0] = hard;
+  libc.setrlimit(RLIMIT_NOFILE, ptr(limit));
+  return Number(hard > 1_048_576n ? 1_048_576n : hard);
+}
+
+/** Lengthens the queue of a socket that listens already: listen(2) again sets the new backlog; Bun's own is 512. */
+export function setBacklog(descriptor: number, backlog: number): void {
+  libc.listen(descriptor, backlog);
+}
+
+/**
+ * Tells systemd of a change of state (sd_notify(3)): one datagram to the socket in NOTIFY_SOCKET.
+ * Does nothing where there is none.
+ *
+ * @param state such as `READY=1`.
+ */
+export function notifySystemd(state: string): void {
+  const path = process.env["NOTIFY_SOCKET"];
+  if (path === undefined || !/^[@/]/.test(path)) return;
+  // struct sockaddr_un: u16 sun_family, char sun_path[108]; a leading @ stands for the abstract namespace's NUL.
+  const name = Buffer.from(path);
+  if (name.length > 107) return;
+  if (path.startsWith("@")) name[0] = 0;
+  const address = new Uint8Array(2 + name.length + (path.startsWith("@") ? 0 : 1));
+  address[0] = AF_UNIX;
+  address.set(name, 2);
+  const descriptor = libc.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (descriptor < 0) return;
+  const message = Buffer.from(state);
+  libc.sendto(descriptor, ptr(message), message.length, 0, ptr(address), address.length);
+  libc.close(descriptor);
+}
