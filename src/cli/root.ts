@@ -18,5 +18,6 @@ export const root: AnyCommand = {
   },
   subCommands: {
     config: lazy(() => import("./config.ts")),
+    "demo-part": lazy(() => import("./demo-part.ts")),
   },
 };

@@ -1,0 +1,110 @@
+import { readFileSync } from "node:fs";
+import { ImdsProxyError } from "../errors.ts";
+
+/**
+ * Namespaces that die with this process. Their first process, the keeper, reads our end of a pipe: when this process
+ * ends, by whatever signal, the pipe closes, the keeper ends, and the kernel kills every process in its pid namespace
+ * and frees the network and the mounts. Nothing has to be cleaned up by hand.
+ */
+export interface Namespace {
+  /** The keeper, as a pid of the machine; `/proc/PID/root` shows the namespace's files. */
+  readonly pid: number;
+  /** The command line that runs `argv` in the namespace. */
+  enter(argv: readonly string[], view: NamespaceView): string[];
+  /** Ends every process in it; resolves when they are gone. */
+  close(): Promise<void>;
+}
+
+/** `own`: the namespace's files. `machine`: the machine's, for programs of ours that lie where the namespace hides them. */
+export type NamespaceView = "own" | "machine";
+
+/** What programs get instead of our environment, which may hold credentials. */
+export const CLEAN_ENVIRONMENT: Readonly<Record<string, string>> = {
+  PATH: "/run/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+  LANG: "C.UTF-8",
+};
+
+/**
+ * Opens new network, mount, pid and IPC namespaces, and runs `script` (POSIX sh) in them as root before it resolves.
+ *
+ * @param args the script's `$1`, `$2`, …
+ * @throws ImdsProxyError `command-failed` with what the script said.
+ */
+export async function openNamespace(script: string, args: readonly string[]): Promise<Namespace> {
+  const flags = ["--net", "--mount", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc"];
+  const keeper = Bun.spawn(
+    [
+      "unshare",
+      ...flags,
+      "sh",
+      "-c",
+      `${script}\necho ready\nexec cat >/dev/null`,
+      "imdsproxy-demo",
+      ...args,
+    ],
+    // A session of its own: Ctrl-C at the terminal is ours to answer, in our order.
+    { stdin: "pipe", stdout: "pipe", stderr: "pipe", detached: true, env: CLEAN_ENVIRONMENT, cwd: "/" },
+  );
+  const reader = keeper.stdout.getReader();
+  const first = await reader.read();
+  const said = first.done ? "" : Buffer.from(first.value).toString();
+  if (!said.includes("ready")) {
+    keeper.kill("SIGKILL");
+    const complaint = (await new Response(keeper.stderr).text()).trim();
+    throw new ImdsProxyError(
+      "command-failed",
+      `cannot open namespaces for the simulated node: ${complaint || said || "unshare failed without a word"}`,
+      "it needs root with CAP_SYS_ADMIN and CAP_NET_ADMIN: in a container, run it with --privileged",
+    );
+  }
+  const children = readFileSync(`/proc/${keeper.pid}/task/${keeper.pid}/children`, "utf8").trim();
+  const pid = Number(children);
+  return {
+    pid,
+    enter(argv, view) {
+      const mount = view === "own" ? ["--mount", "--wd=/"] : [];
+      return ["nsenter", `--target=${pid}`, "--net", "--pid", "--ipc", ...mount, "--", ...argv];
+    },
+    async close() {
+      keeper.stdin.end();
+      keeper.kill("SIGKILL");
+      await keeper.exited;
+      await processGone(pid);
+    },
+  };
+}
+
+/** unshare's --kill-child kills the keeper, the kernel everything below it; that takes a moment. */
+async function processGone(pid: number): Promise<void> {
+  for (;;) {
+    try {
+      process.kill(pid, 0);
+    } catch {
+      return;
+    }
+    await Bun.sleep(2);
+  }
+}
+
+/** The child of a process that has exactly one, or null; where the kernel hides children, null as well. */
+export function onlyChild(pid: number): number | null {
+  try {
+    const [first, second] = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ");
+    return first === undefined || first === "" || second !== undefined ? null : Number(first);
+  } catch {
+    return null;
+  }
+}
+
+/** A process and everything below it, deepest last. */
+export function processTree(pid: number): number[] {
+  try {
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
+    return [
+      pid,
+      ...(children === "" ? [] : children.split(" ")).flatMap((child) => processTree(Number(child))),
+    ];
+  } catch {
+    return [];
+  }
+}

@@ -1,0 +1,102 @@
+import { CLEAN_ENVIRONMENT, type Namespace, onlyChild, processTree } from "./namespace.ts";
+
+/** Who runs a command on the node. */
+export interface RunAs {
+  readonly uid: number;
+  readonly gid: number;
+  /** The account's name, whose groups the command gets; null: no further groups. */
+  readonly name: string | null;
+  readonly home: string;
+}
+
+/** What a command is given. */
+export interface RunOptions {
+  readonly argv: readonly string[];
+  /** Added to a clean environment: nothing of ours is passed on. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** Standard input; default: empty. */
+  readonly stdin?: string;
+  /** After this many milliseconds the command and all its children are killed; default 30,000; 0: never. */
+  readonly timeoutMs?: number;
+}
+
+/** How a command ended. */
+export interface RunResult {
+  /** 128 + the signal's number where a signal ended it, as in a shell. */
+  readonly exitCode: number;
+  readonly stdout: string;
+  readonly stderr: string;
+  /** True where `timeoutMs` ended it. */
+  readonly timedOut: boolean;
+}
+
+/** A command that runs on the node. */
+export interface Running {
+  /** Its pid as the machine sees it; null where it has ended already. */
+  pid(): number | null;
+  /** Sends a signal to the command itself. */
+  kill(signal: NodeJS.Signals): void;
+  /** What it has written so far. */
+  stdout(): string;
+  stderr(): string;
+  /** Resolves when it has ended and its output is complete. */
+  readonly done: Promise<RunResult>;
+}
+
+/** Runs a command in the namespace with the credentials of `as`, and with no capability where that is not root. */
+export function runIn(namespace: Namespace, as: RunAs, options: RunOptions): Running {
+  const groups = as.name === null ? "--clear-groups" : "--init-groups";
+  const identity = as.uid === 0 ? [] : [`--reuid=${as.uid}`, `--regid=${as.gid}`, groups];
+  // The command dies with nsenter, which waits for it outside of its pid namespace.
+  const command = namespace.enter(["setpriv", "--pdeathsig=KILL", ...identity, "--", ...options.argv], "own");
+  const user = as.name ?? String(as.uid);
+  const child = Bun.spawn(command, {
+    stdin: Buffer.from(options.stdin ?? ""),
+    stdout: "pipe",
+    stderr: "pipe",
+    env: { ...CLEAN_ENVIRONMENT, HOME: as.home, USER: user, LOGNAME: user, SHELL: "/bin/sh", ...options.env },
+    cwd: "/",
+    detached: true,
+  });
+  const stdout = collect(child.stdout);
+  const stderr = collect(child.stderr);
+  let timedOut = false;
+  const giveUp = () => {
+    timedOut = true;
+    // The parent last: a child whose parent is gone is not found any more.
+    for (const pid of processTree(child.pid).reverse()) signal(pid, "SIGKILL");
+  };
+  const timeoutMs = options.timeoutMs ?? 30_000;
+  const timer = timeoutMs === 0 ? null : setTimeout(giveUp, timeoutMs);
+  const done = Promise.all([child.exited, stdout.complete, stderr.complete]).then(([exitCode]) => {
+    if (timer !== null) clearTimeout(timer);
+    return { exitCode, stdout: stdout.text(), stderr: stderr.text(), timedOut };
+  });
+  const pid = () => (child.exitCode === null && child.signalCode === null ? onlyChild(child.pid) : null);
+  return {
+    pid,
+    kill(name) {
+      const target = pid();
+      if (target !== null) signal(target, name);
+    },
+    stdout: stdout.text,
+    stderr: stderr.text,
+    done,
+  };
+}
+
+function signal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name);
+  } catch {
+    // It has ended by itself.
+  }
+}
+
+function collect(stream: ReadableStream<Uint8Array>): { text(): string; complete: Promise<void> } {
+  const chunks: Uint8Array[] = [];
+  const complete = (async () => {
+    for await (const chunk of stream) chunks.push(chunk);
+  })();
+  return { text: () => Buffer.concat(chunks).toString(), complete };
+}

@@ -1,0 +1,66 @@
+import { createInterface } from "node:readline";
+import { Readable } from "node:stream";
+import { ImdsProxyError } from "../errors.ts";
+import { CLEAN_ENVIRONMENT, type Namespace } from "./namespace.ts";
+import type { PartAnswer, PartCall, PartStart } from "./part.ts";
+
+/** This program, as a command line: the executable, or Bun with the source where it is run from source. */
+export function selfCommand(): string[] {
+  const compiled = import.meta.dir.startsWith("/$bunfs");
+  return compiled ? [process.execPath] : [process.execPath, `${import.meta.dir}/../main.ts`];
+}
+
+/** A stand-in that runs in a namespace, as seen from here. */
+export interface RemotePart {
+  /** Calls a control of the stand-in; rejects with what it said, or where it has ended. */
+  call(method: string, params?: unknown): Promise<unknown>;
+}
+
+/** Starts the named part (see part.ts) as root in a namespace; resolves when it listens. It dies with the namespace. */
+export async function startPart(namespace: Namespace, part: string, options: unknown): Promise<RemotePart> {
+  const command = namespace.enter([...selfCommand(), "demo-part"], "machine");
+  const child = Bun.spawn(command, {
+    stdin: "pipe",
+    stdout: "pipe",
+    stderr: "pipe",
+    env: CLEAN_ENVIRONMENT,
+    detached: true,
+  });
+  const waiting = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
+  let nextId = 0;
+
+  const complaint = new Response(child.stderr).text();
+  const ended = child.exited.then(async () => {
+    const error = new ImdsProxyError(
+      "command-failed",
+      `the ${part} stand-in of the simulated node ended: ${(await complaint).trim() || `exit ${child.exitCode}`}`,
+    );
+    for (const { reject } of waiting.values()) reject(error);
+    waiting.clear();
+    return error;
+  });
+
+  createInterface({ input: Readable.fromWeb(child.stdout as never) }).on("line", (line) => {
+    const answer = JSON.parse(line) as PartAnswer;
+    const caller = waiting.get(answer.id);
+    waiting.delete(answer.id);
+    if ("error" in answer) caller?.reject(new Error(answer.error));
+    else caller?.resolve(answer.result);
+  });
+
+  async function send(message: PartStart | PartCall, id: number): Promise<unknown> {
+    if (child.exitCode !== null) throw await ended;
+    const answer = new Promise<unknown>((resolve, reject) => waiting.set(id, { resolve, reject }));
+    child.stdin.write(`${JSON.stringify(message)}\n`);
+    child.stdin.flush();
+    return answer;
+  }
+
+  await send({ part, options }, nextId++);
+  return {
+    call(method, params = null) {
+      const id = nextId++;
+      return send({ id, method, params }, id);
+    },
+  };
+}
