@@ -8,6 +8,8 @@ CONFIG ?=
 CONFIG_FLAG := $(if $(CONFIG),--config $(CONFIG))
 # FLAGS passes anything further, for instance FLAGS=--dry-run
 FLAGS ?=
+# What needs root asks sudo for it.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: help
 help: ## Lists the targets
@@ -33,6 +35,16 @@ dist: node_modules/.installed ## Builds the executables of a release, compressed
 check: node_modules/.installed ## Lint and type check
 	@node_modules/.bin/biome check --error-on-warnings .
 	@node_modules/.bin/tsc --noEmit
+
+.PHONY: test
+test: build ## Runs the tests; as root also those on a simulated node (TESTS=PATH chooses)
+	@if [ "$$(id -u)" = 0 ]; then sh scripts/install-test-packages.sh; fi
+	@$(BUN) test --timeout=60000 $(TESTS)
+
+.PHONY: demo
+demo: build ## Shows the main job on a simulated node in this machine; asks for root
+	@sh scripts/install-test-packages.sh --demo
+	@$(SUDO) $(BINARY) demo $(FLAGS)
 
 .PHONY: clean
 clean: ## Removes build output
