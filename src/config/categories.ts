@@ -68,6 +68,8 @@ export interface CategoryFilter {
   allows(path: string): boolean;
   /** Whether something below the path may be read, so that the path belongs in a listing. */
   leadsTo(path: string): boolean;
+  /** Whether something below a path that may be read may not be, so that its listing must be filtered. */
+  hides(path: string): boolean;
 }
 
 const covers = (category: string, path: string) => path === category || path.startsWith(`${category}/`);
@@ -80,6 +82,7 @@ export function categoryFilter(allow: readonly string[], deny: readonly string[]
     allowed.some((category) => covers(category, path)) && !denied.some((category) => covers(category, path));
   return {
     allows,
+    hides: (path) => denied.some((category) => category.startsWith(`${path}/`)),
     leadsTo: (path) =>
       allows(path) || allowed.some((category) => category.startsWith(`${path}/`) && allows(category)),
   };

@@ -1,0 +1,83 @@
+/**
+ * The head of an HTTP/1.x request, strictly (RFC 9112). We write this ourselves because the routes need the target as it
+ * was sent, and because nothing of a request is ever passed on: what is not plainly well-formed is refused and the
+ * connection closed, so there is no second reader who could understand it otherwise.
+ */
+
+/** Longest head that is read, in bytes. SDKs send under 1 KiB; a token is 56 bytes. */
+export const MAX_HEAD_BYTES = 8192;
+/** Longest body that is read over. No route takes one; SDKs send none, or an empty one with PUT. */
+export const MAX_BODY_BYTES = 65_536;
+
+const MAX_HEADERS = 64;
+
+/** A request whose head is well-formed. */
+export interface Request {
+  readonly method: string;
+  /** As it was sent: origin form, absolute form, or anything else without blanks. */
+  readonly target: string;
+  /** Header names in lower case. */
+  readonly headers: ReadonlyMap<string, string>;
+  /** Whether the connection may be used again after the answer. */
+  readonly keepAlive: boolean;
+  /** Bytes of body that follow the head and are to be read over. */
+  readonly bodyLength: number;
+}
+
+/** What to answer instead, before the connection is closed. */
+export interface BadRequest {
+  readonly status: 400 | 413 | 417;
+  readonly why: string;
+}
+
+const bad = (why: string, status: BadRequest["status"] = 400): BadRequest => ({ status, why });
+
+/** Headers whose repetition could be read in two ways. */
+const SINGLE = new Set([
+  "host",
+  "content-length",
+  "transfer-encoding",
+  "expect",
+  "x-forwarded-for",
+  "x-aws-ec2-metadata-token",
+  "x-aws-ec2-metadata-token-ttl-seconds",
+]);
+
+const REQUEST_LINE = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([^\x00-\x20\x7f]+) HTTP\/1\.([01])$/;
+const HEADER_LINE = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)$/;
+
+/**
+ * Parses a head.
+ *
+ * @param head everything before the empty line, decoded as Latin-1, without the closing CRLF CRLF.
+ */
+export function parseRequest(head: string): Request | BadRequest {
+  const lines = head.split("\r\n");
+  if (lines.length > MAX_HEADERS + 1) return bad("too many header lines");
+  const first = REQUEST_LINE.exec(lines[0] ?? "");
+  if (first === null) return bad("the request line is not that of HTTP/1.0 or HTTP/1.1");
+  const [, method = "", target = "", minor] = first;
+  const headers = new Map<string, string>();
+  for (let i = 1; i < lines.length; i++) {
+    const parts = HEADER_LINE.exec(lines[i] ?? "");
+    if (parts === null) return bad("a header line is malformed");
+    const name = (parts[1] ?? "").toLowerCase();
+    const value = (parts[2] ?? "").trimEnd();
+    const earlier = headers.get(name);
+    if (earlier !== undefined && SINGLE.has(name)) return bad(`the header ${name} is repeated`);
+    headers.set(name, earlier === undefined ? value : `${earlier}, ${value}`);
+  }
+  if (minor === "1" && !headers.has("host")) return bad("an HTTP/1.1 request needs a Host");
+  if (headers.has("expect")) return bad("expectations are not met", 417);
+  if (headers.has("transfer-encoding")) return bad("a body in chunks is not taken");
+  const contentLength = headers.get("content-length") ?? "0";
+  if (!/^\d{1,15}$/.test(contentLength)) return bad("Content-Length is not a number");
+  const bodyLength = Number(contentLength);
+  if (bodyLength > MAX_BODY_BYTES) return bad("the body is too long", 413);
+  const connection = (headers.get("connection") ?? "").toLowerCase();
+  const keepAlive = minor === "1" ? !/\bclose\b/.test(connection) : /\bkeep-alive\b/.test(connection);
+  return { method, target, headers, keepAlive, bodyLength };
+}
+
+/** Tells the two outcomes of {@link parseRequest} apart. */
+export const isBad = (parsed: Request | BadRequest): parsed is BadRequest => "status" in parsed;

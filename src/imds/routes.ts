@@ -1,0 +1,98 @@
+import { type CategoryFilter, SEGMENT } from "../config/categories.ts";
+
+/**
+ * The whole surface. A request is parsed into one of these routes, and what is asked of the upstream is built anew from
+ * the route alone; what parses to no route is refused. So no spelling can mean one thing here and another there.
+ */
+export type Route =
+  /** `/latest/api/token` */
+  | { readonly kind: "token" }
+  /** `/VERSION/api/token` of another version: 403, as the real service answers. */
+  | { readonly kind: "token-of-version" }
+  /** `…/meta-data/iam`: what it lists is ours to say. */
+  | { readonly kind: "iam-listing" }
+  /** `…/meta-data/iam/info` */
+  | { readonly kind: "iam-info" }
+  /** `…/meta-data/iam/security-credentials` */
+  | { readonly kind: "role-list" }
+  /** `…/meta-data/iam/security-credentials/NAME` */
+  | { readonly kind: "role-credentials"; readonly name: string }
+  /** From the upstream, through the cache. */
+  | {
+      readonly kind: "metadata";
+      /** `latest`, `1.0` or a date. */
+      readonly version: string;
+      /** Below the version: `meta-data/placement/region`; empty for the version's own listing. Every segment is plain. */
+      readonly path: string;
+      /** True where the answer is a listing of which callers may see only some lines. */
+      readonly listing: boolean;
+    }
+  /** `/`: the versions. */
+  | { readonly kind: "versions" }
+  /** `/imdsproxy/whoami`: our own; no SDK asks for it and the real service has no such version. */
+  | { readonly kind: "whoami" }
+  /** Well-formed, but nothing that this caller may read. */
+  | { readonly kind: "not-found" }
+  /** A spelling that nobody needs and that has been used to get past such proxies as this one. */
+  | { readonly kind: "refused-spelling"; readonly why: string };
+
+const VERSION = /^(?:latest|1\.0|\d{4}-\d{2}-\d{2})$/;
+/** How often a path may be percent-encoded over itself. Once is usual; more than a few is an attack. */
+const MAX_DECODINGS = 8;
+
+const refused = (why: string): Route => ({ kind: "refused-spelling", why });
+const notFound: Route = { kind: "not-found" };
+
+/** Decodes `%XX` until nothing changes; null where that takes too long. */
+function decodeFully(text: string): string | null {
+  let path = text;
+  for (let pass = 0; pass < MAX_DECODINGS; pass++) {
+    const decoded = path.replaceAll(/%([0-9A-Fa-f]{2})/g, (_, hex: string) =>
+      String.fromCharCode(Number.parseInt(hex, 16)),
+    );
+    if (decoded === path) return path;
+    path = decoded;
+  }
+  return null;
+}
+
+/** Parses a target in origin form (`/latest/…`), query and fragment included. */
+export function parseRoute(target: string, categories: CategoryFilter): Route {
+  if (!target.startsWith("/")) return refused("the target is not a path");
+  const end = target.search(/[?#]/);
+  const path = decodeFully(end < 0 ? target : target.slice(0, end));
+  if (path === null) return refused("the path is encoded over and over");
+  if (path.includes("%")) return refused("the path has a % that encodes nothing");
+  if (/[^\x20-\x7e]/.test(path)) return refused("the path has a control character or a byte outside ASCII");
+  if (/[\\;]/.test(path)) return refused("the path has a backslash or a semicolon");
+  const segments = path.split("/").filter((segment) => segment !== "");
+  if (segments.some((segment) => segment === "." || segment === ".."))
+    return refused("the path has a dot segment");
+
+  const [version, ...rest] = segments;
+  if (version === undefined) return { kind: "versions" };
+  if (version === "imdsproxy")
+    return rest.length === 1 && rest[0] === "whoami" ? { kind: "whoami" } : notFound;
+  if (!VERSION.test(version)) return notFound;
+  if (rest[0] === "api") {
+    if (rest.length !== 2 || rest[1] !== "token") return notFound;
+    return version === "latest" ? { kind: "token" } : { kind: "token-of-version" };
+  }
+  if (rest[0] === "meta-data" && rest[1] === "iam") return iamRoute(rest.slice(2));
+  // A segment outside this alphabet names nothing that the metadata service has.
+  if (!rest.every((segment) => SEGMENT.test(segment))) return notFound;
+  const below = rest.join("/");
+  if (categories.allows(below))
+    return { kind: "metadata", version, path: below, listing: categories.hides(below) };
+  if (below === "" || categories.leadsTo(below))
+    return { kind: "metadata", version, path: below, listing: true };
+  return notFound;
+}
+
+function iamRoute(rest: readonly string[]): Route {
+  const [first, second, ...more] = rest;
+  if (first === undefined) return { kind: "iam-listing" };
+  if (first === "info" && second === undefined) return { kind: "iam-info" };
+  if (first !== "security-credentials" || more.length > 0) return notFound;
+  return second === undefined ? { kind: "role-list" } : { kind: "role-credentials", name: second };
+}
