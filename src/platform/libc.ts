@@ -25,6 +25,7 @@ const { symbols: libc } = dlopen("libc.so.6", {
   },
   setrlimit: { args: [FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
   getrlimit: { args: [FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
+  flock: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
   __errno_location: { args: [], returns: FFIType.ptr },
 });
 
@@ -135,6 +136,14 @@ export function raiseFileLimit(): number {
   limit[0] = hard;
   libc.setrlimit(RLIMIT_NOFILE, ptr(limit));
   return Number(hard > 1_048_576n ? 1_048_576n : hard);
+}
+
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+
+/** Takes the whole file for this process (flock(2)) until the descriptor is closed; false where somebody else has it. */
+export function tryLock(descriptor: number): boolean {
+  return libc.flock(descriptor, LOCK_EX | LOCK_NB) === 0;
 }
 
 /** Lengthens the queue of a socket that listens already: listen(2) again sets the new backlog; Bun's own is 512. */
