@@ -1,0 +1,83 @@
+import { randomBytes } from "node:crypto";
+import type { DemoCredentials } from "../imds/secrets.ts";
+
+/** Someone whom the stand-in knows: the instance role, or a session that it gave out. */
+export interface StsPrincipal extends DemoCredentials {
+  /** `arn:PARTITION:sts::ACCOUNT:assumed-role/NAME/SESSION` */
+  readonly arn: string;
+  /** `AROA…:SESSION` */
+  readonly userId: string;
+  /** Milliseconds since the epoch. */
+  readonly expiresAtMs: number;
+}
+
+/** The parts of a role's ARN. */
+export interface RoleName {
+  readonly partition: string;
+  readonly account: string;
+  /** Without its path. */
+  readonly name: string;
+}
+
+/** Reads `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`, or null. */
+export function parseRoleArn(arn: string): RoleName | null {
+  const found = /^arn:(aws[a-z-]*):iam::(\d{12}):role\/(?:[\x21-\x7e]+\/)?([\w+=,.@-]{1,64})$/.exec(arn);
+  return found === null ? null : { partition: found[1] ?? "", account: found[2] ?? "", name: found[3] ?? "" };
+}
+
+/** `arn:…:iam::…:role/NAME` of an assumed role's ARN: what a trust policy names. Null where it is none. */
+export function roleOfSession(arn: string): string | null {
+  const found = /^arn:(aws[a-z-]*):sts::(\d{12}):assumed-role\/([^/]+)\/[^/]+$/.exec(arn);
+  return found === null ? null : `arn:${found[1]}:iam::${found[2]}:role/${found[3]}`;
+}
+
+/** The instance role as the stand-in has to know it: `arn:aws:sts::ACCOUNT:assumed-role/NAME/INSTANCE-ID`. */
+export function instancePrincipal(
+  role: DemoCredentials,
+  roleArn: string,
+  sessionName: string,
+  expiresAtMs: number,
+): StsPrincipal {
+  const parsed = parseRoleArn(roleArn);
+  if (parsed === null) throw new TypeError(`not the ARN of a role: ${roleArn}`);
+  return { ...role, ...namesOf(parsed, sessionName), expiresAtMs };
+}
+
+/**
+ * A new session of a role. The secret and the token begin with SESSION and the role's name, so that whoever finds
+ * them in some bytes knows whose they are.
+ */
+export function newSession(role: RoleName, sessionName: string, expiresAtMs: number): StsPrincipal {
+  const marker = sessionMarker(role.name);
+  return {
+    accessKeyId: `ASIA${base32(16)}`,
+    secretAccessKey: `${marker}${randomBytes(18).toString("base64url")}`,
+    sessionToken: `${marker}${randomBytes(120).toString("base64url")}`,
+    ...namesOf(role, sessionName),
+    expiresAtMs,
+  };
+}
+
+/** What the secrets of every session of this role begin with. */
+export function sessionMarker(roleName: string): string {
+  return `SESSION/${roleName}/`;
+}
+
+function namesOf(role: RoleName, sessionName: string): { arn: string; userId: string } {
+  return {
+    arn: `arn:${role.partition}:sts::${role.account}:assumed-role/${role.name}/${sessionName}`,
+    userId: `${roleId(role)}:${sessionName}`,
+  };
+}
+
+const BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+
+function base32(length: number): string {
+  return Array.from(randomBytes(length), (byte) => BASE32[byte % 32]).join("");
+}
+
+/** The same for the same role, as AWS's are. */
+function roleId(role: RoleName): string {
+  const digest = new Bun.CryptoHasher("sha256").update(`${role.account}/${role.name}`).digest();
+  return `AROA${Array.from(digest.subarray(0, 17), (byte) => BASE32[byte % 32]).join("")}`;
+}

@@ -1,0 +1,219 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import type { Endpoint } from "../../identity/types.ts";
+import { systemClock } from "../../platform/clock.ts";
+import type { StsPrincipal } from "./principals.ts";
+import {
+  answer,
+  authenticate,
+  errorAnswer,
+  type RoleTrust,
+  readQuestion,
+  type StsAnswer,
+  type StsDirectory,
+} from "./service.ts";
+
+/** What becomes of AssumeRole; GetCallerIdentity goes on, so that a test can still ask who it is. */
+export type StsFault =
+  | { readonly kind: "none" }
+  /** Takes the request and never answers. */
+  | { readonly kind: "hang" }
+  /** Takes the request and cuts the connection. */
+  | { readonly kind: "drop" }
+  /** An error in AWS's form. */
+  | {
+      readonly kind: "error";
+      readonly status: number;
+      readonly code: string;
+      readonly message?: string;
+      readonly retryAfterSeconds?: number;
+    }
+  /** Bytes that are not STS's: a proxy's page, a redirect, nothing. */
+  | {
+      readonly kind: "body";
+      readonly status: number;
+      readonly headers?: Readonly<Record<string, string>>;
+      readonly body: string;
+    };
+
+/** How the stand-in behaves for now. */
+export interface StsMode {
+  readonly fault: StsFault;
+  /** Milliseconds before each answer. */
+  readonly delayMs: number;
+  /** By how much its clock is ahead of this machine's, in milliseconds. */
+  readonly clockOffsetMs: number;
+  /** Who may assume what; null: everyone everything. */
+  readonly roles: Readonly<Record<string, RoleTrust>> | null;
+}
+
+/** One request that reached the stand-in. */
+export interface StsLogEntry {
+  readonly atMs: number;
+  /** "" where there was none. */
+  readonly action: string;
+  /** Who signed it, or null where nobody did that is known. */
+  readonly principalArn: string | null;
+  /** The form as sent: RoleArn, RoleSessionName, Tags.member.1.Key, … */
+  readonly parameters: Readonly<Record<string, string>>;
+  readonly userAgent: string;
+  /** What was answered, or null where a fault kept it from answering. */
+  readonly status: number | null;
+  /** AWS's error code, or null. */
+  readonly code: string | null;
+}
+
+/** Where the stand-in serves and whom it knows. All of it is JSON, so that it can be handed to another process. */
+export interface StsStandInOptions {
+  /** Port 0 takes a free one. */
+  readonly listen: readonly Endpoint[];
+  /** Known from the start: the instance role. */
+  readonly principals: readonly StsPrincipal[];
+  readonly mode?: Partial<StsMode>;
+}
+
+/** A running stand-in for AWS STS. */
+export interface StsStandIn {
+  /** Where it listens, in the order of `listen`. */
+  readonly endpoints: readonly Endpoint[];
+  /** Changes the named parts of its behaviour. */
+  set(mode: Partial<StsMode>): void;
+  /** Makes a principal known, or replaces one. */
+  add(principal: StsPrincipal): void;
+  /** Forgets a principal. */
+  remove(accessKeyId: string): void;
+  /** Everything that was asked since the start or the last clear; the last 20,000 at most. */
+  log(): readonly StsLogEntry[];
+  clearLog(): void;
+  stop(): Promise<void>;
+}
+
+const MOST_LOG_ENTRIES = 20_000;
+/** AWS's own limit on a query request's body is of this order; ours only bounds memory. */
+const MOST_BODY_BYTES = 256 * 1024;
+
+/**
+ * Starts a stand-in for STS that checks every signature; rejects where an address cannot be had.
+ * node:http and not Bun.serve, which cannot cut a connection without an answer.
+ */
+export async function startStsStandIn(options: StsStandInOptions): Promise<StsStandIn> {
+  let mode: StsMode = { fault: { kind: "none" }, delayMs: 0, clockOffsetMs: 0, roles: null, ...options.mode };
+  let log: StsLogEntry[] = [];
+  const directory: StsDirectory = { principals: new Map(), roles: mode.roles };
+  for (const principal of options.principals) directory.principals.set(principal.accessKeyId, principal);
+
+  async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const nowMs = systemClock.now() + mode.clockOffsetMs;
+    const body = await readBody(request);
+    const headers = joinedHeaders(request);
+    const question = readQuestion(body);
+    const signed = { method: request.method ?? "", target: request.url ?? "", headers, body };
+    const principal = authenticate(directory, signed, nowMs);
+    const known = "accessKeyId" in principal ? principal : null;
+    const fault: StsFault = question.action === "AssumeRole" ? mode.fault : { kind: "none" };
+    const reply =
+      "accessKeyId" in principal
+        ? replyOf(fault, () => answer(directory, principal, question, nowMs))
+        : principal;
+    if (log.length >= MOST_LOG_ENTRIES) log = log.slice(MOST_LOG_ENTRIES / 2);
+    log.push({
+      atMs: systemClock.now(),
+      action: question.action,
+      principalArn: known?.arn ?? null,
+      parameters: question.parameters,
+      userAgent: headers["user-agent"] ?? "",
+      status: reply?.status ?? null,
+      code: reply?.code ?? null,
+    });
+    if (mode.delayMs > 0) await Bun.sleep(mode.delayMs);
+    if (reply === null) {
+      if (fault.kind === "drop") request.socket.destroy();
+      return;
+    }
+    response.writeHead(reply.status, {
+      "Content-Type": "text/xml",
+      Date: new Date(nowMs).toUTCString(),
+      ...reply.headers,
+    });
+    response.end(reply.body);
+  }
+
+  const servers: Server[] = [];
+  const endpoints: Endpoint[] = [];
+  for (const { address, port } of options.listen) {
+    const server = createServer((request, response) => {
+      serve(request, response).catch(() => request.socket.destroy());
+    });
+    servers.push(server);
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(port, address, resolve);
+    });
+    endpoints.push({ address, port: (server.address() as AddressInfo).port });
+  }
+
+  return {
+    endpoints,
+    set(changes) {
+      mode = { ...mode, ...changes };
+      directory.roles = mode.roles;
+    },
+    add: (principal) => void directory.principals.set(principal.accessKeyId, principal),
+    remove: (accessKeyId) => void directory.principals.delete(accessKeyId),
+    log: () => log,
+    clearLog() {
+      log = [];
+    },
+    async stop() {
+      for (const server of servers) {
+        const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+        server.closeAllConnections();
+        await closed;
+      }
+    },
+  };
+}
+
+/** Null: no answer at all. */
+function replyOf(fault: StsFault, sound: () => StsAnswer): StsAnswer | null {
+  switch (fault.kind) {
+    case "none":
+      return sound();
+    case "hang":
+    case "drop":
+      return null;
+    case "error": {
+      const error = errorAnswer(
+        fault.status,
+        fault.code,
+        fault.message ?? `${fault.code}, as the test wishes`,
+      );
+      if (fault.retryAfterSeconds === undefined) return error;
+      return { ...error, headers: { "Retry-After": String(fault.retryAfterSeconds) } };
+    }
+    case "body":
+      return { status: fault.status, body: fault.body, headers: fault.headers ?? {}, code: null };
+  }
+}
+
+async function readBody(request: IncomingMessage): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  for await (const chunk of request) {
+    length += chunk.length;
+    if (length > MOST_BODY_BYTES) throw new RangeError("the request's body is too long");
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+/** One value for each name: what came twice is signed joined by a comma. */
+function joinedHeaders(request: IncomingMessage): Record<string, string> {
+  const joined: Record<string, string> = {};
+  for (let index = 0; index + 1 < request.rawHeaders.length; index += 2) {
+    const name = (request.rawHeaders[index] ?? "").toLowerCase();
+    const value = request.rawHeaders[index + 1] ?? "";
+    joined[name] = joined[name] === undefined ? value : `${joined[name]},${value}`;
+  }
+  return joined;
+}

@@ -1,0 +1,124 @@
+import type { SessionRequest } from "./types.ts";
+
+/** One statement of an IAM policy, in the order in which people write it. */
+export interface PolicyStatement {
+  readonly Effect: "Allow";
+  readonly Principal?: { readonly AWS: string };
+  readonly Action: string | readonly string[];
+  readonly Resource?: string | readonly string[];
+  readonly Condition?: Readonly<Record<string, Readonly<Record<string, string>>>>;
+}
+
+/** Which side an AccessDenied of AssumeRole most likely comes from. */
+export type DenialCause =
+  /** The permissions of the node's role do not allow it. */
+  | "permission"
+  /** The trust policy of the role that was asked for does not allow it. */
+  | "trust"
+  /** Some policy forbids it outright: a service control policy, a boundary, a Deny statement. */
+  | "explicit-deny"
+  /** STS does not say. It says the same of a role that does not exist. */
+  | "unknown";
+
+export interface DenialExplanation {
+  readonly cause: DenialCause;
+  /** For the administrator: what was found and both statements, in several lines. */
+  readonly text: string;
+  /** What the trust policy of the role that was asked for needs. */
+  readonly trust: PolicyStatement;
+  /** What the permissions of the node's role need. */
+  readonly permission: PolicyStatement;
+}
+
+/** Tags and a source identity are permissions of their own, on both sides (IAM User Guide, "Pass session tags in AWS STS"). */
+function actions(request: SessionRequest): string | readonly string[] {
+  const all = ["sts:AssumeRole"];
+  if (request.tags.length > 0) all.push("sts:TagSession");
+  if (request.sourceIdentity !== null) all.push("sts:SetSourceIdentity");
+  return all.length === 1 ? "sts:AssumeRole" : all;
+}
+
+function partitionOf(roleArn: string): string {
+  return roleArn.split(":")[1] || "aws";
+}
+
+/**
+ * The statement that the trust policy of the requested role needs.
+ *
+ * @param instanceRoleArn the node's role, `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`; null puts a placeholder there.
+ */
+export function trustStatement(request: SessionRequest, instanceRoleArn: string | null): PolicyStatement {
+  const principal =
+    instanceRoleArn ?? `arn:${partitionOf(request.roleArn)}:iam::ACCOUNT:role/ROLE-OF-THIS-NODE`;
+  return {
+    Effect: "Allow",
+    Principal: { AWS: principal },
+    Action: actions(request),
+    ...(request.externalId === null
+      ? {}
+      : { Condition: { StringEquals: { "sts:ExternalId": request.externalId } } }),
+  };
+}
+
+/** The statement that the permissions of the node's role need. */
+export function permissionStatement(request: SessionRequest): PolicyStatement {
+  return { Effect: "Allow", Action: actions(request), Resource: request.roleArn };
+}
+
+/**
+ * The node's role as STS names it in "User: arn:aws:sts::ACCOUNT:assumed-role/NAME/SESSION is not authorized …", or
+ * null. That form leaves the role's path out, which a trust policy needs: prefer what IAM says where it is known.
+ */
+export function instanceRoleIn(stsMessage: string): string | null {
+  const found = /\barn:(aws[a-z-]*):sts::(\d{12}):assumed-role\/([\w+=,.@-]+)\//.exec(stsMessage);
+  return found === null ? null : `arn:${found[1]}:iam::${found[2]}:role/${found[3]}`;
+}
+
+/**
+ * Reads the cause from STS's words. IAM documents them, for policy types that support them, in "Troubleshoot access
+ * denied error messages" (IAM User Guide); STS often leaves the reason out.
+ */
+export function denialCause(stsMessage: string): DenialCause {
+  if (/explicit deny/i.test(stsMessage)) return "explicit-deny";
+  if (/no (identity-based|permissions boundary|session) policy allows/i.test(stsMessage)) return "permission";
+  if (/no (resource-based|role trust) policy allows/i.test(stsMessage)) return "trust";
+  return "unknown";
+}
+
+const CAUSES: Record<DenialCause, string> = {
+  permission: "The node's role has no permission to assume it.",
+  trust: "The role's trust policy does not name the node's role.",
+  "explicit-deny":
+    "A policy forbids it outright (a service control policy, a permissions boundary, or a Deny statement); no further Allow will help.",
+  unknown:
+    "STS does not say why: the trust policy or the permission is missing, or there is no such role (STS answers alike).",
+};
+
+/**
+ * What to tell an administrator whose AssumeRole was refused with AccessDenied, and what to add on either side.
+ * Not for callers: it names the node's role.
+ *
+ * @param instanceRoleArn the node's role where known; else it is taken from STS's message, else a placeholder.
+ * @param stsMessage what STS said, or null where it is not known.
+ */
+export function explainDenial(
+  request: SessionRequest,
+  instanceRoleArn: string | null,
+  stsMessage: string | null = null,
+): DenialExplanation {
+  const said = stsMessage ?? "";
+  const cause = denialCause(said);
+  const named = instanceRoleArn ?? instanceRoleIn(said);
+  const trust = trustStatement(request, named);
+  const permission = permissionStatement(request);
+  const pathless = instanceRoleArn === null && named !== null ? " (add the role's path if it has one)" : "";
+  const lines = [
+    `STS refuses to assume ${request.roleArn}${named === null ? "" : ` for ${named}`}.`,
+    CAUSES[cause],
+    `The trust policy of ${request.roleArn} needs this statement${pathless}:`,
+    JSON.stringify(trust, null, 2),
+    `The permissions of ${named ?? "the node's role"} need this statement:`,
+    JSON.stringify(permission, null, 2),
+  ];
+  return { cause, text: lines.join("\n"), trust, permission };
+}

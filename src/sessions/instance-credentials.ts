@@ -1,0 +1,66 @@
+import { ImdsProxyError } from "../errors.ts";
+import { StsFailure } from "./failure.ts";
+
+/** The node's own credentials, as the metadata service upstream gives them. */
+export interface InstanceCredentials {
+  readonly accessKeyId: string;
+  readonly secretAccessKey: string;
+  readonly sessionToken: string;
+  /** Milliseconds since the epoch. */
+  readonly expiresAtMs: number;
+}
+
+/** The SDK's AwsCredentialIdentity, of which nothing is optional here. */
+export interface SignerCredentials {
+  readonly accessKeyId: string;
+  readonly secretAccessKey: string;
+  readonly sessionToken: string;
+  readonly expiration: Date;
+}
+
+/** What is needed of the metadata service upstream. */
+export interface InstanceMetadata {
+  /** Asks anew at each call: the SDK keeps what it gets until 5 minutes before its end. */
+  credentials(): Promise<InstanceCredentials>;
+}
+
+/**
+ * The node's credentials for the SDK's signer, from our own upstream client.
+ *
+ * The SDK's `fromInstanceMetadata` takes its endpoint from the environment or ~/.aws/config only
+ * (@smithy/credential-provider-imds, utils/getInstanceMetadataEndpoint.js), which every child process would inherit;
+ * it also falls back to IMDSv1 for good after one time-out, and carries on with expired credentials. And with a
+ * provider given, the SDK does not look at AWS_ACCESS_KEY_ID, profiles, containers or web identities: the daemon is
+ * the node's role or nobody.
+ *
+ * The SDK wraps a provider of its client in memoizeIdentityProvider (@smithy/core), so that this one is asked when
+ * less than 5 minutes are left, once for any number of requests.
+ */
+export function fromUpstream(metadata: InstanceMetadata): () => Promise<SignerCredentials> {
+  return async () => {
+    let found: InstanceCredentials;
+    try {
+      found = await metadata.credentials();
+    } catch (error) {
+      throw noCredentials(error instanceof ImdsProxyError ? error.problem : unforeseen(error));
+    }
+    const { accessKeyId, secretAccessKey, sessionToken, expiresAtMs } = found;
+    if (!accessKeyId || !secretAccessKey || !sessionToken || !Number.isFinite(expiresAtMs)) {
+      throw noCredentials("the metadata service upstream gave incomplete credentials");
+    }
+    return { accessKeyId, secretAccessKey, sessionToken, expiration: new Date(expiresAtMs) };
+  };
+}
+
+function unforeseen(error: unknown): string {
+  return `asking the metadata service upstream failed (${error instanceof Error ? error.constructor.name : typeof error})`;
+}
+
+function noCredentials(detail: string): StsFailure {
+  return new StsFailure({
+    kind: "transient",
+    code: "credentials",
+    message: "the node's own credentials cannot be had for now; try again shortly",
+    detail,
+  });
+}

@@ -1,0 +1,209 @@
+import type { AssumeRoleCommandInput, STSClient, STSClientConfig } from "@aws-sdk/client-sts";
+import type { Sts } from "./broker.ts";
+import { StsFailure } from "./failure.ts";
+import { fromUpstream, type InstanceMetadata } from "./instance-credentials.ts";
+import { classify, isOwnCredentials } from "./sts-failures.ts";
+import type { Session, SessionRequest } from "./types.ts";
+
+export interface StsOptions {
+  /** The region whose STS is asked, or how to find it: asked at each attempt until it is found. */
+  readonly region: string | (() => Promise<string>);
+  /** URL to use in place of the region's own endpoint, or null. */
+  readonly endpoint: string | null;
+  /** Where the node's own credentials come from. */
+  readonly metadata: InstanceMetadata;
+  /** Milliseconds for one attempt, the node's credentials and one repetition included. Default 5000. */
+  readonly timeoutMs?: number;
+  /** The wall clock, milliseconds since the epoch. Default Date.now. */
+  readonly now?: () => number;
+}
+
+/** AWS STS through the SDK. */
+export interface AwsSts extends Sts {
+  /** Ends its connections. */
+  close(): void;
+}
+
+/** Every option that the SDK would otherwise look for in the environment or in ~/.aws. */
+const NOTHING_FROM_OUTSIDE = {
+  ignoreConfiguredEndpointUrls: true,
+  useFipsEndpoint: false,
+  useDualstackEndpoint: false,
+  defaultsMode: "standard",
+  retryMode: "standard",
+  authSchemePreference: [],
+  sigv4aSigningRegionSet: async () => undefined,
+  userAgentAppId: async () => undefined,
+  // The broker retries: with a backoff that all callers of a request share.
+  maxAttempts: 1,
+} satisfies STSClientConfig;
+
+/**
+ * STS as the broker needs it, through @aws-sdk/client-sts, which is loaded at the first request: commands that ask no STS
+ * start without it. Endpoints are regional, with the suffix of every partition that the SDK knows.
+ *
+ * Each attempt is one request. It is repeated once, at once, where the first one's answer has taught us something: the
+ * node's credentials were replaced under us, or the SDK has measured that the node's clock is wrong.
+ */
+export function createSts(options: StsOptions): AwsSts {
+  const timeoutMs = options.timeoutMs ?? 5_000;
+  const now = options.now ?? Date.now;
+  let loading: Promise<Loaded> | null = null;
+
+  async function load(): Promise<Loaded> {
+    const { STSClient, AssumeRoleCommand } = await import("@aws-sdk/client-sts");
+    const client = new STSClient({
+      ...NOTHING_FROM_OUTSIDE,
+      region: regionProvider(options.region),
+      ...(options.endpoint === null ? {} : { endpoint: options.endpoint }),
+      credentials: fromUpstream(options.metadata),
+      customUserAgent: "imdsproxy",
+      requestHandler: {
+        connectionTimeout: timeoutMs,
+        requestTimeout: timeoutMs,
+        throwOnRequestTimeout: true,
+        // Requests come half an hour apart. A connection kept that long is usually dead, and the first
+        // user of the next hour would pay for it with an error.
+        httpAgent: { keepAlive: false, maxSockets: 64 },
+        httpsAgent: { keepAlive: false, maxSockets: 64 },
+      },
+    });
+    return {
+      client,
+      send: (input, signal) => client.send(new AssumeRoleCommand(input), { abortSignal: signal }),
+    };
+  }
+
+  async function attempt(request: SessionRequest, signal: AbortSignal): Promise<Session> {
+    loading ??= load();
+    const { client, send } = await loading.catch((error) => {
+      loading = null;
+      throw error;
+    });
+    const input = assumeRoleInput(request);
+    const obtainedAtMs = now();
+    try {
+      return readSession(await send(input, signal), obtainedAtMs);
+    } catch (error) {
+      if (isOwnCredentials(error)) await client.config.credentials({ forceRefresh: true });
+      else if (!clockWasCorrected(error)) throw error;
+    }
+    return readSession(await send(input, signal), now());
+  }
+
+  return {
+    async assumeRole(request, signal) {
+      const limit = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
+      const over = Promise.withResolvers<never>();
+      const onAbort = () => over.reject(timedOut(timeoutMs));
+      limit.addEventListener("abort", onAbort);
+      try {
+        // The race, since the SDK's own limits end neither a body that does not come nor a slow provider.
+        return await Promise.race([attempt(request, limit), over.promise]);
+      } catch (error) {
+        throw classify(error, request);
+      } finally {
+        limit.removeEventListener("abort", onAbort);
+      }
+    },
+    close() {
+      void loading?.then(({ client }) => client.destroy()).catch(() => {});
+    },
+  };
+}
+
+interface Loaded {
+  readonly client: STSClient;
+  readonly send: (input: AssumeRoleCommandInput, signal: AbortSignal) => Promise<unknown>;
+}
+
+/**
+ * The endpoint that `createSts` asks in a region, as a URL: for `doctor` and for what `serve` says at start.
+ *
+ * @example await stsEndpoint("cn-north-1") // "https://sts.cn-north-1.amazonaws.com.cn"
+ */
+export async function stsEndpoint(region: string): Promise<string> {
+  const { STSClient } = await import("@aws-sdk/client-sts");
+  const client = new STSClient({ ...NOTHING_FROM_OUTSIDE, region });
+  const parameters = { Region: region, UseFIPS: false, UseDualStack: false, UseGlobalEndpoint: false };
+  const { url } = client.config.endpointProvider(parameters);
+  client.destroy();
+  return url.origin;
+}
+
+/** Session name, tags and the rest in the SDK's terms; what is empty is left out, since STS refuses empty values. */
+function assumeRoleInput(request: SessionRequest): AssumeRoleCommandInput {
+  return {
+    RoleArn: request.roleArn,
+    RoleSessionName: request.sessionName,
+    DurationSeconds: request.durationSeconds,
+    ...(request.sourceIdentity === null ? {} : { SourceIdentity: request.sourceIdentity }),
+    ...(request.tags.length === 0 ? {} : { Tags: request.tags.map(([Key, Value]) => ({ Key, Value })) }),
+    ...(request.transitiveTagKeys.length === 0 ? {} : { TransitiveTagKeys: [...request.transitiveTagKeys] }),
+    ...(request.policyArns.length === 0 ? {} : { PolicyArns: request.policyArns.map((arn) => ({ arn })) }),
+    ...(request.policy === null ? {} : { Policy: request.policy }),
+    ...(request.externalId === null ? {} : { ExternalId: request.externalId }),
+  };
+}
+
+function regionProvider(region: StsOptions["region"]): string | (() => Promise<string>) {
+  if (typeof region === "string") return region;
+  return async () => {
+    try {
+      return await region();
+    } catch {
+      throw new StsFailure({
+        kind: "transient",
+        code: "region",
+        message: "the node's region cannot be found for now; try again shortly",
+        detail:
+          "the node's region cannot be read from the metadata service: set `region` in the configuration",
+      });
+    }
+  };
+}
+
+/** An answer of status 200 is believed only when nothing in it is missing. */
+function readSession(answer: unknown, obtainedAtMs: number): Session {
+  const credentials = field(answer, "Credentials");
+  const accessKeyId = field(credentials, "AccessKeyId");
+  const secretAccessKey = field(credentials, "SecretAccessKey");
+  const sessionToken = field(credentials, "SessionToken");
+  const expiration = field(credentials, "Expiration");
+  const expiresAtMs = expiration instanceof Date ? expiration.getTime() : Number.NaN;
+  if (
+    !filled(accessKeyId) ||
+    !filled(secretAccessKey) ||
+    !filled(sessionToken) ||
+    Number.isNaN(expiresAtMs)
+  ) {
+    throw new StsFailure({
+      kind: "transient",
+      code: "answer",
+      message: "what answers for STS is not STS; try again shortly",
+      detail: "the answer to AssumeRole holds no complete credentials: is sts.endpoint wrong?",
+    });
+  }
+  return { accessKeyId, secretAccessKey, sessionToken, expiresAtMs, obtainedAtMs };
+}
+
+function field(value: unknown, name: string): unknown {
+  return typeof value === "object" && value !== null ? Reflect.get(value, name) : undefined;
+}
+
+function filled(value: unknown): value is string {
+  return typeof value === "string" && value !== "";
+}
+
+function clockWasCorrected(error: unknown): boolean {
+  return field(field(error, "$metadata"), "clockSkewCorrected") === true;
+}
+
+function timedOut(timeoutMs: number): StsFailure {
+  return new StsFailure({
+    kind: "transient",
+    code: "timeout",
+    message: "STS did not answer in time; try again shortly",
+    detail: `STS did not answer within ${timeoutMs} ms`,
+  });
+}
