@@ -66,24 +66,11 @@ export async function openNamespace(script: string, args: readonly string[]): Pr
       return ["nsenter", `--target=${pid}`, "--net", "--pid", "--ipc", ...mount, "--", ...argv];
     },
     async close() {
+      // Not by a signal to unshare: it has to reap the keeper, which no init may be there to do.
       keeper.stdin.end();
-      keeper.kill("SIGKILL");
       await keeper.exited;
-      await processGone(pid);
     },
   };
-}
-
-/** unshare's --kill-child kills the keeper, the kernel everything below it; that takes a moment. */
-async function processGone(pid: number): Promise<void> {
-  for (;;) {
-    try {
-      process.kill(pid, 0);
-    } catch {
-      return;
-    }
-    await Bun.sleep(2);
-  }
 }
 
 /** The child of a process that has exactly one, or null; where the kernel hides children, null as well. */

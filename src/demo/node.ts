@@ -1,6 +1,7 @@
 import { chownSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { ImdsProxyError } from "../errors.ts";
+import { systemClock } from "../platform/clock.ts";
 import { homeOf, type NodeUser, withUsers } from "./accounts.ts";
 import { createInstanceSecrets, type InstanceSecrets } from "./imds/secrets.ts";
 import type { ImdsLogEntry } from "./imds/server.ts";
@@ -11,6 +12,8 @@ import { ADDRESSES, awsNetwork, nodeNetwork, ORIGINAL_ENTRY } from "./network.ts
 import { type ProxyOptions, type RunningProxy, startProxyIn } from "./proxy.ts";
 import { type RunAs, type Running, type RunOptions, type RunResult, runIn } from "./run.ts";
 import { type RemotePart, startPart } from "./stand-in.ts";
+import { instancePrincipal } from "./sts/principals.ts";
+import type { StsLogEntry, StsMode, StsStandInOptions } from "./sts/server.ts";
 
 /** What kind of node, and who is on it. */
 export interface NodeOptions {
@@ -20,6 +23,8 @@ export interface NodeOptions {
   readonly users?: readonly NodeUser[];
   /** How the metadata service behaves at first. */
   readonly imdsMode?: Partial<ImdsMode>;
+  /** How STS behaves at first. */
+  readonly stsMode?: Partial<StsMode>;
   /** Which iptables the node's programs use; default: what the machine's `iptables` is. `legacy` needs Debian's names. */
   readonly iptables?: "nft" | "legacy";
   /** The executable that is `/run/bin/imdsproxy` on the node; default: this one, where it is compiled. */
@@ -31,12 +36,16 @@ export interface NodeOptions {
 /** Whom a command runs as: an account's name (`root` included), or a uid without an account. */
 export type Who = { readonly user: string } | { readonly uid: number; readonly gid?: number };
 
-/** The controls of a metadata service on the simulated node. */
-export interface ImdsControls {
-  log(): Promise<readonly ImdsLogEntry[]>;
+/** The controls of a stand-in of the simulated node. */
+export interface Controls<LogEntry, Mode> {
+  /** Everything that reached it since the start or the last clear. */
+  log(): Promise<readonly LogEntry[]>;
   clearLog(): Promise<void>;
-  set(mode: Partial<ImdsMode>): Promise<void>;
+  /** Changes the named parts of its behaviour. */
+  set(mode: Partial<Mode>): Promise<void>;
 }
+export type ImdsControls = Controls<ImdsLogEntry, ImdsMode>;
+export type StsControls = Controls<StsLogEntry, StsMode>;
 
 /** A node in namespaces of this machine, of which nothing outlives this process. */
 export interface SimulatedNode {
@@ -49,7 +58,8 @@ export interface SimulatedNode {
   readonly imds: ImdsControls;
   /** HyperPod's agent, where the node has one. */
   readonly agent: ImdsControls | null;
-  /** Where the STS stand-in answers, as a URL. */
+  readonly sts: StsControls;
+  /** Where it answers, as a URL. */
   readonly stsEndpoint: string;
   /** Runs a command and waits for its end. */
   exec(options: Who & RunOptions): Promise<RunResult>;
@@ -139,8 +149,14 @@ export async function startNode(options: NodeOptions = {}): Promise<SimulatedNod
     const { imds4, imds6, agent: agentAddress, agentPort, aws4, stsPort } = ADDRESSES;
     const imdsListen = [{ address: imds4, port: 80 }, ...(ipv6 ? [{ address: imds6, port: 80 }] : [])];
     const mode = options.imdsMode ?? {};
-    const [imds, agent] = await Promise.all([
+    const stsOptions: StsStandInOptions = {
+      listen: [{ address: aws4, port: stsPort }],
+      principals: [instanceRole(secrets)],
+      mode: options.stsMode ?? {},
+    };
+    const [imds, sts, agent] = await Promise.all([
       startPart(aws, "imds", { secrets, mode, listen: imdsListen }),
+      startPart(aws, "sts", stsOptions),
       kind === "ec2"
         ? null
         : startPart(inner, "imds", { secrets, mode, listen: [{ address: agentAddress, port: agentPort }] }),
@@ -158,8 +174,9 @@ export async function startNode(options: NodeOptions = {}): Promise<SimulatedNod
       secrets,
       roleName: DEFAULT_FACTS.roleName,
       ipv6,
-      imds: imdsControls(imds),
-      agent: agent === null ? null : imdsControls(agent),
+      imds: controls(imds),
+      agent: agent === null ? null : controls(agent),
+      sts: controls(sts),
       stsEndpoint: `http://${aws4}:${stsPort}`,
       exec: (execOptions) => run(whoIs(execOptions), execOptions).done,
       spawn: (spawnOptions) => run(whoIs(spawnOptions), spawnOptions),
@@ -176,6 +193,20 @@ export async function startNode(options: NodeOptions = {}): Promise<SimulatedNod
     await closeAll(opened);
     throw error;
   }
+}
+
+/** HyperPod names the sessions of its instance roles so. */
+const INSTANCE_SESSION_NAME = "SageMaker";
+const INSTANCE_SESSION_MS = 6 * 3600 * 1000;
+
+function instanceRole(secrets: InstanceSecrets) {
+  const roleArn = `arn:aws:iam::${DEFAULT_FACTS.account}:role/${DEFAULT_FACTS.roleName}`;
+  return instancePrincipal(
+    secrets.role,
+    roleArn,
+    INSTANCE_SESSION_NAME,
+    systemClock.now() + INSTANCE_SESSION_MS,
+  );
 }
 
 async function closeAll(namespaces: readonly Namespace[]): Promise<void> {
@@ -216,9 +247,9 @@ function addAccounts(path: (nodePath: string) => string, users: readonly NodeUse
   }
 }
 
-function imdsControls(part: RemotePart): ImdsControls {
+function controls<LogEntry, Mode>(part: RemotePart): Controls<LogEntry, Mode> {
   return {
-    log: async () => (await part.call("log")) as readonly ImdsLogEntry[],
+    log: async () => (await part.call("log")) as readonly LogEntry[],
     async clearLog() {
       await part.call("clearLog");
     },

@@ -6,6 +6,7 @@
 import { createInterface } from "node:readline";
 import { type ImdsOptions, startImds } from "./imds/server.ts";
 import type { ImdsMode } from "./imds/service.ts";
+import { type StsMode, type StsStandInOptions, startStsStandIn } from "./sts/server.ts";
 
 /** A stand-in whose controls are called by name. */
 export interface Part {
@@ -36,6 +37,17 @@ const PARTS: Readonly<Record<string, (options: unknown) => Part | Promise<Part>>
         if (method === "clearLog") return imds.clearLog();
         if (method === "set") return imds.set(params as Partial<ImdsMode>);
         throw new Error(`the IMDS stand-in has no control ${method}`);
+      },
+    };
+  },
+  async sts(options) {
+    const sts = await startStsStandIn(options as StsStandInOptions);
+    return {
+      call(method, params) {
+        if (method === "log") return sts.log();
+        if (method === "clearLog") return sts.clearLog();
+        if (method === "set") return sts.set(params as Partial<StsMode>);
+        throw new Error(`the STS stand-in has no control ${method}`);
       },
     };
   },

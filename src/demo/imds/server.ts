@@ -20,6 +20,7 @@ export interface ImdsLogEntry {
 
 /** Where and as whom the stand-in serves. */
 export interface ImdsOptions {
+  /** Port 0 takes a free one. */
   readonly listen: readonly Endpoint[];
   readonly secrets: InstanceSecrets;
   /** Default DEFAULT_FACTS. */
@@ -30,6 +31,8 @@ export interface ImdsOptions {
 
 /** A running stand-in for the instance metadata service. */
 export interface ImdsStandIn {
+  /** Where it listens, in the order of `listen`; empty while it refuses. */
+  endpoints(): readonly Endpoint[];
   /** Changes the named parts of its behaviour. */
   set(mode: Partial<ImdsMode>): void;
   /** Everything that was asked since the start or the last clear; the last 50,000 at most. */
@@ -149,6 +152,7 @@ export function startImds(options: ImdsOptions): ImdsStandIn {
 
   if (mode.fault !== "refuse") listen();
   return {
+    endpoints: () => listeners.map(({ hostname, port }) => ({ address: hostname, port })),
     set(change) {
       const wasClosed = mode.fault === "refuse";
       mode = { ...mode, ...change };

@@ -1,0 +1,153 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { processTree } from "../../src/demo/namespace.ts";
+import type { SimulatedNode } from "../../src/demo/node.ts";
+import {
+  allPids,
+  awsArn,
+  curl,
+  IMDS4,
+  IMDS6,
+  mustExec,
+  networkNamespaces,
+  startTestNode,
+} from "../support/node.ts";
+import { describeAsRoot } from "../support/root.ts";
+
+const alice = { user: "alice" };
+const root = { user: "root" };
+
+/** What of the machine a node must leave as it is. */
+function machine(): unknown {
+  const run = (...argv: string[]) => Bun.spawnSync(argv).stdout.toString();
+  return {
+    rules: run("iptables-save", "-t", "nat").replaceAll(/^#.*$|\[\d+:\d+\]/gm, ""),
+    links: run("ip", "-o", "-brief", "link"),
+    mounts: readFileSync("/proc/self/mountinfo", "utf8"),
+    accounts: ["/etc/passwd", "/etc/group", "/etc/subuid"].map((file) => readFileSync(file, "utf8")),
+  };
+}
+
+describeAsRoot("a simulated HyperPod node", () => {
+  let before: unknown;
+  let node: SimulatedNode;
+  beforeAll(async () => {
+    before = machine();
+    node = await startTestNode({
+      users: [
+        { name: "alice", uid: 2001, groups: ["domain users"], subordinate: [300_000, 65_536] },
+        { name: "bob", uid: 2002 },
+      ],
+    });
+  });
+  afterAll(() => node.stop());
+
+  test("changes nothing of the machine while it stands", () => {
+    expect(machine()).toEqual(before);
+  });
+
+  test("has users with their own groups, home and no capability", async () => {
+    const told = await mustExec(node, alice, [
+      "sh",
+      "-c",
+      "id -un; id -Gn; pwd; echo $HOME; grep CapEff /proc/self/status",
+    ]);
+    const lines = ["alice", "alice domain users", "/", "/run/home/alice", "CapEff:\t0000000000000000", ""];
+    expect(told).toBe(lines.join("\n"));
+    expect(await mustExec(node, root, ["cat", "/etc/subuid"])).toContain("alice:300000:65536\n");
+  });
+
+  test("runs a command as a uid without an account and without groups", async () => {
+    expect(await mustExec(node, { uid: 54_321 }, ["id"])).toBe("uid=54321 gid=54321 groups=54321\n");
+  });
+
+  test("passes nothing of this process's environment on", async () => {
+    const environment = await mustExec(node, alice, ["env"], { env: { ASKED: "1" } });
+    const names = environment
+      .trim()
+      .split("\n")
+      .map((line) => line.split("=")[0]);
+    expect(names.sort()).toEqual(["ASKED", "HOME", "LANG", "LOGNAME", "PATH", "SHELL", "USER"]);
+  });
+
+  test("kills a command that takes too long, children included", async () => {
+    const result = await node.exec({ ...alice, argv: ["sh", "-c", "sleep 987 & sleep 988"], timeoutMs: 300 });
+    expect(result).toMatchObject({ timedOut: true, exitCode: 137 });
+    expect(await mustExec(node, root, ["ps", "-e", "-o", "args"])).not.toContain("sleep 98");
+  });
+
+  test("gives any user the instance role: the hole that the proxy is there to close", async () => {
+    const { body } = await curl(
+      node,
+      alice,
+      `${IMDS4}/latest/meta-data/iam/security-credentials/${node.roleName}`,
+    );
+    expect(JSON.parse(body).SecretAccessKey).toBe(node.secrets.role.secretAccessKey);
+    const asked = (await node.agent?.log())?.at(-1);
+    expect(asked?.target).toBe(`/latest/meta-data/iam/security-credentials/${node.roleName}`);
+  });
+
+  test("has the agent's entry for IPv4, and EC2's own service behind IPv6", async () => {
+    await node.imds.clearLog();
+    expect((await curl(node, alice, `${IMDS6}/latest/meta-data/instance-id`)).status).toBe(200);
+    expect(await node.imds.log()).toHaveLength(1);
+    expect(await mustExec(node, root, ["iptables-save", "-t", "nat"])).toContain(
+      "-A OUTPUT -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.0.2:9081",
+    );
+  });
+
+  test("has an STS that knows the instance role by its signature", async () => {
+    const arn = "arn:aws:sts::842413447717:assumed-role/MySageMakerClusterInstanceRole/SageMaker";
+    expect(await awsArn(node, alice)).toBe(arn);
+  });
+
+  test("answers as the mode says, for agent and EC2 alike", async () => {
+    await Promise.all([node.imds.set({ tokens: "required" }), node.agent?.set({ tokens: "required" })]);
+    expect((await curl(node, alice, `${IMDS4}/latest/meta-data/`)).status).toBe(401);
+    expect((await curl(node, alice, `${IMDS6}/latest/meta-data/`)).status).toBe(401);
+    await Promise.all([node.imds.set({ tokens: "optional" }), node.agent?.set({ tokens: "optional" })]);
+  });
+});
+
+describeAsRoot("a simulated EC2 node", () => {
+  for (const iptables of ["nft", "legacy"] as const) {
+    test(`has no agent and no rules, and its iptables is ${iptables}`, async () => {
+      const node = await startTestNode({ kind: "ec2", iptables });
+      try {
+        expect(node.agent).toBeNull();
+        expect((await curl(node, alice, `${IMDS4}/latest/meta-data/instance-id`)).status).toBe(200);
+        expect(await mustExec(node, root, ["iptables-save", "-t", "nat"])).not.toContain("-A ");
+        expect(await mustExec(node, root, ["ip6tables", "-V"])).toContain(
+          iptables === "nft" ? "nf_tables" : "legacy",
+        );
+      } finally {
+        await node.stop();
+      }
+    });
+  }
+});
+
+describeAsRoot("a simulated node's end", () => {
+  test("comes with the death of the process that made it, even by SIGKILL", async () => {
+    const script = `
+      import { startTestNode } from ${JSON.stringify(require.resolve("../support/node.ts"))};
+      const node = await startTestNode();
+      node.spawn({ user: "alice", argv: ["sleep", "600"], timeoutMs: 0 });
+      console.log("up");
+      await Bun.sleep(600_000);
+    `;
+    const maker = Bun.spawn([process.execPath, "-e", script], { stdout: "pipe", stderr: "inherit" });
+    const { value } = await maker.stdout.getReader().read();
+    expect(Buffer.from(value ?? []).toString()).toContain("up");
+    const tree = processTree(maker.pid);
+    const spaces = networkNamespaces(tree);
+    spaces.delete([...networkNamespaces([process.pid])][0] ?? "");
+    expect(spaces.size).toBe(2);
+
+    maker.kill("SIGKILL");
+    await maker.exited;
+    const left = () => [...networkNamespaces(allPids())].filter((space) => spaces.has(space));
+    for (let waitedMs = 0; left().length > 0 && waitedMs < 10_000; waitedMs += 20) await Bun.sleep(20);
+    expect(left()).toEqual([]);
+  });
+});

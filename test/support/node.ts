@@ -1,0 +1,119 @@
+import { existsSync, readdirSync, readlinkSync } from "node:fs";
+import { resolve } from "node:path";
+import { type NodeOptions, type SimulatedNode, startNode, type Who } from "../../src/demo/node.ts";
+import type { RunResult } from "../../src/demo/run.ts";
+
+/** What `make build` makes. */
+export const EXECUTABLE = resolve(import.meta.dir, "../../dist/imdsproxy");
+
+/** The role of the documentation that this project began from. */
+export const TEST_ROLE = "arn:aws:iam::842413447717:role/ImdsProxyTestRole";
+
+/** The metadata service's addresses, as URLs. */
+export const IMDS4 = "http://169.254.169.254";
+export const IMDS6 = "http://[fd00:ec2::254]";
+
+/** A simulated node with the built executable on it; the tests import the module that `demo` ships. */
+export function startTestNode(options: NodeOptions = {}): Promise<SimulatedNode> {
+  if (!existsSync(EXECUTABLE)) throw new Error(`${EXECUTABLE} is missing: run make build`);
+  return startNode({ executable: EXECUTABLE, ...options });
+}
+
+/** What a command wrote, if it ended well; else an error with everything that it said. */
+export async function mustExec(
+  node: SimulatedNode,
+  who: Who,
+  argv: readonly string[],
+  more: { stdin?: string; env?: Record<string, string>; timeoutMs?: number } = {},
+): Promise<string> {
+  const result = await node.exec({ ...who, argv, ...more });
+  if (result.exitCode !== 0) {
+    throw new Error(`${argv.join(" ")}: exit ${result.exitCode}\n${result.stdout}${result.stderr}`);
+  }
+  return result.stdout;
+}
+
+/** `aws sts get-caller-identity` by Debian's AWS CLI, with nothing but the metadata service to get credentials from. */
+export function awsCallerIdentity(node: SimulatedNode, who: Who): Promise<RunResult> {
+  const argv = [
+    "/usr/bin/aws",
+    "sts",
+    "get-caller-identity",
+    "--endpoint-url",
+    node.stsEndpoint,
+    "--output",
+    "json",
+  ];
+  return node.exec({ ...who, argv });
+}
+
+/** The ARN in the answer of awsCallerIdentity, or an error with what the CLI said. */
+export async function awsArn(node: SimulatedNode, who: Who): Promise<string> {
+  const { exitCode, stdout, stderr } = await awsCallerIdentity(node, who);
+  if (exitCode !== 0) throw new Error(`aws sts get-caller-identity: exit ${exitCode}\n${stderr}`);
+  return (JSON.parse(stdout) as { Arn: string }).Arn;
+}
+
+/** An answer as curl prints it. */
+export interface CurlAnswer {
+  /** 0 where no answer came. */
+  readonly status: number;
+  readonly headers: Headers;
+  readonly body: string;
+  /** curl's own exit code: 7 is "connection refused", 56 "connection reset", 28 "timed out". */
+  readonly exitCode: number;
+}
+
+/** One request by curl on the node. `--path-as-is`: what is written is what is sent. */
+export async function curl(
+  node: SimulatedNode,
+  who: Who,
+  url: string,
+  more: readonly string[] = [],
+): Promise<CurlAnswer> {
+  const argv = [
+    "curl",
+    "--silent",
+    "--include",
+    "--globoff",
+    "--path-as-is",
+    "--max-time",
+    "10",
+    ...more,
+    url,
+  ];
+  const { stdout, exitCode } = await node.exec({ ...who, argv });
+  const end = stdout.indexOf("\r\n\r\n");
+  const [statusLine = "", ...lines] = stdout.slice(0, Math.max(end, 0)).split("\r\n");
+  const headers = new Headers();
+  for (const line of lines) {
+    const colon = line.indexOf(":");
+    headers.append(line.slice(0, colon), line.slice(colon + 1).trim());
+  }
+  return {
+    status: Number(statusLine.split(" ")[1] ?? 0),
+    headers,
+    body: end < 0 ? "" : stdout.slice(end + 4),
+    exitCode,
+  };
+}
+
+/** The network namespaces of a process and of everything below it, as `net:[4026531840]`. */
+export function networkNamespaces(pids: Iterable<number>): Set<string> {
+  const found = new Set<string>();
+  for (const pid of pids) {
+    try {
+      found.add(readlinkSync(`/proc/${pid}/ns/net`));
+    } catch {
+      // It ended meanwhile.
+    }
+  }
+  return found;
+}
+
+/** Every process of the machine. */
+export function allPids(): number[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
+}
