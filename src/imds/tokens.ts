@@ -5,7 +5,7 @@ import { createHmac, timingSafeEqual } from "node:crypto";
  * needs no memory, survives a restart, and is nothing in another user's hands.
  *
  * 42 bytes, in base64url 56 characters as the real service's tokens have:
- * u8 format, u40 expiry in seconds since the epoch, 4 bytes of HMAC-selected padding left zero, 32 bytes HMAC-SHA-256.
+ * u8 format, u40 expiry in seconds since the epoch, 4 bytes zero, 32 bytes HMAC-SHA-256 of those and the uid.
  */
 
 const FORMAT = 1;
@@ -17,6 +17,9 @@ const PURPOSE = "imdsproxy token 1\0";
 /** The TTL that a PUT may ask for, in seconds (Amazon EC2 User Guide, "Use IMDSv2"). */
 export const MIN_TTL_SECONDS = 1;
 export const MAX_TTL_SECONDS = 21_600;
+
+/** How far the clock may be set back without the tokens of the last moments becoming void. */
+const CLOCK_SLACK_SECONDS = 300;
 
 /** Whether a presented token is good. */
 export type TokenCheck =
@@ -56,7 +59,7 @@ export class TokenMint {
     const genuine = timingSafeEqual(this.#code(token, uid), token.subarray(HEAD_LENGTH));
     const remainingSeconds = token.readUIntBE(1, 5) - Math.floor(nowMs / 1000);
     // An end beyond the longest TTL can only come of a clock that was ahead: such a token would outlive its promise.
-    const current = remainingSeconds > 0 && remainingSeconds <= MAX_TTL_SECONDS;
+    const current = remainingSeconds > 0 && remainingSeconds <= MAX_TTL_SECONDS + CLOCK_SLACK_SECONDS;
     return genuine && token[0] === FORMAT && current ? { valid: true, remainingSeconds } : { valid: false };
   }
 

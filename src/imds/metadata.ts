@@ -1,0 +1,144 @@
+import type { Clock } from "../platform/clock.ts";
+import { FairSlots } from "../sessions/slots.ts";
+
+/**
+ * Metadata from the upstream, through a cache: a node's users ask thousands of times for the same few values, and the real
+ * service drops what exceeds 1,024 packets a second for the whole interface, DNS and root's own requests included.
+ */
+
+/** What the upstream said to one path. */
+export type UpstreamAnswer =
+  | { readonly kind: "found"; readonly body: string; readonly lastModifiedMs: number | null }
+  | { readonly kind: "absent" }
+  /** Not answered, or not in a way that says anything about the path. */
+  | { readonly kind: "failed"; readonly why: string };
+
+/** Reads one metadata path; src/imds/upstream.ts is the real one. */
+export interface MetadataSource {
+  /**
+   * @param version `latest`, `1.0` or a date.
+   * @param path below the version, of plain segments; empty for the version's own listing. Never a path of credentials:
+   * the implementation refuses those too.
+   */
+  read(version: string, path: string): Promise<UpstreamAnswer>;
+}
+
+/** How long an answer is good, in milliseconds. What announces the end of the node must be fresh. */
+const FRESH_MS = 5_000;
+const STABLE_MS = 60_000;
+const ABSENT_MS = 5_000;
+const FRESH = /^meta-data\/(?:spot|events|autoscaling|instance-action|tags)(?:\/|$)/;
+/** Entries in memory, and bytes of one body. */
+const MAX_ENTRIES = 2_000;
+/** Requests on the way to the upstream at once. */
+const MAX_IN_FLIGHT = 4;
+/** A user's misses that go out in a second once the first {@link MISS_BURST} are used up, and how many may wait for that. */
+const MISSES_PER_SECOND = 20;
+const MISS_BURST = 100;
+const MAX_WAITING_PER_USER = 64;
+
+interface Entry {
+  readonly answer: UpstreamAnswer;
+  readonly validUntilMs: number;
+}
+
+/** A user's share of misses: below zero, as many wait. */
+interface Allowance {
+  left: number;
+  countedMs: number;
+}
+
+/** A cache with one request per path however many callers wait, and a fair, bounded share of the upstream for each user. */
+export class MetadataCache {
+  readonly #source: MetadataSource;
+  readonly #clock: Clock;
+  readonly #entries = new Map<string, Entry>();
+  readonly #pending = new Map<string, Promise<UpstreamAnswer>>();
+  readonly #slots = new FairSlots(MAX_IN_FLIGHT);
+  readonly #allowances = new Map<number, Allowance>();
+
+  constructor(options: { source: MetadataSource; clock: Clock }) {
+    this.#source = options.source;
+    this.#clock = options.clock;
+  }
+
+  /** The answer in memory, or null where the upstream has to be asked. */
+  peek(version: string, path: string): UpstreamAnswer | null {
+    const key = `${version}/${path}`;
+    const entry = this.#entries.get(key);
+    if (entry === undefined) return null;
+    if (entry.validUntilMs > this.#clock.now() && entry.validUntilMs <= this.#clock.now() + STABLE_MS)
+      return entry.answer;
+    this.#entries.delete(key);
+    return null;
+  }
+
+  /**
+   * The answer from memory or from the upstream.
+   *
+   * @param uid whose request it is; each user has a bounded share.
+   */
+  async read(version: string, path: string, uid: number): Promise<UpstreamAnswer> {
+    const known = this.peek(version, path);
+    if (known !== null) return known;
+    const key = `${version}/${path}`;
+    const pending = this.#pending.get(key);
+    if (pending !== undefined) return pending;
+    const delayMs = this.#take(uid);
+    if (delayMs === null) return { kind: "failed", why: "too many requests of one user wait" };
+    const answer = this.#fetch(key, version, path, uid, delayMs);
+    this.#pending.set(key, answer);
+    try {
+      return await answer;
+    } finally {
+      this.#pending.delete(key);
+    }
+  }
+
+  async #fetch(
+    key: string,
+    version: string,
+    path: string,
+    uid: number,
+    delayMs: number,
+  ): Promise<UpstreamAnswer> {
+    if (delayMs > 0) await new Promise<void>((resume) => this.#clock.schedule(delayMs, resume));
+    const release = await this.#slots.acquire(uid);
+    try {
+      const answer = await this.#source.read(version, path);
+      if (answer.kind !== "failed") this.#keep(key, path, answer);
+      return answer;
+    } finally {
+      release();
+    }
+  }
+
+  #keep(key: string, path: string, answer: UpstreamAnswer): void {
+    const lifeMs = answer.kind === "absent" ? ABSENT_MS : FRESH.test(path) ? FRESH_MS : STABLE_MS;
+    this.#entries.delete(key);
+    this.#entries.set(key, { answer, validUntilMs: this.#clock.now() + lifeMs });
+    if (this.#entries.size > MAX_ENTRIES) {
+      const oldest = this.#entries.keys().next().value;
+      if (oldest !== undefined) this.#entries.delete(oldest);
+    }
+  }
+
+  /** Takes one of the user's misses: how many milliseconds it has to wait, or null where too many wait already. */
+  #take(uid: number): number | null {
+    const now = this.#clock.now();
+    const allowance = this.#allowances.get(uid) ?? { left: MISS_BURST, countedMs: now };
+    const elapsedSeconds = Math.max(0, now - allowance.countedMs) / 1000;
+    allowance.left = Math.min(MISS_BURST, allowance.left + elapsedSeconds * MISSES_PER_SECOND);
+    allowance.countedMs = now;
+    if (allowance.left <= -MAX_WAITING_PER_USER) return null;
+    allowance.left--;
+    this.#allowances.delete(uid);
+    this.#allowances.set(uid, allowance);
+    // Who has not asked for the longest has a full allowance again, or nearly.
+    if (this.#allowances.size > MAX_ENTRIES) {
+      const idle = this.#allowances.keys().next().value;
+      if (idle !== undefined) this.#allowances.delete(idle);
+    }
+    return allowance.left >= 0 ? 0 : (-allowance.left / MISSES_PER_SECOND) * 1000;
+  }
+}
