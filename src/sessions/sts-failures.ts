@@ -116,7 +116,9 @@ export function classify(error: unknown, request: SessionRequest): StsFailure {
 
 /** No answer, or one that is not AWS's: a proxy's page, a redirect, something else on that port. */
 function notFromSts(found: SdkError, where: string): StsFailure {
-  if (found.name === "TimeoutError" || found.name === "AbortError" || found.code === "ETIMEDOUT") {
+  // The SDK calls a reset connection a TimeoutError too; the code of the system tells them apart.
+  const late = found.name === "TimeoutError" || found.name === "AbortError";
+  if (found.code === "ETIMEDOUT" || (late && found.code === null)) {
     return passing("timeout", "STS did not answer in time; try again shortly", "STS did not answer in time");
   }
   if (found.status !== null) {

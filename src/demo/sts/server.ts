@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Endpoint } from "../../identity/types.ts";
@@ -133,6 +134,7 @@ export async function startStsStandIn(options: StsStandInOptions): Promise<StsSt
     response.writeHead(reply.status, {
       "Content-Type": "text/xml",
       Date: new Date(nowMs).toUTCString(),
+      "x-amzn-RequestId": randomUUID(),
       ...reply.headers,
     });
     response.end(reply.body);

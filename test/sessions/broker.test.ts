@@ -1,0 +1,585 @@
+import { describe, expect, test } from "bun:test";
+import type { SessionOutcome } from "../../src/sessions/types.ts";
+import { aBroker, aRequest, DAY, denied, HOUR, idOf, MINUTE, passing, SECOND } from "./support.ts";
+
+/** Minutes that an outcome's session has left, as a client is told. */
+function minutesLeft(outcome: SessionOutcome, nowMs: number): number {
+  return outcome.kind === "session" ? (outcome.publishedExpiryMs - nowMs) / MINUTE : Number.NaN;
+}
+
+describe("get()", () => {
+  test("100 callers make one AssumeRole", async () => {
+    const { broker, sts, clock } = aBroker();
+    sts.manual = true;
+    const callers = Array.from({ length: 100 }, () => broker.get(aRequest(), 1000));
+    await clock.advance(0);
+    expect(sts.calls).toBe(1);
+    sts.open[0]?.answer();
+    expect(new Set((await Promise.all(callers)).map(idOf))).toEqual(new Set(["ASIA1"]));
+    expect(sts.calls).toBe(1);
+  });
+
+  test("equal requests in another order of tags share a session, others do not", async () => {
+    const { broker, sts } = aBroker();
+    await broker.get(
+      aRequest({
+        tags: [
+          ["a", "1"],
+          ["b", "2"],
+        ],
+      }),
+    );
+    await broker.get(
+      aRequest({
+        tags: [
+          ["b", "2"],
+          ["a", "1"],
+        ],
+      }),
+    );
+    expect(sts.calls).toBe(1);
+    await broker.get(aRequest({ sessionName: "bob@i-0123" }));
+    await broker.get(aRequest({ externalId: "x" }));
+    expect(sts.calls).toBe(3);
+  });
+
+  test("the first caller who leaves spoils nothing", async () => {
+    const { broker, sts, clock } = aBroker();
+    sts.manual = true;
+    const first = broker.get(aRequest());
+    await clock.advance(2 * SECOND);
+    const second = broker.get(aRequest());
+    await clock.advance(1 * SECOND);
+    // The first has waited for its 3 seconds and gone; the attempt is still the same one.
+    expect(idOf(await first)).toBe("unavailable");
+    expect(sts.open[0]?.signal.aborted).toBe(false);
+    sts.open[0]?.answer();
+    expect(idOf(await second)).toBe("ASIA1");
+    expect(sts.calls).toBe(1);
+  });
+
+  test("answers within waitMs, 3 s by default, and the next asker gets what came later", async () => {
+    const { broker, sts, clock } = aBroker();
+    sts.manual = true;
+    let outcome: SessionOutcome | null = null;
+    void broker.get(aRequest()).then((found) => {
+      outcome = found;
+    });
+    await clock.advance(3 * SECOND - 1);
+    expect(outcome).toBeNull();
+    await clock.advance(1);
+    expect(outcome).toMatchObject({ kind: "unavailable" });
+    sts.open[0]?.answer();
+    await clock.advance(0);
+    expect(idOf(await broker.get(aRequest()))).toBe("ASIA1");
+    expect(sts.calls).toBe(1);
+  });
+
+  test("publishes the end 60 s early", async () => {
+    const { broker, clock } = aBroker();
+    const outcome = await broker.get(aRequest());
+    expect(minutesLeft(outcome, clock.now())).toBe(59);
+  });
+
+  test("never serves a session beyond its published end", async () => {
+    const { broker, sts, clock } = aBroker();
+    await broker.get(aRequest());
+    sts.failing = () => passing();
+    await clock.advance(59 * MINUTE - 1);
+    expect(idOf(await broker.get(aRequest()))).toBe("ASIA1");
+    await clock.advance(1);
+    const late = broker.get(aRequest());
+    await clock.advance(5 * SECOND);
+    expect(idOf(await late)).toBe("unavailable");
+  });
+
+  test("a session without life or without a date is never served", async () => {
+    for (const expiresInMs of [0, 60 * SECOND, -DAY, Number.NaN]) {
+      const { broker, sts, clock, events } = aBroker();
+      sts.assumeRole = async () => ({
+        accessKeyId: "ASIA1",
+        secretAccessKey: "s",
+        sessionToken: "t",
+        expiresAtMs: clock.now() + expiresInMs,
+        obtainedAtMs: clock.now(),
+      });
+      expect(idOf(await broker.get(aRequest()))).toBe("unavailable");
+      expect(events).toMatchObject([{ type: "failed", code: "clock" }]);
+    }
+  });
+});
+
+describe("refresh", () => {
+  test("comes at half life, and nobody waits for it", async () => {
+    const { broker, sts, clock } = aBroker();
+    await broker.get(aRequest());
+    await clock.advance(30 * MINUTE - 1);
+    expect(sts.calls).toBe(1);
+    sts.manual = true;
+    await clock.advance(1);
+    expect(sts.calls).toBe(2);
+    expect(idOf(await broker.get(aRequest()))).toBe("ASIA1");
+    sts.open[0]?.answer();
+    await clock.advance(0);
+    expect(idOf(await broker.get(aRequest()))).toBe("ASIA2");
+  });
+
+  test("comes up to a fifth of that earlier, by chance", async () => {
+    const { broker, sts, clock } = aBroker({ random: () => 0.999 });
+    await broker.get(aRequest());
+    await clock.advance(24 * MINUTE);
+    expect(sts.calls).toBe(1);
+    await clock.advance(1 * MINUTE);
+    expect(sts.calls).toBe(2);
+  });
+
+  test("one user who asks each minute never gets less than 20 minutes", async () => {
+    const { broker, clock } = aBroker();
+    for (let minute = 0; minute < 600; minute++) {
+      const outcome = await broker.get(aRequest());
+      expect(minutesLeft(outcome, clock.now())).toBeGreaterThanOrEqual(20);
+      await clock.advance(MINUTE);
+    }
+  });
+
+  test("stops when nobody has asked since the last one", async () => {
+    const { broker, sts, clock } = aBroker();
+    await broker.get(aRequest());
+    await clock.advance(10 * HOUR);
+    // The one that was asked for, and the refresh of it.
+    expect(sts.calls).toBe(2);
+    expect(broker.counts()).toEqual({ sessions: 0, entries: 0, inFlight: 0 });
+    expect(clock.pending).toBe(0);
+  });
+
+  test("that was left out is made up for in the background by the next asker", async () => {
+    const { broker, sts, clock } = aBroker();
+    await broker.get(aRequest());
+    await clock.advance(61 * MINUTE);
+    expect(sts.calls).toBe(2);
+    sts.manual = true;
+    expect(idOf(await broker.get(aRequest()))).toBe("ASIA2");
+    expect(sts.calls).toBe(3);
+  });
+
+  test("under 20 minutes a caller waits for it", async () => {
+    const { broker, sts, clock } = aBroker();
+    await broker.get(aRequest());
+    // Refreshed at 30 minutes, then left alone: 19 minutes of the second session are left.
+    await clock.advance(70 * MINUTE);
+    sts.manual = true;
+    let outcome: SessionOutcome | null = null;
+    void broker.get(aRequest()).then((found) => {
+      outcome = found;
+    });
+    await clock.advance(399);
+    expect(outcome).toBeNull();
+    sts.open[0]?.answer();
+    await clock.advance(0);
+    expect(outcome).toMatchObject({ kind: "session", session: { accessKeyId: "ASIA3" } });
+  });
+
+  test("under 20 minutes a caller gets the old one when STS takes longer than betterWaitMs", async () => {
+    const { broker, sts, clock } = aBroker();
+    await broker.get(aRequest());
+    await clock.advance(70 * MINUTE);
+    sts.manual = true;
+    const outcome = broker.get(aRequest());
+    await clock.advance(400);
+    expect(idOf(await outcome)).toBe("ASIA2");
+  });
+
+  test("keeps serving while STS is away, at once, and takes the new one when it is back", async () => {
+    const { broker, sts, clock } = aBroker();
+    await broker.get(aRequest());
+    sts.failing = () => passing();
+    await clock.advance(45 * MINUTE);
+    for (let minute = 45; minute < 59; minute++) {
+      // No advance between asking and answering: it does not wait.
+      expect(idOf(await broker.get(aRequest()))).toBe("ASIA1");
+      await clock.advance(MINUTE - 1);
+    }
+    sts.failing = null;
+    await clock.advance(MINUTE);
+    expect(idOf(await broker.get(aRequest()))).not.toBe("ASIA1");
+  });
+
+  test("goes on with backoff until the session ends, though nobody asks", async () => {
+    const { broker, sts, clock } = aBroker();
+    await broker.get(aRequest());
+    sts.failing = () => passing();
+    await clock.advance(58 * MINUTE);
+    const before = sts.calls;
+    sts.failing = null;
+    await clock.advance(MINUTE);
+    expect(sts.calls).toBe(before + 1);
+    expect(idOf(await broker.get(aRequest()))).toBe(`ASIA${sts.calls}`);
+  });
+
+  test("of a session of 900 s, which is under 20 minutes from the start, does not loop", async () => {
+    const { broker, sts, clock } = aBroker();
+    const short = aRequest({ durationSeconds: 900 });
+    for (let second = 0; second < 3600; second += 10) {
+      expect(minutesLeft(await broker.get(short), clock.now())).toBeGreaterThan(5);
+      await clock.advance(10 * SECOND);
+    }
+    // One at the start and one each 450 s.
+    expect(sts.calls).toBe(1 + 3600 / 450);
+  });
+});
+
+describe("a denial", () => {
+  test("is remembered a minute, then asked again", async () => {
+    const { broker, sts, clock } = aBroker();
+    sts.failing = denied;
+    for (let second = 0; second < 60; second++) {
+      expect(await broker.get(aRequest())).toEqual({ kind: "denied", message: "STS refuses" });
+      await clock.advance(second < 59 ? SECOND : SECOND - 1);
+    }
+    expect(sts.calls).toBe(1);
+    sts.failing = null;
+    await clock.advance(1);
+    expect(sts.calls).toBe(1);
+    expect(idOf(await broker.get(aRequest()))).toBe("ASIA2");
+  });
+
+  test("of a crowd is asked about once", async () => {
+    const { broker, sts } = aBroker();
+    sts.failing = denied;
+    const outcomes = await Promise.all(Array.from({ length: 100 }, () => broker.get(aRequest())));
+    expect(new Set(outcomes.map(idOf))).toEqual(new Set(["denied"]));
+    expect(sts.calls).toBe(1);
+  });
+
+  test("is forgotten when nobody asks again", async () => {
+    const { broker, sts, clock } = aBroker();
+    sts.failing = denied;
+    await broker.get(aRequest());
+    await clock.advance(MINUTE);
+    expect(broker.counts().entries).toBe(0);
+    expect(clock.pending).toBe(0);
+  });
+
+  test("of one request says nothing of another", async () => {
+    const { broker, sts } = aBroker();
+    sts.failing = denied;
+    await broker.get(aRequest());
+    sts.failing = null;
+    expect(idOf(await broker.get(aRequest({ sessionName: "bob@i-0123" })))).toBe("ASIA2");
+  });
+
+  test("on refresh leaves the valid session until its end, is asked about each minute, and is told", async () => {
+    const { broker, sts, clock, events } = aBroker();
+    await broker.get(aRequest());
+    sts.failing = denied;
+    await clock.advance(58 * MINUTE);
+    expect(idOf(await broker.get(aRequest()))).toBe("ASIA1");
+    expect(events.at(-1)).toMatchObject({ type: "denied", reason: "refresh", detail: "for the log" });
+    // At 30 minutes and each minute to 58.
+    expect(sts.calls).toBe(1 + 29);
+    await clock.advance(MINUTE);
+    expect(idOf(await broker.get(aRequest()))).toBe("denied");
+  });
+});
+
+describe("a passing failure", () => {
+  test("is told to the caller at once, and never as a denial", async () => {
+    const { broker, sts } = aBroker();
+    sts.failing = () => passing();
+    expect(await broker.get(aRequest())).toEqual({ kind: "unavailable", message: "STS is asked too often" });
+  });
+
+  test("of a crowd of 100 is one attempt, whoever comes during the backoff", async () => {
+    const { broker, sts, clock } = aBroker({ random: () => 0.999 });
+    sts.failing = () => passing();
+    await Promise.all(Array.from({ length: 100 }, () => broker.get(aRequest())));
+    expect(sts.calls).toBe(1);
+    const later = Array.from({ length: 100 }, () => broker.get(aRequest()));
+    await clock.advance(900);
+    expect(sts.calls).toBe(1);
+    await clock.advance(100);
+    expect(sts.calls).toBe(2);
+    expect(new Set((await Promise.all(later)).map(idOf))).toEqual(new Set(["unavailable"]));
+  });
+
+  test("is never cached: who waits for the next attempt gets its session", async () => {
+    const { broker, sts, clock } = aBroker();
+    sts.failing = () => passing();
+    await broker.get(aRequest());
+    sts.failing = null;
+    const outcome = broker.get(aRequest());
+    await clock.advance(500);
+    expect(idOf(await outcome)).toBe("ASIA2");
+  });
+
+  test("is retried after 1, 2, 4 … 60 s, half of it by chance", async () => {
+    for (const [random, factor] of [
+      [0, 0.5],
+      [0.999999, 1],
+    ] as const) {
+      const { broker, sts, clock, events } = aBroker({ random: () => random });
+      sts.failing = () => passing();
+      await broker.get(aRequest());
+      await clock.advance(10 * MINUTE);
+      const waits = events.flatMap((event) => (event.type === "failed" ? [Math.round(event.againInMs)] : []));
+      expect(waits).toEqual([1, 2, 4, 8, 16, 32, 60, 60, 60].map((s) => s * SECOND * factor));
+    }
+  });
+
+  test("is retried eight times for nobody, then forgotten", async () => {
+    const { broker, sts, clock } = aBroker();
+    sts.failing = () => passing();
+    await broker.get(aRequest());
+    await clock.advance(DAY);
+    expect(sts.calls).toBe(9);
+    expect(broker.counts().entries).toBe(0);
+    expect(clock.pending).toBe(0);
+  });
+
+  test("with Retry-After waits that long, 5 minutes at most, and callers do not wait for it", async () => {
+    for (const [retryAfterMs, againInMs] of [
+      [20 * SECOND, 20 * SECOND],
+      [DAY, 5 * MINUTE],
+    ] as const) {
+      const { broker, sts, clock } = aBroker();
+      sts.failing = () => passing(retryAfterMs);
+      await broker.get(aRequest());
+      expect(idOf(await broker.get(aRequest()))).toBe("unavailable");
+      await clock.advance(againInMs - 1);
+      expect(sts.calls).toBe(1);
+      await clock.advance(1);
+      expect(sts.calls).toBe(2);
+    }
+  });
+
+  test("of an unforeseen kind does not show its text", async () => {
+    const { broker, sts, events } = aBroker();
+    sts.failing = () => new TypeError("token-of-1");
+    const outcome = await broker.get(aRequest());
+    expect(outcome.kind).toBe("unavailable");
+    expect(JSON.stringify([outcome, events])).not.toContain("token-of-1");
+    expect(events).toMatchObject([{ type: "failed", code: "unknown" }]);
+  });
+
+  test("an STS that never answers is given up after attemptMs, and its late answer changes nothing", async () => {
+    const { broker, sts, clock, events } = aBroker();
+    sts.manual = true;
+    void broker.get(aRequest());
+    await clock.advance(10 * SECOND);
+    expect(sts.open[0]?.signal.aborted).toBe(true);
+    expect(events).toMatchObject([{ type: "failed", code: "timeout" }]);
+    sts.open[0]?.answer();
+    await clock.advance(0);
+    expect(broker.peek(aRequest())).toBeNull();
+    await clock.advance(500);
+    expect(sts.calls).toBe(2);
+    sts.open[1]?.answer();
+    await clock.advance(0);
+    expect(idOf(await broker.get(aRequest()))).toBe("ASIA2");
+  });
+});
+
+describe("a clock that jumps", () => {
+  test("a day ahead: nothing that looks ended is served; when it is back, all is as before", async () => {
+    const { broker, sts, clock, jump, events } = aBroker();
+    await broker.get(aRequest());
+    jump(DAY);
+    expect(idOf(await broker.get(aRequest()))).toBe("unavailable");
+    expect(events.at(-1)).toMatchObject({ type: "failed", code: "clock" });
+    const calls = sts.calls;
+    await clock.advance(30 * SECOND);
+    expect(sts.calls - calls).toBeLessThan(8);
+    jump(-DAY);
+    expect(idOf(await broker.get(aRequest()))).toBe("ASIA1");
+    await clock.advance(2 * MINUTE);
+    expect(minutesLeft(await broker.get(aRequest()), clock.now())).toBeGreaterThan(57);
+  });
+
+  test("a day back: a session is refreshed before anybody is told a false end, and given up on time", async () => {
+    const { broker, sts, clock, jump } = aBroker();
+    await broker.get(aRequest());
+    jump(-DAY);
+    const outcome = await broker.get(aRequest());
+    expect(idOf(outcome)).toBe("ASIA2");
+    expect(minutesLeft(outcome, clock.now())).toBe(59);
+    sts.failing = () => passing();
+    await clock.advance(59 * MINUTE);
+    const late = broker.get(aRequest());
+    await clock.advance(5 * SECOND);
+    expect(idOf(await late)).toBe("unavailable");
+  });
+
+  test("a day back while STS is away: the end that is told is never further off than a session's life", async () => {
+    const { broker, sts, clock, jump } = aBroker();
+    await broker.get(aRequest());
+    sts.failing = () => passing();
+    jump(-DAY);
+    const outcome = await broker.get(aRequest());
+    expect(idOf(outcome)).toBe("ASIA1");
+    expect(minutesLeft(outcome, clock.now())).toBe(59);
+  });
+
+  test("a second back and forth, as NTP does, is nothing", async () => {
+    const { broker, sts, jump } = aBroker();
+    await broker.get(aRequest());
+    for (const ms of [-SECOND, SECOND, 30 * SECOND, -59 * SECOND]) {
+      jump(ms);
+      expect(idOf(await broker.get(aRequest()))).toBe("ASIA1");
+    }
+    expect(sts.calls).toBe(1);
+  });
+
+  test("in either direction never keeps a refresh from coming", async () => {
+    for (const ms of [DAY, -DAY]) {
+      const { broker, sts, clock, jump } = aBroker();
+      await broker.get(aRequest());
+      jump(ms);
+      await clock.advance(30 * MINUTE);
+      expect(sts.calls).toBeGreaterThan(1);
+      jump(-ms);
+      await clock.advance(2 * MINUTE);
+      expect(minutesLeft(await broker.get(aRequest()), clock.now())).toBeGreaterThan(20);
+    }
+  });
+
+  test("a node that is 45 minutes ahead gets what life it can see, without asking at each call", async () => {
+    const { broker, sts, clock, jump } = aBroker();
+    jump(45 * MINUTE);
+    for (let second = 0; second < 3600; second += 10) {
+      expect(idOf(await broker.get(aRequest()))).toStartWith("ASIA");
+      await clock.advance(10 * SECOND);
+    }
+    expect(sts.calls).toBeLessThan(10);
+  });
+});
+
+describe("limits", () => {
+  const many = (count: number, name: string) =>
+    Array.from({ length: count }, (_, index) => aRequest({ sessionName: `${name}${index}` }));
+
+  test("at most maxConcurrent calls are in flight, 16 by default", async () => {
+    const { broker, sts, clock } = aBroker();
+    sts.manual = true;
+    const users = many(136, "user").map((request) => broker.get(request));
+    await clock.advance(0);
+    let most = 0;
+    while (sts.open.length > 0) {
+      most = Math.max(most, sts.open.length);
+      sts.open.shift()?.answer();
+      await clock.advance(0);
+    }
+    expect(most).toBe(16);
+    expect((await Promise.all(users)).every((outcome) => outcome.kind === "session")).toBe(true);
+    expect(sts.calls).toBe(136);
+  });
+
+  test("one who asks for 200 sessions has half of the calls at most, and the next user's turn comes next", async () => {
+    const { broker, sts, clock } = aBroker();
+    sts.manual = true;
+    for (const request of many(200, "mallory")) void broker.get(request, 666);
+    await clock.advance(0);
+    expect(sts.calls).toBe(8);
+    for (const request of many(9, "bob")) void broker.get(request, 1001);
+    await clock.advance(0);
+    expect(sts.calls).toBe(16);
+    void broker.get(aRequest(), 1000);
+    sts.open[0]?.answer();
+    await clock.advance(0);
+    sts.open[1]?.answer();
+    await clock.advance(0);
+    expect(sts.requests.slice(16).map((request) => request.sessionName)).toContain("alice@i-0123");
+  });
+
+  test("one who asks for many sessions loses the oldest of their own, and nobody else's", async () => {
+    const { broker, sts } = aBroker({ maxEntriesPerOwner: 10 });
+    await broker.get(aRequest(), 1000);
+    for (const request of many(50, "mallory")) await broker.get(request, 666);
+    expect(broker.counts().sessions).toBe(11);
+    const before = sts.calls;
+    await broker.get(aRequest(), 1000);
+    await broker.get(aRequest({ sessionName: "mallory49" }), 666);
+    expect(sts.calls).toBe(before);
+    await broker.get(aRequest({ sessionName: "mallory0" }), 666);
+    expect(sts.calls).toBe(before + 1);
+  });
+
+  test("where all places are taken, who has most of them gives one up", async () => {
+    const { broker, sts } = aBroker({ maxEntries: 20 });
+    await broker.get(aRequest(), 1000);
+    for (const request of many(19, "mallory")) await broker.get(request, 666);
+    for (const request of many(5, "bob")) await broker.get(request, 1001);
+    expect(broker.counts().entries).toBe(20);
+    const before = sts.calls;
+    await broker.get(aRequest(), 1000);
+    expect(sts.calls).toBe(before);
+    expect(broker.peek(aRequest({ sessionName: "mallory0" }))).toBeNull();
+    expect(broker.peek(aRequest({ sessionName: "mallory18" }))).not.toBeNull();
+  });
+
+  test("an attempt that somebody waits for is never dropped to make place", async () => {
+    const { broker, sts, clock } = aBroker({ maxEntriesPerOwner: 2 });
+    sts.manual = true;
+    const waiting = many(2, "alice").map((request) => broker.get(request, 1000));
+    expect(idOf(await broker.get(aRequest({ sessionName: "alice-too-many" }), 1000))).toBe("unavailable");
+    await clock.advance(0);
+    for (const call of sts.open) call.answer();
+    expect((await Promise.all(waiting)).map(idOf)).toEqual(["ASIA1", "ASIA2"]);
+  });
+});
+
+describe("peek()", () => {
+  test("tells the published end, asks nobody, and keeps nothing alive", async () => {
+    const { broker, sts, clock } = aBroker();
+    expect(broker.peek(aRequest())).toBeNull();
+    expect(sts.calls).toBe(0);
+    await broker.get(aRequest());
+    expect(broker.peek(aRequest())).toBe(clock.now() + 59 * MINUTE);
+    for (let minute = 0; minute < 120; minute++) {
+      broker.peek(aRequest());
+      await clock.advance(MINUTE);
+    }
+    expect(sts.calls).toBe(2);
+    expect(broker.peek(aRequest())).toBeNull();
+  });
+});
+
+describe("stop()", () => {
+  test("ends attempts, tells who waits, and leaves no timer and no session", async () => {
+    const { broker, sts, clock } = aBroker();
+    await broker.get(aRequest());
+    sts.manual = true;
+    const waiting = broker.get(aRequest({ sessionName: "bob@i-0123" }));
+    await clock.advance(0);
+    broker.stop();
+    expect(await waiting).toEqual({ kind: "unavailable", message: "imdsproxy is stopping" });
+    expect(sts.open[0]?.signal.aborted).toBe(true);
+    await clock.advance(0);
+    expect(clock.pending).toBe(0);
+    expect(broker.counts()).toEqual({ sessions: 0, entries: 0, inFlight: 0 });
+    expect(idOf(await broker.get(aRequest()))).toBe("unavailable");
+    expect(sts.calls).toBe(2);
+  });
+});
+
+describe("events", () => {
+  test("tell what was obtained, and hold no secret", async () => {
+    const { broker, events, clock } = aBroker();
+    await broker.get(aRequest());
+    await clock.advance(2 * HOUR);
+    expect(events).toMatchObject([
+      { type: "obtained", reason: "asked", accessKeyId: "ASIA1", request: { sessionName: "alice@i-0123" } },
+      { type: "obtained", reason: "refresh", accessKeyId: "ASIA2" },
+      { type: "dropped", reason: "ended" },
+    ]);
+    expect(JSON.stringify(events)).not.toMatch(/secret-of|token-of/);
+  });
+
+  test("a listener that throws costs nobody a session", async () => {
+    const { broker } = aBroker({
+      onEvent() {
+        throw new Error("the disk is full");
+      },
+    });
+    expect(idOf(await broker.get(aRequest()))).toBe("ASIA1");
+  });
+});
