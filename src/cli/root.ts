@@ -18,6 +18,8 @@ export const root: AnyCommand = {
   },
   subCommands: {
     config: lazy(() => import("./config.ts")),
+    demo: lazy(() => import("./demo.ts")),
+    "demo-ask": lazy(() => import("./demo-ask.ts")),
     "demo-part": lazy(() => import("./demo-part.ts")),
   },
 };

@@ -11,6 +11,7 @@ import { type Namespace, openNamespace } from "./namespace.ts";
 import { ADDRESSES, awsNetwork, nodeNetwork, ORIGINAL_ENTRY } from "./network.ts";
 import { type ProxyOptions, type RunningProxy, startProxyIn } from "./proxy.ts";
 import { type RunAs, type Running, type RunOptions, type RunResult, runIn } from "./run.ts";
+import { compiledExecutable } from "./self.ts";
 import { type RemotePart, startPart } from "./stand-in.ts";
 import { instancePrincipal } from "./sts/principals.ts";
 import type { StsLogEntry, StsMode, StsStandInOptions } from "./sts/server.ts";
@@ -214,8 +215,7 @@ async function closeAll(namespaces: readonly Namespace[]): Promise<void> {
 }
 
 function shownFiles(options: NodeOptions): [machine: string, node: string][] {
-  const compiled = import.meta.dir.startsWith("/$bunfs");
-  const executable = options.executable ?? (compiled ? process.execPath : null);
+  const executable = options.executable ?? compiledExecutable();
   const shown: [string, string][] = Object.entries(options.show ?? {}).map(([node, machine]) => [
     machine,
     node,

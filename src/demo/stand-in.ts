@@ -3,12 +3,7 @@ import { Readable } from "node:stream";
 import { ImdsProxyError } from "../errors.ts";
 import { CLEAN_ENVIRONMENT, type Namespace } from "./namespace.ts";
 import type { PartAnswer, PartCall, PartStart } from "./part.ts";
-
-/** This program, as a command line: the executable, or Bun with the source where it is run from source. */
-export function selfCommand(): string[] {
-  const compiled = import.meta.dir.startsWith("/$bunfs");
-  return compiled ? [process.execPath] : [process.execPath, `${import.meta.dir}/../main.ts`];
-}
+import { selfCommand } from "./self.ts";
 
 /** A stand-in that runs in a namespace, as seen from here. */
 export interface RemotePart {

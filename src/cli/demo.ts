@@ -1,0 +1,79 @@
+import { constants } from "node:os";
+import { defineCommand } from "citty";
+import { type DemoProgress, runDemo } from "../demo/demo.ts";
+import { groundProblem, surveyGround } from "../demo/preflight.ts";
+import { type ReportRow, renderReport } from "../demo/report.ts";
+import { compiledExecutable } from "../demo/self.ts";
+import { ImdsProxyError } from "../errors.ts";
+import { jsonArg } from "./common.ts";
+
+const INTRODUCTION = `A shared node on AWS has one role, and whoever asks its metadata service gets it: every user.
+This shows such a node, then the same node with imdsproxy. It all happens in namespaces of
+this machine: no AWS account is used, and nothing of the machine is changed.
+`;
+
+/** Progress goes to standard error, so that the report can be piped. */
+function terminalProgress(): DemoProgress {
+  return {
+    step(text) {
+      const startedMs = performance.now();
+      process.stderr.write(`  ${text} … `);
+      return () => process.stderr.write(`${((performance.now() - startedMs) / 1000).toFixed(1)} s\n`);
+    },
+  };
+}
+
+/** Ctrl-C and its like end the node in our order, not the process in the kernel's. */
+function onSignals(): { interrupted: AbortSignal; release(): void } {
+  const controller = new AbortController();
+  const handlers = (["SIGINT", "SIGTERM", "SIGHUP"] as const).map((signal) => {
+    const handler = () => controller.abort(signal);
+    process.on(signal, handler);
+    return [signal, handler] as const;
+  });
+  return {
+    interrupted: controller.signal,
+    release: () => {
+      for (const [signal, handler] of handlers) process.off(signal, handler);
+    },
+  };
+}
+
+const ended = (rows: readonly ReportRow[]): string =>
+  `\nThe node is gone. ${rows.filter(({ ok }) => ok).length} of ${rows.length} as promised.`;
+
+export default defineCommand({
+  meta: {
+    name: "demo",
+    description: "Show the main job on a simulated node: alice gets a lesser role, root keeps his",
+  },
+  args: { json: jsonArg },
+  async run({ args }) {
+    const problem = groundProblem(surveyGround(compiledExecutable()));
+    if (problem !== null) throw problem;
+    if (!args.json) process.stderr.write(`${INTRODUCTION}\n`);
+    const { interrupted, release } = onSignals();
+    try {
+      const rows = await runDemo(terminalProgress(), interrupted);
+      const color = process.stdout.isTTY === true && process.env["NO_COLOR"] === undefined;
+      console.log(
+        args.json
+          ? JSON.stringify({ ok: rows.every(({ ok }) => ok), rows }, null, 2)
+          : `\n${renderReport(rows, color)}\n${ended(rows)}`,
+      );
+      if (rows.every(({ ok }) => ok)) return;
+      throw new ImdsProxyError(
+        "unhealthy",
+        "the demo did not show what imdsproxy promises",
+        "see the rows marked WRONG",
+      );
+    } catch (error) {
+      if (!interrupted.aborted) throw error;
+      process.stderr.write("\ninterrupted; the node is gone\n");
+      const signal = interrupted.reason as "SIGINT" | "SIGTERM" | "SIGHUP";
+      process.exitCode = 128 + constants.signals[signal];
+    } finally {
+      release();
+    }
+  },
+});
