@@ -11,3 +11,43 @@ export interface FirewallSpec {
   /** What becomes of bridged containers, which have no uid. */
   readonly containers: "leave" | "reject" | "proxy";
 }
+
+/** A family of addresses, each with its own set of tables. */
+export type Family = "ipv4" | "ipv6";
+/** The tables that we write to. */
+export type TableName = "filter" | "nat";
+
+export const FAMILIES: readonly Family[] = ["ipv4", "ipv6"];
+
+/** A chain of our own, with its rules in order, each as it follows `-A NAME`. */
+export interface WantedChain {
+  readonly name: string;
+  readonly rules: readonly string[];
+}
+
+/** A jump from the first position of one of the kernel's chains to one of ours. */
+export interface Hook {
+  readonly from: "OUTPUT" | "PREROUTING" | "INPUT" | "FORWARD";
+  readonly to: string;
+}
+
+/** What one table is to hold of ours, whole: nothing here means that nothing of ours is to be there. */
+export interface WantedTable {
+  readonly family: Family;
+  readonly table: TableName;
+  readonly chains: readonly WantedChain[];
+  readonly hooks: readonly Hook[];
+}
+
+/** One chain as iptables-save shows it. */
+export interface ChainState {
+  /** The policy of one of the kernel's chains, null for a chain that somebody made. */
+  readonly policy: string | null;
+  /** Each rule as it follows `-A NAME`. */
+  readonly rules: readonly string[];
+}
+
+/** One table as iptables-save shows it: its chains by name, in its order. */
+export type TableState = ReadonlyMap<string, ChainState>;
+/** All tables of a family, by name. A table that nobody has used yet is absent. */
+export type RuleSet = ReadonlyMap<string, TableState>;

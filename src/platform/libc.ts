@@ -26,6 +26,7 @@ const { symbols: libc } = dlopen("libc.so.6", {
   setrlimit: { args: [FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
   getrlimit: { args: [FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
   flock: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  memfd_create: { args: [FFIType.ptr, FFIType.u32], returns: FFIType.i32 },
   __errno_location: { args: [], returns: FFIType.ptr },
 });
 
@@ -144,6 +145,20 @@ const LOCK_NB = 4;
 /** Takes the whole file for this process (flock(2)) until the descriptor is closed; false where somebody else has it. */
 export function tryLock(descriptor: number): boolean {
   return libc.flock(descriptor, LOCK_EX | LOCK_NB) === 0;
+}
+
+const MFD_CLOEXEC = 1;
+
+/**
+ * A file without a name (memfd_create(2)), for the standard input or output of a program that is to go on whatever becomes
+ * of this process: unlike a pipe it holds all of its text at once and does not break.
+ *
+ * @returns a descriptor, to be closed by the caller; its offset is 0.
+ */
+export function anonymousFile(name: string): number {
+  const descriptor = libc.memfd_create(ptr(Buffer.from(`${name}\0`)), MFD_CLOEXEC);
+  if (descriptor < 0) throw new ImdsProxyError("missing", `cannot make an anonymous file (errno ${errno()})`);
+  return descriptor;
 }
 
 /** Lengthens the queue of a socket that listens already: listen(2) again sets the new backlog; Bun's own is 512. */

@@ -1,0 +1,254 @@
+import {
+  accessSync,
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  openSync,
+  readSync,
+  writeSync,
+} from "node:fs";
+import { delimiter, join } from "node:path";
+import { ImdsProxyError } from "../errors.ts";
+import { anonymousFile, tryLock } from "../platform/libc.ts";
+import type { FamilyAccess, Iptables, Restore, WriteFailure } from "./operations.ts";
+import { parseSave } from "./state.ts";
+import { FAMILIES, type Family, type RuleSet } from "./types.ts";
+
+/** The edge to iptables(8): finds its programs, reads with iptables-save, writes with iptables-restore. */
+
+const PROGRAM: Record<Family, string> = { ipv4: "iptables", ipv6: "ip6tables" };
+/** iptables-restore waits so long for the lock of other programs (iptables-legacy only; the nft one retries by itself). */
+const WAIT_SECONDS = 10;
+/** Processes of ours, one after the other; in /run, where only root can make a file, so that no user can hold it. */
+const LOCK_PATH = "/run/imdsproxy-iptables.lock";
+const LOCK_WAIT_MS = 60_000;
+const LOCK_POLL_MS = 20;
+
+/** Searched after PATH, which for many users leaves out where iptables is. */
+const FALLBACK_DIRECTORIES = ["/usr/sbin", "/sbin"];
+
+/** The path of an executable, or null. */
+export function findProgram(name: string): string | null {
+  const directories = [...(process.env["PATH"] ?? "").split(delimiter), ...FALLBACK_DIRECTORIES];
+  for (const directory of directories) {
+    // A relative entry of PATH would let the current directory choose what root runs.
+    if (!directory.startsWith("/")) continue;
+    const path = join(directory, name);
+    try {
+      accessSync(path, constants.X_OK);
+      return path;
+    } catch {
+      // Not here.
+    }
+  }
+  return null;
+}
+
+/** Nothing of ours is passed on: variables could name libraries (XTABLES_LIBDIR) or hold credentials. */
+const environment = (): Record<string, string> => ({
+  PATH: [process.env["PATH"], ...FALLBACK_DIRECTORIES].filter(Boolean).join(delimiter),
+  LC_ALL: "C",
+});
+
+/** What a program wrote, and how it ended. */
+export interface ProgramResult {
+  readonly exitCode: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs a program to its end. Killed after `timeoutMs` milliseconds (default 20,000), then the exit code is not 0. */
+export async function runProgram(argv: readonly string[], timeoutMs = 20_000): Promise<ProgramResult> {
+  const child = Bun.spawn([...argv], {
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+    env: environment(),
+    timeout: timeoutMs,
+    killSignal: "SIGKILL",
+  });
+  const [exitCode, stdout, stderr] = await Promise.all([
+    child.exited,
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+  ]);
+  return { exitCode, stdout, stderr };
+}
+
+const isRoot = () => process.geteuid?.() === 0;
+
+/** The machine's own iptables. */
+export function systemIptables(): Iptables {
+  // Handed on to what we run, so that the lock lasts until both have ended.
+  let heldLock: number | null = null;
+  const programs = new Map<Family, Promise<{ save: string; restore: string[]; version: string } | string>>();
+
+  /** The programs of a family, or why there are none. */
+  const lookFor = async (
+    family: Family,
+  ): Promise<{ save: string; restore: string[]; version: string } | string> => {
+    const name = PROGRAM[family];
+    // No file there: the kernel has no IPv6, or was started with ipv6.disable=1 (Documentation/networking/ipv6.rst).
+    if (family === "ipv6" && !existsSync("/proc/net/if_inet6")) {
+      return "IPv6 is off in this kernel: there is nothing to guard";
+    }
+    const save = findProgram(`${name}-save`);
+    const restore = findProgram(`${name}-restore`);
+    if (save === null || restore === null) {
+      return family === "ipv4"
+        ? `there is no ${name}-${save === null ? "save" : "restore"} in PATH, /usr/sbin or /sbin`
+        : `IPv6 is not guarded: there is no ${name}-${save === null ? "save" : "restore"} here, though the kernel has IPv6`;
+    }
+    const said = (await runProgram([restore, "--version"])).stdout;
+    const version = /v\d+(?:\.\d+)*(?: \([^)]*\))?/.exec(said)?.[0] ?? "unknown version";
+    return { save, restore: [restore, ...waitFlag(version), "--noflush"], version };
+  };
+  const find = (family: Family) => {
+    const found = programs.get(family) ?? lookFor(family);
+    programs.set(family, found);
+    return found;
+  };
+  const need = async (family: Family) => {
+    const found = await find(family);
+    if (typeof found !== "string") return found;
+    throw new ImdsProxyError(
+      "missing",
+      `cannot work on the firewall: ${found}`,
+      "install iptables (Debian, Ubuntu: iptables; Amazon Linux: iptables-nft)",
+    );
+  };
+
+  return {
+    async access() {
+      const found: FamilyAccess[] = [];
+      for (const family of FAMILIES) {
+        const program = family === "ipv4" ? await need(family) : await find(family);
+        found.push(
+          typeof program === "string"
+            ? { family, version: null, problem: program }
+            : { family, version: program.version, problem: null },
+        );
+      }
+      return found;
+    },
+    async read(family): Promise<RuleSet> {
+      const { save } = await need(family);
+      const { exitCode, stdout, stderr } = await runProgram([save]);
+      if (exitCode !== 0) {
+        throw refused(`cannot read the rules: ${save} ended with ${exitCode}: ${stderr.trim()}`);
+      }
+      return parseSave(stdout);
+    },
+    async write(restores) {
+      const commands: string[][] = [];
+      for (const { family } of restores) commands.push((await need(family)).restore);
+      return runRestores(restores, commands, heldLock);
+    },
+    async commandOf(family) {
+      return (await need(family)).restore.join(" ");
+    },
+    async exclusively(work) {
+      const lock = await takeLock();
+      try {
+        heldLock = lock;
+        return await work();
+      } finally {
+        heldLock = null;
+        closeSync(lock);
+      }
+    },
+  };
+}
+
+/** iptables-restore takes -w since 1.6.2 (its release notes). */
+function waitFlag(version: string): string[] {
+  const [major = 0, minor = 0, patch = 0] = (/[\d.]+/.exec(version)?.[0] ?? "99").split(".").map(Number);
+  const number = major * 1e6 + minor * 1e3 + patch;
+  return number >= 1_006_002 ? ["-w", String(WAIT_SECONDS)] : [];
+}
+
+async function takeLock(): Promise<number> {
+  let descriptor: number;
+  try {
+    descriptor = openSync(LOCK_PATH, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
+  } catch (error) {
+    throw refused(`cannot take the lock ${LOCK_PATH}: ${(error as NodeJS.ErrnoException).code ?? "unknown"}`);
+  }
+  for (let waitedMs = 0; !tryLock(descriptor); waitedMs += LOCK_POLL_MS) {
+    if (waitedMs > LOCK_WAIT_MS) {
+      closeSync(descriptor);
+      throw new ImdsProxyError(
+        "command-failed",
+        `another imdsproxy has been changing the firewall for ${LOCK_WAIT_MS / 1000} s (it holds ${LOCK_PATH})`,
+        "look for an iptables-restore that hangs",
+      );
+    }
+    await Bun.sleep(LOCK_POLL_MS);
+  }
+  return descriptor;
+}
+
+/** The error for a refusal by the system, which without root has a simple reason. */
+function refused(problem: string): ImdsProxyError {
+  return isRoot()
+    ? new ImdsProxyError("command-failed", problem)
+    : new ImdsProxyError("permission", problem, "run it as root: with sudo");
+}
+
+const COMPLAINT_BYTES = 64 * 1024;
+
+/**
+ * Runs all restores under one shell that ignores the signals that may end us, with input and output in files that need
+ * nobody at the other end: once it has started, kill -9 on this process leaves it to finish, and a terminal's Ctrl-C too.
+ */
+async function runRestores(
+  restores: readonly Restore[],
+  commands: readonly (readonly string[])[],
+  lock: number | null,
+): Promise<WriteFailure | null> {
+  const complaints = anonymousFile("imdsproxy-iptables-errors");
+  const inputs = restores.map(({ text }) => {
+    const input = anonymousFile("imdsproxy-iptables-rules");
+    const bytes = Buffer.from(text);
+    if (writeSync(input, bytes, 0, bytes.length, 0) !== bytes.length) throw new Error("short write");
+    return input;
+  });
+  try {
+    const steps = commands.map(
+      (command, i) =>
+        `${command.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(" ")} <&${3 + i} || exit ${100 + i}`,
+    );
+    const child = Bun.spawn(["/bin/sh", "-c", ["trap '' HUP INT TERM PIPE", ...steps].join("\n")], {
+      stdio: ["ignore", complaints, complaints, ...inputs, ...(lock === null ? [] : [lock])],
+      env: environment(),
+    });
+    const exitCode = await child.exited;
+    if (exitCode === 0) return null;
+    const failed = restores[exitCode - 100];
+    const said = readAll(complaints).trim() || `exit status ${exitCode}`;
+    const { family, text } = failed ?? restores[0] ?? { family: "ipv4" as const, text: "" };
+    return { family, error: explain(family, text, said) };
+  } finally {
+    for (const descriptor of [complaints, ...inputs]) closeSync(descriptor);
+  }
+}
+
+function readAll(descriptor: number): string {
+  const bytes = Buffer.alloc(Math.min(fstatSync(descriptor).size, COMPLAINT_BYTES));
+  return bytes.toString("utf8", 0, readSync(descriptor, bytes, 0, bytes.length, 0));
+}
+
+/** Quotes the line that iptables-restore complains of: what is missing in the kernel stands in it. */
+function explain(family: Family, text: string, said: string): ImdsProxyError {
+  const problem = `${PROGRAM[family]}-restore did not take the rules: ${said.replaceAll("\n", "; ")}`;
+  if (!isRoot()) return new ImdsProxyError("permission", problem, "run it as root: with sudo");
+  const number = /line:? (\d+)/i.exec(said)?.[1];
+  const line = number === undefined ? undefined : text.split("\n")[Number(number) - 1];
+  return new ImdsProxyError(
+    "command-failed",
+    line === undefined ? problem : `${problem} (line ${number} is: ${line})`,
+    "the kernel must have nf_conntrack, nf_nat and the matches owner, conntrack, tcp, and addrtype for containers: proxy, " +
+      "and the target REJECT (modules xt_owner, xt_conntrack, xt_addrtype, ipt_REJECT, ip6t_REJECT)",
+  );
+}
