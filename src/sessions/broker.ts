@@ -352,7 +352,7 @@ export class SessionBroker {
 
   #retryDue(entry: Entry): void {
     entry.retry = null;
-    const wanted = entry.held !== null || entry.waiters > 0 || ++entry.unaskedAttempts <= UNASKED_ATTEMPTS;
+    const wanted = entry.held !== null || ++entry.unaskedAttempts <= UNASKED_ATTEMPTS;
     if (wanted) this.#attempt(entry, "retry");
     else this.#removeIfEmpty(entry);
   }

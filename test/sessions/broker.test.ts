@@ -204,6 +204,20 @@ describe("refresh", () => {
     expect(idOf(await broker.get(aRequest()))).not.toBe("ASIA1");
   });
 
+  test("that failed once is not waited for again: an STS that hangs then delays nobody", async () => {
+    const { broker, sts, clock } = aBroker();
+    await broker.get(aRequest());
+    await clock.advance(70 * MINUTE);
+    sts.failing = () => passing();
+    expect(idOf(await broker.get(aRequest()))).toBe("ASIA2");
+    sts.failing = null;
+    sts.manual = true;
+    await clock.advance(SECOND);
+    expect(sts.open.length).toBe(1);
+    // No advance between asking and answering: it does not wait.
+    expect(idOf(await broker.get(aRequest()))).toBe("ASIA2");
+  });
+
   test("goes on with backoff until the session ends, though nobody asks", async () => {
     const { broker, sts, clock } = aBroker();
     await broker.get(aRequest());
@@ -334,6 +348,36 @@ describe("a passing failure", () => {
     expect(sts.calls).toBe(9);
     expect(broker.counts().entries).toBe(0);
     expect(clock.pending).toBe(0);
+  });
+
+  test("is retried longer for those who go on asking", async () => {
+    const { broker, sts, clock } = aBroker();
+    sts.failing = () => passing();
+    for (let minute = 0; minute < 30; minute++) {
+      void broker.get(aRequest());
+      await clock.advance(MINUTE);
+    }
+    expect(sts.calls).toBeGreaterThan(30);
+    sts.failing = null;
+    await clock.advance(MINUTE);
+    expect(broker.peek(aRequest())).not.toBeNull();
+  });
+
+  test("after a success, or after a denial, starts again with the shortest wait", async () => {
+    for (const between of [null, denied]) {
+      const { broker, sts, clock, events } = aBroker();
+      await broker.get(aRequest());
+      sts.failing = () => passing();
+      await clock.advance(31 * MINUTE);
+      const failures = () => events.flatMap((event) => (event.type === "failed" ? [event.againInMs] : []));
+      expect(failures()).toEqual([0.5, 1, 2, 4, 8, 16, 30].map((seconds) => seconds * SECOND));
+      sts.failing = between;
+      await clock.advance(30 * SECOND);
+      await broker.get(aRequest());
+      sts.failing = () => passing();
+      await clock.advance(between === null ? 30 * MINUTE : MINUTE);
+      expect(failures()[7]).toBe(500);
+    }
   });
 
   test("with Retry-After waits that long, 5 minutes at most, and callers do not wait for it", async () => {
@@ -516,6 +560,19 @@ describe("limits", () => {
     expect(broker.peek(aRequest({ sessionName: "mallory18" }))).not.toBeNull();
   });
 
+  test("what was asked for last is dropped last", async () => {
+    const { broker, sts } = aBroker({ maxEntriesPerOwner: 2 });
+    const [first, second, third] = [1, 2, 3].map((n) => aRequest({ sessionName: `alice-${n}` }));
+    if (first === undefined || second === undefined || third === undefined) throw new Error("unreachable");
+    for (const request of [first, second, first, third]) await broker.get(request, 1000);
+    expect(sts.calls).toBe(3);
+    expect([first, second, third].map((request) => broker.peek(request) !== null)).toEqual([
+      true,
+      false,
+      true,
+    ]);
+  });
+
   test("an attempt that somebody waits for is never dropped to make place", async () => {
     const { broker, sts, clock } = aBroker({ maxEntriesPerOwner: 2 });
     sts.manual = true;
@@ -558,6 +615,28 @@ describe("stop()", () => {
     expect(broker.counts()).toEqual({ sessions: 0, entries: 0, inFlight: 0 });
     expect(idOf(await broker.get(aRequest()))).toBe("unavailable");
     expect(sts.calls).toBe(2);
+  });
+
+  test("tells those who wait for a scheduled attempt", async () => {
+    const { broker, sts, clock } = aBroker();
+    sts.failing = () => passing();
+    await broker.get(aRequest());
+    const waiting = broker.get(aRequest());
+    broker.stop();
+    expect(await waiting).toEqual({ kind: "unavailable", message: "imdsproxy is stopping" });
+    expect(clock.pending).toBe(0);
+  });
+
+  test("keeps nothing of an answer that came in the same moment", async () => {
+    const { broker, sts, clock } = aBroker();
+    sts.manual = true;
+    void broker.get(aRequest());
+    await clock.advance(0);
+    sts.open[0]?.answer();
+    broker.stop();
+    await clock.advance(0);
+    expect(clock.pending).toBe(0);
+    expect(broker.counts().sessions).toBe(0);
   });
 });
 

@@ -1,0 +1,57 @@
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { FairSlots } from "../../src/sessions/slots.ts";
+import { settle } from "../support/fake-clock.ts";
+
+describe("FairSlots", () => {
+  test("serves every request once, and never more at once than allowed, in all and for one", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 1, max: 6 }),
+        fc.array(fc.integer({ min: 0, max: 4 }), { maxLength: 60 }),
+        async (limit, owners) => {
+          const slots = new FairSlots(limit);
+          const running: { owner: number; release: () => void }[] = [];
+          let served = 0;
+          for (const owner of owners) {
+            void slots.acquire(owner).then((release) => {
+              served++;
+              running.push({ owner, release });
+            });
+          }
+          await settle();
+          while (running.length > 0) {
+            expect(running.length).toBeLessThanOrEqual(limit);
+            expect(slots.inUse).toBe(running.length);
+            for (const { owner } of running) {
+              const own = running.filter((other) => other.owner === owner).length;
+              expect(own).toBeLessThanOrEqual(Math.ceil(limit / 2));
+            }
+            running.shift()?.release();
+            await settle();
+          }
+          expect(served).toBe(owners.length);
+          expect(slots.inUse).toBe(0);
+        },
+      ),
+      { numRuns: 50 },
+    );
+  });
+
+  test("gives turns to owners in rotation", async () => {
+    const slots = new FairSlots(1);
+    const order: string[] = [];
+    const work = async (owner: string, name: string) => {
+      const release = await slots.acquire(owner);
+      order.push(name);
+      await settle();
+      release();
+    };
+    await Promise.all([
+      ...["a1", "a2", "a3", "a4"].map((name) => work("a", name)),
+      ...["b1", "b2"].map((name) => work("b", name)),
+      work("c", "c1"),
+    ]);
+    expect(order).toEqual(["a1", "a2", "b1", "c1", "a3", "b2", "a4"]);
+  });
+});
