@@ -1,0 +1,123 @@
+import { defineCommand } from "citty";
+import { parseEndpoint } from "../config/schema.ts";
+import { ImdsProxyError } from "../errors.ts";
+import type { Finding } from "../service/verify.ts";
+import { dryRunArg, jsonArg, overrideArgs, overridesOf } from "./common.ts";
+
+/** What was verified, a line each. */
+export const findingLines = (findings: readonly Finding[]): string[] =>
+  findings.map(({ what, ok, found }) => `${ok ? "ok  " : "FAIL"} ${what} (${found})`);
+
+const say = (line: string) => console.log(line);
+
+const install = defineCommand({
+  meta: {
+    name: "install",
+    description: "Put the executable, the account, the configuration and the units into place",
+  },
+  args: {
+    config: {
+      type: "string",
+      description: "A configuration to install as /etc/imdsproxy/config.yaml",
+      valueHint: "FILE",
+    },
+    ...overrideArgs,
+    "dry-run": dryRunArg,
+  },
+  async run({ args }) {
+    const { install } = await import("../service/setup.ts");
+    await install({ configFile: args.config, overrides: overridesOf(args), dryRun: args["dry-run"], say });
+  },
+});
+
+const enable = defineCommand({
+  meta: { name: "enable", description: "Start the installed service, now and at every boot" },
+  args: { "dry-run": dryRunArg },
+  async run({ args }) {
+    const { enable } = await import("../service/setup.ts");
+    await enable({ dryRun: args["dry-run"], say });
+  },
+});
+
+const disable = defineCommand({
+  meta: { name: "disable", description: "Stop it, and give the node its firewall back" },
+  args: { "dry-run": dryRunArg },
+  async run({ args }) {
+    const { disable } = await import("../service/setup.ts");
+    await disable({ dryRun: args["dry-run"], say });
+  },
+});
+
+const uninstall = defineCommand({
+  meta: { name: "uninstall", description: "Stop it and remove every trace of it" },
+  args: {
+    "keep-state": {
+      type: "boolean",
+      description: "Keep the configuration and the key of the tokens",
+      default: false,
+    },
+    "dry-run": dryRunArg,
+  },
+  async run({ args }) {
+    const { uninstall } = await import("../service/setup.ts");
+    await uninstall({ keepState: args["keep-state"], dryRun: args["dry-run"], say });
+  },
+});
+
+const status = defineCommand({
+  meta: {
+    name: "status",
+    description: "Whether the service is installed, enabled and running; exit 1 if not",
+  },
+  args: { json: jsonArg },
+  async run({ args }) {
+    const { serviceStatus } = await import("../service/setup.ts");
+    const found = await serviceStatus();
+    if (args.json) console.log(JSON.stringify(found, null, 2));
+    else {
+      console.log(`installed   ${found.version ?? "no"}`);
+      console.log(`account     ${found.account ? "imdsproxy" : "none"}`);
+      for (const unit of found.units) console.log(`${unit.name.padEnd(28)} ${unit.enabled}, ${unit.active}`);
+    }
+    if (!found.healthy) {
+      throw new ImdsProxyError(
+        "unhealthy",
+        found.installed ? "the service is not all enabled and running" : "the service is not installed",
+        found.installed ? "imdsproxy service enable; journalctl -u imdsproxy" : "imdsproxy setup",
+      );
+    }
+  },
+});
+
+const probe = defineCommand({
+  meta: {
+    name: "probe",
+    description: "What this caller gets of the metadata service; setup runs it",
+    hidden: true,
+  },
+  args: {
+    "forbidden-role": {
+      type: "string",
+      description: "A role that the caller should not get",
+      valueHint: "NAME",
+    },
+    direct: {
+      type: "string",
+      description: "Addresses to ask without the redirect",
+      valueHint: "ADDRESS:PORT,…",
+    },
+  },
+  async run({ args }) {
+    const { probe } = await import("../service/probe.ts");
+    const direct = (args.direct ?? "")
+      .split(",")
+      .map(parseEndpoint)
+      .filter((endpoint) => endpoint !== null);
+    console.log(JSON.stringify(await probe(args["forbidden-role"] ?? null, direct)));
+  },
+});
+
+export default defineCommand({
+  meta: { name: "service", description: "Install, start, stop and remove the systemd service" },
+  subCommands: { install, enable, disable, uninstall, status, probe },
+});

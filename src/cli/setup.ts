@@ -1,0 +1,50 @@
+import { defineCommand } from "citty";
+import { ImdsProxyError } from "../errors.ts";
+import { setup } from "../service/setup.ts";
+import { dryRunArg, jsonArg, overrideArgs, overridesOf } from "./common.ts";
+import { findingLines } from "./service.ts";
+
+export default defineCommand({
+  meta: {
+    name: "setup",
+    description: "Install, start and verify the service: all that a lifecycle script has to run",
+  },
+  args: {
+    config: {
+      type: "string",
+      description: "A configuration to install as /etc/imdsproxy/config.yaml",
+      valueHint: "FILE",
+    },
+    ...overrideArgs,
+    "verify-as": {
+      type: "string",
+      description: "The ordinary account to verify as",
+      default: "nobody",
+      valueHint: "USER",
+    },
+    "dry-run": dryRunArg,
+    json: jsonArg,
+  },
+  async run({ args }) {
+    const started = performance.now();
+    const report = await setup({
+      configFile: args.config,
+      overrides: overridesOf(args),
+      verifyAs: args["verify-as"],
+      dryRun: args["dry-run"],
+      say: args.json && !args["dry-run"] ? () => {} : (line) => console.log(line),
+    });
+    if (report === null) return;
+    const ok = report.findings.every((finding) => finding.ok);
+    if (args.json) console.log(JSON.stringify({ ok, findings: report.findings }));
+    else for (const line of findingLines(report.findings)) console.log(line);
+    if (!ok) {
+      throw new ImdsProxyError(
+        "unhealthy",
+        "the service is installed and runs, but does not do what it should",
+        "see the lines above, and: imdsproxy doctor; journalctl -u imdsproxy",
+      );
+    }
+    if (!args.json) console.log(`done in ${((performance.now() - started) / 1000).toFixed(1)} s`);
+  },
+});

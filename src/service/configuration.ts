@@ -1,0 +1,83 @@
+import { parseDocument } from "yaml";
+import { type ConfigOverrides, parseConfig } from "../config/load.ts";
+import type { Config } from "../config/schema.ts";
+import { ImdsProxyError } from "../errors.ts";
+import { CONFIG } from "./paths.ts";
+
+/** What the installed configuration is to be. Pure. */
+
+/** Where its parts come from. */
+export interface ConfigurationSource {
+  /** What is installed now; null where nothing is. */
+  readonly installed: string | null;
+  /** The file given to setup, and what to call it in errors; null where none was. */
+  readonly given: { readonly path: string; readonly text: string } | null;
+  /** Flags given to setup: they are written into the file. */
+  readonly overrides: ConfigOverrides;
+}
+
+const KEYS: Readonly<Record<keyof ConfigOverrides, readonly string[]>> = {
+  listen: ["listen"],
+  upstream: ["upstream"],
+  region: ["region"],
+  role: ["role"],
+  stsEndpoint: ["sts", "endpoint"],
+  stateDirectory: ["stateDirectory"],
+};
+
+const HEADER = `# imdsproxy's configuration. \`imdsproxy config schema\` describes every key, \`imdsproxy config check\` checks the file.
+`;
+
+/**
+ * The text to install and what it means: the file that was given, else what is installed, else an empty one; with the
+ * flags written into it. Comments and order of the file are kept.
+ *
+ * @throws ImdsProxyError `config` where it is wrong; `usage` where a new installation would give a role to nobody.
+ */
+export function wantedConfiguration(source: ConfigurationSource): { text: string; config: Config } {
+  const path = source.given?.path ?? CONFIG;
+  const base = source.given?.text ?? source.installed ?? HEADER;
+  // First as it is, so that an error names the line of the operator's own file.
+  parseConfig(base, path, source.overrides);
+  const flags = Object.entries(source.overrides).filter((entry) => entry[1] !== undefined);
+  let text = base;
+  if (flags.length > 0) {
+    const document = parseDocument(base);
+    for (const [name, value] of flags) document.setIn(KEYS[name as keyof ConfigOverrides], value);
+    text = document.toString({ lineWidth: 0 });
+  }
+  const config = parseConfig(text, path);
+  if (
+    config.role === null &&
+    config.rules.every((rule) => rule.role === "none") &&
+    source.installed === null
+  ) {
+    throw new ImdsProxyError(
+      "usage",
+      "setup: no role is configured, so every user would be refused",
+      "name the role with --role-arn ARN, or a configuration with --config FILE",
+    );
+  }
+  if (!/^\/var\/lib\/[A-Za-z0-9_-][A-Za-z0-9_.-]*$/.test(config.stateDirectory)) {
+    throw new ImdsProxyError(
+      "config",
+      `${path}: stateDirectory is ${config.stateDirectory}: the service can write only to a directory in /var/lib`,
+      "such as /var/lib/imdsproxy, the default",
+    );
+  }
+  if (config.listen.port >= 1024) {
+    throw new ImdsProxyError(
+      "config",
+      `${path}: listen has port ${config.listen.port}, which any user could take while the proxy is away`,
+      "a port below 1024, such as the default 988",
+    );
+  }
+  return { text, config };
+}
+
+/** The same configuration without a metrics listener: two proxies cannot share its port during an upgrade. */
+export function withoutMetrics(text: string): string {
+  const document = parseDocument(text);
+  document.set("metrics", null);
+  return document.toString({ lineWidth: 0 });
+}

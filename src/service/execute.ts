@@ -1,0 +1,204 @@
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname } from "node:path";
+import { ImdsProxyError } from "../errors.ts";
+import { mustRun, type RunCommand } from "./command.ts";
+import { findAccount } from "./facts.ts";
+import { ACCOUNT, HANDOVER_UNIT, JOURNAL, RUNTIME_UNIT_DIRECTORY } from "./paths.ts";
+import { HANDOVER_CONFIG, type Step } from "./plan.ts";
+import { commit, type FileChange, grant, stage, unstage } from "./transaction.ts";
+
+/** Carries out a plan; where a step before the commit fails, takes back what the steps before it did. */
+
+export interface Executor {
+  readonly run: RunCommand;
+  /** Called before each step with what it does, in one line. */
+  readonly say: (line: string) => void;
+}
+
+const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
+type Undo = () => void | Promise<void>;
+
+/** @throws ImdsProxyError what failed, and in what state the node is. */
+export async function execute(steps: readonly Step[], executor: Executor): Promise<void> {
+  let undo: Undo[] = [];
+  let staged: readonly FileChange[] = [];
+  let interrupted = false;
+  let committed = false;
+  const onSignal = () => {
+    interrupted = true;
+  };
+  for (const signal of SIGNALS) process.on(signal, onSignal);
+  try {
+    for (const step of steps) {
+      // Once the files are in place, the way forward is the shorter one.
+      if (interrupted && !committed)
+        throw new ImdsProxyError("command-failed", "interrupted; nothing was changed");
+      executor.say(describeStep(step));
+      switch (step.kind) {
+        case "stage":
+          staged = step.changes;
+          stage(staged);
+          undo.push(() => unstage(staged));
+          break;
+        case "create-account":
+          undo.push(...(await createAccount(executor.run, staged)));
+          break;
+        case "check-configuration":
+          await mustRun(executor.run, [step.binary, "config", "check", "--config", step.config]);
+          break;
+        case "start-handover":
+          undo.push(() => endHandover(executor.run));
+          await startHandover(executor.run, step.unit, step.config);
+          break;
+        case "commit":
+          commit(JOURNAL, step.changes);
+          undo = [];
+          committed = true;
+          break;
+        case "end-handover":
+          await endHandover(executor.run);
+          break;
+        case "run": {
+          const argv = step.argv.map((word) => (word === "@self" ? process.execPath : word));
+          if (step.mayFail === true) await executor.run(argv);
+          else await mustRun(executor.run, argv, step.remedy ?? null);
+          break;
+        }
+        case "remove":
+          for (const path of step.paths) rmSync(path, { recursive: true, force: true });
+          break;
+        case "remove-account":
+          await removeAccount(executor.run);
+          break;
+        case "keep-for-root":
+          if (existsSync(step.path))
+            await mustRun(executor.run, ["chown", "--recursive", "-h", "root:root", step.path]);
+          break;
+      }
+    }
+  } catch (error) {
+    for (const back of undo.reverse()) await back();
+    throw error;
+  } finally {
+    for (const signal of SIGNALS) process.off(signal, onSignal);
+  }
+}
+
+async function createAccount(run: RunCommand, staged: readonly FileChange[]): Promise<Undo[]> {
+  const undo: Undo[] = [];
+  let account = await findAccount(run);
+  if (account === null) {
+    undo.push(() => removeAccount(run));
+    await mustRun(run, [
+      ...["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"],
+      ...["--shell", "/usr/sbin/nologin", "--comment", "imdsproxy", ACCOUNT],
+    ]);
+    account = await findAccount(run);
+  }
+  if (account === null) throw new ImdsProxyError("command-failed", `useradd made no account ${ACCOUNT}`);
+  grant(staged, account.gid);
+  return undo;
+}
+
+async function removeAccount(run: RunCommand): Promise<void> {
+  if ((await findAccount(run)) === null) return;
+  await mustRun(run, ["userdel", ACCOUNT]);
+  // userdel removes the group with the account where USERGROUPS_ENAB says so in /etc/login.defs.
+  if ((await run(["getent", "group", ACCOUNT])).exitCode === 0) await mustRun(run, ["groupdel", ACCOUNT]);
+}
+
+const HANDOVER_UNIT_PATH = `${RUNTIME_UNIT_DIRECTORY}/${HANDOVER_UNIT}`;
+
+async function startHandover(run: RunCommand, unit: string, config: string): Promise<void> {
+  // One that an interrupted setup left behind.
+  await run(["systemctl", "stop", HANDOVER_UNIT]);
+  const account = await findAccount(run);
+  mkdirSync(RUNTIME_UNIT_DIRECTORY, { recursive: true });
+  mkdirSync(dirname(HANDOVER_CONFIG), { recursive: true, mode: 0o755 });
+  rmSync(HANDOVER_CONFIG, { force: true });
+  writeFileSync(HANDOVER_CONFIG, config, { mode: 0o600, flag: "wx" });
+  chownSync(HANDOVER_CONFIG, 0, account?.gid ?? 0);
+  chmodSync(HANDOVER_CONFIG, 0o640);
+  writeFileSync(`${HANDOVER_UNIT_PATH}.new`, unit, { mode: 0o644 });
+  renameSync(`${HANDOVER_UNIT_PATH}.new`, HANDOVER_UNIT_PATH);
+  await mustRun(run, ["systemctl", "daemon-reload"]);
+  const { exitCode, stderr } = await run(["systemctl", "start", HANDOVER_UNIT]);
+  if (exitCode === 0) return;
+  const journal = await run([
+    "journalctl",
+    "--no-pager",
+    "-o",
+    "cat",
+    "-n",
+    "12",
+    `_SYSTEMD_UNIT=${HANDOVER_UNIT}`,
+  ]);
+  throw new ImdsProxyError(
+    "command-failed",
+    `the new proxy does not start, so nothing was changed; it said:\n${(journal.stdout || stderr).trim()}`,
+  );
+}
+
+async function endHandover(run: RunCommand): Promise<void> {
+  await run(["systemctl", "stop", HANDOVER_UNIT]);
+  for (const path of [HANDOVER_UNIT_PATH, HANDOVER_CONFIG]) rmSync(path, { force: true });
+  await run(["systemctl", "daemon-reload"]);
+  await run(["systemctl", "reset-failed", HANDOVER_UNIT]);
+}
+
+/** One line for a step, as `--dry-run` and the progress show it. */
+export function describeStep(step: Step): string {
+  switch (step.kind) {
+    case "stage":
+      return `write beside their places: ${step.changes.map(({ path }) => path).join(", ")}`;
+    case "create-account":
+      return `make the system account ${ACCOUNT}, unless it is there`;
+    case "check-configuration":
+      return `ask the new executable whether it takes the configuration: ${step.binary} config check --config ${step.config}`;
+    case "start-handover":
+      return `start the new proxy beside whatever runs: systemctl start ${HANDOVER_UNIT}`;
+    case "commit":
+      return `move into place: ${step.changes.map(({ path }) => path).join(", ")}`;
+    case "end-handover":
+      return `stop the second proxy: systemctl stop ${HANDOVER_UNIT}`;
+    case "run":
+      return step.argv.map((word) => (word === "@self" ? "imdsproxy" : word)).join(" ");
+    case "remove":
+      return `remove ${step.paths.join(", ")}`;
+    case "remove-account":
+      return `remove the account ${ACCOUNT}`;
+    case "keep-for-root":
+      return `keep ${step.path}, as root's`;
+  }
+}
+
+/** Everything that a plan would do, with the whole text of each file. */
+export function describePlan(steps: readonly Step[]): string {
+  const lines: string[] = [];
+  for (const step of steps) {
+    lines.push(`# ${describeStep(step)}`);
+    if (step.kind === "stage") for (const change of step.changes) lines.push(describeFile(change));
+    if (step.kind === "start-handover") {
+      lines.push(describeFile({ path: HANDOVER_UNIT_PATH, content: { text: step.unit }, mode: 0o644 }));
+    }
+  }
+  return lines.join("\n");
+}
+
+function describeFile({ path, content, mode, forService }: FileChange): string {
+  const owner = forService === true ? `root:${ACCOUNT}` : "root:root";
+  const head = `--- ${path} (${owner}, ${mode.toString(8).padStart(4, "0")})`;
+  if ("copyOf" in content)
+    return `${head}: a copy of ${content.copyOf}, ${statSync(content.copyOf).size} bytes`;
+  return `${head}\n${content.text.replace(/^/gm, "    ").trimEnd()}`;
+}

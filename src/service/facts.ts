@@ -1,0 +1,100 @@
+import { existsSync, readFileSync, statfsSync, statSync } from "node:fs";
+import { release } from "node:os";
+import { encodeConnectionRequest, NETLINK_NETFILTER } from "../identity/netlink/conntrack.ts";
+import { encodeSocketRequest, NETLINK_SOCK_DIAG, type Tuple } from "../identity/netlink/inet-diag.ts";
+import { readReply } from "../identity/netlink/message.ts";
+import { NetlinkSocket } from "../platform/libc.ts";
+import type { RunCommand } from "./command.ts";
+import { ACCOUNT, BINARY } from "./paths.ts";
+import { type Account, type NodeFacts, PROGRAMS } from "./requirements.ts";
+
+/** Looks at the node. Reads only. */
+export async function gatherFacts(run: RunCommand, executable: string): Promise<NodeFacts> {
+  const [systemdVersion, account, glibc] = await Promise.all([
+    systemd(run),
+    findAccount(run),
+    run(["getconf", "GNU_LIBC_VERSION"]),
+  ]);
+  const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+  return {
+    uid: process.geteuid?.() ?? -1,
+    systemdVersion,
+    missingPrograms: Object.keys(PROGRAMS).filter((name) => Bun.which(name, { PATH: path }) === null),
+    socketLookup: kernelAnswers(NETLINK_SOCK_DIAG, "socket look-ups", encodeSocketRequest),
+    connectionTracking: kernelAnswers(NETLINK_NETFILTER, "connection tracking", encodeConnectionRequest),
+    cgroups: cgroups(),
+    account,
+    ...room(executable),
+    glibc: glibc.exitCode === 0 ? glibc.stdout.trim() : null,
+    kernel: release(),
+  };
+}
+
+async function systemd(run: RunCommand): Promise<number | null> {
+  // sd_booted(3)
+  if (!existsSync("/run/systemd/system")) return null;
+  const version = /^systemd (\d+)/.exec((await run(["systemctl", "--version"])).stdout)?.[1];
+  return version === undefined ? null : Number(version);
+}
+
+/** The service's account, where the node has one of that name. */
+export async function findAccount(run: RunCommand): Promise<Account | null> {
+  const found = await run(["getent", "passwd", ACCOUNT]);
+  const fields = found.exitCode === 0 ? found.stdout.trim().split(":") : [];
+  if (fields.length < 7) return null;
+  const local = readFileSync("/etc/passwd", "utf8")
+    .split("\n")
+    .some((line) => line.startsWith(`${ACCOUNT}:`));
+  return { uid: Number(fields[2]), gid: Number(fields[3]), shell: fields[6] ?? "", local };
+}
+
+const NOWHERE = Uint8Array.of(127, 0, 0, 1);
+/** A connection that does not exist: the right answer is that there is none. */
+const NO_CONNECTION: Tuple = {
+  sourceAddress: NOWHERE,
+  sourcePort: 1,
+  destinationAddress: NOWHERE,
+  destinationPort: 1,
+};
+const ENOENT = 2;
+
+function kernelAnswers(
+  protocol: number,
+  what: string,
+  encode: (tuple: Tuple, sequence: number) => Uint8Array,
+): string | null {
+  let socket: NetlinkSocket;
+  try {
+    socket = new NetlinkSocket(protocol, what);
+  } catch (error) {
+    return error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error);
+  }
+  try {
+    socket.send(encode(NO_CONNECTION, 1));
+    const datagram = socket.receive();
+    if (datagram === null) return "no answer";
+    const reply = readReply(datagram, 1, socket.portId);
+    if (reply.kind === "error" && reply.errno !== ENOENT) return `errno ${reply.errno}`;
+    return null;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  } finally {
+    socket.close();
+  }
+}
+
+function cgroups(): NodeFacts["cgroups"] {
+  if (existsSync("/sys/fs/cgroup/cgroup.controllers")) return "v2";
+  if (existsSync("/sys/fs/cgroup/unified/cgroup.procs")) return "hybrid";
+  return existsSync("/sys/fs/cgroup/systemd") ? "v1" : "none";
+}
+
+const MIB = 1_048_576;
+
+function room(executable: string): { freeMiB: number; neededMiB: number } {
+  let directory = BINARY;
+  while (!existsSync(directory)) directory = directory.replace(/\/[^/]*$/, "") || "/";
+  const { bavail, bsize } = statfsSync(directory);
+  const needed = executable === BINARY ? 0 : statSync(executable).size;
+  return { freeMiB: Math.floor((bavail * bsize) / MIB), neededMiB: Math.ceil(needed / MIB) };
+}

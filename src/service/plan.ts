@@ -1,0 +1,195 @@
+import type { Config } from "../config/schema.ts";
+import {
+  BINARY,
+  CONFIG,
+  CONFIG_DIRECTORY,
+  HANDOVER_UNIT,
+  JOURNAL,
+  LOCK,
+  ROOT_STATE_DIRECTORY,
+  RUNTIME_DIRECTORY,
+  RUNTIME_UNIT_DIRECTORY,
+  UNIT_DIRECTORY,
+  UNITS,
+} from "./paths.ts";
+import type { FileChange } from "./transaction.ts";
+import { handoverUnitText, unitTexts } from "./units.ts";
+
+/** What is to be done to a node, as a list: `--dry-run` prints it, execute.ts carries it out. Pure. */
+
+export type Step =
+  /** Writes the files beside their places. Undone where a later step fails before `commit`. */
+  | { readonly kind: "stage"; readonly changes: readonly FileChange[] }
+  /** Makes the service's account where there is none. Undone where a later step fails before `commit`. */
+  | { readonly kind: "create-account" }
+  /** Asks the new executable whether it takes the new configuration. */
+  | { readonly kind: "check-configuration"; readonly binary: string; readonly config: string }
+  /** Starts the new proxy beside the old one; where it does not come to listen, nothing has changed. */
+  | { readonly kind: "start-handover"; readonly unit: string; readonly config: string }
+  /** Moves the files into place, all or none. From here on the new state holds. */
+  | { readonly kind: "commit"; readonly changes: readonly FileChange[] }
+  | { readonly kind: "end-handover" }
+  | {
+      readonly kind: "run";
+      readonly argv: readonly string[];
+      /** Said where it fails. */
+      readonly remedy?: string;
+      /** Its failure is no failure of the whole: what it undoes may not be there. */
+      readonly mayFail?: true;
+    }
+  /** Files and directories with all that is in them; a missing one is as good. */
+  | { readonly kind: "remove"; readonly paths: readonly string[] }
+  | { readonly kind: "remove-account" }
+  /** Gives what stays to root, for an account's number may be given to somebody else. */
+  | { readonly kind: "keep-for-root"; readonly path: string };
+
+/** What an installation starts from. */
+export interface Installation {
+  /** The executable that is to be installed. */
+  readonly executable: string;
+  readonly systemdVersion: number;
+  readonly config: Config;
+  /** Text of the configuration to install. */
+  readonly configText: string;
+  /** The same for the proxy that runs only during the change. */
+  readonly handoverConfigText: string;
+  /** Whether a file is already as a change would make it. */
+  readonly isCurrent: (change: FileChange) => boolean;
+  /** Whether the service runs now. */
+  readonly proxyActive: boolean;
+}
+
+const HANDOVER_CONFIG = `${RUNTIME_DIRECTORY}/handover.yaml`;
+
+/** Every file that an installation puts into place, whether or not it is there already. */
+export function installedFiles(installation: Installation): readonly FileChange[] {
+  const units = unitTexts({
+    systemdVersion: installation.systemdVersion,
+    stateDirectory: installation.config.stateDirectory,
+  });
+  return [
+    { path: BINARY, content: { copyOf: installation.executable }, mode: 0o755 },
+    // The service reads it. Others need not: it can hold external ids and policies.
+    { path: CONFIG, content: { text: installation.configText }, mode: 0o640, forService: true },
+    ...Object.entries(units).map(([name, text]) => ({
+      path: `${UNIT_DIRECTORY}/${name}`,
+      content: { text },
+      mode: 0o644,
+    })),
+  ];
+}
+
+/** What the running proxy was started from: where one of these changes, it has to be replaced. */
+const PROXY_FILES: ReadonlySet<string> = new Set([BINARY, CONFIG, `${UNIT_DIRECTORY}/${UNITS.proxy}`]);
+
+/**
+ * Puts everything into place. Where a proxy runs, the new one runs beside it before anything changes.
+ *
+ * @param staged where a file waits before it is moved into place.
+ */
+export function installSteps(
+  installation: Installation,
+  staged: (path: string) => string,
+  options: { readonly start: boolean },
+): readonly Step[] {
+  const changes = installedFiles(installation).filter((change) => !installation.isCurrent(change));
+  const changed = new Set(changes.map(({ path }) => path));
+  const binary = changed.has(BINARY) ? staged(BINARY) : BINARY;
+  const replaceProxy =
+    options.start && (!installation.proxyActive || [...PROXY_FILES].some((path) => changed.has(path)));
+  const steps: Step[] = [];
+  if (changes.length > 0) steps.push({ kind: "stage", changes });
+  steps.push({ kind: "create-account" });
+  if (changed.has(BINARY) || changed.has(CONFIG)) {
+    const config = changed.has(CONFIG) ? staged(CONFIG) : CONFIG;
+    steps.push({ kind: "check-configuration", binary, config });
+  }
+  if (replaceProxy) {
+    const unit = handoverUnitText({
+      systemdVersion: installation.systemdVersion,
+      stateDirectory: installation.config.stateDirectory,
+      binary,
+      config: HANDOVER_CONFIG,
+    });
+    steps.push({ kind: "start-handover", unit, config: installation.handoverConfigText });
+  }
+  if (changes.length > 0) {
+    steps.push({ kind: "commit", changes });
+    steps.push({ kind: "run", argv: ["systemctl", "daemon-reload"] });
+  }
+  if (!options.start) return steps;
+  steps.push({ kind: "run", argv: ["systemctl", "--quiet", "enable", ...Object.values(UNITS)] });
+  steps.push(...rulesSteps());
+  steps.push({
+    kind: "run",
+    argv: ["systemctl", replaceProxy ? "restart" : "start", UNITS.proxy],
+    remedy: `see: journalctl -u ${UNITS.proxy}`,
+  });
+  if (replaceProxy) steps.push({ kind: "end-handover" });
+  return steps;
+}
+
+/** `restart`, also where they run: the rules are applied anew, atomically, and the watch takes the new executable. */
+const rulesSteps = (): readonly Step[] => [
+  {
+    kind: "run",
+    argv: ["systemctl", "restart", UNITS.iptables],
+    remedy: `see: journalctl -u ${UNITS.iptables}`,
+  },
+  { kind: "run", argv: ["systemctl", "restart", UNITS.repair], remedy: `see: journalctl -u ${UNITS.repair}` },
+];
+
+/** Starts what is installed, now and at every boot: first the proxy, so that nobody is refused in between. */
+export function enableSteps(): readonly Step[] {
+  return [
+    { kind: "run", argv: ["systemctl", "daemon-reload"] },
+    { kind: "run", argv: ["systemctl", "--quiet", "enable", ...Object.values(UNITS)] },
+    { kind: "run", argv: ["systemctl", "start", UNITS.proxy], remedy: `see: journalctl -u ${UNITS.proxy}` },
+    ...rulesSteps(),
+  ];
+}
+
+/** Stops everything and gives the node its own firewall back; the installed files stay. */
+export function disableSteps(): readonly Step[] {
+  return [
+    { kind: "run", argv: ["systemctl", "--quiet", "disable", ...Object.values(UNITS)], mayFail: true },
+    // The watch first, or it would put the rules back; the proxy last, so that nobody is sent to a closed door.
+    { kind: "run", argv: ["systemctl", "stop", UNITS.repair], mayFail: true },
+    { kind: "run", argv: ["systemctl", "stop", UNITS.iptables], mayFail: true },
+    { kind: "run", argv: ["@self", "iptables", "remove"] },
+    { kind: "run", argv: ["systemctl", "stop", HANDOVER_UNIT], mayFail: true },
+    { kind: "run", argv: ["systemctl", "stop", UNITS.proxy], mayFail: true },
+    { kind: "run", argv: ["systemctl", "reset-failed", ...Object.values(UNITS)], mayFail: true },
+  ];
+}
+
+/**
+ * Leaves nothing of it on the node.
+ *
+ * @param keepState keeps the configuration and the key of the tokens.
+ */
+export function uninstallSteps(
+  stateDirectory: string,
+  staged: (path: string) => string,
+  keepState: boolean,
+): readonly Step[] {
+  const files = [BINARY, ...Object.values(UNITS).map((name) => `${UNIT_DIRECTORY}/${name}`)];
+  return [
+    ...disableSteps(),
+    {
+      kind: "remove",
+      paths: [
+        ...[...files, CONFIG].map(staged),
+        ...files,
+        ...[`${RUNTIME_UNIT_DIRECTORY}/${HANDOVER_UNIT}`, RUNTIME_DIRECTORY, ROOT_STATE_DIRECTORY],
+        ...(keepState ? [JOURNAL] : [CONFIG_DIRECTORY, stateDirectory]),
+      ],
+    },
+    ...(keepState ? [stateDirectory, CONFIG].map((path): Step => ({ kind: "keep-for-root", path })) : []),
+    { kind: "run", argv: ["systemctl", "daemon-reload"] },
+    { kind: "remove-account" },
+    { kind: "remove", paths: [LOCK] },
+  ];
+}
+
+export { HANDOVER_CONFIG };

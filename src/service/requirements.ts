@@ -1,0 +1,108 @@
+import { ACCOUNT } from "./paths.ts";
+
+/** What a node must have before anything is changed on it. Pure: the facts are gathered in facts.ts. */
+
+/** An account as the node knows it. */
+export interface Account {
+  readonly uid: number;
+  readonly gid: number;
+  readonly shell: string;
+  /** Whether it stands in /etc/passwd; else a directory service made it. */
+  readonly local: boolean;
+}
+
+/** What was found on the node. */
+export interface NodeFacts {
+  /** The effective uid of this process. */
+  readonly uid: number;
+  /** The number in `systemctl --version`; null where the node was not booted with systemd. */
+  readonly systemdVersion: number | null;
+  /** Which of {@link PROGRAMS} are missing. */
+  readonly missingPrograms: readonly string[];
+  /** What the kernel said of the two look-ups that identity rests on: null where it can do them. */
+  readonly socketLookup: string | null;
+  readonly connectionTracking: string | null;
+  /** `v2`, `hybrid` (v1 with v2 beside it), `v1`, or `none`. */
+  readonly cgroups: "v2" | "hybrid" | "v1" | "none";
+  /** The account that is to be the service's, where there is one by that name. */
+  readonly account: Account | null;
+  /** MiB that are free where the executable goes. */
+  readonly freeMiB: number;
+  /** MiB that the executable needs; 0 where it is there already. */
+  readonly neededMiB: number;
+  readonly glibc: string | null;
+  readonly kernel: string;
+}
+
+/** What setup and the service call, and the package that has it on Debian's and Amazon's systems. */
+export const PROGRAMS: Readonly<Record<string, string>> = {
+  iptables: "iptables",
+  "iptables-save": "iptables",
+  "iptables-restore": "iptables",
+  ip6tables: "iptables",
+  "ip6tables-save": "iptables",
+  "ip6tables-restore": "iptables",
+  getent: "libc-bin or glibc-common",
+  useradd: "passwd or shadow-utils",
+  userdel: "passwd or shadow-utils",
+  systemctl: "systemd",
+};
+
+/** The oldest systemd of the systems that are suited: Ubuntu 20.04 has 245. */
+const OLDEST_SYSTEMD = 245;
+
+/** One line for each requirement that the node does not meet: what is missing, and what would be right. */
+export function unmet(facts: NodeFacts): readonly string[] {
+  const problems: string[] = [];
+  if (facts.uid !== 0) problems.push("not running as root: run it with sudo");
+  if (facts.systemdVersion === null) {
+    problems.push("this node was not booted with systemd: setup needs it to start the service at boot");
+  } else if (facts.systemdVersion < OLDEST_SYSTEMD) {
+    problems.push(
+      `systemd ${facts.systemdVersion} is too old: needs ${OLDEST_SYSTEMD} (Ubuntu 20.04) or newer`,
+    );
+  }
+  const packages = new Map<string, string[]>();
+  for (const program of facts.missingPrograms) {
+    const name = PROGRAMS[program] ?? program;
+    packages.set(name, [...(packages.get(name) ?? []), program]);
+  }
+  for (const [name, programs] of packages) {
+    problems.push(`${programs.join(", ")} not found: install the package ${name}`);
+  }
+  if (facts.socketLookup !== null) {
+    problems.push(
+      `the kernel cannot say who owns a socket (${facts.socketLookup}): load the module tcp_diag`,
+    );
+  }
+  if (facts.connectionTracking !== null) {
+    problems.push(
+      `the kernel's connection tracking cannot be asked (${facts.connectionTracking}): load the module nf_conntrack_netlink`,
+    );
+  }
+  problems.push(...accountProblems(facts.account));
+  if (facts.freeMiB < facts.neededMiB) {
+    problems.push(
+      `${facts.freeMiB} MiB are free below /usr/local/bin, ${facts.neededMiB} are needed: make room, then run setup again`,
+    );
+  }
+  return problems;
+}
+
+function accountProblems(account: Account | null): readonly string[] {
+  if (account === null) return [];
+  const remedy = "the firewall lets this account reach the instance role: rename or remove it";
+  if (!account.local)
+    return [`the account ${ACCOUNT} comes from a directory service, not /etc/passwd: ${remedy}`];
+  if (account.uid === 0 || account.uid >= 1000) {
+    return [
+      `the account ${ACCOUNT} has uid ${account.uid}, which is no system account's (1 to 999): ${remedy}`,
+    ];
+  }
+  if (!/\/(?:nologin|false)$/.test(account.shell)) {
+    return [
+      `the account ${ACCOUNT} has the shell ${account.shell}, so that somebody may log in as it: ${remedy}`,
+    ];
+  }
+  return [];
+}

@@ -1,0 +1,279 @@
+import {
+  closeSync,
+  existsSync,
+  lstatSync,
+  openSync,
+  readFileSync,
+  readSync,
+  realpathSync,
+  statSync,
+} from "node:fs";
+import type { ConfigOverrides } from "../config/load.ts";
+import type { Config } from "../config/schema.ts";
+import { ImdsProxyError } from "../errors.ts";
+import { HYPERPOD_AGENT, sameEndpoint } from "../firewall/addresses.ts";
+import type { Endpoint } from "../identity/types.ts";
+import { mustRun, type RunCommand, runCommand } from "./command.ts";
+import { wantedConfiguration, withoutMetrics } from "./configuration.ts";
+import { describePlan, execute } from "./execute.ts";
+import { findAccount, gatherFacts } from "./facts.ts";
+import { withLock } from "./lock.ts";
+import { BINARY, CONFIG, JOURNAL, LOCK, UNITS } from "./paths.ts";
+import {
+  disableSteps,
+  enableSteps,
+  type Installation,
+  installSteps,
+  type Step,
+  uninstallSteps,
+} from "./plan.ts";
+import { type NodeFacts, unmet } from "./requirements.ts";
+import { type FileChange, recover, stagedPath } from "./transaction.ts";
+import { type Finding, findTester, verify } from "./verify.ts";
+
+/** setup and the parts of it: what an operator asks for, as plans that are carried out under one lock. */
+
+export interface ServiceOptions {
+  readonly dryRun: boolean;
+  /** Called with each line for the person. */
+  readonly say: (line: string) => void;
+}
+
+export interface InstallOptions extends ServiceOptions {
+  /** A configuration to install; undefined keeps what is there. */
+  readonly configFile?: string | undefined;
+  readonly overrides: ConfigOverrides;
+}
+
+/** Two setups at once: the second waits for the first, and finds everything done. */
+const LOCK_WAIT_MS = 300_000;
+/** The agent, the metadata service and STS may come later than the lifecycle script. */
+const VERIFY_WAIT_MS = 30_000;
+
+/** The executable that runs; throws where it is Bun with the source. */
+function compiledExecutable(): string {
+  if (import.meta.dir.startsWith("/$bunfs")) return process.execPath;
+  throw new ImdsProxyError(
+    "usage",
+    "setup installs the executable that it is part of, and this is not one",
+    "make build, then dist/imdsproxy setup …",
+  );
+}
+
+function readIfThere(path: string): string | null {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
+    throw new ImdsProxyError("config", `cannot read ${path}: ${(error as NodeJS.ErrnoException).code}`);
+  }
+}
+
+async function installation(
+  options: InstallOptions,
+  facts: NodeFacts,
+  run: RunCommand,
+): Promise<Installation> {
+  const executable = compiledExecutable();
+  const { configFile } = options;
+  const given = configFile === undefined ? null : { path: configFile, text: readIfThere(configFile) ?? "" };
+  if (configFile !== undefined && !existsSync(configFile)) {
+    throw new ImdsProxyError("config", `cannot read the configuration ${configFile}: no such file`);
+  }
+  const { text, config } = wantedConfiguration({
+    installed: facts.uid === 0 ? readIfThere(CONFIG) : null,
+    given,
+    overrides: options.overrides,
+  });
+  const gid = facts.account?.gid;
+  return {
+    executable,
+    systemdVersion: facts.systemdVersion ?? 252,
+    config,
+    configText: text,
+    handoverConfigText: withoutMetrics(text),
+    isCurrent: (change) => isCurrent(change, gid),
+    proxyActive: (await run(["systemctl", "--quiet", "is-active", UNITS.proxy])).exitCode === 0,
+  };
+}
+
+/** Whether a file has the content, the mode and the owner that it should have. */
+function isCurrent(change: FileChange, serviceGid: number | undefined): boolean {
+  let found: ReturnType<typeof lstatSync>;
+  try {
+    found = lstatSync(change.path);
+  } catch {
+    return false;
+  }
+  const gid = change.forService === true ? serviceGid : 0;
+  if (!found.isFile() || (found.mode & 0o7777) !== change.mode || found.uid !== 0 || found.gid !== gid)
+    return false;
+  if ("text" in change.content) return readFileSync(change.path, "utf8") === change.content.text;
+  return sameBytes(change.path, realpathSync(change.content.copyOf));
+}
+
+function sameBytes(a: string, b: string): boolean {
+  if (a === b) return true;
+  if (statSync(a).size !== statSync(b).size) return false;
+  const descriptors = [openSync(a, "r"), openSync(b, "r")] as const;
+  const chunks = [Buffer.alloc(1 << 20), Buffer.alloc(1 << 20)] as const;
+  try {
+    for (;;) {
+      const [left, right] = [readSync(descriptors[0], chunks[0]), readSync(descriptors[1], chunks[1])];
+      if (left !== right || !chunks[0].subarray(0, left).equals(chunks[1].subarray(0, right))) return false;
+      if (left === 0) return true;
+    }
+  } finally {
+    for (const descriptor of descriptors) closeSync(descriptor);
+  }
+}
+
+function refuseUnmet(facts: NodeFacts): void {
+  const problems = unmet(facts);
+  if (problems.length === 0) return;
+  const root = facts.uid !== 0;
+  throw new ImdsProxyError(
+    root ? "permission" : "missing",
+    problems.length === 1
+      ? `cannot set up here: ${problems[0]}`
+      : `cannot set up here:\n  ${problems.join("\n  ")}`,
+  );
+}
+
+async function carryOut(steps: readonly Step[], options: ServiceOptions): Promise<void> {
+  if (options.dryRun) options.say(describePlan(steps));
+  else await execute(steps, { run: runCommand, say: options.say });
+}
+
+async function locked<T>(options: ServiceOptions, work: () => Promise<T>): Promise<T> {
+  if (options.dryRun) return work();
+  if (process.geteuid?.() !== 0)
+    throw new ImdsProxyError("permission", "not running as root", "run it with sudo");
+  return withLock(
+    LOCK,
+    LOCK_WAIT_MS,
+    () => options.say("another setup is running: waiting for it"),
+    async () => {
+      for (const path of recover(JOURNAL)) options.say(`finished an interrupted setup: ${path}`);
+      return work();
+    },
+  );
+}
+
+/** Puts the files into place; starts nothing. */
+export async function install(options: InstallOptions): Promise<void> {
+  await locked(options, async () => {
+    const facts = await gatherFacts(runCommand, compiledExecutable());
+    if (!options.dryRun) refuseUnmet(facts);
+    const wanted = await installation(options, facts, runCommand);
+    await carryOut(installSteps(wanted, stagedPath, { start: false }), options);
+  });
+}
+
+/** Starts what is installed, now and at every boot. */
+export async function enable(options: ServiceOptions): Promise<void> {
+  await locked(options, async () => {
+    if (!options.dryRun && !existsSync(BINARY)) {
+      throw new ImdsProxyError(
+        "missing",
+        "the service is not installed",
+        "imdsproxy service install, or imdsproxy setup",
+      );
+    }
+    await carryOut(enableSteps(), options);
+  });
+}
+
+/** Stops it and gives the node its firewall back. */
+export async function disable(options: ServiceOptions): Promise<void> {
+  await locked(options, () => carryOut(disableSteps(), options));
+}
+
+/** Leaves nothing of it on the node. */
+export async function uninstall(options: ServiceOptions & { readonly keepState: boolean }): Promise<void> {
+  await locked(options, () =>
+    carryOut(uninstallSteps(stateDirectory(), stagedPath, options.keepState), options),
+  );
+}
+
+/** From the installed configuration, else the default; only ever a directory of its own in /var/lib. */
+function stateDirectory(): string {
+  try {
+    return wantedConfiguration({ installed: readIfThere(CONFIG), given: null, overrides: {} }).config
+      .stateDirectory;
+  } catch {
+    return "/var/lib/imdsproxy";
+  }
+}
+
+export interface SetupOptions extends InstallOptions {
+  /** An ordinary account to verify as; default nobody. */
+  readonly verifyAs: string;
+}
+
+/** What setup found in the end. */
+export interface SetupReport {
+  readonly findings: readonly Finding[];
+  readonly config: Config;
+}
+
+/**
+ * Everything: install, start, verify.
+ *
+ * @returns what the verification found; null for a dry run.
+ * @throws ImdsProxyError where a step failed; up to the moment when the files are moved into place nothing has changed then.
+ */
+export async function setup(options: SetupOptions): Promise<SetupReport | null> {
+  return locked(options, async () => {
+    const facts = await gatherFacts(runCommand, compiledExecutable());
+    if (options.dryRun) for (const problem of unmet(facts)) options.say(`# not met: ${problem}`);
+    else refuseUnmet(facts);
+    const wanted = await installation(options, facts, runCommand);
+    const tester = await findTester(runCommand, options.verifyAs, wanted.config);
+    await carryOut(installSteps(wanted, stagedPath, { start: true }), options);
+    if (options.dryRun) {
+      options.say(`# verify as ${tester.name} and as root`);
+      return null;
+    }
+    options.say(`verify as ${tester.name} and as root`);
+    const findings = await verify(wanted.config, tester, directAddresses(wanted.config), VERIFY_WAIT_MS);
+    return { findings, config: wanted.config };
+  });
+}
+
+/** Where the instance role may be had without the redirect. */
+export function directAddresses({ upstream }: Config): readonly Endpoint[] {
+  if (upstream === "auto" || sameEndpoint(upstream, HYPERPOD_AGENT)) return [HYPERPOD_AGENT];
+  // The metadata address itself is what the redirect is about: what answers there is judged by what it gives.
+  return upstream.address === "169.254.169.254" ? [HYPERPOD_AGENT] : [HYPERPOD_AGENT, upstream];
+}
+
+/** Verifies an installed service. */
+export async function verifyInstalled(verifyAs: string, config: Config): Promise<readonly Finding[]> {
+  const tester = await findTester(runCommand, verifyAs, config);
+  return verify(config, tester, directAddresses(config), 0);
+}
+
+/** How the service stands. */
+export interface ServiceStatus {
+  readonly installed: boolean;
+  readonly account: boolean;
+  readonly units: readonly { readonly name: string; readonly enabled: string; readonly active: string }[];
+  readonly version: string | null;
+  readonly healthy: boolean;
+}
+
+export async function serviceStatus(run: RunCommand = runCommand): Promise<ServiceStatus> {
+  const units = await Promise.all(
+    Object.values(UNITS).map(async (name) => ({
+      name,
+      enabled: (await run(["systemctl", "is-enabled", name])).stdout.trim() || "not found",
+      active: (await run(["systemctl", "is-active", name])).stdout.trim() || "unknown",
+    })),
+  );
+  const installed = existsSync(BINARY);
+  const version = installed ? (await mustRun(run, [BINARY, "--version"])).trim() : null;
+  const healthy =
+    installed && units.every(({ enabled, active }) => enabled === "enabled" && active === "active");
+  return { installed, account: (await findAccount(run)) !== null, units, version, healthy };
+}

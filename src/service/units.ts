@@ -1,0 +1,263 @@
+import { ACCOUNT, BINARY, CONFIG, UNITS } from "./paths.ts";
+
+/**
+ * The text of the systemd units. Pure. Directives: systemd.unit(5), systemd.service(5), systemd.exec(5),
+ * systemd.special(7); each one that would harden further and is not there is named in the unit with its reason.
+ */
+
+/** What the units depend on. */
+export interface UnitFacts {
+  /** The number in `systemctl --version`. A directive that is unknown to it would be a warning at every start. */
+  readonly systemdVersion: number;
+  /** The configuration's `stateDirectory`: a path below /var/lib. */
+  readonly stateDirectory: string;
+  /** Default {@link BINARY}. */
+  readonly binary?: string;
+  /** Default {@link CONFIG}. */
+  readonly config?: string;
+}
+
+/** A directive, and the first version of systemd that knows it. */
+type Line = string | { readonly since: number; readonly line: string };
+
+const render = (lines: readonly Line[], version: number): string =>
+  `${lines
+    .filter((line) => typeof line === "string" || version >= line.since)
+    .map((line) => (typeof line === "string" ? line : line.line))
+    .join("\n")}\n`;
+
+/**
+ * What lets users in, or runs what they left behind: none of it starts before the firewall has been seen in order.
+ * A name that does not exist on a node is ignored by systemd. No sockets here: they start before basic.target, and
+ * a unit that starts after it would make a cycle; the services behind them are named instead.
+ */
+const USERS_COME_IN = [
+  "systemd-user-sessions.service",
+  "systemd-logind.service",
+  "ssh.service",
+  "sshd.service",
+  "slurmd.service",
+  "sssd.service",
+  "cron.service",
+  "crond.service",
+  "atd.service",
+  "docker.service",
+  "containerd.service",
+].join(" ");
+
+/**
+ * Firewalls that load their own rules, and may drop ours in doing so. The first two start as early as we do; the rest
+ * come after sysinit.target, so only the repair unit can wait for them.
+ */
+const EARLY_FIREWALLS = "netfilter-persistent.service nftables.service";
+const FIREWALLS = `${EARLY_FIREWALLS} iptables.service ip6tables.service ufw.service firewalld.service`;
+
+/** What both the proxy and the units of the firewall bear, tried with Bun 1.4. */
+const sandbox: readonly Line[] = [
+  "NoNewPrivileges=yes",
+  "ProtectSystem=strict",
+  "ProtectHome=yes",
+  "PrivateTmp=yes",
+  "PrivateDevices=yes",
+  "DevicePolicy=closed",
+  { since: 245, line: "ProtectClock=yes" },
+  "ProtectHostname=yes",
+  { since: 244, line: "ProtectKernelLogs=yes" },
+  "ProtectKernelTunables=yes",
+  "ProtectControlGroups=yes",
+  { since: 247, line: "ProtectProc=invisible" },
+  "RestrictNamespaces=yes",
+  "RestrictRealtime=yes",
+  "RestrictSUIDSGID=yes",
+  "LockPersonality=yes",
+  "KeyringMode=private",
+  "SystemCallArchitectures=native",
+  "SystemCallFilter=@system-service",
+  "SystemCallFilter=~@privileged @resources",
+  "SystemCallErrorNumber=EPERM",
+  "LimitCORE=0",
+];
+
+const LEFT_OUT: readonly Line[] = [
+  "# Left out, each for a reason:",
+  "#   MemoryDenyWriteExecute=  Bun compiles JavaScript and its FFI calls at run time, into memory that is written and run",
+  "#   PrivateNetwork=          the metadata address, STS and the callers' sockets are in this network namespace",
+];
+
+function serviceState(stateDirectory: string): readonly Line[] {
+  return [
+    `StateDirectory=${stateDirectory.replace(/^\/var\/lib\//, "")}`,
+    "StateDirectoryMode=0700",
+    "UMask=0077",
+  ];
+}
+
+function proxyService(facts: UnitFacts): readonly Line[] {
+  return [
+    "[Service]",
+    "# Ready when it listens, whether or not the metadata service and STS can be reached yet.",
+    "Type=notify",
+    "NotifyAccess=main",
+    `ExecStart=${facts.binary ?? BINARY} serve --config ${facts.config ?? CONFIG}`,
+    "ExecReload=/bin/kill -HUP $MAINPID",
+    "Restart=always",
+    "RestartSec=500ms",
+    { since: 254, line: "RestartSteps=5" },
+    { since: 254, line: "RestartMaxDelaySec=10s" },
+    "WatchdogSec=30s",
+    "TimeoutStartSec=30s",
+    "TimeoutStopSec=15s",
+    "KillMode=mixed",
+    "",
+    "# An account that owns nothing. The capabilities: the port below 1024, so that no user can take it while the proxy is",
+    "# away, and questions to conntrack about who opened a connection.",
+    `User=${ACCOUNT}`,
+    `Group=${ACCOUNT}`,
+    "AmbientCapabilities=CAP_NET_ADMIN CAP_NET_BIND_SERVICE",
+    "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE",
+    ...serviceState(facts.stateDirectory),
+    "",
+    "# A node that is short of memory kills a job, not the door to its credentials.",
+    "OOMScoreAdjust=-900",
+    "LimitNOFILE=65536",
+    "",
+    ...sandbox,
+    "ProtectKernelModules=yes",
+    { since: 247, line: "ProcSubset=pid" },
+    "RemoveIPC=yes",
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+    ...LEFT_OUT,
+    "#   PrivateUsers=            uids must be the node's own, and capabilities must hold outside a user namespace",
+    "#   IPAddressDeny=           STS's addresses are known only to DNS",
+    "#   RootDirectory=           NSS (SSSD, LDAP) answers through sockets and libraries of the node",
+  ];
+}
+
+function proxy(facts: UnitFacts): readonly Line[] {
+  return [
+    "[Unit]",
+    "Description=imdsproxy: a role of their own for each user of the instance metadata service",
+    "Documentation=man:systemd.service(5)",
+    `Wants=${UNITS.iptables} ${UNITS.repair}`,
+    `After=${UNITS.iptables}`,
+    "# Whoever comes in finds it there. Only an order: a proxy that cannot start delays nobody for longer than a moment.",
+    `Before=${USERS_COME_IN}`,
+    "StartLimitIntervalSec=0",
+    "",
+    ...proxyService(facts),
+    "",
+    "[Install]",
+    "WantedBy=multi-user.target",
+  ];
+}
+
+/**
+ * The second proxy during an upgrade: the new executable with the new configuration, on the same port beside the old
+ * one. It is the trial of the new version, and it answers while the first is replaced.
+ */
+function handover(facts: UnitFacts): readonly Line[] {
+  return [
+    "[Unit]",
+    "Description=imdsproxy while its service is being replaced",
+    `After=${UNITS.iptables}`,
+    "StartLimitIntervalSec=0",
+    "",
+    ...proxyService(facts)
+      // The trial fails at once where the new version does not start.
+      .map((line) => (line === "Restart=always" ? "Restart=no" : line))
+      .filter((line) => typeof line !== "string" || !line.startsWith("RestartSec="))
+      .filter((line) => typeof line === "string" || !line.line.startsWith("Restart")),
+    "Environment=IMDSPROXY_HANDOVER=1",
+  ];
+}
+
+const firewallSandbox: readonly Line[] = [
+  "# iptables is root's: it needs NET_ADMIN, and NET_RAW for the raw socket of iptables-legacy.",
+  "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW",
+  "UMask=0022",
+  "# iptables-legacy takes its lock in /run.",
+  "ReadWritePaths=/run",
+  "StateDirectory=imdsproxy-root",
+  "StateDirectoryMode=0700",
+  "# The directory is root's, not the proxy's, and stays when a unit stops: the metrics read firewall.json in it.",
+  "RuntimeDirectory=imdsproxy",
+  "RuntimeDirectoryMode=0755",
+  "RuntimeDirectoryPreserve=yes",
+];
+
+function iptables(facts: UnitFacts): readonly Line[] {
+  return [
+    "[Unit]",
+    "Description=imdsproxy's firewall rules",
+    "Documentation=man:iptables(8)",
+    "# Before sysinit.target, hence before every service with ordinary dependencies: sshd, slurmd, sssd, cron, logind and",
+    "# the sessions of users; before the network is there; and with or without the units of a SageMaker HyperPod node.",
+    "DefaultDependencies=no",
+    `After=local-fs.target systemd-modules-load.service ${EARLY_FIREWALLS}`,
+    "Before=sysinit.target network-pre.target",
+    "Wants=network-pre.target",
+    `RequiresMountsFor=${facts.binary ?? BINARY} ${facts.config ?? CONFIG} /var/lib`,
+    "",
+    "[Service]",
+    "Type=oneshot",
+    "# No ExecStop: stopping, restarting and shutting down leave the rules in place. `imdsproxy service disable` removes them.",
+    "RemainAfterExit=yes",
+    `ExecStart=${facts.binary ?? BINARY} iptables watch --once --config ${facts.config ?? CONFIG}`,
+    "TimeoutStartSec=60s",
+    ...firewallSandbox,
+    ...sandbox,
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+    ...LEFT_OUT,
+    "#   ProtectKernelModules=    iptables-legacy has its modules loaded when it is used for the first time",
+    "#   User=                    rules are root's to change",
+    "",
+    "[Install]",
+    "WantedBy=sysinit.target",
+  ];
+}
+
+function repair(facts: UnitFacts): readonly Line[] {
+  return [
+    "[Unit]",
+    "Description=imdsproxy's watch over its firewall rules",
+    `Wants=${UNITS.iptables}`,
+    "# After every firewall that could drop the rules while it loads its own, and before users come in: it says that it is",
+    "# ready when it has seen the rules in order.",
+    `After=${UNITS.iptables} ${FIREWALLS}`,
+    `Before=${USERS_COME_IN}`,
+    "StartLimitIntervalSec=0",
+    "",
+    "[Service]",
+    "Type=notify",
+    "NotifyAccess=main",
+    `ExecStart=${facts.binary ?? BINARY} iptables watch --config ${facts.config ?? CONFIG}`,
+    "Restart=always",
+    "RestartSec=1s",
+    "WatchdogSec=30s",
+    "TimeoutStartSec=30s",
+    "OOMScoreAdjust=-900",
+    ...firewallSandbox,
+    ...sandbox,
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+    ...LEFT_OUT,
+    "#   ProtectKernelModules=    iptables-legacy has its modules loaded when it is used for the first time",
+    "#   User=                    rules are root's to change",
+    "",
+    "[Install]",
+    "WantedBy=multi-user.target",
+  ];
+}
+
+/** The text of each installed unit, by name. */
+export function unitTexts(facts: UnitFacts): Record<(typeof UNITS)[keyof typeof UNITS], string> {
+  return {
+    [UNITS.iptables]: render(iptables(facts), facts.systemdVersion),
+    [UNITS.repair]: render(repair(facts), facts.systemdVersion),
+    [UNITS.proxy]: render(proxy(facts), facts.systemdVersion),
+  };
+}
+
+/** The text of the unit that runs only during an upgrade. */
+export function handoverUnitText(facts: UnitFacts): string {
+  return render(handover(facts), facts.systemdVersion);
+}

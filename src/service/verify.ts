@@ -1,0 +1,188 @@
+import { spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
+import type { Config } from "../config/schema.ts";
+import { ImdsProxyError } from "../errors.ts";
+import type { Endpoint } from "../identity/types.ts";
+import { compileRules } from "../rules/decide.ts";
+import type { RunCommand } from "./command.ts";
+import { type Probe, probe } from "./probe.ts";
+
+/**
+ * Whether the node keeps its promise, tried as an ordinary user and as root: the user gets what the configuration gives
+ * them and nothing of the instance role; root keeps the instance role.
+ */
+
+/** One promise, and whether it holds. */
+export interface Finding {
+  readonly what: string;
+  readonly ok: boolean;
+  /** What was found. */
+  readonly found: string;
+}
+
+/** An account to try it as. */
+export interface Tester {
+  readonly name: string;
+  readonly uid: number;
+  readonly gid: number;
+  readonly groups: readonly string[];
+}
+
+/** @throws ImdsProxyError `usage` where there is no such account, or it is one that keeps the instance role. */
+export async function findTester(run: RunCommand, name: string, config: Config): Promise<Tester> {
+  const found = await run(["getent", "passwd", name]);
+  const fields = found.exitCode === 0 ? found.stdout.trim().split(":") : [];
+  if (fields.length < 7) {
+    throw new ImdsProxyError(
+      "usage",
+      `no account ${name} to verify as`,
+      "name an ordinary user with --verify-as USER",
+    );
+  }
+  const uid = Number(fields[2]);
+  if (uid === 0 || config.exempt.includes(name) || config.exempt.includes(String(uid))) {
+    throw new ImdsProxyError(
+      "usage",
+      `cannot verify as ${name}, who is exempt and keeps the instance role`,
+      "name an ordinary user with --verify-as USER",
+    );
+  }
+  const groups = await run(["id", "-Gnz", name]);
+  return {
+    name,
+    uid,
+    gid: Number(fields[3]),
+    groups: groups.stdout.split("\0").filter((group) => group !== ""),
+  };
+}
+
+/** What the configuration gives the tester: a role's name, or null for a refusal. */
+function expectedRole(config: Config, tester: Tester): string | null {
+  const cgroup = /^0::(.*)$/m.exec(readFileSync("/proc/self/cgroup", "utf8"))?.[1] ?? null;
+  const decision = compileRules(config).decide(
+    {
+      uid: tester.uid,
+      user: tester.name,
+      subordinate: false,
+      groups: tester.groups,
+      cgroup,
+      slurmJobId: null,
+    },
+    "i-00000000000000000",
+  );
+  return decision.kind === "role" ? decision.roleArn.replace(/^.*\//, "") : null;
+}
+
+/** Tries everything once. Pure but for the probes that it is given. */
+export function judge(expected: string | null, tester: Tester, user: Probe, root: Probe): readonly Finding[] {
+  const rootRole = root.list.status === 200 ? root.list.text.trim() : null;
+  const findings: Finding[] = [
+    {
+      what: "root keeps the instance role",
+      ok: root.credentials.code === "Success" && root.credentials.digest !== null,
+      found:
+        rootRole === null
+          ? `the role list answered ${statusText(root.list.status)}`
+          : `${rootRole}, ${root.credentials.code ?? statusText(root.credentials.status)}`,
+    },
+  ];
+  if (expected === null) {
+    findings.push({
+      what: `${tester.name} is refused, as the configuration says`,
+      ok: user.list.status >= 400 && user.credentials.digest === null,
+      found: `the role list answered ${statusText(user.list.status)}`,
+    });
+  } else {
+    findings.push({
+      what: `${tester.name} gets ${expected}`,
+      ok: user.list.text.trim() === expected && user.credentials.code === "Success",
+      found:
+        user.list.status === 200
+          ? `${user.list.text.trim()}, ${user.credentials.code ?? statusText(user.credentials.status)}`
+          : `the role list answered ${statusText(user.list.status)}`,
+    });
+  }
+  findings.push({
+    what: `${tester.name} does not get the instance role's credentials`,
+    ok: user.credentials.digest === null || user.credentials.digest !== root.credentials.digest,
+    found: user.credentials.digest === null ? "no credentials" : "credentials of another session",
+  });
+  if (user.forbidden !== null && rootRole !== expected) {
+    findings.push({
+      what: `${tester.name} cannot get ${rootRole} by its name`,
+      ok: user.forbidden >= 400,
+      found: statusText(user.forbidden),
+    });
+  }
+  for (const { address, answered } of user.direct) {
+    findings.push({
+      what: `${tester.name} cannot reach ${address}`,
+      ok: answered === null,
+      found: answered === null ? "closed" : `it answered: ${answered}`,
+    });
+  }
+  return findings;
+}
+
+const statusText = (status: number): string => (status === 0 ? "nothing" : `status ${status}`);
+
+/**
+ * Tries until everything holds, for as long as `waitMs`: the agent or STS may come later than the service.
+ *
+ * @param direct where the upstream is, and wherever else it could be.
+ * @returns the last findings.
+ */
+export async function verify(
+  config: Config,
+  tester: Tester,
+  direct: readonly Endpoint[],
+  waitMs: number,
+): Promise<readonly Finding[]> {
+  const expected = expectedRole(config, tester);
+  for (let waitedMs = 0; ; waitedMs += 1000) {
+    const root = await probe(null, []);
+    const rootRole = root.list.status === 200 ? root.list.text.trim() : null;
+    const user = await probeAs(tester, rootRole, direct);
+    const findings = judge(expected, tester, user, root);
+    if (findings.every(({ ok }) => ok) || waitedMs >= waitMs) return findings;
+    await Bun.sleep(1000);
+  }
+}
+
+/** This program again, as the tester: `imdsproxy service probe`. node:child_process drops all groups with the uid. */
+function probeAs(tester: Tester, forbiddenRole: string | null, direct: readonly Endpoint[]): Promise<Probe> {
+  const argv = [
+    "service",
+    "probe",
+    "--direct",
+    direct.map(({ address, port }) => `${address}:${port}`).join(","),
+  ];
+  if (forbiddenRole !== null) argv.push("--forbidden-role", forbiddenRole);
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, argv, {
+      uid: tester.uid,
+      gid: tester.gid,
+      cwd: "/",
+      env: { PATH: "/usr/bin:/bin" },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    let output = "";
+    let complaint = "";
+    child.stdout.on("data", (bytes) => (output += String(bytes)));
+    child.stderr.on("data", (bytes) => (complaint += String(bytes)));
+    child.on("error", reject);
+    child.on("close", (code) => {
+      try {
+        resolve(JSON.parse(output) as Probe);
+      } catch {
+        reject(
+          new ImdsProxyError(
+            "command-failed",
+            `the check as ${tester.name} ended with ${code}: ${complaint.trim() || "no output"}`,
+            `${process.execPath} must be executable for every user`,
+          ),
+        );
+      }
+    });
+  });
+}

@@ -1,0 +1,237 @@
+/**
+ * A node with a real systemd: systemd-nspawn boots a Debian tree, through an overlay, in a network of its own.
+ * The overlay's upper layer is the machine's disk: it stays when the machine is switched off, however hard.
+ */
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+
+const REPOSITORY = resolve(import.meta.dir, "../../..");
+/** What `systemctl reboot` inside makes systemd-nspawn's exit status. */
+const REBOOT_STATUS = 133;
+
+/** What a command inside the machine did. */
+export interface Ran {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface MachineOptions {
+  /** Size of the disk in MiB where it must be small; it is in memory then, and gone with the machine. */
+  readonly diskMiB?: number;
+  /** What the node's cgroups are: v2 alone, or v1 with v2 beside it, as on older systems. Default v2. */
+  readonly cgroups?: "v2" | "v1";
+}
+
+let tree: string | undefined;
+
+/** The Debian tree that machines boot from, built where it is not there yet (about a minute). */
+export function bootTree(): string {
+  if (tree !== undefined) return tree;
+  const script = join(import.meta.dir, "build-tree.sh");
+  const run = Bun.spawnSync(["sh", script, join(REPOSITORY, ".cache")], { stderr: "pipe" });
+  if (run.exitCode !== 0) throw new Error(`build-tree.sh: ${run.stderr.toString()}`);
+  tree = run.stdout.toString().trim();
+  return tree;
+}
+
+let count = 0;
+
+/** One machine. Made off; `boot` switches it on. */
+export class Machine {
+  readonly name = `imdsproxy-boot-${process.pid}-${count++}`;
+  readonly #directory: string;
+  readonly #options: MachineOptions;
+  #nspawn: Bun.Subprocess | undefined;
+  #leader = 0;
+
+  constructor(options: MachineOptions = {}) {
+    this.#options = options;
+    this.#directory = mkdtempSync(join(tmpdir(), "imdsproxy-boot-"));
+    for (const layer of ["upper", "work", "root"]) mkdirSync(join(this.#directory, layer));
+  }
+
+  /** Where a path of the machine's disk is on this one. Only to be written while the machine is off. */
+  onDisk(path: string): string {
+    return join(this.#directory, "upper", path);
+  }
+
+  /** Writes a file onto the disk while the machine is off. */
+  write(path: string, text: string, mode = 0o644): void {
+    if (this.#nspawn !== undefined) throw new Error(`${path}: the machine is on`);
+    const target = this.onDisk(path);
+    mkdirSync(dirname(target), { recursive: true });
+    writeFileSync(target, text, { mode });
+  }
+
+  /** Copies a file onto the disk while the machine is off. */
+  copyIn(source: string, path: string): void {
+    const target = this.onDisk(path);
+    mkdirSync(dirname(target), { recursive: true });
+    cpSync(source, target);
+  }
+
+  /** Enables a unit before the first boot, as the link that systemctl would make. */
+  enable(unit: string, target = "multi-user.target"): void {
+    const directory = this.onDisk(`etc/systemd/system/${target}.wants`);
+    mkdirSync(directory, { recursive: true });
+    Bun.spawnSync(["ln", "-sf", `/etc/systemd/system/${unit}`, join(directory, unit)]);
+  }
+
+  /** Switches it on and waits until systemd says that it has started everything (`running` or `degraded`). */
+  async boot(options: { readonly wait?: boolean } = {}): Promise<void> {
+    if (this.#nspawn !== undefined) throw new Error("the machine is on already");
+    const layers = (name: string) => join(this.#directory, name);
+    const size = this.#options.diskMiB;
+    const disk =
+      size === undefined
+        ? ""
+        : `mount -t tmpfs -o size=${size}m tmpfs ${layers("")} && mkdir ${layers("upper")} ${layers("work")} ${layers("root")} &&`;
+    const mount =
+      `${disk} mount -t overlay overlay ` +
+      `-o lowerdir=${bootTree()},upperdir=${layers("upper")},workdir=${layers("work")} ${layers("root")} && exec "$@"`;
+    // The machine must not outlive the test that made it: setpriv's death signal survives the execs.
+    this.#nspawn = Bun.spawn(
+      [
+        ...["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"],
+        ...["sh", "-c", mount, "sh", "systemd-nspawn", "--quiet", "--boot", "--private-network"],
+        ...["--register=no", "--keep-unit", "--console=pipe", "--resolv-conf=off", "--timezone=off"],
+        ...[`--machine=${this.name}`, "--hostname=node", `--directory=${layers("root")}`],
+        `--bind-ro=${REPOSITORY}:/opt/imdsproxy-source`,
+        // Hides the pages of this machine's journal from the node's, and lets sysctls of the network be set.
+        "--link-journal=no",
+      ],
+      {
+        env: {
+          PATH: "/usr/sbin:/usr/bin:/sbin:/bin",
+          SYSTEMD_NSPAWN_UNIFIED_HIERARCHY: this.#options.cgroups === "v1" ? "0" : "1",
+          SYSTEMD_NSPAWN_API_VFS_WRITABLE: "network",
+        },
+        stdin: "ignore",
+        stdout: Bun.file(join(this.#directory, "console")),
+        stderr: Bun.file(join(this.#directory, "console.err")),
+      },
+    );
+    const nspawn = this.#nspawn;
+    await until("systemd-nspawn has a child", () => {
+      if (nspawn.exitCode !== null) throw new Error(`systemd-nspawn ended: ${this.console()}`);
+      this.#leader = leaderOf(nspawn.pid);
+      return this.#leader !== 0;
+    });
+    if (options.wait === false) return;
+    await until("systemd has started everything", async () => {
+      if (nspawn.exitCode !== null) throw new Error(`systemd-nspawn ended: ${this.console()}`);
+      const state = (await this.run("systemctl is-system-running")).stdout.trim();
+      return state === "running" || state === "degraded";
+    });
+  }
+
+  /** What was written on the machine's console. */
+  console(): string {
+    return ["console", "console.err"]
+      .map((name) => join(this.#directory, name))
+      .filter(existsSync)
+      .map((path) => readFileSync(path, "utf8"))
+      .join("");
+  }
+
+  /** Runs a shell command inside, as root or as an account of the machine. */
+  async run(command: string, options: { readonly as?: string; readonly input?: string } = {}): Promise<Ran> {
+    const account =
+      options.as === undefined
+        ? []
+        : ["setpriv", `--reuid=${options.as}`, `--regid=${options.as}`, "--init-groups"];
+    const child = Bun.spawn(
+      [
+        ...["nsenter", "--all", "--target", String(this.#leader), "--", "/usr/bin/env", "-i"],
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        ...[`HOME=${options.as === undefined ? "/root" : `/home/${options.as}`}`],
+        ...[...account, "/bin/sh", "-c", command],
+      ],
+      { stdin: new Blob([options.input ?? ""]), stdout: "pipe", stderr: "pipe" },
+    );
+    const [stdout, stderr, code] = await Promise.all([
+      new Response(child.stdout).text(),
+      new Response(child.stderr).text(),
+      child.exited,
+    ]);
+    return { code, stdout, stderr };
+  }
+
+  /** Runs a command that must succeed, and returns what it printed. */
+  async ok(
+    command: string,
+    options: { readonly as?: string; readonly input?: string } = {},
+  ): Promise<string> {
+    const ran = await this.run(command, options);
+    if (ran.code !== 0) {
+      throw new Error(`${command}: exit ${ran.code}\n${ran.stdout}${ran.stderr}`);
+    }
+    return ran.stdout;
+  }
+
+  /** Shuts it down in order and switches it on again. */
+  async reboot(): Promise<void> {
+    const nspawn = this.#nspawn;
+    await this.run("systemctl reboot --no-block");
+    const status = await nspawn?.exited;
+    if (status !== REBOOT_STATUS) throw new Error(`the reboot ended with ${status}: ${this.console()}`);
+    this.#nspawn = undefined;
+    await this.boot();
+  }
+
+  /** Every process is gone at once; the disk stays as it is. */
+  async powerCut(): Promise<void> {
+    process.kill(this.#leader, "SIGKILL");
+    this.#nspawn?.kill("SIGKILL");
+    await this.#nspawn?.exited;
+    await until("the processes are gone", () => !existsSync(`/proc/${this.#leader}`));
+    this.#nspawn = undefined;
+  }
+
+  /** Switches it off, however it is, and throws its disk away. */
+  async destroy(): Promise<void> {
+    if (this.#nspawn !== undefined && this.#leader !== 0 && this.#nspawn.exitCode === null)
+      await this.powerCut();
+    rmSync(this.#directory, { recursive: true, force: true });
+  }
+}
+
+/** The container's first process: the child of systemd-nspawn that is process 1 in its own namespace. */
+function leaderOf(nspawn: number): number {
+  for (const child of childrenOf(nspawn)) {
+    try {
+      const status = readFileSync(`/proc/${child}/status`, "utf8");
+      if (
+        /^NSpid:\t\d+\t1$/m.test(status) &&
+        readFileSync(`/proc/${child}/comm`, "utf8") !== "(sd-stubinit)\n"
+      ) {
+        return child;
+      }
+    } catch {
+      // It ended meanwhile.
+    }
+  }
+  return 0;
+}
+
+const childrenOf = (pid: number): number[] =>
+  Bun.spawnSync(["pgrep", "--parent", String(pid)])
+    .stdout.toString()
+    .split("\n")
+    .filter((line) => line !== "")
+    .map(Number);
+
+/** Waits until something holds, asking every 50 ms, for 60 s at most. */
+export async function until(
+  what: string,
+  holds: () => boolean | Promise<boolean>,
+  limitMs = 60_000,
+): Promise<void> {
+  const deadline = Date.now() + limitMs;
+  while (!(await holds())) {
+    if (Date.now() > deadline) throw new Error(`after ${limitMs} ms still not so: ${what}`);
+    await Bun.sleep(50);
+  }
+}
