@@ -33,8 +33,8 @@ export interface InstanceMetadata {
  * provider given, the SDK does not look at AWS_ACCESS_KEY_ID, profiles, containers or web identities: the daemon is
  * the node's role or nobody.
  *
- * The SDK wraps a provider of its client in memoizeIdentityProvider (@smithy/core), so that this one is asked when
- * less than 5 minutes are left, once for any number of requests.
+ * The SDK wraps a provider of its client in memoizeIdentityProvider (@smithy/core), so that this one is asked once for
+ * any number of requests; in the last 5 minutes of the credentials' life, anew (two or three times) for each request.
  */
 export function fromUpstream(metadata: InstanceMetadata): () => Promise<SignerCredentials> {
   return async () => {

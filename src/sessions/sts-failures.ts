@@ -4,6 +4,7 @@ import type { SessionRequest } from "./types.ts";
 
 /** What the SDK hangs on the errors that it throws; every field may be missing. */
 interface SdkError {
+  /** AWS's code where there is one, else the error's name. */
   readonly name: string;
   /** Of Node: ECONNREFUSED, ENOTFOUND, … */
   readonly code: string | null;
@@ -11,7 +12,7 @@ interface SdkError {
   readonly status: number | null;
   readonly requestId: string | null;
   readonly retryAfter: string | null;
-  /** STS answered with an error in AWS's form, so `name` is AWS's code. */
+  /** STS answered with an error in AWS's form. */
   readonly fromSts: boolean;
 }
 
@@ -145,16 +146,17 @@ function read(error: unknown): SdkError {
   const response = record(top["$response"]);
   const headers = record(response["headers"]);
   const status = number(metadata["httpStatusCode"]) ?? number(response["statusCode"]);
-  const name = text(top["name"]) ?? "Unknown";
+  // AWS's code as STS sent it: the SDK's name for the same differs ("MalformedPolicyDocumentException").
+  const awsCode = top["$fault"] === undefined ? null : text(top["Code"]);
   return {
-    name,
+    name: awsCode ?? text(top["name"]) ?? "Unknown",
     code: text(top["code"]),
     message: text(top["message"]) ?? "",
     status,
     requestId: text(metadata["requestId"]),
     retryAfter: text(headers["retry-after"]) ?? text(headers["Retry-After"]),
-    // A service exception has `$fault`; one made from an answer without AWS's XML has no Code.
-    fromSts: top["$fault"] !== undefined && text(top["Code"]) !== null,
+    // What the SDK makes of an answer without AWS's XML is a service exception too, but has no Code.
+    fromSts: awsCode !== null,
   };
 }
 

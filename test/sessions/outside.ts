@@ -1,0 +1,10 @@
+/** One AssumeRole in a process of its own, whose environment the test fills with everything the SDK likes to read. */
+import { createSts } from "../../src/sessions/sts.ts";
+import { aRequest } from "./support.ts";
+
+const loadedBefore = Object.keys(require.cache).filter((path) => path.includes("client-sts")).length;
+const { endpoint, credentials } = JSON.parse(await Bun.stdin.text());
+const sts = createSts({ region: "us-west-2", endpoint, metadata: { credentials: async () => credentials } });
+const session = await sts.assumeRole(aRequest(), new AbortController().signal);
+const loadedAfter = Object.keys(require.cache).filter((path) => path.includes("client-sts")).length;
+process.stdout.write(JSON.stringify({ accessKeyId: session.accessKeyId, loadedBefore, loadedAfter }));
