@@ -11,9 +11,10 @@ try {
     process.stderr.write(`imdsproxy: ${error.message}\n`);
     process.exit(error.exitCode);
   }
-  // Not foreseen: the stack names our own code and no request, so it holds no secret.
-  process.stderr.write(
-    `imdsproxy: internal error: ${error instanceof Error ? (error.stack ?? error.message) : "unknown"}\n`,
-  );
+  // Not foreseen. An unknown error's own words could quote anything, so only its kind and our own frames are shown.
+  const frames =
+    error instanceof Error ? (error.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line)) : [];
+  const kind = error instanceof Error ? error.name : typeof error;
+  process.stderr.write(`imdsproxy: internal error (${kind})\n${frames.join("\n")}\n`);
   process.exit(1);
 }

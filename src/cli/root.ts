@@ -17,6 +17,8 @@ export const root: AnyCommand = {
     description: "Gives the users of a shared AWS node a role of their own; root keeps the instance role.",
   },
   subCommands: {
+    serve: lazy(() => import("./serve.ts")),
+    whoami: lazy(() => import("./whoami.ts")),
     setup: lazy(() => import("./setup.ts")),
     service: lazy(() => import("./service.ts")),
     config: lazy(() => import("./config.ts")),

@@ -1,4 +1,4 @@
-import { parseArgs } from "node:util";
+import { parseArgs, stripVTControlCharacters } from "node:util";
 import { type ArgsDef, type CommandDef, renderUsage, runCommand } from "citty";
 import { ImdsProxyError } from "../errors.ts";
 import { root } from "./root.ts";
@@ -29,7 +29,7 @@ export async function run(argv: readonly string[]): Promise<void> {
     if (subCommands === undefined) break;
     const name = rest[0];
     if (name === undefined || name === "--help" || name === "-h" || name === "help") {
-      const shown = await renderUsage(await visible(command), parent);
+      const shown = await usage(await visible(command), parent);
       if (name === undefined) throw new ImdsProxyError("usage", `${path.join(" ")}: which command?`, shown);
       console.log(shown);
       return;
@@ -49,11 +49,17 @@ export async function run(argv: readonly string[]): Promise<void> {
     rest = rest.slice(1);
   }
   if (rest.includes("--help") || rest.includes("-h")) {
-    console.log(await renderUsage(command, parent));
+    console.log(await usage(command, parent));
     return;
   }
   refuseUnknown(path.join(" "), (await resolve(command.args ?? {})) as ArgsDef, rest);
   await runCommand(command, { rawArgs: rest });
+}
+
+/** citty colours its help whatever it is written to. */
+async function usage(command: AnyCommand, parent: AnyCommand | undefined): Promise<string> {
+  const text = await renderUsage(command, parent);
+  return process.stdout.isTTY && process.stderr.isTTY ? text : stripVTControlCharacters(text);
 }
 
 /** The subcommands that help shows: those whose meta does not say hidden. */

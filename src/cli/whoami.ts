@@ -1,0 +1,67 @@
+import { defineCommand } from "citty";
+import { ImdsProxyError } from "../errors.ts";
+import type { Whoami } from "../imds/whoami.ts";
+import { askMetadata, type MetadataReply } from "../wiring/metadata-client.ts";
+import { jsonArg } from "./common.ts";
+
+export default defineCommand({
+  meta: { name: "whoami", description: "Show what the proxy sees of you, and which role you get" },
+  args: { json: jsonArg },
+  async run({ args }) {
+    const answer = await askMetadata("/imdsproxy/whoami");
+    const found = answer.status === 200 ? parse(answer.body) : null;
+    if (found === null) throw notAnswered(answer);
+    if (args.json) console.log(JSON.stringify(found, null, 2));
+    else console.log(render(found));
+    if (found.role === null) process.exitCode = 1;
+  },
+});
+
+function parse(body: string): Whoami | null {
+  try {
+    return JSON.parse(body) as Whoami;
+  } catch {
+    return null;
+  }
+}
+
+function notAnswered(answer: MetadataReply): ImdsProxyError {
+  if (answer.status === 403) {
+    return new ImdsProxyError(
+      "unhealthy",
+      "the proxy refuses you: it could not tell from the kernel whose connection this is",
+      "an administrator finds the reason in: journalctl -u imdsproxy",
+    );
+  }
+  if (answer.status === 503) {
+    return new ImdsProxyError(
+      "unhealthy",
+      "the proxy cannot say for now: the account database or the metadata service upstream does not answer",
+      "try again; an administrator finds the reason in: journalctl -u imdsproxy",
+    );
+  }
+  const root = process.getuid?.() === 0;
+  return new ImdsProxyError(
+    "unhealthy",
+    `the metadata service itself answered, not imdsproxy (status ${answer.status}): you are not redirected`,
+    root
+      ? "that is right for root, who is exempt and keeps the instance role; ask as another user"
+      : "you are exempt, or the firewall rules are not in place: sudo imdsproxy iptables status",
+  );
+}
+
+function render(found: Whoami): string {
+  const rows: [string, string][] = [
+    ["user", `${found.user ?? "(no name)"}${found.subordinate ? " (by a subordinate uid)" : ""}`],
+    ["uid", String(found.uid)],
+    ["groups", found.groups.length === 0 ? "none" : found.groups.join(", ")],
+  ];
+  if (found.slurmJobId !== null) rows.push(["Slurm job", found.slurmJobId]);
+  rows.push(["rule", found.rule ?? "none"], ["role", found.role ?? "none: you are refused"]);
+  if (found.sessionName !== null) rows.push(["session name", found.sessionName]);
+  if (found.role !== null)
+    rows.push(["session ends", found.sessionEnds ?? "no session yet: one is made when it is asked for"]);
+  rows.push(["why", found.reason]);
+  const width = Math.max(...rows.map(([name]) => name.length));
+  return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join("\n");
+}

@@ -1,0 +1,52 @@
+/**
+ * Whose request is next. Users take turns, one request each, so that whoever sends ten thousand delays the next user by
+ * one; where a single user asks, nothing is held back.
+ */
+
+/** Something that has requests waiting, of one user. */
+export interface Work {
+  /** Handles one request. Returns true where more are ready at once. */
+  step(): boolean;
+}
+
+/** How many requests are handled before sockets are looked at again. */
+const BATCH = 128;
+
+/** Turns between users, and between the connections of a user. */
+export class Turns {
+  readonly #queues = new Map<number, Work[]>();
+  readonly #yield: (run: () => void) => void;
+  #running = false;
+
+  /** @param yieldTo runs a function after other events had their turn; setImmediate. */
+  constructor(yieldTo: (run: () => void) => void = setImmediate) {
+    this.#yield = yieldTo;
+  }
+
+  /** Puts work of a user in line. It must not be in line already. */
+  add(user: number, work: Work): void {
+    const queue = this.#queues.get(user);
+    if (queue !== undefined) queue.push(work);
+    else this.#queues.set(user, [work]);
+    if (this.#running) return;
+    this.#running = true;
+    this.#run();
+  }
+
+  readonly #run = (): void => {
+    let left = BATCH;
+    while (left > 0 && this.#queues.size > 0) {
+      for (const [user, queue] of this.#queues) {
+        if (left-- <= 0) break;
+        const work = queue.shift();
+        const more = work?.step() ?? false;
+        if (more && work !== undefined) queue.push(work);
+        // To the end of the line; the loop comes by again where it has time left.
+        this.#queues.delete(user);
+        if (queue.length > 0) this.#queues.set(user, queue);
+      }
+    }
+    if (this.#queues.size === 0) this.#running = false;
+    else this.#yield(this.#run);
+  };
+}

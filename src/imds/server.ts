@@ -1,0 +1,406 @@
+import type { Socket, TCPSocketListener } from "bun";
+import { ImdsProxyError } from "../errors.ts";
+import { parseAddress } from "../identity/address.ts";
+import type { SocketLookup } from "../identity/lookup.ts";
+import type { Endpoint } from "../identity/types.ts";
+import { setBacklog } from "../platform/libc.ts";
+import { type Answer, encodeAnswer, errorPage } from "./answer.ts";
+import type { Caller, Handler } from "./handler.ts";
+import { isBad, MAX_HEAD_BYTES, parseRequest, type Request } from "./request.ts";
+import { Turns, type Work } from "./schedule.ts";
+
+/**
+ * The HTTP server, on Bun.listen: the caller is identified when the connection is accepted, before a byte is read, and
+ * every limit is that of a uid.
+ */
+
+/** Connections of one user. A start of 10 processes with 100 clients each is a real thing (aws-sdk-js #692). */
+const MAX_CONNECTIONS_PER_USER = 1_024;
+/** Connections that could not be identified, all together; they get one answer and go. */
+const MAX_UNKNOWN = 64;
+/** Milliseconds for a whole head, from its first byte; and without a request, for a connection that is kept. */
+const HEAD_MS = 5_000;
+const IDLE_MS = 75_000;
+/** Milliseconds for a client to take an answer, or to close after our last one. */
+const STALL_MS = 10_000;
+const SWEEP_MS = 1_000;
+/** Bytes that are kept of what a client sends ahead; beyond that, it waits. */
+const MAX_BUFFERED = 2 * MAX_HEAD_BYTES;
+const BACKLOG = 4_096;
+const UNKNOWN_USER = -1;
+const HEAD_END = Buffer.from("\r\n\r\n");
+const NOTHING = Buffer.alloc(0);
+
+export interface ServerOptions {
+  readonly handler: Handler;
+  readonly lookup: SocketLookup;
+  /** Milliseconds of a clock that nobody sets; for time limits alone. */
+  readonly monotonicMs: () => number;
+  /** Open files that the process may have; connections stop short of it. */
+  readonly fileLimit: number;
+  /** A caller who could not be identified, and why. */
+  readonly onUnidentified: (why: string) => void;
+}
+
+/** How the server stands, for metrics. */
+export interface ServerCounts {
+  readonly connections: number;
+  readonly users: number;
+}
+
+/** Accepts, identifies, and lets connections speak in turns. */
+export class Server {
+  readonly #options: ServerOptions;
+  readonly #turns = new Turns();
+  readonly #connections = new Map<number, Set<Connection>>();
+  readonly #listeners: TCPSocketListener<Connection | undefined>[] = [];
+  readonly #sweeper: ReturnType<typeof setInterval>;
+  #open = 0;
+  #draining = false;
+
+  constructor(options: ServerOptions) {
+    this.#options = options;
+    this.#sweeper = setInterval(() => this.#sweep(), SWEEP_MS);
+    this.#sweeper.unref();
+  }
+
+  /**
+   * Listens at one more endpoint.
+   *
+   * @throws ImdsProxyError `port-taken`, `permission` or `missing` (no such address).
+   */
+  listen(endpoint: Endpoint): void {
+    const where = `${endpoint.address.includes(":") ? `[${endpoint.address}]` : endpoint.address}:${endpoint.port}`;
+    try {
+      const listener = Bun.listen<Connection | undefined>({
+        hostname: endpoint.address,
+        port: endpoint.port,
+        exclusive: true,
+        // A caller may say that it has sent everything and still wait for the answer.
+        allowHalfOpen: true,
+        socket: {
+          open: (socket) => this.#accept(socket),
+          data: (socket, bytes) => socket.data?.received(bytes),
+          drain: (socket) => socket.data?.drained(),
+          end: (socket) => socket.data?.ended(),
+          close: (socket) => socket.data?.closed(),
+          error: (socket) => socket.data?.closed(),
+        },
+      });
+      // bun-types does not know the descriptor that the listener has.
+      setBacklog((listener as unknown as { fd: number }).fd, BACKLOG);
+      this.#listeners.push(listener);
+    } catch (error) {
+      const code = (error as NodeJS.ErrnoException).code;
+      if (code === "EADDRINUSE") {
+        throw new ImdsProxyError(
+          "port-taken",
+          `cannot listen on ${where}: the port is taken`,
+          `see who has it: ss -ltnp 'sport = :${endpoint.port}'`,
+        );
+      }
+      if (code === "EACCES" || code === "EPERM") {
+        throw new ImdsProxyError(
+          "permission",
+          `cannot listen on ${where}: not permitted`,
+          "run it as root, or with the capability CAP_NET_BIND_SERVICE",
+        );
+      }
+      throw new ImdsProxyError(
+        "missing",
+        `cannot listen on ${where}: ${code ?? "unknown error"}`,
+        "the address must be one of this node",
+      );
+    }
+  }
+
+  counts(): ServerCounts {
+    return { connections: this.#open, users: this.#connections.size };
+  }
+
+  /** Accepts nothing more, lets requests that are under way end, and resolves when all connections are closed. */
+  async drain(limitMs: number): Promise<void> {
+    this.#draining = true;
+    for (const listener of this.#listeners) listener.stop(false);
+    const endMs = this.#options.monotonicMs() + limitMs;
+    for (const connections of this.#connections.values()) for (const one of connections) one.finish();
+    while (this.#open > 0 && this.#options.monotonicMs() < endMs) await Bun.sleep(10);
+    clearInterval(this.#sweeper);
+    for (const connections of this.#connections.values()) for (const one of connections) one.terminate();
+  }
+
+  #accept(socket: Socket<Connection | undefined>): void {
+    const localAddress = parseAddress(socket.localAddress);
+    const peerAddress = parseAddress(socket.remoteAddress);
+    if (localAddress === null || peerAddress === null) {
+      socket.terminate();
+      return;
+    }
+    const found = this.#options.lookup.identify({
+      localAddress,
+      localPort: socket.localPort,
+      peerAddress,
+      peerPort: socket.remotePort,
+    });
+    let caller: Caller = { kind: "unknown" };
+    if (found.kind === "owner") caller = found;
+    else this.#options.onUnidentified(found.why);
+    const user = caller.kind === "owner" ? caller.owner.uid : UNKNOWN_USER;
+    const connections = this.#connections.get(user) ?? new Set<Connection>();
+    if (!this.#makeRoom(user, connections)) {
+      socket.terminate();
+      return;
+    }
+    const connection = new Connection(socket, caller, {
+      handler: this.#options.handler,
+      monotonicMs: this.#options.monotonicMs,
+      enqueue: (work) => this.#turns.add(user, work),
+      draining: () => this.#draining,
+      onClose: () => {
+        this.#open--;
+        connections.delete(connection);
+        if (connections.size === 0) this.#connections.delete(user);
+      },
+    });
+    connections.add(connection);
+    this.#connections.set(user, connections);
+    this.#open++;
+    socket.data = connection;
+  }
+
+  /** Makes room for one more connection of a user, at the cost of their own that has been idle the longest. */
+  #makeRoom(user: number, own: Set<Connection>): boolean {
+    const limit = user === UNKNOWN_USER ? MAX_UNKNOWN : MAX_CONNECTIONS_PER_USER;
+    if (own.size >= limit) return closeIdle(own);
+    // 128 files are for everything else: the upstream, STS, getent, logs.
+    if (this.#open < this.#options.fileLimit - 128) return true;
+    let crowd = own;
+    for (const connections of this.#connections.values())
+      if (connections.size > crowd.size) crowd = connections;
+    return closeIdle(crowd);
+  }
+
+  #sweep(): void {
+    const now = this.#options.monotonicMs();
+    for (const connections of this.#connections.values()) for (const one of connections) one.expire(now);
+  }
+}
+
+/** Closes the first connection that has no request under way; they stand in the order in which they were accepted. */
+function closeIdle(connections: Set<Connection>): boolean {
+  for (const connection of connections) {
+    if (!connection.idle) continue;
+    connection.terminate();
+    return true;
+  }
+  return false;
+}
+
+interface ConnectionContext {
+  readonly handler: Handler;
+  readonly monotonicMs: () => number;
+  readonly enqueue: (work: Work) => void;
+  readonly draining: () => boolean;
+  readonly onClose: () => void;
+}
+
+/** One connection: bytes in, one request after the other, bytes out; never more in memory than the limits above. */
+class Connection implements Work {
+  readonly #socket: Socket<Connection | undefined>;
+  readonly #caller: Caller;
+  readonly #context: ConnectionContext;
+  #buffered: Buffer = NOTHING;
+  #unsent: Buffer = NOTHING;
+  /** Bytes of the last request's body that are still to be read over. */
+  #bodyLeft = 0;
+  #state: "reading" | "queued" | "handling" | "writing" | "closing" | "closed" = "reading";
+  #closeAfterWrite = false;
+  #inputEnded = false;
+  #paused = false;
+  #deadlineMs: number;
+
+  constructor(socket: Socket<Connection | undefined>, caller: Caller, context: ConnectionContext) {
+    this.#socket = socket;
+    this.#caller = caller;
+    this.#context = context;
+    this.#deadlineMs = context.monotonicMs() + HEAD_MS;
+  }
+
+  /** Whether nothing is under way for the caller. */
+  get idle(): boolean {
+    return this.#state === "reading" || this.#state === "closing";
+  }
+
+  received(bytes: Buffer): void {
+    if (this.#state === "closed" || this.#state === "closing") return;
+    let fresh = bytes;
+    if (this.#bodyLeft > 0) {
+      const skipped = Math.min(this.#bodyLeft, fresh.length);
+      this.#bodyLeft -= skipped;
+      fresh = fresh.subarray(skipped);
+    }
+    if (fresh.length === 0) return;
+    if (this.#buffered.length === 0 && this.#state === "reading") {
+      this.#deadlineMs = this.#context.monotonicMs() + HEAD_MS;
+    }
+    // What Bun hands over is its own to use again, so what is kept is copied.
+    this.#buffered =
+      this.#buffered.length === 0 ? Buffer.from(fresh) : Buffer.concat([this.#buffered, fresh]);
+    if (this.#buffered.length > MAX_BUFFERED && !this.#paused) {
+      this.#paused = true;
+      this.#socket.pause();
+    }
+    this.#proceed();
+  }
+
+  /** Takes one request out of what was received, and answers it. */
+  step(): boolean {
+    if (this.#state !== "queued") return false;
+    this.#state = "reading";
+    const end = this.#buffered.indexOf(HEAD_END);
+    if (end < 0 || end > MAX_HEAD_BYTES) {
+      this.#refuse(400);
+      return false;
+    }
+    const parsed = parseRequest(this.#buffered.toString("latin1", 0, end));
+    let rest = this.#buffered.subarray(end + HEAD_END.length);
+    if (isBad(parsed)) {
+      this.#refuse(parsed.status);
+      return false;
+    }
+    const skipped = Math.min(parsed.bodyLength, rest.length);
+    this.#bodyLeft = parsed.bodyLength - skipped;
+    rest = rest.subarray(skipped);
+    this.#buffered = rest.length === 0 ? NOTHING : rest;
+    this.#state = "handling";
+    const answer = this.#context.handler.handle(parsed, this.#caller);
+    if (answer instanceof Promise) void answer.then((found) => this.#send(parsed, found));
+    else this.#send(parsed, answer, false);
+    // Back in line at once where the next request is here already, so that `step` says so and is asked again.
+    return this.#ready();
+  }
+
+  drained(): void {
+    if (this.#unsent.length > 0) this.#write(this.#unsent);
+    else if (this.#state === "writing") this.#written();
+  }
+
+  /** The client has sent all that it will send. */
+  ended(): void {
+    this.#inputEnded = true;
+    if (this.#state === "reading") this.#finishIfEmpty();
+    else if (this.#state === "closing") this.terminate();
+  }
+
+  closed(): void {
+    if (this.#state === "closed") return;
+    this.#state = "closed";
+    this.#buffered = NOTHING;
+    this.#unsent = NOTHING;
+    this.#context.onClose();
+  }
+
+  /** Ends the connection once nothing is under way. */
+  finish(): void {
+    if (this.#state === "reading") this.#end();
+    else this.#closeAfterWrite = true;
+  }
+
+  terminate(): void {
+    if (this.#state === "closed") return;
+    this.#socket.terminate();
+    this.closed();
+  }
+
+  /** Ends a connection whose time is over. */
+  expire(now: number): void {
+    if (this.#state === "queued" || this.#state === "handling" || now < this.#deadlineMs) return;
+    this.terminate();
+  }
+
+  #proceed(): void {
+    if (this.#ready()) this.#context.enqueue(this);
+  }
+
+  /** Whether a request is ready; if so, it is marked as being in line. */
+  #ready(): boolean {
+    if (this.#state !== "reading" || this.#buffered.length === 0) return false;
+    if (this.#buffered.indexOf(HEAD_END) < 0 && this.#buffered.length <= MAX_HEAD_BYTES) {
+      if (this.#paused) this.#resume();
+      if (this.#inputEnded) this.#end();
+      return false;
+    }
+    this.#state = "queued";
+    return true;
+  }
+
+  #refuse(status: 400 | 413 | 417): void {
+    this.#buffered = NOTHING;
+    const answer = { ...errorPage(status), close: true };
+    const bytes = encodeAnswer(answer, { head: false, keepAlive: false, nowMs: Date.now() });
+    this.#closeAfterWrite = true;
+    this.#state = "handling";
+    this.#write(bytes);
+  }
+
+  #send(request: Request, answer: Answer, proceed = true): void {
+    if (this.#state !== "handling") return;
+    const keepAlive =
+      request.keepAlive &&
+      answer.close !== true &&
+      !this.#context.draining() &&
+      !(this.#inputEnded && this.#buffered.length === 0);
+    if (!keepAlive) this.#closeAfterWrite = true;
+    this.#write(encodeAnswer(answer, { head: request.method === "HEAD", keepAlive, nowMs: Date.now() }));
+    if (proceed) this.#proceed();
+  }
+
+  #write(bytes: Buffer): void {
+    const sent = this.#socket.write(bytes);
+    if (sent < 0) {
+      this.terminate();
+      return;
+    }
+    if (sent < bytes.length) {
+      if (this.#state !== "writing") this.#deadlineMs = this.#context.monotonicMs() + STALL_MS;
+      this.#state = "writing";
+      this.#unsent = bytes.subarray(sent);
+      return;
+    }
+    const waited = this.#state === "writing";
+    this.#unsent = NOTHING;
+    this.#written();
+    if (waited) this.#proceed();
+  }
+
+  #written(): void {
+    if (this.#closeAfterWrite) {
+      this.#end();
+      return;
+    }
+    this.#state = "reading";
+    this.#deadlineMs = this.#context.monotonicMs() + (this.#buffered.length > 0 ? HEAD_MS : IDLE_MS);
+    if (this.#paused && this.#buffered.length <= MAX_BUFFERED) this.#resume();
+    this.#finishIfEmpty();
+  }
+
+  #resume(): void {
+    this.#paused = false;
+    this.#socket.resume();
+  }
+
+  #finishIfEmpty(): void {
+    if (this.#inputEnded && this.#buffered.length === 0) this.#end();
+  }
+
+  /** Says that we are done, and waits a while for the client to close: a reset could overtake our last answer. */
+  #end(): void {
+    if (this.#state === "closed") return;
+    this.#state = "closing";
+    this.#buffered = NOTHING;
+    this.#deadlineMs = this.#context.monotonicMs() + STALL_MS;
+    if (this.#paused) this.#resume();
+    if (this.#inputEnded) this.#socket.end();
+    else this.#socket.shutdown();
+  }
+}

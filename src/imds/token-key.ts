@@ -1,0 +1,156 @@
+import { randomBytes } from "node:crypto";
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  fstatSync,
+  fsyncSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  unlinkSync,
+  writeSync,
+} from "node:fs";
+import { ImdsProxyError } from "../errors.ts";
+
+/**
+ * The key of our tokens, in the state directory. It outlives the process, so that a client's token of six hours does too;
+ * it is made once, and only the service's account can read it.
+ */
+
+const KEY_LENGTH = 32;
+
+/**
+ * The key in `directory`, made where there is none.
+ *
+ * @throws ImdsProxyError `unsafe` where another user could read or write it, `permission` where we cannot.
+ */
+export function tokenKey(directory: string): Uint8Array {
+  prepareDirectory(directory);
+  const path = `${directory}/token.key`;
+  return readKey(path) ?? makeKey(directory, path);
+}
+
+/** Makes the state directory where it is missing, and refuses one that others could change. */
+function prepareDirectory(directory: string): void {
+  try {
+    mkdirSync(directory, { mode: 0o700, recursive: true });
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    throw new ImdsProxyError(
+      "permission",
+      `cannot make the state directory ${directory}: ${code}`,
+      "choose another with --state-dir",
+    );
+  }
+  refuseIfShared(directory, lstatSync(directory), "directory");
+  // Who could replace a directory on the way could replace the key: every parent must be ours or root's, and not be
+  // writable by others, unless it is sticky as /tmp is.
+  for (let parent = parentOf(directory); ; parent = parentOf(parent)) {
+    const { uid, mode } = lstatSync(parent);
+    const foreign = uid !== 0 && uid !== process.getuid?.();
+    if (foreign || ((mode & 0o022) !== 0 && (mode & 0o1000) === 0)) {
+      throw new ImdsProxyError(
+        "unsafe",
+        `the state directory ${directory} is below ${parent}, which ${foreign ? `uid ${uid} owns` : "others may write"}`,
+        "use a directory below root's own, such as /var/lib/imdsproxy",
+      );
+    }
+    if (parent === "/") break;
+  }
+}
+
+const parentOf = (path: string): string => path.replace(/\/+[^/]*\/*$/, "") || "/";
+
+interface Ownership {
+  readonly uid: number;
+  readonly mode: number;
+  isDirectory(): boolean;
+  isFile(): boolean;
+}
+
+function refuseIfShared(path: string, found: Ownership, kind: "directory" | "file"): void {
+  const right = kind === "directory" ? found.isDirectory() : found.isFile();
+  const permissions = (found.mode & 0o777).toString(8).padStart(4, "0");
+  const problem = !right
+    ? `is no ${kind}`
+    : found.uid !== process.getuid?.()
+      ? `belongs to uid ${found.uid}, not to this service's account`
+      : (found.mode & 0o077) !== 0 && kind === "file"
+        ? `can be read or written by others (mode ${permissions})`
+        : (found.mode & 0o022) !== 0
+          ? `can be written by others (mode ${permissions})`
+          : null;
+  if (problem === null) return;
+  throw new ImdsProxyError(
+    "unsafe",
+    `${path} ${problem}`,
+    `it must belong to uid ${process.getuid?.()} and be closed to others: chmod ${kind === "directory" ? "0700" : "0600"} ${path}`,
+  );
+}
+
+function readKey(path: string): Uint8Array | null {
+  let descriptor: number;
+  try {
+    descriptor = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === "ENOENT") return null;
+    throw new ImdsProxyError(
+      code === "ELOOP" ? "unsafe" : "permission",
+      `cannot read ${path}: ${code}`,
+      "remove it: a new key is made at the next start",
+    );
+  }
+  try {
+    refuseIfShared(path, fstatSync(descriptor), "file");
+    const key = new Uint8Array(KEY_LENGTH + 1);
+    if (readSync(descriptor, key) !== KEY_LENGTH) {
+      throw new ImdsProxyError(
+        "unsafe",
+        `${path} does not hold a key of ${KEY_LENGTH} bytes`,
+        "remove it: a new key is made at the next start",
+      );
+    }
+    return key.slice(0, KEY_LENGTH);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+/** Writes a new key whole or not at all; where two starts make one at once, both use the one that came first. */
+function makeKey(directory: string, path: string): Uint8Array {
+  const key = randomBytes(KEY_LENGTH);
+  const draft = `${directory}/.token.key.${process.pid}.${randomBytes(4).toString("hex")}`;
+  try {
+    const descriptor = openSync(draft, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
+    try {
+      writeSync(descriptor, key);
+      fsyncSync(descriptor);
+    } finally {
+      closeSync(descriptor);
+    }
+    chmodSync(draft, 0o600);
+    linkSync(draft, path);
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === "EEXIST") {
+      const other = readKey(path);
+      if (other !== null) return other;
+    }
+    throw new ImdsProxyError(
+      "permission",
+      `cannot keep the token key in ${directory}: ${code}`,
+      "the directory must be writable, with room on its disk",
+    );
+  } finally {
+    try {
+      unlinkSync(draft);
+    } catch {
+      // It was never made.
+    }
+  }
+  return key;
+}

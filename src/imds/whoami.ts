@@ -1,0 +1,49 @@
+import type { Identity } from "../identity/types.ts";
+import type { Decision } from "../rules/decide.ts";
+import { parseRoleArn } from "../sessions/arn.ts";
+import type { SessionBroker } from "../sessions/broker.ts";
+import type { Answer } from "./answer.ts";
+
+/** What `imdsproxy whoami` shows: what the proxy sees of the caller who asks, and what it would do. No secret. */
+export interface Whoami {
+  readonly user: string | null;
+  readonly uid: number;
+  /** True for a uid of the user's range in /etc/subuid. */
+  readonly subordinate: boolean;
+  readonly groups: readonly string[];
+  readonly slurmJobId: string | null;
+  /** The rule that matched, or null: the default role, or nothing. */
+  readonly rule: string | null;
+  readonly reason: string;
+  /** ARN of the role, or null where the caller is refused. */
+  readonly role: string | null;
+  readonly roleName: string | null;
+  readonly sessionName: string | null;
+  /** ISO 8601; null where no session was asked for yet. */
+  readonly sessionEnds: string | null;
+}
+
+/** The answer to `/imdsproxy/whoami`. */
+export function whoamiDocument(identity: Identity, decision: Decision, broker: SessionBroker): Answer {
+  const role = decision.kind === "role" ? decision : null;
+  const endsMs = role === null ? null : broker.peek(role.request);
+  const body: Whoami = {
+    user: identity.user,
+    uid: identity.uid,
+    subordinate: identity.subordinate,
+    groups: identity.groups,
+    slurmJobId: identity.slurmJobId,
+    rule: decision.rule,
+    reason: decision.reason,
+    role: role?.roleArn ?? null,
+    roleName: role === null ? null : (parseRoleArn(role.roleArn)?.name ?? null),
+    sessionName: role?.request.sessionName ?? null,
+    sessionEnds: endsMs === null ? null : new Date(endsMs).toISOString(),
+  };
+  // Names may be in any script; the answer's bytes are Latin-1.
+  const json = JSON.stringify(body).replaceAll(
+    /[\u0080-\uffff]/g,
+    (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+  return { status: 200, contentType: "application/json", body: json };
+}

@@ -1,0 +1,91 @@
+import { type ConsolaInstance, createConsola } from "consola";
+import type { Config } from "../config/schema.ts";
+
+/**
+ * The log: one line an event, to standard error. As JSON under systemd, for journald and whoever reads it; pretty on a
+ * terminal. What is given to it must hold no secret; users choose none of its text but their own account's name.
+ */
+
+/** Facts of an event: plain values alone. */
+export type Fields = Readonly<Record<string, string | number | boolean | null | undefined>>;
+
+export interface Log {
+  debug(message: string, fields?: Fields): void;
+  info(message: string, fields?: Fields): void;
+  warn(message: string, fields?: Fields): void;
+  error(message: string, fields?: Fields): void;
+}
+
+const LEVELS = ["debug", "info", "warn", "error"] as const;
+type Level = (typeof LEVELS)[number];
+/** sd-daemon(3): a line's priority, which journald takes off. */
+const PRIORITIES: Record<Level, string> = { debug: "<7>", info: "<6>", warn: "<4>", error: "<3>" };
+
+/** @param settings the configuration's `log`. */
+export function createLog(settings: Config["log"]): Log {
+  const underSystemd = process.env["JOURNAL_STREAM"] !== undefined;
+  const pretty =
+    settings.format === "pretty" || (settings.format === "auto" && !underSystemd && process.stderr.isTTY);
+  const write = pretty ? prettyWriter() : jsonWriter(underSystemd);
+  const lowest = LEVELS.indexOf(settings.level);
+  const at =
+    (level: Level) =>
+    (message: string, fields: Fields = {}): void => {
+      if (LEVELS.indexOf(level) >= lowest) write(level, message, fields);
+    };
+  return { debug: at("debug"), info: at("info"), warn: at("warn"), error: at("error") };
+}
+
+type Writer = (level: Level, message: string, fields: Fields) => void;
+
+function jsonWriter(underSystemd: boolean): Writer {
+  return (level, message, fields) => {
+    const line = JSON.stringify({ time: new Date().toISOString(), level, message, ...fields });
+    process.stderr.write(`${underSystemd ? PRIORITIES[level] : ""}${line}\n`);
+  };
+}
+
+function prettyWriter(): Writer {
+  const consola: ConsolaInstance = createConsola({
+    level: 5,
+    stdout: process.stderr,
+    stderr: process.stderr,
+  });
+  return (level, message, fields) => {
+    const facts = Object.entries(fields)
+      .filter(([, value]) => value !== undefined)
+      .map(
+        ([name, value]) =>
+          `${name}=${typeof value === "string" && /^[\w.:/@+-]+$/.test(value) ? value : JSON.stringify(value)}`,
+      );
+    consola[level]([message, ...facts].join("  "));
+  };
+}
+
+/**
+ * Lets an event that users can cause through once in a while, with the number of times it happened since: nobody may fill
+ * the journal.
+ */
+export class Seldom {
+  readonly #everyMs: number;
+  readonly #now: () => number;
+  readonly #seen = new Map<string, { sinceMs: number; count: number }>();
+
+  constructor(options: { everyMs: number; now: () => number }) {
+    this.#everyMs = options.everyMs;
+    this.#now = options.now;
+  }
+
+  /** Calls `write` with how often the event came since it was last written, or does nothing. */
+  about(key: string, write: (count: number) => void): void {
+    const now = this.#now();
+    const seen = this.#seen.get(key);
+    if (seen !== undefined && now - seen.sinceMs < this.#everyMs && now >= seen.sinceMs) {
+      seen.count++;
+      return;
+    }
+    if (this.#seen.size >= 1_000) this.#seen.clear();
+    this.#seen.set(key, { sinceMs: now, count: 0 });
+    write((seen?.count ?? 0) + 1);
+  }
+}

@@ -1,0 +1,133 @@
+import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { version } from "../cli/version.ts";
+import { ImdsProxyError } from "../errors.ts";
+import type { Endpoint } from "../identity/types.ts";
+import type { RequestEvent } from "../imds/handler.ts";
+import type { ServerCounts } from "../imds/server.ts";
+import type { BrokerCounts, SessionEvent } from "../sessions/broker.ts";
+
+/** What the metrics are read from when they are asked for. */
+export interface MetricsSources {
+  readonly server: () => ServerCounts;
+  readonly broker: () => BrokerCounts;
+  /** What the unit that repairs the firewall last said; null where it said nothing. */
+  readonly firewall: () => {
+    readonly repairs: number;
+    readonly healthy: boolean;
+    readonly lastCheck: number;
+  } | null;
+}
+
+/**
+ * Metrics in Prometheus' text format. Every local user can read them: no label is of a user, a role or a session, and none
+ * has a value that a request could choose.
+ */
+export class Metrics {
+  readonly #registry = new Registry();
+  readonly #requests: Counter<"route" | "status">;
+  readonly #unidentified: Counter;
+  readonly #attempts: Counter<"outcome">;
+  readonly #attemptSeconds: Histogram;
+
+  constructor(sources: MetricsSources) {
+    const registers = [this.#registry];
+    const gauge = (name: string, help: string, read: () => number | null) =>
+      new Gauge({
+        name,
+        help,
+        registers,
+        collect() {
+          const value = read();
+          if (value !== null) this.set(value);
+        },
+      });
+    new Gauge({ name: "imdsproxy_info", help: "Version", labelNames: ["version"], registers }).set(
+      { version },
+      1,
+    );
+    this.#requests = new Counter({
+      name: "imdsproxy_requests_total",
+      help: "Requests answered",
+      labelNames: ["route", "status"],
+      registers,
+    });
+    this.#unidentified = new Counter({
+      name: "imdsproxy_unidentified_total",
+      help: "Connections whose caller could not be identified",
+      registers,
+    });
+    this.#attempts = new Counter({
+      name: "imdsproxy_assume_role_total",
+      help: "AssumeRole requests",
+      labelNames: ["outcome"],
+      registers,
+    });
+    this.#attemptSeconds = new Histogram({
+      name: "imdsproxy_assume_role_seconds",
+      help: "Seconds that an AssumeRole request took",
+      buckets: [0.05, 0.1, 0.2, 0.5, 1, 2, 5],
+      registers,
+    });
+    gauge("imdsproxy_connections", "Open connections", () => sources.server().connections);
+    gauge("imdsproxy_connected_users", "Users with open connections", () => sources.server().users);
+    gauge("imdsproxy_sessions", "Sessions in memory", () => sources.broker().sessions);
+    gauge(
+      "imdsproxy_firewall_repairs_total",
+      "Times the firewall rules were put right",
+      () => sources.firewall()?.repairs ?? null,
+    );
+    gauge("imdsproxy_firewall_healthy", "1 where the rules were right at the last check", () => {
+      const firewall = sources.firewall();
+      return firewall === null ? null : Number(firewall.healthy);
+    });
+    gauge(
+      "imdsproxy_firewall_last_check_seconds",
+      "When the rules were last checked, since the epoch",
+      () => sources.firewall()?.lastCheck ?? null,
+    );
+  }
+
+  request(event: RequestEvent): void {
+    this.#requests.inc({ route: event.route, status: String(event.status) });
+  }
+
+  unidentified(): void {
+    this.#unidentified.inc();
+  }
+
+  session(event: SessionEvent): void {
+    if (event.type === "dropped") return;
+    this.#attempts.inc({ outcome: event.type });
+    this.#attemptSeconds.observe(event.tookMs / 1000);
+  }
+
+  /** Answers `GET /metrics` at the endpoint. @throws ImdsProxyError `port-taken` or `permission`. */
+  serve(endpoint: Endpoint): { stop(): void } {
+    const registry = this.#registry;
+    try {
+      const server = Bun.serve({
+        hostname: endpoint.address,
+        port: endpoint.port,
+        idleTimeout: 10,
+        maxRequestBodySize: 1024,
+        async fetch(request) {
+          if (request.method !== "GET" || new URL(request.url).pathname !== "/metrics") {
+            return new Response("GET /metrics\n", { status: 404 });
+          }
+          return new Response(await registry.metrics(), {
+            headers: { "Content-Type": registry.contentType },
+          });
+        },
+        error: () => new Response("", { status: 500 }),
+      });
+      return { stop: () => void server.stop(true) };
+    } catch (error) {
+      const code = (error as NodeJS.ErrnoException).code ?? "unknown error";
+      throw new ImdsProxyError(
+        code === "EADDRINUSE" ? "port-taken" : "permission",
+        `cannot serve metrics on ${endpoint.address}:${endpoint.port}: ${code}`,
+        "choose another metrics.listen, or metrics: null",
+      );
+    }
+  }
+}

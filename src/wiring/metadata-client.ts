@@ -1,0 +1,59 @@
+import { request } from "node:http";
+import { ImdsProxyError } from "../errors.ts";
+
+/** What the metadata address answered. */
+export interface MetadataReply {
+  readonly status: number;
+  readonly body: string;
+}
+
+const TIMEOUT_MS = 5_000;
+
+/**
+ * Asks the metadata address as an SDK does: a token, then the path, over whatever the firewall makes of it.
+ *
+ * @throws ImdsProxyError `unhealthy` where nothing answers there.
+ */
+export async function askMetadata(path: string): Promise<MetadataReply> {
+  const token = await send("PUT", "/latest/api/token", { "X-aws-ec2-metadata-token-ttl-seconds": "60" });
+  const headers: Record<string, string> =
+    token.status === 200 ? { "X-aws-ec2-metadata-token": token.body } : {};
+  return send("GET", path, headers);
+}
+
+function send(method: string, path: string, headers: Record<string, string>): Promise<MetadataReply> {
+  return new Promise((resolve, reject) => {
+    const outgoing = request(
+      {
+        host: "169.254.169.254",
+        port: 80,
+        method,
+        path,
+        headers: { "Content-Length": "0", ...headers },
+        agent: false,
+        signal: AbortSignal.timeout(TIMEOUT_MS),
+      },
+      (incoming) => {
+        const parts: Buffer[] = [];
+        incoming.on("data", (part: Buffer) => parts.push(part));
+        incoming.on("end", () =>
+          resolve({ status: incoming.statusCode ?? 0, body: Buffer.concat(parts).toString("utf8") }),
+        );
+        incoming.on("error", reject);
+      },
+    );
+    outgoing.on("error", (error: NodeJS.ErrnoException) => {
+      const code = error.code ?? error.name;
+      reject(
+        new ImdsProxyError(
+          "unhealthy",
+          `nothing answers at the metadata address 169.254.169.254 (${code})`,
+          /ECONNREFUSED/.test(code)
+            ? "the connection was refused: the proxy is not running; sudo systemctl status imdsproxy"
+            : "this node may not be on AWS, or its metadata service is turned off",
+        ),
+      );
+    });
+    outgoing.end();
+  });
+}

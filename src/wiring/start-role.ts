@@ -1,0 +1,82 @@
+import type { Policy } from "../imds/handler.ts";
+import type { MetadataCache } from "../imds/metadata.ts";
+import type { Clock } from "../platform/clock.ts";
+import type { Sts } from "../sessions/broker.ts";
+import { explainDenial } from "../sessions/denial.ts";
+import { StsFailure } from "../sessions/failure.ts";
+import type { Log } from "../telemetry/log.ts";
+
+/** Milliseconds until the next try, after one that failed. */
+const AGAIN_MS = 60_000;
+const TRY_MS = 15_000;
+
+/**
+ * Tries the default role once at the start, so that a missing trust policy is in the log before the first user is at the
+ * phone; after a failure it tries again until it works, and says so once.
+ *
+ * @returns stops it.
+ */
+export function watchStartRole(options: {
+  policy: () => Policy;
+  sts: Sts;
+  metadata: MetadataCache;
+  clock: Clock;
+  log: Log;
+}): () => void {
+  const { clock, log } = options;
+  let cancel = () => {};
+  let stopped = false;
+  let complaint: string | null = null;
+
+  const tryOnce = async (): Promise<void> => {
+    const found = await options.metadata.read("latest", "meta-data/instance-id", -1);
+    const instanceId = found.kind === "found" ? found.body.trim() : null;
+    // Nobody's uid and no account, so that no rule matches and the default role is left.
+    const nobody = {
+      uid: 4_294_967_295,
+      user: "imdsproxy-check",
+      subordinate: false,
+      groups: [],
+      cgroup: "/",
+      slurmJobId: null,
+    };
+    const decision = options.policy().rules.decide(nobody, instanceId);
+    if (stopped || decision.kind !== "role" || decision.rule !== null) return;
+    try {
+      await options.sts.assumeRole(decision.request, AbortSignal.timeout(TRY_MS));
+      log.info(
+        complaint === null ? "the default role can be assumed" : "the default role can be assumed now",
+        {
+          role: decision.roleArn,
+        },
+      );
+      complaint = null;
+    } catch (error) {
+      if (stopped) return;
+      const failure = error instanceof StsFailure ? error : null;
+      const code = failure?.code ?? "unknown";
+      if (complaint !== code) {
+        complaint = code;
+        const denied = failure?.kind === "denied";
+        log.warn(
+          denied ? "the default role cannot be assumed" : "the default role could not be tried for now",
+          {
+            role: decision.roleArn,
+            code,
+            detail: failure?.detail,
+            remedy:
+              denied && failure !== null
+                ? explainDenial(decision.request, null, failure.detail).text
+                : undefined,
+          },
+        );
+      }
+      cancel = clock.schedule(AGAIN_MS, () => void tryOnce());
+    }
+  };
+  void tryOnce();
+  return () => {
+    stopped = true;
+    cancel();
+  };
+}
