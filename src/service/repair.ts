@@ -22,12 +22,12 @@ export interface WatchedRules<Spec> {
   apply(spec: Spec): Promise<void>;
 }
 
-/** What serve's metrics read, as JSON in a file. Times are milliseconds since the epoch, null for never. */
+/** What serve's metrics read, as JSON in a file. Times are ISO 8601 in UTC, null for never. */
 export interface FirewallHealth {
   /** Since boot. */
   readonly repairs: number;
-  readonly lastRepair: number | null;
-  readonly lastCheck: number | null;
+  readonly lastRepair: string | null;
+  readonly lastCheck: string | null;
   readonly healthy: boolean;
 }
 
@@ -44,6 +44,7 @@ export interface WatchOptions<Spec> {
   readonly log: (level: "notice" | "error", message: string) => void;
 }
 
+const isoTime = (ms: number): string => new Date(ms).toISOString();
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
 /** One watch. `round` never runs twice at once. */
@@ -73,17 +74,20 @@ export class FirewallWatch<Spec> {
   async round(): Promise<boolean> {
     const { rules, clock, log } = this.#options;
     try {
-      const before = this.#spec;
-      const spec = await this.#currentSpec();
-      const found = await rules.deviations(spec);
+      const known = this.#spec;
+      let spec = await this.#currentSpec(false);
+      let found = await rules.deviations(spec);
+      // Somebody else's change: what the rules should be may have changed with it, as when the HyperPod agent comes up.
+      const repair = found.length > 0 && spec === known;
+      if (repair) {
+        spec = await this.#currentSpec(true);
+        if (spec !== known) found = [...new Set([...found, ...(await rules.deviations(spec))])];
+      }
       if (found.length > 0) {
         await rules.apply(spec);
-        if (before === null || JSON.stringify(before) !== JSON.stringify(spec)) {
-          log("notice", `firewall rules applied: ${found.join("; ")}`);
-        } else {
-          this.#health = { ...this.#health, repairs: this.#health.repairs + 1, lastRepair: clock.now() };
-          log("notice", `firewall rules repaired: ${found.join("; ")}`);
-        }
+        if (repair)
+          this.#health = { ...this.#health, repairs: this.#health.repairs + 1, lastRepair: isoTime(clock.now()) };
+        log("notice", `firewall rules ${repair ? "repaired" : "applied"}: ${found.join("; ")}`);
       }
       this.#set(true);
       this.#complaint = null;
@@ -97,20 +101,22 @@ export class FirewallWatch<Spec> {
     return this.#health.healthy;
   }
 
-  async #currentSpec(): Promise<Spec> {
+  async #currentSpec(anew: boolean): Promise<Spec> {
     const { rules, clock, remembered, remember, log } = this.#options;
     const stamp = rules.configurationStamp();
     const now = clock.now();
     const age = now - this.#resolvedAtMs;
     // A clock that was set back must not keep an old answer for ever.
-    if (this.#spec !== null && stamp === this.#stamp && age >= 0 && age < RESOLVE_INTERVAL_MS)
-      return this.#spec;
+    const fresh = stamp === this.#stamp && age >= 0 && age < RESOLVE_INTERVAL_MS;
+    if (this.#spec !== null && fresh && !anew) return this.#spec;
     const changed = stamp !== this.#stamp;
     this.#stamp = stamp;
     this.#resolvedAtMs = now;
     try {
       const spec = await rules.resolve();
-      if (JSON.stringify(spec) !== JSON.stringify(this.#spec)) remember(spec);
+      // The same object where it means the same, so that a change can be told by identity.
+      if (this.#spec !== null && JSON.stringify(spec) === JSON.stringify(this.#spec)) return this.#spec;
+      remember(spec);
       this.#spec = spec;
       return spec;
     } catch (error) {
@@ -123,7 +129,7 @@ export class FirewallWatch<Spec> {
   }
 
   #set(healthy: boolean): void {
-    this.#health = { ...this.#health, healthy, lastCheck: this.#options.clock.now() };
+    this.#health = { ...this.#health, healthy, lastCheck: isoTime(this.#options.clock.now()) };
     this.#options.report(this.#health);
   }
 }

@@ -167,7 +167,6 @@ function handover(facts: UnitFacts): readonly Line[] {
       .map((line) => (line === "Restart=always" ? "Restart=no" : line))
       .filter((line) => typeof line !== "string" || !line.startsWith("RestartSec="))
       .filter((line) => typeof line === "string" || !line.line.startsWith("Restart")),
-    "Environment=IMDSPROXY_HANDOVER=1",
   ];
 }
 

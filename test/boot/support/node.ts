@@ -1,0 +1,199 @@
+/** A machine as a node of a cluster: a network, the HyperPod agent or EC2's metadata service, STS, users, sshd and slurmd. */
+import { existsSync, mkdirSync, readFileSync, symlinkSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { Machine, type MachineOptions } from "./machine.ts";
+
+const BINARY = resolve(import.meta.dir, "../../../dist/imdsproxy");
+const SOURCE = "/opt/imdsproxy-source";
+const STAND_IN = `${SOURCE}/node_modules/.bin/bun ${SOURCE}/test/boot/support/stand-in.ts`;
+
+export const ROLE_ARN = "arn:aws:iam::842413447717:role/ImdsProxyTestRole";
+export const ROLE = "ImdsProxyTestRole";
+export const INSTANCE_ROLE = "MySageMakerClusterInstanceRole";
+export const STS = "http://127.0.0.1:8080";
+
+export interface NodeOptions extends MachineOptions {
+  /** `hyperpod` (default): the agent at 169.254.0.2:9081 with its entry; `ec2`: the metadata service at its own address. */
+  readonly kind?: "hyperpod" | "ec2";
+  /** How long after the network the agent comes. Default 1 s: long after users can be there. */
+  readonly agentDelaySeconds?: number;
+  /** The executable; default dist/imdsproxy, which `make build` makes. */
+  readonly binary?: string;
+}
+
+/** Where the executable to install is on the machine. */
+export const DOWNLOADED = "/root/imdsproxy";
+
+/** `setup` with what the stand-ins need. */
+export const SETUP = `${DOWNLOADED} setup --role-arn ${ROLE_ARN} --sts-endpoint ${STS} --region us-west-2`;
+
+/**
+ * The attack of a user who is there from the first moment: asks the metadata address and the agent's for the instance
+ * role's credentials, over and over, and writes down what it got. In Python, which starts fast.
+ */
+const HAMMER = `
+import socket, sys, time
+out = open(sys.argv[1], "a", buffering=1)
+targets = [("169.254.169.254", 80), ("169.254.0.2", 9081)]
+path = b"/latest/meta-data/iam/security-credentials/${INSTANCE_ROLE}"
+def ask(target):
+    s = socket.socket()
+    s.settimeout(0.5)
+    try:
+        s.connect(target)
+        s.sendall(b"GET " + path + b" HTTP/1.1\\r\\nHost: 169.254.169.254\\r\\nConnection: close\\r\\n\\r\\n")
+        got = b""
+        while True:
+            piece = s.recv(65536)
+            if not piece: break
+            got += piece
+        if b"AccessKeyId" in got: return "LEAK"
+        return "answer " + got.split(b"\\r\\n")[0].decode("latin1")
+    except OSError as error:
+        return type(error).__name__
+    finally:
+        s.close()
+print("start", time.monotonic(), file=out)
+while True:
+    for target in targets:
+        print(target[0], ask(target), file=out)
+    time.sleep(0.01)
+`;
+
+/** The attackers, by how they come to run at boot. */
+export const HAMMERS = ["unit", "cron", "linger"] as const;
+
+const unit = (description: string, body: string, wantedBy = "multi-user.target") =>
+  `[Unit]\nDescription=${description}\n${body}\n[Install]\nWantedBy=${wantedBy}\n`;
+
+/** Makes the machine, off. */
+export function makeNode(options: NodeOptions = {}): Machine {
+  const machine = new Machine(options);
+  const binary = options.binary ?? BINARY;
+  if (!existsSync(binary)) throw new Error(`${binary} is missing: make build`);
+  machine.copyIn(binary, DOWNLOADED);
+
+  machine.write(
+    "etc/systemd/system/node-network.service",
+    unit(
+      "The node's network",
+      `Wants=network.target
+Before=network.target
+After=network-pre.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -ec 'ip link add eth0 type veth peer name far0; ip link set eth0 up; ip link set far0 up; ip addr add 10.0.0.2/24 dev eth0; ip route add default via 10.0.0.1'`,
+    ),
+  );
+  machine.enable("node-network.service");
+
+  const agent = (options.kind ?? "hyperpod") === "hyperpod";
+  const address = agent ? "169.254.0.2" : "169.254.169.254";
+  const port = agent ? 9081 : 80;
+  const entry = "OUTPUT 1 -d 169.254.169.254/32 -p tcp --dport 80 -j DNAT --to-destination 169.254.0.2:9081";
+  machine.write(
+    "etc/systemd/system/hyperpod-agent.service",
+    unit(
+      "The stand-in for the agent of HyperPod",
+      `After=network.target
+[Service]
+ExecStartPre=/bin/sleep ${options.agentDelaySeconds ?? 1}
+ExecStartPre=-/bin/ip addr add ${address}/32 dev lo
+${agent ? `ExecStartPre=/usr/sbin/iptables -w 10 -t nat -I ${entry}` : ""}
+ExecStart=${STAND_IN} imds ${address}:${port}
+Restart=always`,
+    ),
+  );
+  machine.enable("hyperpod-agent.service");
+
+  machine.write(
+    "etc/systemd/system/sts.service",
+    unit(
+      "The stand-in for STS",
+      `After=network.target hyperpod-agent.service\n[Service]\nExecStart=${STAND_IN} sts 127.0.0.1:8080`,
+    ),
+  );
+  machine.enable("sts.service");
+
+  machine.write(
+    "etc/systemd/system/slurmd.service",
+    unit(
+      "The stand-in for slurmd, which runs users' jobs",
+      "After=network.target\n[Service]\nExecStart=/bin/sleep infinity",
+    ),
+  );
+  machine.enable("slurmd.service");
+  return machine;
+}
+
+/**
+ * Adds the attackers: a unit that runs as alice as early as any with ordinary dependencies, her @reboot job in cron, and a
+ * unit of her own that systemd starts because she lingers. Each writes to a file in her home.
+ */
+export function addHammers(machine: Machine): void {
+  machine.write("usr/local/lib/hammer.py", HAMMER);
+  const command = (name: string) =>
+    `/usr/bin/python3 /usr/local/lib/hammer.py /home/alice/hammer-${name}.log`;
+  machine.write(
+    "etc/systemd/system/hammer.service",
+    unit(
+      "An attacker who starts as early as can be",
+      // sysinit.target is what every unit with ordinary dependencies waits for; this one waits for nothing else.
+      `DefaultDependencies=no\nAfter=sysinit.target\n[Service]\nUser=alice\nExecStart=${command("unit")}\nRestart=always`,
+    ),
+  );
+  machine.enable("hammer.service");
+  machine.write("etc/cron.d/hammer", `@reboot alice ${command("cron")}\n`);
+  machine.write("var/lib/systemd/linger/alice", "");
+  machine.write(
+    "etc/systemd/user/hammer.service",
+    unit(
+      "An attacker who lingers",
+      `[Service]\nExecStart=${command("linger")}\nRestart=always`,
+      "default.target",
+    ),
+  );
+  const wants = machine.onDisk("etc/systemd/user/default.target.wants");
+  mkdirSync(wants, { recursive: true });
+  symlinkSync("/etc/systemd/user/hammer.service", join(wants, "hammer.service"));
+}
+
+/** What an attacker wrote down since the last time that the files were thrown away. */
+export async function hammered(machine: Machine): Promise<Record<string, { tries: number; leaks: number }>> {
+  const found: Record<string, { tries: number; leaks: number }> = {};
+  for (const name of HAMMERS) {
+    const text = (await machine.run(`cat /home/alice/hammer-${name}.log`)).stdout;
+    const lines = text.split("\n").filter((line) => /^169/.test(line));
+    found[name] = { tries: lines.length, leaks: lines.filter((line) => line.endsWith("LEAK")).length };
+  }
+  return found;
+}
+
+/** Forgets what the attackers wrote down. */
+export const forgetHammered = (machine: Machine) => machine.ok("truncate -s 0 /home/alice/hammer-*.log");
+
+/** What the machine's own secrets file says: the marker in every secret of the instance role. */
+export async function marker(machine: Machine): Promise<string> {
+  const text = await machine.ok("cat /var/lib/stand-in/secrets.json");
+  return (JSON.parse(text) as { marker: string }).marker;
+}
+
+const ask = (path: string) =>
+  `curl -sS --max-time 3 http://169.254.169.254/latest/meta-data/iam/security-credentials/${path}`;
+
+/** What a caller's role list says: a role's name, or what curl complained of. */
+export async function roleOf(machine: Machine, who?: string): Promise<string> {
+  const ran = await machine.run(ask(""), who === undefined ? {} : { as: who });
+  return (ran.stdout || ran.stderr).trim();
+}
+
+/** The credentials document that a caller gets. */
+export async function credentialsOf(machine: Machine, role: string, who?: string): Promise<string> {
+  const ran = await machine.run(ask(role), who === undefined ? {} : { as: who });
+  return ran.stdout;
+}
+
+/** The file at a path of this repository. */
+export const sourceFile = (path: string): string =>
+  readFileSync(resolve(import.meta.dir, "../../..", path), "utf8");

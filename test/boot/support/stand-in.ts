@@ -1,0 +1,42 @@
+/**
+ * What stands around the node in the boot tests, run by units inside the machine from the source that is bound there:
+ *
+ *   bun stand-in.ts imds ADDRESS:PORT     the metadata service, or HyperPod's agent
+ *   bun stand-in.ts sts ADDRESS:PORT      STS; its log is written to /var/lib/stand-in/sts.log
+ *
+ * Both know the instance role's secrets from a file that only root reads.
+ */
+import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { parseEndpoint } from "../../../src/config/schema.ts";
+import { createInstanceSecrets, type InstanceSecrets } from "../../../src/demo/imds/secrets.ts";
+import { startImds } from "../../../src/demo/imds/server.ts";
+import { DEFAULT_FACTS } from "../../../src/demo/imds/tree.ts";
+import { instancePrincipal } from "../../../src/demo/sts/principals.ts";
+import { startStsStandIn } from "../../../src/demo/sts/server.ts";
+
+const DIRECTORY = "/var/lib/stand-in";
+const SECRETS = `${DIRECTORY}/secrets.json`;
+const A_DAY_MS = 86_400_000;
+
+function secrets(): InstanceSecrets {
+  mkdirSync(DIRECTORY, { recursive: true, mode: 0o700 });
+  if (!existsSync(SECRETS)) writeFileSync(SECRETS, JSON.stringify(createInstanceSecrets()), { mode: 0o600 });
+  return JSON.parse(readFileSync(SECRETS, "utf8")) as InstanceSecrets;
+}
+
+const [what, where] = process.argv.slice(2);
+const listen = parseEndpoint(where ?? "");
+if (listen === null) throw new Error(`no address: ${where}`);
+
+if (what === "imds") {
+  startImds({ listen: [listen], secrets: secrets() });
+} else {
+  const { account, roleName, instanceId } = DEFAULT_FACTS;
+  const roleArn = `arn:aws:iam::${account}:role/${roleName}`;
+  const principal = instancePrincipal(secrets().role, roleArn, instanceId, Date.now() + 10 * A_DAY_MS);
+  const sts = await startStsStandIn({ listen: [listen], principals: [principal] });
+  setInterval(() => {
+    for (const entry of sts.log()) appendFileSync(`${DIRECTORY}/sts.log`, `${JSON.stringify(entry)}\n`);
+    sts.clearLog();
+  }, 200);
+}
