@@ -1,15 +1,15 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
 import { processTree } from "../../src/demo/namespace.ts";
 import type { SimulatedNode } from "../../src/demo/node.ts";
 import {
-  allPids,
   awsArn,
   curl,
   IMDS4,
   IMDS6,
+  machineState,
   mustExec,
-  networkNamespaces,
+  namespacesBelow,
+  namespacesGone,
   startTestNode,
 } from "../support/node.ts";
 import { describeAsRoot } from "../support/root.ts";
@@ -17,22 +17,11 @@ import { describeAsRoot } from "../support/root.ts";
 const alice = { user: "alice" };
 const root = { user: "root" };
 
-/** What of the machine a node must leave as it is. */
-function machine(): unknown {
-  const run = (...argv: string[]) => Bun.spawnSync(argv).stdout.toString();
-  return {
-    rules: run("iptables-save", "-t", "nat").replaceAll(/^#.*$|\[\d+:\d+\]/gm, ""),
-    links: run("ip", "-o", "-brief", "link"),
-    mounts: readFileSync("/proc/self/mountinfo", "utf8"),
-    accounts: ["/etc/passwd", "/etc/group", "/etc/subuid"].map((file) => readFileSync(file, "utf8")),
-  };
-}
-
 describeAsRoot("a simulated HyperPod node", () => {
   let before: unknown;
   let node: SimulatedNode;
   beforeAll(async () => {
-    before = machine();
+    before = machineState();
     node = await startTestNode({
       users: [
         { name: "alice", uid: 2001, groups: ["domain users"], subordinate: [300_000, 65_536] },
@@ -43,7 +32,7 @@ describeAsRoot("a simulated HyperPod node", () => {
   afterAll(() => node.stop());
 
   test("changes nothing of the machine while it stands", () => {
-    expect(machine()).toEqual(before);
+    expect(machineState()).toEqual(before);
   });
 
   test("has users with their own groups, home and no capability", async () => {
@@ -139,15 +128,11 @@ describeAsRoot("a simulated node's end", () => {
     const maker = Bun.spawn([process.execPath, "-e", script], { stdout: "pipe", stderr: "inherit" });
     const { value } = await maker.stdout.getReader().read();
     expect(Buffer.from(value ?? []).toString()).toContain("up");
-    const tree = processTree(maker.pid);
-    const spaces = networkNamespaces(tree);
-    spaces.delete([...networkNamespaces([process.pid])][0] ?? "");
+    const spaces = namespacesBelow(processTree(maker.pid));
     expect(spaces.size).toBe(2);
 
     maker.kill("SIGKILL");
     await maker.exited;
-    const left = () => [...networkNamespaces(allPids())].filter((space) => spaces.has(space));
-    for (let waitedMs = 0; left().length > 0 && waitedMs < 10_000; waitedMs += 20) await Bun.sleep(20);
-    expect(left()).toEqual([]);
+    expect(await namespacesGone(spaces, 10_000)).toEqual([]);
   });
 });

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readlinkSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { resolve } from "node:path";
 import { type NodeOptions, type SimulatedNode, startNode, type Who } from "../../src/demo/node.ts";
 import type { RunResult } from "../../src/demo/run.ts";
@@ -116,4 +116,29 @@ export function allPids(): number[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
     .map(Number);
+}
+
+/** What of the machine a node must leave as it is: rules without their counters, links, mounts, accounts. */
+export function machineState(): unknown {
+  const run = (...argv: string[]) => Bun.spawnSync(argv).stdout.toString();
+  return {
+    rules: run("iptables-save", "-t", "nat").replaceAll(/^#.*$|\[\d+:\d+\]/gm, ""),
+    links: run("ip", "-o", "-brief", "link"),
+    mounts: readFileSync("/proc/self/mountinfo", "utf8"),
+    accounts: ["/etc/passwd", "/etc/group", "/etc/subuid"].map((file) => readFileSync(file, "utf8")),
+  };
+}
+
+/** Waits until no process of the machine is in any of these network namespaces: then the kernel frees them. */
+export async function namespacesGone(spaces: ReadonlySet<string>, withinMs: number): Promise<string[]> {
+  const left = () => [...networkNamespaces(allPids())].filter((space) => spaces.has(space));
+  for (let waitedMs = 0; left().length > 0 && waitedMs < withinMs; waitedMs += 20) await Bun.sleep(20);
+  return left();
+}
+
+/** The network namespaces that a process and its children have made, this process's own aside. */
+export function namespacesBelow(pids: Iterable<number>): Set<string> {
+  const spaces = networkNamespaces(pids);
+  for (const own of networkNamespaces([process.pid])) spaces.delete(own);
+  return spaces;
 }

@@ -1,0 +1,124 @@
+import { describe, expect, test } from "bun:test";
+import { processTree } from "../../src/demo/namespace.ts";
+import { groundProblem } from "../../src/demo/preflight.ts";
+import { type ReportRow, renderReport } from "../../src/demo/report.ts";
+import { EXECUTABLE, machineState, namespacesBelow, namespacesGone, startTestNode } from "../support/node.ts";
+import { describeAsRoot } from "../support/root.ts";
+
+/** Starts the demo and resolves when it has written `text` to standard error. */
+async function demoUntil(text: string, argv: readonly string[] = ["demo"]) {
+  const child = Bun.spawn([EXECUTABLE, ...argv], { stdout: "pipe", stderr: "pipe" });
+  const decoder = new TextDecoder();
+  let said = "";
+  const reader = child.stderr.getReader();
+  while (!said.includes(text)) {
+    const { value, done } = await reader.read();
+    if (done) throw new Error(`the demo ended before it said ${JSON.stringify(text)}: ${said}`);
+    said += decoder.decode(value, { stream: true });
+  }
+  const rest = (async () => {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return said;
+      said += decoder.decode(value, { stream: true });
+    }
+  })();
+  return { child, rest };
+}
+
+describeAsRoot("demo", () => {
+  test("shows the hole and how it is closed, for alice, bob and root, and leaves nothing", async () => {
+    const before = machineState();
+    const { child } = await demoUntil("before:", ["demo", "--json"]);
+    const spaces = namespacesBelow(processTree(child.pid));
+    const report = JSON.parse(await new Response(child.stdout).text()) as { ok: boolean; rows: ReportRow[] };
+    expect(await child.exited).toBe(0);
+    expect(report.rows.filter(({ ok }) => !ok)).toEqual([]);
+    expect(report.ok).toBe(true);
+
+    const bySdk = report.rows.filter(({ what }) => what.includes("SDK"));
+    expect(bySdk.map(({ who, before: first, after }) => [who, first, after])).toEqual([
+      [
+        "alice",
+        "MySageMakerClusterInstanceRole (SageMaker)",
+        "ImdsProxyTestRole (alice@i-0123456789abcdef0)",
+      ],
+      ["bob", "MySageMakerClusterInstanceRole (SageMaker)", "DataEng (bob@i-0123456789abcdef0)"],
+      ["root", "MySageMakerClusterInstanceRole (SageMaker)", "MySageMakerClusterInstanceRole (SageMaker)"],
+    ]);
+    const byHand = report.rows.filter(({ before: first }) => first === "the instance role's secret keys");
+    expect(byHand.length).toBeGreaterThanOrEqual(2);
+    expect(byHand.map(({ after }) => after)).not.toContain("the instance role's secret keys");
+
+    expect(await namespacesGone(spaces, 0)).toEqual([]);
+    expect(machineState()).toEqual(before);
+  });
+
+  // At each step of its way: while it builds, before the proxy, while it starts, and with it.
+  const moments = ["building", "before:", "starting imdsproxy", "with imdsproxy", "killing the proxy"];
+  for (const moment of moments) {
+    for (const [signal, exitCode] of [
+      ["SIGINT", 130],
+      ["SIGTERM", 143],
+    ] as const) {
+      test(`leaves nothing after ${signal} at "${moment}", and exits with ${exitCode}`, async () => {
+        const before = machineState();
+        const { child, rest } = await demoUntil(moment);
+        const spaces = namespacesBelow(processTree(child.pid));
+        child.kill(signal);
+        expect(await child.exited).toBe(exitCode);
+        expect(await rest).toContain("interrupted; the node is gone");
+        expect(await namespacesGone(spaces, 0)).toEqual([]);
+        expect(machineState()).toEqual(before);
+      });
+    }
+  }
+
+  test("leaves nothing after SIGKILL", async () => {
+    const before = machineState();
+    const { child } = await demoUntil("with imdsproxy");
+    const spaces = namespacesBelow(processTree(child.pid));
+    expect(spaces.size).toBe(2);
+    child.kill("SIGKILL");
+    await child.exited;
+    expect(await namespacesGone(spaces, 10_000)).toEqual([]);
+    expect(machineState()).toEqual(before);
+  });
+
+  test("without root says what it needs and why, and exits with 1", async () => {
+    const node = await startTestNode();
+    const { exitCode, stderr } = await node.exec({ user: "alice", argv: ["imdsproxy", "demo"] });
+    await node.stop();
+    expect(exitCode).toBe(1);
+    expect(stderr).toContain("needs root; this is uid 2001");
+    expect(stderr).toContain("sudo imdsproxy demo");
+  });
+});
+
+describe("groundProblem()", () => {
+  const good = { uid: 0, missing: [], executable: "/opt/imdsproxy", executableMode: 0o755 };
+  test("finds nothing on good ground", () => expect(groundProblem(good)).toBeNull());
+  test("names the missing programs and their packages", () => {
+    const problem = groundProblem({ ...good, missing: ["ip", "iptables"] });
+    expect(problem?.message).toContain("not found here: ip, iptables");
+    expect(problem?.message).toContain("iproute2");
+  });
+  test("names the uid that is not root's", () =>
+    expect(groundProblem({ ...good, uid: 1000 })?.exitCode).toBe(1));
+  test("wants an executable", () =>
+    expect(groundProblem({ ...good, executable: null })?.message).toContain("make demo"));
+  test("wants it to be everybody's to run", () =>
+    expect(groundProblem({ ...good, executableMode: 0o700 })?.message).toContain("chmod 755 /opt/imdsproxy"));
+});
+
+describe("renderReport()", () => {
+  const row = { who: "alice", what: "asks", before: null, after: "404 not found", ok: true };
+  test("aligns its columns and marks what is wrong", () => {
+    const lines = renderReport([row, { ...row, before: "everything", ok: false }], false).split("\n");
+    expect(lines).toEqual([
+      "       WHO    TRIES  BEFORE      WITH IMDSPROXY",
+      "ok     alice  asks   -           404 not found",
+      "WRONG  alice  asks   everything  404 not found",
+    ]);
+  });
+});
