@@ -38,6 +38,11 @@ export interface ServerOptions {
   readonly monotonicMs: () => number;
   /** Open files that the process may have; connections stop short of it. */
   readonly fileLimit: number;
+  /**
+   * Lets another proxy of the same account listen at the same endpoints (SO_REUSEPORT), so that one can take over from
+   * the other without a gap. The kernel lets nobody but the same uid in (net/ipv4/inet_connection_sock.c).
+   */
+  readonly sharePort: boolean;
   /** A caller who could not be identified, and why. */
   readonly onUnidentified: (why: string) => void;
 }
@@ -75,7 +80,7 @@ export class Server {
       const listener = Bun.listen<Connection | undefined>({
         hostname: endpoint.address,
         port: endpoint.port,
-        exclusive: true,
+        ...(this.#options.sharePort ? { reusePort: true } : { exclusive: true }),
         // A caller may say that it has sent everything and still wait for the answer.
         allowHalfOpen: true,
         socket: {

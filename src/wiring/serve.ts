@@ -46,6 +46,8 @@ const SELDOM_MS = 10_000;
 export async function serve(options: {
   configPath: string | undefined;
   overrides: ConfigOverrides;
+  /** See ServerOptions.sharePort. */
+  sharePort: boolean;
 }): Promise<void> {
   const load = () => loadConfig({ path: options.configPath, overrides: options.overrides });
   const config = load();
@@ -93,6 +95,7 @@ export async function serve(options: {
     lookup,
     monotonicMs: () => performance.now(),
     fileLimit,
+    sharePort: options.sharePort,
     onUnidentified: events.unidentified,
   });
   const metrics = new Metrics({
