@@ -21,6 +21,7 @@ export const root: AnyCommand = {
     whoami: lazy(() => import("./whoami.ts")),
     setup: lazy(() => import("./setup.ts")),
     service: lazy(() => import("./service.ts")),
+    iptables: lazy(() => import("./iptables.ts")),
     config: lazy(() => import("./config.ts")),
     demo: lazy(() => import("./demo.ts")),
     "demo-ask": lazy(() => import("./demo-ask.ts")),

@@ -140,6 +140,17 @@ export function systemIptables(): Iptables {
       }
       return parseSave(stdout);
     },
+    async readOtherBackend() {
+      const found = await find("ipv4");
+      if (typeof found === "string") return null;
+      // Both are read without loading a table: iptables-legacy-save shows only those that somebody uses.
+      const other = findProgram(
+        found.version.includes("legacy") ? "iptables-nft-save" : "iptables-legacy-save",
+      );
+      if (other === null) return null;
+      const { exitCode, stdout } = await runProgram([other]);
+      return exitCode === 0 ? parseSave(stdout) : null;
+    },
     async write(restores) {
       const commands: string[][] = [];
       for (const { family } of restores) commands.push((await need(family)).restore);

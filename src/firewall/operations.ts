@@ -31,6 +31,8 @@ export interface Iptables {
   access(): Promise<readonly FamilyAccess[]>;
   /** All tables of a family. @throws ImdsProxyError `permission`, `command-failed`. */
   read(family: Family): Promise<RuleSet>;
+  /** IPv4 rules in the backend (nft or legacy) that `read` does not show; null where there is none, or it cannot be read. */
+  readOtherBackend(): Promise<RuleSet | null>;
   /** The restores in their order, up to the first that fails; not to be broken off by the end of this process. */
   write(restores: readonly Restore[]): Promise<WriteFailure | null>;
   /** Runs `work` while no other process of ours changes rules. */

@@ -1,0 +1,97 @@
+import { defineCommand } from "citty";
+import { loadConfig } from "../../config/load.ts";
+import { ImdsProxyError } from "../../errors.ts";
+import { systemAccounts } from "../../firewall/accounts.ts";
+import { METADATA } from "../../firewall/addresses.ts";
+import { type Attempt, attempt } from "../../firewall/direct-access.ts";
+import { guardedEndpoints } from "../../firewall/rules.ts";
+import { buildFirewallSpec } from "../../firewall/spec.ts";
+import { FAMILIES } from "../../firewall/types.ts";
+import { jsonArg } from "../common.ts";
+import { specArgs } from "./common.ts";
+
+const NOBODY = 65_534;
+
+/** Whom to be: the one who called sudo where that is an ordinary user, else nobody. */
+async function ordinaryUid(exempt: readonly number[]): Promise<number> {
+  const caller = Number(process.env["SUDO_UID"] ?? "0");
+  if (Number.isSafeInteger(caller) && caller > 0 && !exempt.includes(caller)) return caller;
+  const nobody = (await systemAccounts.uidOf("nobody")) ?? NOBODY;
+  if (!exempt.includes(nobody)) return nobody;
+  throw new ImdsProxyError(
+    "usage",
+    "cannot try as an ordinary user: both the caller and nobody are exempt",
+    "run it as a user who is not exempt",
+  );
+}
+
+/** Gives up root for good, in this process. */
+function become(uid: number): void {
+  const { setgroups, setgid, setuid } = process;
+  if (setgroups === undefined || setgid === undefined || setuid === undefined) {
+    throw new ImdsProxyError("missing", "cannot give up root here");
+  }
+  setgroups([]);
+  setgid(uid);
+  setuid(uid);
+  if (process.getuid?.() !== uid || process.geteuid?.() !== uid) {
+    throw new ImdsProxyError("permission", `could not become uid ${uid}`);
+  }
+}
+
+const WORDS: Record<Attempt["result"], string> = {
+  closed: "closed",
+  absent: "nothing",
+  proxy: "closed",
+  open: "OPEN",
+};
+
+export const checkDirect = defineCommand({
+  meta: {
+    name: "check-direct",
+    description:
+      "Try to reach the instance role past the proxy, as an ordinary user; exit 1 when that is closed",
+    hidden: true,
+  },
+  args: { ...specArgs, json: jsonArg },
+  async run({ args }) {
+    const config = loadConfig({
+      path: args.config,
+      overrides: { listen: args.listen, upstream: args.upstream },
+    });
+    // While still root, where the rules can be read.
+    const { spec } = await buildFirewallSpec(config);
+    if (process.getuid?.() === 0) become(await ordinaryUid(spec.exemptUids));
+    const uid = process.getuid?.() ?? NOBODY;
+    if (spec.exemptUids.includes(uid)) {
+      throw new ImdsProxyError(
+        "usage",
+        `uid ${uid} is exempt: that it reaches the instance role says nothing`,
+        "run it as a user who is not exempt",
+      );
+    }
+    const endpoints = FAMILIES.flatMap((family) => guardedEndpoints(spec, family)).sort(
+      // Directly first; the metadata addresses are the ones that are redirected.
+      (a, b) => Number(a.address === METADATA.ipv4.address) - Number(b.address === METADATA.ipv4.address),
+    );
+    const attempts = await Promise.all(endpoints.map(attempt));
+    const open = attempts.filter(({ result }) => result === "open");
+    if (args.json) console.log(JSON.stringify({ closed: open.length === 0, uid, attempts }, null, 2));
+    else {
+      console.log(`as uid ${uid}, which is not exempt:`);
+      for (const { result, detail } of attempts) console.log(`  ${WORDS[result].padEnd(8)} ${detail}`);
+    }
+    if (open.length > 0) {
+      console.error(
+        "WARNING: direct access is OPEN: every user of this node can have the credentials of the instance role.\n" +
+          "  To close it: sudo imdsproxy iptables apply",
+      );
+      return;
+    }
+    throw new ImdsProxyError(
+      "unhealthy",
+      "direct access to the instance role is closed, so this check fails, as it should",
+      "That is good: an ordinary user reaches the proxy alone. (It succeeds, with a warning, where access is open.)",
+    );
+  },
+});

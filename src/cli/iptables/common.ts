@@ -1,0 +1,56 @@
+import { loadConfig } from "../../config/load.ts";
+import { endpointText } from "../../firewall/addresses.ts";
+import { systemIptables } from "../../firewall/iptables.ts";
+import type { Outcome } from "../../firewall/operations.ts";
+import { buildFirewallSpec, type ResolvedFirewall } from "../../firewall/spec.ts";
+import { configArg, overrideArgs } from "../common.ts";
+
+/** Flags of the commands that need to know where the proxy and the upstream are. */
+export const specArgs = {
+  config: configArg,
+  listen: overrideArgs.listen,
+  upstream: overrideArgs.upstream,
+} as const;
+
+/** The rules' inputs, from the configuration and the flags over it. */
+export async function resolveSpec(args: {
+  readonly config?: string | undefined;
+  readonly listen?: string | undefined;
+  readonly upstream?: string | undefined;
+}): Promise<ResolvedFirewall> {
+  const config = loadConfig({
+    path: args.config,
+    overrides: { listen: args.listen, upstream: args.upstream },
+  });
+  return buildFirewallSpec(config);
+}
+
+/** What the rules are made for, in words. */
+export function specLine({ spec, upstream }: ResolvedFirewall): string {
+  const doubt = upstream.certain ? "" : " (not certain: run as root)";
+  return (
+    `upstream ${endpointText(spec.upstream)}: ${upstream.reason}${doubt}; ` +
+    `proxy ${endpointText(spec.listen)}; exempt uids ${spec.exemptUids.join(", ")}; containers: ${spec.containers}`
+  );
+}
+
+/** Prints what an operation did; a dry run prints exactly what would be given to iptables-restore. */
+export async function printOutcome(
+  outcome: Outcome,
+  dryRun: boolean,
+  words: { readonly done: string; readonly already: string },
+): Promise<void> {
+  for (const note of outcome.notes) console.error(`note: ${note}`);
+  if (!outcome.changed) {
+    console.log(words.already);
+    return;
+  }
+  if (!dryRun) {
+    console.log(words.done);
+    return;
+  }
+  const iptables = systemIptables();
+  for (const { family, text } of outcome.restores) {
+    console.log(`# ${await iptables.commandOf(family)}\n${text.trimEnd()}`);
+  }
+}

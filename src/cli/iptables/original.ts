@@ -1,0 +1,34 @@
+import { defineCommand } from "citty";
+import { systemIptables } from "../../firewall/iptables.ts";
+import { removeOriginalEntry, restoreOriginalEntry } from "../../firewall/operations.ts";
+import { configArg, dryRunArg } from "../common.ts";
+import { printOutcome } from "./common.ts";
+
+const args = {
+  config: { ...configArg, description: "Not needed: the agent's entry is always the same" },
+  "dry-run": dryRunArg,
+} as const;
+
+export const removeOriginal = defineCommand({
+  meta: { name: "remove-original", description: "Remove the HyperPod agent's own entry, every copy of it" },
+  args,
+  async run({ args }) {
+    const outcome = await removeOriginalEntry(systemIptables(), args["dry-run"]);
+    await printOutcome(outcome, args["dry-run"], {
+      done: "the HyperPod agent's entry is removed",
+      already: "the HyperPod agent's entry is not there: nothing to do",
+    });
+  },
+});
+
+export const restoreOriginal = defineCommand({
+  meta: { name: "restore-original", description: "Put the HyperPod agent's own entry back" },
+  args,
+  async run({ args }) {
+    const outcome = await restoreOriginalEntry(systemIptables(), args["dry-run"]);
+    await printOutcome(outcome, args["dry-run"], {
+      done: "the HyperPod agent's entry is back",
+      already: "the HyperPod agent's entry is there already: nothing to do",
+    });
+  },
+});

@@ -1,0 +1,66 @@
+import { defineCommand } from "citty";
+import { systemIptables } from "../../firewall/iptables.ts";
+import { listChains, listText } from "../../firewall/listing.ts";
+import { type FirewallStatus, firewallStatus } from "../../firewall/status.ts";
+import { configArg, jsonArg } from "../common.ts";
+import { resolveSpec, specArgs, specLine } from "./common.ts";
+
+function statusLines(status: FirewallStatus): string[] {
+  const { copies, aboveOurs } = status.original;
+  const place = aboveOurs ? "before our redirect" : "after our redirect, where it does nothing";
+  const original =
+    copies === 0
+      ? "the HyperPod agent's entry: not there"
+      : `the HyperPod agent's entry: there${copies === 1 ? "" : ` ${copies} times`}, ${place}`;
+  return [
+    status.healthy ? "the firewall is as it should be" : "the firewall is NOT as it should be:",
+    ...status.deviations.map(
+      ({ family, table, detail }) => `  ${family === "ipv4" ? "IPv4" : "IPv6"} ${table}: ${detail}`,
+    ),
+    ...(status.healthy ? [] : ["  to put it right: sudo imdsproxy iptables apply"]),
+    original,
+    ...status.notes.map((note) => `note: ${note}`),
+  ];
+}
+
+export const status = defineCommand({
+  meta: {
+    name: "status",
+    description: "Compare the rules with what they should be; exit 1 where they differ",
+  },
+  args: { ...specArgs, json: jsonArg },
+  async run({ args }) {
+    const resolved = await resolveSpec(args);
+    const found = await firewallStatus(systemIptables(), resolved.spec);
+    const notes = [
+      ...found.notes,
+      ...(resolved.unknownExempt === null ? [] : [resolved.unknownExempt.problem]),
+    ];
+    if (args.json) {
+      const { spec, upstream } = resolved;
+      console.log(JSON.stringify({ ...found, notes, spec, upstreamReason: upstream.reason }, null, 2));
+    } else {
+      console.log([...statusLines({ ...found, notes }), specLine(resolved)].join("\n"));
+    }
+    if (!found.healthy) process.exitCode = 1;
+  },
+});
+
+export const list = defineCommand({
+  meta: { name: "list", description: "Show our chains and the rules that lead to them" },
+  args: {
+    config: { ...configArg, description: "Not needed: what is there is shown" },
+    all: { type: "boolean", description: "Show every rule of the node", default: false },
+    json: jsonArg,
+  },
+  async run({ args }) {
+    const iptables = systemIptables();
+    const chains = [];
+    for (const { family, problem } of await iptables.access()) {
+      if (problem !== null) console.error(`note: ${problem}`);
+      else chains.push(...listChains(await iptables.read(family), family, !args.all));
+    }
+    if (args.json) console.log(JSON.stringify(chains, null, 2));
+    else console.log(chains.length === 0 ? "no rules" : listText(chains, !args.all));
+  },
+});

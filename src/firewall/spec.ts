@@ -1,0 +1,135 @@
+import type { Config } from "../config/schema.ts";
+import { ImdsProxyError } from "../errors.ts";
+import { addressText, parseAddress } from "../identity/address.ts";
+import type { Endpoint } from "../identity/types.ts";
+import { type Accounts, systemAccounts } from "./accounts.ts";
+import { endpointText, METADATA, sameEndpoint } from "./addresses.ts";
+import { type DetectedUpstream, detectUpstream } from "./detect.ts";
+import type { FirewallSpec } from "./types.ts";
+
+/** The account of the service, exempt wherever it exists: its requests for the instance role must reach the upstream. */
+const SERVICE_ACCOUNT = "imdsproxy";
+
+/** The keys of the configuration that the firewall depends on. */
+export type FirewallConfig = Pick<Config, "listen" | "upstream" | "exempt" | "containers">;
+
+/** What the configuration means on this node. */
+export interface ResolvedFirewall {
+  readonly spec: FirewallSpec;
+  /** How the upstream was found. */
+  readonly upstream: DetectedUpstream;
+  /**
+   * Exempt users who are unknown, as an error that names them; null where all are known. The spec leaves them out, so that
+   * the rules can stand before a directory service answers at boot: closed for one too many, never open for all.
+   */
+  readonly unknownExempt: ImdsProxyError | null;
+}
+
+/** What is asked of the node; the defaults ask this machine. */
+export interface Node {
+  readonly accounts: Accounts;
+  detectUpstream(): Promise<DetectedUpstream>;
+}
+
+const thisNode: Node = { accounts: systemAccounts, detectUpstream: () => detectUpstream() };
+
+/** 4294967295 is (uid_t)-1, which is no uid. */
+const MAX_UID = 4_294_967_294;
+
+/**
+ * From the configuration to what the rules depend on.
+ *
+ * @throws ImdsProxyError `config` where the addresses cannot be those of a proxy and its upstream.
+ */
+export async function buildFirewallSpec(
+  config: FirewallConfig,
+  node: Node = thisNode,
+): Promise<ResolvedFirewall> {
+  const upstream =
+    config.upstream === "auto"
+      ? await node.detectUpstream()
+      : { upstream: config.upstream, reason: "the configuration names it", certain: true };
+  const { uids, unknown } = await exemptUids(config.exempt, node.accounts);
+  const spec: FirewallSpec = {
+    upstream: canonicalEndpoint(upstream.upstream),
+    listen: canonicalEndpoint(config.listen),
+    exemptUids: uids,
+    containers: config.containers,
+  };
+  checkEndpoints(spec);
+  return { spec, upstream, unknownExempt: unknown };
+}
+
+/** Uids of the exempt users, root's first; with an error for those who are unknown. */
+export async function exemptUids(
+  names: readonly string[],
+  accounts: Accounts = systemAccounts,
+): Promise<{ uids: readonly number[]; unknown: ImdsProxyError | null }> {
+  const uids = new Set([0]);
+  const problems: string[] = [];
+  const words = (error: unknown, name: string) =>
+    error instanceof ImdsProxyError ? error.problem : `cannot look up ${JSON.stringify(name)}`;
+  try {
+    const service = await accounts.uidOf(SERVICE_ACCOUNT);
+    if (service !== null) uids.add(service);
+  } catch (error) {
+    problems.push(words(error, SERVICE_ACCOUNT));
+  }
+  for (const name of names) {
+    const number = /^\d+$/.test(name) ? Number(name) : null;
+    if (number !== null) {
+      if (number <= MAX_UID) uids.add(number);
+      else problems.push(`${name} is no uid: the highest is ${MAX_UID}`);
+      continue;
+    }
+    try {
+      const uid = await accounts.uidOf(name);
+      if (uid === null) problems.push(`there is no account ${JSON.stringify(name)}`);
+      else uids.add(uid);
+    } catch (error) {
+      problems.push(words(error, name));
+    }
+  }
+  const unknown =
+    problems.length === 0
+      ? null
+      : new ImdsProxyError(
+          "config",
+          `exempt: ${problems.join("; ")}`,
+          "name accounts that getent passwd knows on this node, or uids",
+        );
+  return { uids: [...uids].sort((a, b) => a - b), unknown };
+}
+
+/** Addresses as iptables-save spells them, so that they can be compared. */
+function canonicalEndpoint({ address, port }: Endpoint): Endpoint {
+  const bytes = parseAddress(address);
+  if (bytes === null) throw new ImdsProxyError("config", `${JSON.stringify(address)} is no IP address`);
+  const text = addressText(bytes);
+  return { address: bytes.length === 4 ? text : new URL(`http://[${text}]`).hostname.slice(1, -1), port };
+}
+
+function checkEndpoints({ upstream, listen }: FirewallSpec): void {
+  if (sameEndpoint(upstream, listen)) {
+    throw new ImdsProxyError(
+      "config",
+      `listen and upstream are both ${endpointText(listen)}: the proxy would ask itself`,
+      "upstream is where the node's own metadata service answers: auto finds it",
+    );
+  }
+  for (const metadata of Object.values(METADATA)) {
+    if (listen.address !== metadata.address) continue;
+    throw new ImdsProxyError(
+      "config",
+      `listen is ${endpointText(listen)}, the address of the metadata service itself`,
+      "listen on a local address, such as 127.0.0.1:988; the firewall redirects the metadata address to it",
+    );
+  }
+  if (upstream.address === "0.0.0.0" || upstream.address === "::") {
+    throw new ImdsProxyError(
+      "config",
+      `upstream is ${endpointText(upstream)}, which is no destination`,
+      "such as http://169.254.169.254 or http://169.254.0.2:9081",
+    );
+  }
+}

@@ -1,0 +1,44 @@
+import type { Iptables } from "./operations.ts";
+import { type OriginalEntry, originalEntry, redirectOfEveryone } from "./original.ts";
+import { type Deviation, planTable } from "./plan.ts";
+import { wantedTable } from "./rules.ts";
+import type { FirewallSpec, RuleSet, TableName } from "./types.ts";
+
+/** What is in place, compared with what should be. */
+export interface FirewallStatus {
+  /** True where every table that is available holds exactly what it should, entered first. */
+  readonly healthy: boolean;
+  /** What is missing, changed or not first. */
+  readonly deviations: readonly Deviation[];
+  /** The HyperPod agent's entry. */
+  readonly original: OriginalEntry;
+  /** What is no fault of the rules, but worth knowing. */
+  readonly notes: readonly string[];
+}
+
+const TABLES: readonly TableName[] = ["filter", "nat"];
+
+/** Reads the rules and says in what they differ; changes nothing. */
+export async function firewallStatus(iptables: Iptables, spec: FirewallSpec): Promise<FirewallStatus> {
+  const access = await iptables.access();
+  const notes = access.map(({ problem }) => problem).filter((problem) => problem !== null);
+  const deviations: Deviation[] = [];
+  let ipv4: RuleSet = new Map();
+  for (const { family, problem } of access) {
+    if (problem !== null) continue;
+    const current = await iptables.read(family);
+    if (family === "ipv4") ipv4 = current;
+    for (const table of TABLES) {
+      deviations.push(...planTable(current, wantedTable(spec, family, table)).deviations);
+    }
+  }
+  const original = originalEntry(ipv4);
+  const other = await iptables.readOtherBackend();
+  if (other !== null && (redirectOfEveryone(other) !== null || other.get("nat")?.has("IMDSPROXY"))) {
+    notes.push(
+      "the other iptables (legacy beside nft, or the reverse) also holds rules for the metadata address: " +
+        "whose redirect comes first is the kernel's choice; use the same one for both",
+    );
+  }
+  return { healthy: deviations.length === 0, deviations, original, notes };
+}
