@@ -49,3 +49,37 @@ demo: build ## Shows the main job on a simulated node in this machine; asks for 
 .PHONY: clean
 clean: ## Removes build output
 	rm -rf dist
+
+# --- The firewall, by the names of the documentation that this project began from -----------------------------------
+# CONFIG=FILE and FLAGS=--dry-run work for each; what changes the node asks sudo where it is not run by root.
+.PHONY: remove-original-iptables-entry revive-original-iptables-entry add-proxy-iptables-entries \
+	remove-proxy-iptables-entries block-direct-access-to-sagemaker-role unblock-direct-access-to-sagemaker-role \
+	list-iptables list-iptables-all check-direct-access
+
+remove-original-iptables-entry: build ## Removes the HyperPod agent's own entry
+	@$(SUDO) $(BINARY) iptables remove-original $(CONFIG_FLAG) $(FLAGS)
+
+revive-original-iptables-entry: build ## Puts the HyperPod agent's own entry back
+	@$(SUDO) $(BINARY) iptables restore-original $(CONFIG_FLAG) $(FLAGS)
+
+add-proxy-iptables-entries: build ## Sends ordinary users' metadata requests to the proxy
+	@$(SUDO) $(BINARY) iptables add-proxy $(CONFIG_FLAG) $(FLAGS)
+
+remove-proxy-iptables-entries: build ## Takes that redirect away
+	@$(SUDO) $(BINARY) iptables remove-proxy $(CONFIG_FLAG) $(FLAGS)
+
+block-direct-access-to-sagemaker-role: build ## Refuses ordinary users' direct connections to the instance role
+	@$(SUDO) $(BINARY) iptables block-direct $(CONFIG_FLAG) $(FLAGS)
+
+unblock-direct-access-to-sagemaker-role: build ## Takes that block away
+	@$(SUDO) $(BINARY) iptables unblock-direct $(CONFIG_FLAG) $(FLAGS)
+
+list-iptables: build ## Shows our rules
+	@$(SUDO) $(BINARY) iptables list $(CONFIG_FLAG) $(FLAGS)
+
+list-iptables-all: build ## Shows every rule of the node
+	@$(SUDO) $(BINARY) iptables list --all $(CONFIG_FLAG) $(FLAGS)
+
+check-direct-access: build ## Tries to get past the proxy as an ordinary user: fails when access is closed, as it should
+	@$(BINARY) iptables check-direct $(CONFIG_FLAG) $(FLAGS)
+# --- End of the firewall ------------------------------------------------------------------------------------------
