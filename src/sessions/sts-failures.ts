@@ -73,7 +73,7 @@ const TELLING = new Set([
 
 const THROTTLED_MS = 5_000;
 
-/** True where other credentials of the node, or the same ones asked for anew, may pass. */
+/** True where the same request, with credentials fetched anew and a corrected date, may pass. */
 export function isOwnCredentials(error: unknown): boolean {
   const found = read(error);
   return found.fromSts && OWN_CREDENTIALS.has(found.name);

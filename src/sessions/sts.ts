@@ -42,8 +42,9 @@ const NOTHING_FROM_OUTSIDE = {
  * STS as the broker needs it, through @aws-sdk/client-sts, which is loaded at the first request: commands that ask no STS
  * start without it. Endpoints are regional, with the suffix of every partition that the SDK knows.
  *
- * Each attempt is one request. It is repeated once, at once, where the first one's answer has taught us something: the
- * node's credentials were replaced under us, or the SDK has measured that the node's clock is wrong.
+ * Each attempt is one request. It is repeated once, at once, where STS finds fault with the node's own credentials or
+ * with the date of the signature: the credentials are fetched anew, and the SDK has measured by how much the clock is
+ * wrong (AwsSdkSigV4Signer.js in @aws-sdk/core, errorHandler).
  */
 export function createSts(options: StsOptions): AwsSts {
   const timeoutMs = options.timeoutMs ?? 5_000;
@@ -85,8 +86,8 @@ export function createSts(options: StsOptions): AwsSts {
     try {
       return readSession(await send(input, signal), obtainedAtMs);
     } catch (error) {
-      if (isOwnCredentials(error)) await client.config.credentials({ forceRefresh: true });
-      else if (!clockWasCorrected(error)) throw error;
+      if (!isOwnCredentials(error)) throw error;
+      await client.config.credentials({ forceRefresh: true });
     }
     return readSession(await send(input, signal), now());
   }
@@ -193,10 +194,6 @@ function field(value: unknown, name: string): unknown {
 
 function filled(value: unknown): value is string {
   return typeof value === "string" && value !== "";
-}
-
-function clockWasCorrected(error: unknown): boolean {
-  return field(field(error, "$metadata"), "clockSkewCorrected") === true;
 }
 
 function timedOut(timeoutMs: number): StsFailure {

@@ -196,6 +196,8 @@ describe("an error of STS", () => {
     standIn.set({ fault: { kind: "error", status: 403, code: "SignatureDoesNotMatch", message } });
     // failureOf looks for the secret's marker.
     await failureOf(assume());
+    standIn.set({ fault: { kind: "error", status: 400, code: "SomethingNew", message } });
+    await failureOf(assume());
   });
 
   test("that quotes the external id is told without it, on one line, and not at any length", async () => {
@@ -395,6 +397,28 @@ describe("the environment", () => {
     }
   });
 });
+
+describe("an endpoint in the environment", () => {
+  test("is not used in place of the region's", async () => {
+    const { AWS_ENDPOINT_URL_STS, AWS_ENDPOINT_URL } = process.env;
+    Object.assign(process.env, { AWS_ENDPOINT_URL_STS: endpoint, AWS_ENDPOINT_URL: endpoint });
+    try {
+      const metadata = { credentials: async () => credentialsOf(node) };
+      // A region that does not exist: its endpoint is no host, so that nothing leaves the machine.
+      const own = createSts({ region: "xx-nowhere-1", endpoint: null, metadata, timeoutMs: TIMEOUT_MS });
+      expect((await failureOf(assume(aRequest(), own))).kind).toBe("transient");
+      expect(standIn.log()).toEqual([]);
+    } finally {
+      restore("AWS_ENDPOINT_URL_STS", AWS_ENDPOINT_URL_STS);
+      restore("AWS_ENDPOINT_URL", AWS_ENDPOINT_URL);
+    }
+  });
+});
+
+function restore(name: string, value: string | undefined): void {
+  if (value === undefined) delete process.env[name];
+  else process.env[name] = value;
+}
 
 describe("broker and STS together", () => {
   test("136 users at once: one AssumeRole each, with a session name of their own", async () => {
