@@ -83,3 +83,7 @@ list-iptables-all: build ## Shows every rule of the node
 check-direct-access: build ## Tries to get past the proxy as an ordinary user: fails when access is closed, as it should
 	@$(BINARY) iptables check-direct $(CONFIG_FLAG) $(FLAGS)
 # --- End of the firewall ------------------------------------------------------------------------------------------
+
+.PHONY: bench
+bench: build ## Measures the proxy against nginx, the direct path and BEFORE=another build
+	@$(BUN) scripts/bench.ts
