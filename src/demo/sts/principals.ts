@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { parseRoleArn, type RoleArn } from "../../sessions/arn.ts";
 import type { DemoCredentials } from "../imds/secrets.ts";
 
 /** Someone whom the stand-in knows: the instance role, or a session that it gave out. */
@@ -9,20 +10,6 @@ export interface StsPrincipal extends DemoCredentials {
   readonly userId: string;
   /** Milliseconds since the epoch. */
   readonly expiresAtMs: number;
-}
-
-/** The parts of a role's ARN. */
-export interface RoleName {
-  readonly partition: string;
-  readonly account: string;
-  /** Without its path. */
-  readonly name: string;
-}
-
-/** Reads `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`, or null. */
-export function parseRoleArn(arn: string): RoleName | null {
-  const found = /^arn:(aws[a-z-]*):iam::(\d{12}):role\/(?:[\x21-\x7e]+\/)?([\w+=,.@-]{1,64})$/.exec(arn);
-  return found === null ? null : { partition: found[1] ?? "", account: found[2] ?? "", name: found[3] ?? "" };
 }
 
 /** `arn:…:iam::…:role/NAME` of an assumed role's ARN: what a trust policy names. Null where it is none. */
@@ -47,7 +34,7 @@ export function instancePrincipal(
  * A new session of a role. The secret and the token begin with SESSION and the role's name, so that whoever finds
  * them in some bytes knows whose they are.
  */
-export function newSession(role: RoleName, sessionName: string, expiresAtMs: number): StsPrincipal {
+export function newSession(role: RoleArn, sessionName: string, expiresAtMs: number): StsPrincipal {
   const marker = sessionMarker(role.name);
   return {
     accessKeyId: `ASIA${base32(16)}`,
@@ -63,7 +50,7 @@ export function sessionMarker(roleName: string): string {
   return `SESSION/${roleName}/`;
 }
 
-function namesOf(role: RoleName, sessionName: string): { arn: string; userId: string } {
+function namesOf(role: RoleArn, sessionName: string): { arn: string; userId: string } {
   return {
     arn: `arn:${role.partition}:sts::${role.account}:assumed-role/${role.name}/${sessionName}`,
     userId: `${roleId(role)}:${sessionName}`,
@@ -77,7 +64,7 @@ function base32(length: number): string {
 }
 
 /** The same for the same role, as AWS's are. */
-function roleId(role: RoleName): string {
+function roleId(role: RoleArn): string {
   const digest = new Bun.CryptoHasher("sha256").update(`${role.account}/${role.name}`).digest();
   return `AROA${Array.from(digest.subarray(0, 17), (byte) => BASE32[byte % 32]).join("")}`;
 }

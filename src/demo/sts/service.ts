@@ -2,7 +2,8 @@
  * STS of the simulated cloud: a signed request in, an answer out. Answers and codes:
  * https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html and CommonErrors.html there.
  */
-import { newSession, parseRoleArn, roleOfSession, type StsPrincipal } from "./principals.ts";
+import { parseRoleArn } from "../../sessions/arn.ts";
+import { newSession, roleOfSession, type StsPrincipal } from "./principals.ts";
 import {
   type Claim,
   isSignedWith,
