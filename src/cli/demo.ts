@@ -1,5 +1,6 @@
 import { constants } from "node:os";
 import { defineCommand } from "citty";
+import { DATA_GROUP, DATA_ROLE, DEFAULT_ROLE } from "../demo/checks.ts";
 import { type DemoProgress, runDemo } from "../demo/demo.ts";
 import { groundProblem, surveyGround } from "../demo/preflight.ts";
 import { type ReportRow, renderReport } from "../demo/report.ts";
@@ -40,7 +41,8 @@ function onSignals(): { interrupted: AbortSignal; release(): void } {
 }
 
 const ended = (rows: readonly ReportRow[]): string =>
-  `\nThe node is gone. ${rows.filter(({ ok }) => ok).length} of ${rows.length} as promised.`;
+  `\nThe configuration was: ${DEFAULT_ROLE} for everyone, ${DATA_ROLE} for the group ${DATA_GROUP}, in which bob is.
+The node is gone. ${rows.filter(({ ok }) => ok).length} of ${rows.length} as promised.`;
 
 export default defineCommand({
   meta: {
@@ -51,8 +53,8 @@ export default defineCommand({
   async run({ args }) {
     const problem = groundProblem(surveyGround(compiledExecutable()));
     if (problem !== null) throw problem;
-    if (!args.json) process.stderr.write(`${INTRODUCTION}\n`);
     const { interrupted, release } = onSignals();
+    if (!args.json) process.stderr.write(`${INTRODUCTION}\n`);
     try {
       const rows = await runDemo(terminalProgress(), interrupted);
       const color = process.stdout.isTTY === true && process.env["NO_COLOR"] === undefined;

@@ -32,9 +32,11 @@ export const DATA_GROUP = "data-eng";
 export function outcomeText(outcome: Outcome): string {
   switch (outcome.kind) {
     case "role":
-      return `${outcome.role} (${outcome.session})`;
+      return outcome.role === DEFAULT_FACTS.roleName
+        ? "the instance role"
+        : `${outcome.role} (${outcome.session})`;
     case "instance-secrets":
-      return "the instance role's secret keys";
+      return "its secret keys";
     case "http":
       return outcome.status === 404 ? "404 not found" : `HTTP ${outcome.status}`;
     case "refused":
@@ -101,13 +103,13 @@ export function demoChecks(node: SimulatedNode): Check[] {
   const identities = (["alice", "bob", "root"] as const).flatMap((who): Check[] => {
     const holds = who === "root" ? isRole(node.roleName) : isRole(roles[who], sessionOf(who));
     return [
-      { who, what: "asks STS who they are, by the AWS SDK", attempt: (on) => sdk(on, who), holds },
+      { who, what: "AWS SDK: who am I?", attempt: (on) => sdk(on, who), holds },
       ...(cli === null || who === "bob"
         ? []
         : [
             {
               who,
-              what: "the same by the AWS CLI",
+              what: "AWS CLI: who am I?",
               attempt: (on: SimulatedNode) => awsCli(on, cli, who),
               holds,
             },
@@ -116,24 +118,19 @@ export function demoChecks(node: SimulatedNode): Check[] {
   });
   return [
     ...identities,
-    byHand("alice", "asks for the instance role by its name", `http://${imds4}${rolePath}`, "http"),
+    byHand("alice", "IMDS: the instance role by name", `http://${imds4}${rolePath}`, "http"),
     ...(node.ipv6 ? [byHand("alice", "the same over IPv6", `http://[${imds6}]${rolePath}`, "http")] : []),
-    byHand("alice", "asks HyperPod's agent directly", `http://${agent}:${agentPort}${rolePath}`, "refused"),
+    byHand("alice", "HyperPod's agent, directly", `http://${agent}:${agentPort}${rolePath}`, "refused"),
   ];
 }
 
 /** What is tried once more when the proxy has been killed. */
 export function withoutProxyChecks(): Check[] {
   return [
-    byHand(
-      "alice",
-      "the proxy is killed: by its name again",
-      `http://${ADDRESSES.imds4}${rolePath}`,
-      "refused",
-    ),
+    byHand("alice", "proxy killed: by name again", `http://${ADDRESSES.imds4}${rolePath}`, "refused"),
     {
       who: "root",
-      what: "the proxy is killed: asks STS again",
+      what: "proxy killed: who am I?",
       attempt: (node) => sdk(node, "root"),
       holds: isRole(DEFAULT_FACTS.roleName),
     },

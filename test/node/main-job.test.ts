@@ -107,8 +107,8 @@ describeAsRoot("the main job on a HyperPod node", () => {
       }
       // The same path has the secret for root: the test is not empty.
       const asRoot = await curl(node, root, IMDS4 + path);
-      if (asRoot.status === 200)
-        expect(asRoot.body).toMatch(new RegExp(`${node.secrets.marker}|${node.roleName}|Success`));
+      expect(asRoot.status).toBe(200);
+      expect(asRoot.body).toMatch(new RegExp(`${node.secrets.marker}|${node.roleName}|Success`));
     });
   }
 
