@@ -86,7 +86,11 @@ export class FirewallWatch<Spec> {
       if (found.length > 0) {
         await rules.apply(spec);
         if (repair)
-          this.#health = { ...this.#health, repairs: this.#health.repairs + 1, lastRepair: isoTime(clock.now()) };
+          this.#health = {
+            ...this.#health,
+            repairs: this.#health.repairs + 1,
+            lastRepair: isoTime(clock.now()),
+          };
         log("notice", `firewall rules ${repair ? "repaired" : "applied"}: ${found.join("; ")}`);
       }
       this.#set(true);

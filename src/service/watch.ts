@@ -1,7 +1,7 @@
-import { mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
-import { METADATA } from "../firewall/addresses.ts";
+import { endpointText, METADATA } from "../firewall/addresses.ts";
 import { systemIptables } from "../firewall/iptables.ts";
 import { apply } from "../firewall/operations.ts";
 import { buildFirewallSpec } from "../firewall/spec.ts";
@@ -19,9 +19,18 @@ import { recover } from "./transaction.ts";
 const rulesOf = (configPath: string | undefined) => {
   const iptables = systemIptables();
   const path = configPath ?? DEFAULT_CONFIG_PATH;
+  let saidOfUpstream = "";
+  let saidOfExempt = "";
   return {
     async resolve(): Promise<FirewallSpec> {
-      const { spec } = await buildFirewallSpec(loadConfig({ path: configPath }));
+      const { spec, upstream, unknownExempt } = await buildFirewallSpec(loadConfig({ path: configPath }));
+      const ofUpstream = `upstream ${endpointText(upstream.upstream)}: ${upstream.reason}`;
+      if (ofUpstream !== saidOfUpstream) log("notice", ofUpstream);
+      saidOfUpstream = ofUpstream;
+      const ofExempt = unknownExempt?.problem ?? "";
+      if (ofExempt !== "" && ofExempt !== saidOfExempt)
+        log("error", `not exempt until they are known: ${ofExempt}`);
+      saidOfExempt = ofExempt;
       return spec;
     },
     configurationStamp(): string {
@@ -46,7 +55,9 @@ const log = (level: "notice" | "error", message: string): void => {
 
 function writeWhole(path: string, value: unknown, mode: number): void {
   mkdirSync(dirname(path), { recursive: true });
-  writeFileSync(`${path}.new`, `${JSON.stringify(value)}\n`, { mode });
+  writeFileSync(`${path}.new`, `${JSON.stringify(value)}\n`, { mode: 0o600 });
+  // Whatever the umask is.
+  chmodSync(`${path}.new`, mode);
   renameSync(`${path}.new`, path);
 }
 

@@ -179,8 +179,10 @@ export async function marker(machine: Machine): Promise<string> {
   return (JSON.parse(text) as { marker: string }).marker;
 }
 
+const BASE = "http://169.254.169.254/latest";
 const ask = (path: string) =>
-  `curl -sS --max-time 3 http://169.254.169.254/latest/meta-data/iam/security-credentials/${path}`;
+  `token=$(curl -sS --max-time 3 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' ${BASE}/api/token) && ` +
+  `curl -sS --max-time 3 -H "X-aws-ec2-metadata-token: $token" ${BASE}/meta-data/iam/security-credentials/${path}`;
 
 /** What a caller's role list says: a role's name, or what curl complained of. */
 export async function roleOf(machine: Machine, who?: string): Promise<string> {
