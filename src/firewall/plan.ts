@@ -81,6 +81,8 @@ export function planTable(current: RuleSet, wanted: WantedTable): TablePlan {
   for (const name of OWN_CHAINS[wanted.table]) {
     if (keep.has(name)) continue;
     for (const from of table.keys()) {
+      // A chain that stays and leads there is not as it should be, and is emptied above.
+      if (keep.has(from)) continue;
       const found = jumpsTo(table, from, name);
       if (found.length === 0) continue;
       deviates("leftover", from, `${from} enters ${name}`);

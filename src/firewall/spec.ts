@@ -3,7 +3,7 @@ import { ImdsProxyError } from "../errors.ts";
 import { addressText, parseAddress } from "../identity/address.ts";
 import type { Endpoint } from "../identity/types.ts";
 import { type Accounts, systemAccounts } from "./accounts.ts";
-import { endpointText, METADATA, sameEndpoint } from "./addresses.ts";
+import { endpointText, HYPERPOD_AGENT, METADATA, sameEndpoint } from "./addresses.ts";
 import { type DetectedUpstream, detectUpstream } from "./detect.ts";
 import type { FirewallSpec } from "./types.ts";
 
@@ -117,11 +117,11 @@ function checkEndpoints({ upstream, listen }: FirewallSpec): void {
       "upstream is where the node's own metadata service answers: auto finds it",
     );
   }
-  for (const metadata of Object.values(METADATA)) {
-    if (listen.address !== metadata.address) continue;
+  for (const { address } of [...Object.values(METADATA), HYPERPOD_AGENT]) {
+    if (listen.address !== address) continue;
     throw new ImdsProxyError(
       "config",
-      `listen is ${endpointText(listen)}, the address of the metadata service itself`,
+      `listen is ${endpointText(listen)}, an address of the metadata service itself`,
       "listen on a local address, such as 127.0.0.1:988; the firewall redirects the metadata address to it",
     );
   }

@@ -1,0 +1,197 @@
+import { describe, expect, test } from "bun:test";
+import { configSchema } from "../../src/config/schema.ts";
+import { ImdsProxyError } from "../../src/errors.ts";
+import type { Accounts } from "../../src/firewall/accounts.ts";
+import { systemAccounts } from "../../src/firewall/accounts.ts";
+import { type DetectionSources, detectUpstream, type Reached } from "../../src/firewall/detect.ts";
+import { buildFirewallSpec, exemptUids } from "../../src/firewall/spec.ts";
+import type { RuleSet } from "../../src/firewall/types.ts";
+
+const accounts = (known: Record<string, number>): Accounts => ({
+  uidOf: async (name) => known[name] ?? null,
+});
+const config = (over: object = {}) => configSchema.parse(over);
+const detected = {
+  upstream: { address: "169.254.0.2", port: 9081 },
+  reason: "a test says so",
+  certain: true,
+};
+const node = (known: Record<string, number> = {}) => ({
+  accounts: accounts(known),
+  detectUpstream: async () => detected,
+});
+
+describe("buildFirewallSpec()", () => {
+  test("has root and the service's account exempt, the upstream found, the default listener", async () => {
+    const { spec, upstream, unknownExempt } = await buildFirewallSpec(
+      config(),
+      node({ imdsproxy: 991, root: 0 }),
+    );
+    expect(spec).toEqual({
+      upstream: { address: "169.254.0.2", port: 9081 },
+      listen: { address: "127.0.0.1", port: 988 },
+      exemptUids: [0, 991],
+      containers: "leave",
+    });
+    expect([upstream.reason, unknownExempt]).toEqual(["a test says so", null]);
+  });
+  test("asks nobody for an upstream that the configuration names", async () => {
+    const { spec } = await buildFirewallSpec(config({ upstream: "http://10.1.2.3:81" }), {
+      accounts: accounts({}),
+      detectUpstream: () => Promise.reject(new Error("asked")),
+    });
+    expect(spec.upstream).toEqual({ address: "10.1.2.3", port: 81 });
+  });
+  test("spells IPv6 as iptables-save does", async () => {
+    const { spec } = await buildFirewallSpec(
+      config({ listen: "[0:0:0:0:0:0:0:1]:988", upstream: "http://[FD00:0EC2:0::254]" }),
+      node(),
+    );
+    expect([spec.listen.address, spec.upstream.address]).toEqual(["::1", "fd00:ec2::254"]);
+  });
+  test.each([
+    [{ listen: "127.0.0.1:988", upstream: "127.0.0.1:988" }, "the proxy would ask itself"],
+    [{ listen: "169.254.169.254:80" }, "an address of the metadata service itself"],
+    [{ listen: "[fd00:ec2:0::254]:988" }, "an address of the metadata service itself"],
+    [{ listen: "169.254.0.2:988" }, "an address of the metadata service itself"],
+    [{ upstream: "0.0.0.0:80" }, "is no destination"],
+  ])("refuses %p", async (over, problem) => {
+    await expect(buildFirewallSpec(config(over), node())).rejects.toMatchObject({
+      code: "config",
+      problem: expect.stringContaining(problem),
+    });
+  });
+});
+
+describe("exemptUids()", () => {
+  test("takes names and uids, each once, in order", async () => {
+    const known = accounts({ root: 0, ops: 1200, imdsproxy: 991 });
+    expect(await exemptUids(["ops", "root", "1500", "1200"], known)).toEqual({
+      uids: [0, 991, 1200, 1500],
+      unknown: null,
+    });
+  });
+  test("leaves an unknown user out and names all of them", async () => {
+    const { uids, unknown } = await exemptUids(["gone", "ops", "4294967295"], accounts({ ops: 1200 }));
+    expect(uids).toEqual([0, 1200]);
+    expect(unknown?.code).toBe("config");
+    expect(unknown?.problem).toBe(
+      'exempt: there is no account "gone"; 4294967295 is no uid: the highest is 4294967294',
+    );
+  });
+  test("has root even where nothing can be looked up", async () => {
+    const broken: Accounts = {
+      uidOf: () => Promise.reject(new ImdsProxyError("command-failed", "getent hangs")),
+    };
+    const { uids, unknown } = await exemptUids(["root"], broken);
+    expect(uids).toEqual([0]);
+    expect(unknown?.problem).toContain("getent hangs");
+  });
+});
+
+describe("systemAccounts", () => {
+  test.each([
+    ["root", 0],
+    // getent answers a number with the account of that uid: that is another name.
+    ["0", null],
+    ["no-such-account-here", null],
+    ["--help", null],
+  ])("uidOf(%p) is %p", async (name, uid) => {
+    expect(await systemAccounts.uidOf(name)).toBe(uid);
+  });
+});
+
+const natOutput = (...rules: string[]): RuleSet =>
+  new Map([["nat", new Map([["OUTPUT", { policy: "ACCEPT", rules }]])]]);
+const entryTo = (target: string) =>
+  `-d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination ${target}`;
+const ownChain = (target: string): RuleSet =>
+  new Map([
+    [
+      "nat",
+      new Map([
+        [
+          "IMDSPROXY",
+          {
+            policy: null,
+            rules: [
+              `-d 169.254.169.254/32 -p tcp -m owner --uid-owner 0 -m tcp --dport 80 ${target}`,
+              entryTo("127.0.0.1:988"),
+            ],
+          },
+        ],
+      ]),
+    ],
+  ]);
+
+describe("detectUpstream()", () => {
+  const sources = (over: {
+    rules?: RuleSet | ImdsProxyError;
+    other?: RuleSet;
+    addresses?: string[];
+    reached?: Reached;
+    isRoot?: boolean;
+  }): DetectionSources => ({
+    iptables: {
+      read: async () => {
+        if (over.rules instanceof Error) throw over.rules;
+        return over.rules ?? new Map();
+      },
+      readOtherBackend: async () => over.other ?? null,
+    },
+    addresses: () => over.addresses ?? ["127.0.0.1", "10.0.0.5"],
+    reach: async () => over.reached ?? "silent",
+    isRoot: over.isRoot ?? true,
+  });
+  const agent = "169.254.0.2:9081";
+  const ec2 = "169.254.169.254:80";
+  const noRules = new ImdsProxyError("permission", "cannot read the rules");
+  test.each([
+    ["the agent's entry", { rules: natOutput(entryTo(agent)) }, agent, true],
+    [
+      "an entry that leads elsewhere",
+      { rules: natOutput(entryTo("169.254.0.7:9090")) },
+      "169.254.0.7:9090",
+      true,
+    ],
+    ["an entry in the other backend", { other: natOutput(entryTo(agent)) }, agent, true],
+    [
+      "our own rules, when the entry is gone",
+      { rules: ownChain(`-j DNAT --to-destination ${agent}`) },
+      agent,
+      true,
+    ],
+    ["our own rules of a plain node", { rules: ownChain("-j RETURN") }, ec2, true],
+    ["the agent's address on the node", { addresses: ["169.254.0.2"] }, agent, true],
+    ["an agent that answers", { reached: "open" }, agent, true],
+    ["no sign at all", {}, ec2, true],
+    // An unreachable network looks like a refusal: at boot, before the network, a plain node is none of HyperPod's.
+    ["a refusal", { reached: "refused" }, ec2, true],
+    ["an entry that leads to a proxy here", { rules: natOutput(entryTo("127.0.0.1:8080")) }, ec2, true],
+    [
+      "no right to read, and a refusal that may be ours",
+      { rules: noRules, reached: "refused", isRoot: false },
+      ec2,
+      false,
+    ],
+    [
+      "no right to read, but an agent that answers",
+      { rules: noRules, reached: "open", isRoot: false },
+      agent,
+      true,
+    ],
+    ["no right to read, and silence", { rules: noRules, isRoot: false }, ec2, false],
+  ] as const)("by %s", async (_, over, expected, certain) => {
+    const found = await detectUpstream(sources(over as Parameters<typeof sources>[0]));
+    expect(`${found.upstream.address}:${found.upstream.port}`).toBe(expected);
+    expect(found.certain).toBe(certain);
+    expect(found.reason).not.toBe("");
+  });
+  test("says what it could not look at", async () => {
+    const found = await detectUpstream(sources({ rules: noRules, reached: "refused", isRoot: false }));
+    expect(found.reason).toBe(
+      "no sign of the HyperPod agent at 169.254.0.2:9081, but the firewall could not be read (cannot read the rules), " +
+        "and 169.254.0.2:9081 could not be reached, which may be our own block",
+    );
+  });
+});
