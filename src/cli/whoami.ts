@@ -53,7 +53,7 @@ function notAnswered(answer: MetadataReply): ImdsProxyError {
 function render(found: Whoami): string {
   const rows: [string, string][] = [
     ["user", `${found.user ?? "(no name)"}${found.subordinate ? " (by a subordinate uid)" : ""}`],
-    ["uid", String(found.uid)],
+    found.container === null ? ["uid", String(found.uid)] : ["container", found.container],
     ["groups", found.groups.length === 0 ? "none" : found.groups.join(", ")],
   ];
   if (found.slurmJobId !== null) rows.push(["Slurm job", found.slurmJobId]);

@@ -38,7 +38,12 @@ export interface SocketOwner {
 /** The outcome of a look-up. A refusal says why in words for the log; there is no third way. */
 export type Lookup =
   | { readonly kind: "owner"; readonly owner: SocketOwner }
-  | { readonly kind: "refused"; readonly why: string };
+  | {
+      readonly kind: "refused";
+      readonly why: string;
+      /** Set where the connection was redirected to us and no socket of this node has it: from where it came. */
+      readonly remote?: Uint8Array;
+    };
 
 /** An accepted connection as accept() has it, from our side. */
 export interface AcceptedConnection {
@@ -118,8 +123,10 @@ export class SocketLookup {
       return refused("the connection was addressed to neither the metadata service nor this proxy");
 
     const answer = this.#ask(this.#diag, (sequence) => encodeSocketRequest(tuple, sequence));
-    if (answer.kind === "error" && answer.errno === ENOENT)
-      return refused("no socket of this node has the connection");
+    if (answer.kind === "error" && answer.errno === ENOENT) {
+      const why = "no socket of this node has the connection";
+      return redirected ? { kind: "refused", why, remote: tuple.sourceAddress } : refused(why);
+    }
     if (answer.kind !== "message" || answer.type !== SOCK_DIAG_BY_FAMILY)
       return refused(`sock_diag: ${replyText(answer)}`);
     const socket = decodeSocket(answer.payload);

@@ -21,6 +21,7 @@ export class IdentityResolver {
       this.#cgroups === null || owner.cgroupId === null ? null : this.#cgroups.resolve(owner.cgroupId);
     const assemble = (account: Awaited<typeof known>, path: string | null): Identity => ({
       uid: owner.uid,
+      container: null,
       ...account,
       cgroup: path,
       slurmJobId: slurmJobOf(path),

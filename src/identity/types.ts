@@ -7,8 +7,10 @@ export interface Endpoint {
 
 /** What we know of the caller from the kernel and NSS. */
 export interface Identity {
-  /** The uid in the initial user namespace that owns the caller's socket. */
-  readonly uid: number;
+  /** The uid in the initial user namespace that owns the caller's socket; null for a container, which has none. */
+  readonly uid: number | null;
+  /** The address of a bridged container, or null for a process of this node. */
+  readonly container: string | null;
   /** The account's name, or null for a uid without one. A subordinate uid has the name of its owner. */
   readonly user: string | null;
   /** True where the uid is not the account's own but one of its range in /etc/subuid. */

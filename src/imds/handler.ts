@@ -11,18 +11,36 @@ import type { MetadataCache, UpstreamAnswer } from "./metadata.ts";
 import type { Request } from "./request.ts";
 import { parseRoute, type Route } from "./routes.ts";
 import { originForm } from "./target.ts";
-import { parseTtl, type TokenMint } from "./tokens.ts";
+import { parseTtl, type Subject, type TokenMint } from "./tokens.ts";
 import { whoamiDocument } from "./whoami.ts";
 
 /** Who sent a request, as far as the kernel let us know. */
-export type Caller =
-  | { readonly kind: "owner"; readonly owner: SocketOwner }
-  /** Not to be identified: refused whatever is asked. */
-  | { readonly kind: "unknown" };
+export type Caller = KnownCaller | { readonly kind: "unknown" };
 
+/** A caller who may ask. */
+export type KnownCaller =
+  /** A process of this node. */
+  | { readonly kind: "owner"; readonly owner: SocketOwner }
+  /** A bridged container, where the configuration serves them: it has an address and no uid. */
+  | { readonly kind: "container"; readonly address: string };
+
+/** Under which name a caller's share, tokens and connections are kept: a uid, or a container's address. */
+export const subjectOf = (caller: KnownCaller): Subject =>
+  caller.kind === "owner" ? caller.owner.uid : caller.address;
+
+const containerIdentity = (address: string): Identity => ({
+  uid: null,
+  container: address,
+  user: null,
+  subordinate: false,
+  groups: [],
+  cgroup: null,
+  slurmJobId: null,
+});
 /** What the audit log and the metrics hear of a request. Holds no secret. */
 export interface RequestEvent {
-  readonly uid: number | null;
+  /** A uid, a container's address, or null where neither is known. */
+  readonly subject: Subject | null;
   readonly method: string;
   readonly route: Route["kind"] | "none";
   readonly status: number;
@@ -81,7 +99,7 @@ export class Handler {
     };
     const done = (answer: Answer): Answer => {
       this.#options.onRequest({
-        uid: caller.kind === "owner" ? caller.owner.uid : null,
+        subject: caller.kind === "unknown" ? null : subjectOf(caller),
         method: request.method,
         route: event.route,
         status: answer.status,
@@ -107,7 +125,7 @@ export class Handler {
     caller: Caller,
     event: { route: RequestEvent["route"]; why: string | undefined },
   ): Answer | Promise<Answer> {
-    if (caller.kind !== "owner") {
+    if (caller.kind === "unknown") {
       event.why = "the caller could not be identified";
       return { ...errorPage(403), close: true };
     }
@@ -123,7 +141,7 @@ export class Handler {
     const route = parseRoute(target, categories);
     event.route = route.kind;
     if (route.kind === "refused-spelling") throw new Refusal(400, route.why);
-    if (route.kind === "token") return this.#token(request, caller.owner);
+    if (route.kind === "token") return this.#token(request, caller);
     if (route.kind === "token-of-version" && request.method === "PUT") return errorPage(403);
     if (request.method !== "GET" && request.method !== "HEAD")
       return { ...errorPage(405), body: "", allow: ALLOWED };
@@ -131,13 +149,13 @@ export class Handler {
     const token = request.headers.get("x-aws-ec2-metadata-token");
     let tokenTtlSeconds: number | undefined;
     if (token !== undefined) {
-      const check = this.#options.tokens.check(token, caller.owner.uid, this.#options.clock.now());
+      const check = this.#options.tokens.check(token, subjectOf(caller), this.#options.clock.now());
       if (!check.valid) throw new Refusal(401, "the token is wrong or expired");
       tokenTtlSeconds = check.remainingSeconds;
     } else if (this.#options.tokensRequired()) {
       throw new Refusal(401, "no token");
     }
-    const answer = this.#get(route, caller.owner);
+    const answer = this.#get(route, caller);
     if (tokenTtlSeconds === undefined) return answer;
     const ttl = tokenTtlSeconds;
     return answer instanceof Promise
@@ -145,75 +163,79 @@ export class Handler {
       : { ...answer, tokenTtlSeconds: ttl };
   }
 
-  #token(request: Request, owner: SocketOwner): Answer {
+  #token(request: Request, caller: KnownCaller): Answer {
     if (request.method !== "PUT") return { ...errorPage(405), body: "", allow: ALLOWED_FOR_TOKEN };
     const ttl = parseTtl(request.headers.get("x-aws-ec2-metadata-token-ttl-seconds"));
     if (ttl === null) throw new Refusal(400, "the token's TTL is not 1 to 21600");
     return {
-      ...text(this.#options.tokens.issue(owner.uid, ttl, this.#options.clock.now())),
+      ...text(this.#options.tokens.issue(subjectOf(caller), ttl, this.#options.clock.now())),
       tokenTtlSeconds: ttl,
     };
   }
 
-  #get(route: Route, owner: SocketOwner): Answer | Promise<Answer> {
+  #get(route: Route, caller: KnownCaller): Answer | Promise<Answer> {
     switch (route.kind) {
       case "metadata":
-        return route.listing ? this.#listing(route, owner) : this.#metadata(route, owner);
+        return route.listing ? this.#listing(route, caller) : this.#metadata(route, caller);
       case "versions":
-        return this.#versions(owner);
+        return this.#versions(caller);
       case "role-list":
       case "role-credentials":
       case "iam-info":
       case "iam-listing":
       case "whoami":
-        return this.#personal(route, owner);
+        return this.#personal(route, caller);
       default:
         return errorPage(404);
     }
   }
 
-  #metadata(route: Route & { kind: "metadata" }, owner: SocketOwner): Answer | Promise<Answer> {
+  #metadata(route: Route & { kind: "metadata" }, caller: KnownCaller): Answer | Promise<Answer> {
     const { metadata } = this.#options;
     const known = metadata.peek(route.version, route.path);
     if (known !== null) return metadataAnswer(known);
-    return metadata.read(route.version, route.path, owner.uid).then(metadataAnswer);
+    return metadata.read(route.version, route.path, subjectOf(caller)).then(metadataAnswer);
   }
 
-  async #versions(owner: SocketOwner): Promise<Answer> {
-    const found = await this.#options.metadata.read("", "", owner.uid);
+  async #versions(caller: KnownCaller): Promise<Answer> {
+    const found = await this.#options.metadata.read("", "", subjectOf(caller));
     return metadataAnswer(found);
   }
 
   /** The upstream's listing, less what this caller cannot read, and with `iam/` where they have a role. */
-  async #listing(route: Route & { kind: "metadata" }, owner: SocketOwner): Promise<Answer> {
+  async #listing(route: Route & { kind: "metadata" }, caller: KnownCaller): Promise<Answer> {
     const { categories } = this.#options.policy();
-    const found = await this.#options.metadata.read(route.version, route.path, owner.uid);
+    const found = await this.#options.metadata.read(route.version, route.path, subjectOf(caller));
     if (found.kind !== "found") return metadataAnswer(found);
     const prefix = route.path === "" ? "" : `${route.path}/`;
     const lines = found.body.split("\n").filter((line) => {
       const name = line.trim().replace(/\/$/, "").replace(/=.*$/, "");
       return name !== "" && categories.leadsTo(`${prefix}${name}`);
     });
-    if (route.path === "meta-data" && (await this.#decide(owner)).kind === "role") {
+    if (route.path === "meta-data" && (await this.#decide(caller)).kind === "role") {
       lines.push("iam/");
       lines.sort();
     }
     return text(lines.join("\n"));
   }
 
+  #identify(caller: KnownCaller): Identity | Promise<Identity> {
+    return caller.kind === "owner" ? this.#options.identify(caller.owner) : containerIdentity(caller.address);
+  }
+
   /** What depends on who asks. */
-  #personal(route: Route, owner: SocketOwner): Answer | Promise<Answer> {
-    const identity = this.#options.identify(owner);
+  #personal(route: Route, caller: KnownCaller): Answer | Promise<Answer> {
+    const identity = this.#identify(caller);
     const instanceId = this.#instanceId();
     if (identity instanceof Promise || instanceId instanceof Promise) {
-      return Promise.all([identity, instanceId]).then(([who, id]) => this.#answerFor(route, owner, who, id));
+      return Promise.all([identity, instanceId]).then(([who, id]) => this.#answerFor(route, caller, who, id));
     }
-    return this.#answerFor(route, owner, identity, instanceId);
+    return this.#answerFor(route, caller, identity, instanceId);
   }
 
   #answerFor(
     route: Route,
-    owner: SocketOwner,
+    caller: KnownCaller,
     identity: Identity,
     instanceId: string | null,
   ): Answer | Promise<Answer> {
@@ -229,18 +251,18 @@ export class Handler {
         return infoDocument(decision.roleArn, this.#options.clock.now());
       case "role-list":
         // The credentials are asked for next: by then they shall be there.
-        void broker.get(decision.request, owner.uid);
+        void broker.get(decision.request, subjectOf(caller));
         return name === undefined ? errorPage(404) : text(name);
       case "role-credentials":
         if (route.name !== name) return errorPage(404);
-        return broker.get(decision.request, owner.uid).then(credentialsDocument);
+        return broker.get(decision.request, subjectOf(caller)).then(credentialsDocument);
       default:
         return errorPage(404);
     }
   }
 
-  async #decide(owner: SocketOwner): Promise<Decision> {
-    const [identity, instanceId] = await Promise.all([this.#options.identify(owner), this.#instanceId()]);
+  async #decide(caller: KnownCaller): Promise<Decision> {
+    const [identity, instanceId] = await Promise.all([this.#identify(caller), this.#instanceId()]);
     return this.#options.policy().rules.decide(identity, instanceId);
   }
 

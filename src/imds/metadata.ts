@@ -1,5 +1,5 @@
 import type { Clock } from "../platform/clock.ts";
-import { FairSlots } from "../sessions/slots.ts";
+import { FairSlots, type Owner } from "../sessions/slots.ts";
 
 /**
  * Metadata from the upstream, through a cache: a node's users ask thousands of times for the same few values, and the real
@@ -55,7 +55,7 @@ export class MetadataCache {
   readonly #entries = new Map<string, Entry>();
   readonly #pending = new Map<string, Promise<UpstreamAnswer>>();
   readonly #slots = new FairSlots(MAX_IN_FLIGHT);
-  readonly #allowances = new Map<number, Allowance>();
+  readonly #allowances = new Map<Owner, Allowance>();
 
   constructor(options: { source: MetadataSource; clock: Clock }) {
     this.#source = options.source;
@@ -76,17 +76,17 @@ export class MetadataCache {
   /**
    * The answer from memory or from the upstream.
    *
-   * @param uid whose request it is; each user has a bounded share.
+   * @param owner whose request it is, a uid or a container; each has a bounded share.
    */
-  async read(version: string, path: string, uid: number): Promise<UpstreamAnswer> {
+  async read(version: string, path: string, owner: Owner): Promise<UpstreamAnswer> {
     const known = this.peek(version, path);
     if (known !== null) return known;
     const key = `${version}/${path}`;
     const pending = this.#pending.get(key);
     if (pending !== undefined) return pending;
-    const delayMs = this.#take(uid);
+    const delayMs = this.#take(owner);
     if (delayMs === null) return { kind: "failed", why: "too many requests of one user wait" };
-    const answer = this.#fetch(key, version, path, uid, delayMs);
+    const answer = this.#fetch(key, version, path, owner, delayMs);
     this.#pending.set(key, answer);
     try {
       return await answer;
@@ -99,11 +99,11 @@ export class MetadataCache {
     key: string,
     version: string,
     path: string,
-    uid: number,
+    owner: Owner,
     delayMs: number,
   ): Promise<UpstreamAnswer> {
     if (delayMs > 0) await new Promise<void>((resume) => this.#clock.schedule(delayMs, resume));
-    const release = await this.#slots.acquire(uid);
+    const release = await this.#slots.acquire(owner);
     try {
       const answer = await this.#source.read(version, path);
       if (answer.kind !== "failed") this.#keep(key, path, answer);
@@ -124,16 +124,16 @@ export class MetadataCache {
   }
 
   /** Takes one of the user's misses: how many milliseconds it has to wait, or null where too many wait already. */
-  #take(uid: number): number | null {
+  #take(owner: Owner): number | null {
     const now = this.#clock.now();
-    const allowance = this.#allowances.get(uid) ?? { left: MISS_BURST, countedMs: now };
+    const allowance = this.#allowances.get(owner) ?? { left: MISS_BURST, countedMs: now };
     const elapsedSeconds = Math.max(0, now - allowance.countedMs) / 1000;
     allowance.left = Math.min(MISS_BURST, allowance.left + elapsedSeconds * MISSES_PER_SECOND);
     allowance.countedMs = now;
     if (allowance.left <= -MAX_WAITING_PER_USER) return null;
     allowance.left--;
-    this.#allowances.delete(uid);
-    this.#allowances.set(uid, allowance);
+    this.#allowances.delete(owner);
+    this.#allowances.set(owner, allowance);
     // Who has not asked for the longest has a full allowance again, or nearly.
     if (this.#allowances.size > MAX_ENTRIES) {
       const idle = this.#allowances.keys().next().value;

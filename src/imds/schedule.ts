@@ -1,3 +1,5 @@
+import type { Subject } from "./tokens.ts";
+
 /**
  * Whose request is next. Users take turns, one request each, so that whoever sends ten thousand delays the next user by
  * one; where a single user asks, nothing is held back.
@@ -14,7 +16,7 @@ const BATCH = 128;
 
 /** Turns between users, and between the connections of a user. */
 export class Turns {
-  readonly #queues = new Map<number, Work[]>();
+  readonly #queues = new Map<Subject, Work[]>();
   readonly #yield: (run: () => void) => void;
   #running = false;
 
@@ -24,7 +26,7 @@ export class Turns {
   }
 
   /** Puts work of a user in line. It must not be in line already. */
-  add(user: number, work: Work): void {
+  add(user: Subject, work: Work): void {
     const queue = this.#queues.get(user);
     if (queue !== undefined) queue.push(work);
     else this.#queues.set(user, [work]);

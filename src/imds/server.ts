@@ -1,13 +1,14 @@
 import type { Socket, TCPSocketListener } from "bun";
 import { ImdsProxyError } from "../errors.ts";
-import { parseAddress } from "../identity/address.ts";
+import { addressText, parseAddress } from "../identity/address.ts";
 import type { SocketLookup } from "../identity/lookup.ts";
 import type { Endpoint } from "../identity/types.ts";
 import { setBacklog } from "../platform/libc.ts";
 import { type Answer, encodeAnswer, errorPage } from "./answer.ts";
-import type { Caller, Handler } from "./handler.ts";
+import { type Caller, type Handler, subjectOf } from "./handler.ts";
 import { isBad, MAX_HEAD_BYTES, parseRequest, type Request } from "./request.ts";
 import { Turns, type Work } from "./schedule.ts";
+import type { Subject } from "./tokens.ts";
 
 /**
  * The HTTP server, on Bun.listen: the caller is identified when the connection is accepted, before a byte is read, and
@@ -43,6 +44,8 @@ export interface ServerOptions {
    * the other without a gap. The kernel lets nobody but the same uid in (net/ipv4/inet_connection_sock.c).
    */
   readonly sharePort: boolean;
+  /** Whether a redirected connection from this address, of which no socket is on this node, is a container to serve. */
+  readonly isContainer: (address: Uint8Array) => boolean;
   /** A caller who could not be identified, and why. */
   readonly onUnidentified: (why: string) => void;
 }
@@ -57,7 +60,7 @@ export interface ServerCounts {
 export class Server {
   readonly #options: ServerOptions;
   readonly #turns = new Turns();
-  readonly #connections = new Map<number, Set<Connection>>();
+  readonly #connections = new Map<Subject, Set<Connection>>();
   readonly #listeners: TCPSocketListener<Connection | undefined>[] = [];
   readonly #sweeper: ReturnType<typeof setInterval>;
   #open = 0;
@@ -81,6 +84,8 @@ export class Server {
         hostname: endpoint.address,
         port: endpoint.port,
         ...(this.#options.sharePort ? { reusePort: true } : { exclusive: true }),
+        // bun-types has this only where the port is shared; Bun has it for every listener.
+        ...({ ipv6Only: true } as object),
         // A caller may say that it has sent everything and still wait for the answer.
         allowHalfOpen: true,
         socket: {
@@ -149,8 +154,10 @@ export class Server {
     });
     let caller: Caller = { kind: "unknown" };
     if (found.kind === "owner") caller = found;
-    else this.#options.onUnidentified(found.why);
-    const user = caller.kind === "owner" ? caller.owner.uid : UNKNOWN_USER;
+    else if (found.remote !== undefined && this.#options.isContainer(found.remote)) {
+      caller = { kind: "container", address: addressText(found.remote) };
+    } else this.#options.onUnidentified(found.why);
+    const user = caller.kind === "unknown" ? UNKNOWN_USER : subjectOf(caller);
     const connections = this.#connections.get(user) ?? new Set<Connection>();
     if (!this.#makeRoom(user, connections)) {
       socket.terminate();
@@ -174,7 +181,7 @@ export class Server {
   }
 
   /** Makes room for one more connection of a user, at the cost of their own that has been idle the longest. */
-  #makeRoom(user: number, own: Set<Connection>): boolean {
+  #makeRoom(user: Subject, own: Set<Connection>): boolean {
     const limit = user === UNKNOWN_USER ? MAX_UNKNOWN : MAX_CONNECTIONS_PER_USER;
     if (own.size >= limit) return closeIdle(own);
     // 128 files are for everything else: the upstream, STS, getent, logs.

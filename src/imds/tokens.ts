@@ -1,11 +1,11 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
 
 /**
- * Session tokens of our own. A token holds its end and nothing else; its code covers the uid that it was made for, so it
+ * Session tokens of our own. A token holds its end and nothing else; its code covers whom it was made for, so it
  * needs no memory, survives a restart, and is nothing in another user's hands.
  *
  * 42 bytes, in base64url 56 characters as the real service's tokens have:
- * u8 format, u40 expiry in seconds since the epoch, 4 bytes zero, 32 bytes HMAC-SHA-256 of those and the uid.
+ * u8 format, u40 expiry in seconds since the epoch, 4 bytes zero, 32 bytes HMAC-SHA-256 of those and the subject.
  */
 
 const FORMAT = 1;
@@ -26,6 +26,9 @@ export type TokenCheck =
   | { readonly valid: true; readonly remainingSeconds: number }
   | { readonly valid: false };
 
+/** Whom a token is made for: a uid, or the address of a container. */
+export type Subject = number | string;
+
 /** Parses the TTL header: decimal digits alone, 1 to 21600; null for anything else. */
 export function parseTtl(text: string | undefined): number | null {
   if (text === undefined || !/^\d{1,5}$/.test(text)) return null;
@@ -43,33 +46,31 @@ export class TokenMint {
     this.#key = key;
   }
 
-  /** A token for one uid, good for `ttlSeconds` from now. */
-  issue(uid: number, ttlSeconds: number, nowMs: number): string {
+  /** A token for one subject, good for `ttlSeconds` from now. */
+  issue(subject: Subject, ttlSeconds: number, nowMs: number): string {
     const token = Buffer.alloc(HEAD_LENGTH + 32);
     token[0] = FORMAT;
     token.writeUIntBE(Math.floor(nowMs / 1000) + ttlSeconds, 1, 5);
-    this.#code(token, uid).copy(token, HEAD_LENGTH);
+    this.#code(token, subject).copy(token, HEAD_LENGTH);
     return token.toString("base64url");
   }
 
-  /** Checks a token that `uid` presents. Takes the same time whatever part of it is wrong. */
-  check(text: string, uid: number, nowMs: number): TokenCheck {
+  /** Checks a token that `subject` presents. Takes the same time whatever part of it is wrong. */
+  check(text: string, subject: Subject, nowMs: number): TokenCheck {
     if (text.length !== TOKEN_LENGTH || !/^[A-Za-z0-9_-]+$/.test(text)) return { valid: false };
     const token = Buffer.from(text, "base64url");
-    const genuine = timingSafeEqual(this.#code(token, uid), token.subarray(HEAD_LENGTH));
+    const genuine = timingSafeEqual(this.#code(token, subject), token.subarray(HEAD_LENGTH));
     const remainingSeconds = token.readUIntBE(1, 5) - Math.floor(nowMs / 1000);
     // An end beyond the longest TTL can only come of a clock that was ahead: such a token would outlive its promise.
     const current = remainingSeconds > 0 && remainingSeconds <= MAX_TTL_SECONDS + CLOCK_SLACK_SECONDS;
     return genuine && token[0] === FORMAT && current ? { valid: true, remainingSeconds } : { valid: false };
   }
 
-  #code(token: Buffer, uid: number): Buffer {
-    const subject = Buffer.alloc(4);
-    subject.writeUInt32BE(uid);
+  #code(token: Buffer, subject: Subject): Buffer {
     return createHmac("sha256", this.#key)
       .update(PURPOSE)
       .update(token.subarray(0, HEAD_LENGTH))
-      .update(subject)
+      .update(typeof subject === "number" ? `uid ${subject}` : `container ${subject}`)
       .digest();
   }
 }

@@ -7,7 +7,10 @@ import type { Answer } from "./answer.ts";
 /** What `imdsproxy whoami` shows: what the proxy sees of the caller who asks, and what it would do. No secret. */
 export interface Whoami {
   readonly user: string | null;
-  readonly uid: number;
+  /** Null for a container. */
+  readonly uid: number | null;
+  /** The container's address, or null. */
+  readonly container: string | null;
   /** True for a uid of the user's range in /etc/subuid. */
   readonly subordinate: boolean;
   readonly groups: readonly string[];
@@ -30,6 +33,7 @@ export function whoamiDocument(identity: Identity, decision: Decision, broker: S
   const body: Whoami = {
     user: identity.user,
     uid: identity.uid,
+    container: identity.container,
     subordinate: identity.subordinate,
     groups: identity.groups,
     slurmJobId: identity.slurmJobId,

@@ -99,6 +99,7 @@ function sessionRequest(
   const values: TemplateValues = {
     user: identity.user,
     uid: identity.uid,
+    container: identity.container,
     instanceId,
     slurmJobId: identity.slurmJobId,
   };
@@ -126,7 +127,12 @@ function compileMatch(match: Match): (identity: Identity) => boolean | "unknown"
     if (match.user !== undefined && (identity.user === null || !match.user.includes(identity.user)))
       return false;
     const { uid } = identity;
-    if (match.uid !== undefined && !match.uid.some(({ from, to }) => from <= uid && uid <= to)) return false;
+    if (
+      match.uid !== undefined &&
+      !match.uid.some(({ from, to }) => uid !== null && from <= uid && uid <= to)
+    ) {
+      return false;
+    }
     if (match.group !== undefined && !match.group.some((group) => identity.groups.includes(group)))
       return false;
     if (globs === undefined && match.slurmJob === undefined) return true;

@@ -9,7 +9,10 @@ import { createHash } from "node:crypto";
 export interface TemplateValues {
   /** The account's name, or null for a uid without one. */
   readonly user: string | null;
-  readonly uid: number;
+  /** Null for a container. */
+  readonly uid: number | null;
+  /** The address of a bridged container, or null. */
+  readonly container: string | null;
   /** The node's instance id, or null where the upstream has not told it. */
   readonly instanceId: string | null;
   readonly slurmJobId: string | null;
@@ -36,11 +39,11 @@ export function templateProblem(text: string, allowed: readonly string[] = PLACE
 function render(template: string, values: TemplateValues, absent: string): string {
   return template.replaceAll(/\{(\w+)\}/g, (_, name: string) => {
     switch (name) {
-      // `=` cannot be in an account's name, so no account can pass for a nameless uid.
+      // `=` cannot be in an account's name, so no account can pass for a nameless uid, or for a container.
       case "user":
-        return values.user ?? `uid=${values.uid}`;
+        return values.user ?? (values.uid === null ? `container=${values.container}` : `uid=${values.uid}`);
       case "uid":
-        return String(values.uid);
+        return values.uid === null ? absent : String(values.uid);
       case "instanceId":
         return values.instanceId ?? absent;
       default:

@@ -62,6 +62,7 @@ function expectedRole(config: Config, tester: Tester): string | null {
   const decision = compileRules(config).decide(
     {
       uid: tester.uid,
+      container: null,
       user: tester.name,
       subordinate: false,
       groups: tester.groups,

@@ -7,6 +7,7 @@ import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { detectUpstream } from "../firewall/detect.ts";
 import { Accounts } from "../identity/accounts.ts";
+import { type BridgeAddress, bridgesOfNode, isBehindBridge } from "../identity/bridges.ts";
 import { Cgroups } from "../identity/cgroup.ts";
 import { cgroupMount, cgroupTree } from "../identity/cgroup-tree.ts";
 import { getentDatabase } from "../identity/getent.ts";
@@ -96,6 +97,7 @@ export async function serve(options: {
     monotonicMs: () => performance.now(),
     fileLimit,
     sharePort: options.sharePort,
+    isContainer: containerTest(config),
     onUnidentified: events.unidentified,
   });
   const metrics = new Metrics({
@@ -176,15 +178,42 @@ async function upstreamOf(config: Config): Promise<{ upstream: Endpoint; reason:
   return detectUpstream();
 }
 
-/** The configured endpoint, and the IPv6 loopback beside an IPv4 one: there the IPv6 metadata address is redirected to. */
+/** Bridges come and go with containers; how long one look at them is good, in milliseconds. */
+const BRIDGES_MS = 2_000;
+
+function containerTest(config: Config): (address: Uint8Array) => boolean {
+  if (config.containers !== "proxy") return () => false;
+  let bridges: BridgeAddress[] = [];
+  let seenMs = Number.NEGATIVE_INFINITY;
+  return (address) => {
+    const now = performance.now();
+    if (now - seenMs > BRIDGES_MS) {
+      bridges = bridgesOfNode();
+      seenMs = now;
+    }
+    return isBehindBridge(address, bridges);
+  };
+}
+
+/**
+ * The configured endpoint, and the IPv6 loopback beside an IPv4 one: there the IPv6 metadata address is redirected to.
+ * Where containers are served, the port on every address, for theirs end at the address of their bridge; the firewall
+ * lets in there only what it redirected.
+ */
 function endpoints(config: Config): Endpoint[] {
-  const hasIPv6 = Object.values(networkInterfaces()).some((addresses) =>
-    addresses?.some(({ address }) => address === "::1"),
-  );
+  const { port } = config.listen;
+  if (config.containers === "proxy") {
+    return [{ address: "0.0.0.0", port }, ...(hasIPv6() ? [{ address: "::", port }] : [])];
+  }
   const second =
-    config.listen.address.startsWith("127.") && hasIPv6 ? [{ address: "::1", port: config.listen.port }] : [];
+    config.listen.address.startsWith("127.") && hasIPv6()
+      ? [{ address: "::1", port: config.listen.port }]
+      : [];
   return [config.listen, ...second];
 }
+
+const hasIPv6 = (): boolean =>
+  Object.values(networkInterfaces()).some((addresses) => addresses?.some(({ address }) => address === "::1"));
 
 function policyOf(config: Config, own: readonly Endpoint[]): Policy {
   return {
@@ -256,9 +285,9 @@ function eventSinks(log: Log) {
       metrics?.request(event);
       log.debug("request", { ...event });
       if (event.why === undefined || event.status === 401) return;
-      seldom.about(`${event.uid} ${event.status}`, (count) =>
+      seldom.about(`${event.subject} ${event.status}`, (count) =>
         log[event.status === 503 ? "warn" : "info"]("refused", {
-          uid: event.uid,
+          subject: event.subject,
           status: event.status,
           why: event.why,
           count,

@@ -31,9 +31,10 @@ export function watchStartRole(options: {
   const tryOnce = async (): Promise<void> => {
     const found = await options.metadata.read("latest", "meta-data/instance-id", -1);
     const instanceId = found.kind === "found" ? found.body.trim() : null;
-    // Nobody's uid and no account, so that no rule matches and the default role is left.
+    // No uid and no account, so that no rule matches and the default role is left.
     const nobody = {
-      uid: 4_294_967_295,
+      uid: null,
+      container: null,
       user: "imdsproxy-check",
       subordinate: false,
       groups: [],
