@@ -44,7 +44,19 @@ const SINGLE = new Set([
 ]);
 
 const REQUEST_LINE = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([^\x00-\x20\x7f]+) HTTP\/1\.([01])$/;
-const HEADER_LINE = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)$/;
+/** No part can begin at more than one place: a pattern that takes the blanks apart needs time by the square of their number. */
+const HEADER_LINE = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\x00-\x08\x0a-\x1f\x7f]*)$/;
+
+/** Without the optional white space around a value: blanks and tabs alone (RFC 9110, section 5.6.3). */
+function trimmed(value: string): string {
+  let start = 0;
+  let end = value.length;
+  while (start < end && isBlank(value.charCodeAt(start))) start++;
+  while (end > start && isBlank(value.charCodeAt(end - 1))) end--;
+  return value.slice(start, end);
+}
+
+const isBlank = (code: number): boolean => code === 0x20 || code === 0x09;
 
 /**
  * Parses a head.
@@ -62,7 +74,7 @@ export function parseRequest(head: string): Request | BadRequest {
     const parts = HEADER_LINE.exec(lines[i] ?? "");
     if (parts === null) return bad("a header line is malformed");
     const name = (parts[1] ?? "").toLowerCase();
-    const value = (parts[2] ?? "").trimEnd();
+    const value = trimmed(parts[2] ?? "");
     const earlier = headers.get(name);
     if (earlier !== undefined && SINGLE.has(name)) return bad(`the header ${name} is repeated`);
     headers.set(name, earlier === undefined ? value : `${earlier}, ${value}`);
