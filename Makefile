@@ -41,6 +41,10 @@ test: build ## Runs the tests; as root also those on a simulated node (TESTS=PAT
 	@if [ "$$(id -u)" = 0 ]; then sh scripts/install-test-packages.sh; fi
 	@$(BUN) test --timeout=60000 $(TESTS)
 
+.PHONY: run-proxy
+run-proxy: build ## Runs the proxy in the foreground, to try it; Ctrl-C ends it
+	@$(SUDO) $(BINARY) serve $(CONFIG_FLAG) $(FLAGS)
+
 .PHONY: demo
 demo: build ## Shows the main job on a simulated node in this machine; asks for root
 	@sh scripts/install-test-packages.sh --demo

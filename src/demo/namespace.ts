@@ -62,7 +62,8 @@ export async function openNamespace(script: string, args: readonly string[]): Pr
   return {
     pid,
     enter(argv, view) {
-      const mount = view === "own" ? ["--mount", "--wd=/"] : [];
+      // Root and working directory are the keeper's: setns(2) alone would leave ours, and the root outside of any chroot.
+      const mount = view === "own" ? ["--mount", "--root", "--wd"] : [];
       return ["nsenter", `--target=${pid}`, "--net", "--pid", "--ipc", ...mount, "--", ...argv];
     },
     async close() {

@@ -50,6 +50,10 @@ describeAsRoot("a simulated HyperPod node", () => {
     expect(await mustExec(node, { uid: 54_321 }, ["id"])).toBe("uid=54321 gid=54321 groups=54321\n");
   });
 
+  test("shows its own files by relative paths too: nobody stands in the machine's root", async () => {
+    expect(await mustExec(node, alice, ["sh", "-c", "ls -d run/home/alice"])).toBe("run/home/alice\n");
+  });
+
   test("passes nothing of this process's environment on", async () => {
     const environment = await mustExec(node, alice, ["env"], { env: { ASKED: "1" } });
     const names = environment
