@@ -58,7 +58,7 @@ export class Machine {
   }
 
   /** Writes a file onto the disk while the machine is off. */
-  write(path: string, text: string, mode = 0o644): void {
+  write(path: string, text: string | Uint8Array, mode = 0o644): void {
     if (this.#nspawn !== undefined) throw new Error(`${path}: the machine is on`);
     const target = this.onDisk(path);
     mkdirSync(dirname(target), { recursive: true });

@@ -3,9 +3,11 @@ import { existsSync, mkdirSync, readFileSync, symlinkSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { Machine, type MachineOptions } from "./machine.ts";
 
-const BINARY = resolve(import.meta.dir, "../../../dist/imdsproxy");
+const REPOSITORY = resolve(import.meta.dir, "../../..");
+/** The executable under test; IMDSPROXY_EXECUTABLE names another. */
+export const BINARY = process.env["IMDSPROXY_EXECUTABLE"] ?? join(REPOSITORY, "dist/imdsproxy");
 const SOURCE = "/opt/imdsproxy-source";
-const STAND_IN = `${SOURCE}/node_modules/.bin/bun ${SOURCE}/test/boot/support/stand-in.ts`;
+export const STAND_IN = `${SOURCE}/node_modules/.bin/bun ${SOURCE}/test/boot/support/stand-in.ts`;
 
 export const ROLE_ARN = "arn:aws:iam::842413447717:role/ImdsProxyTestRole";
 export const ROLE = "ImdsProxyTestRole";
@@ -15,8 +17,8 @@ export const STS = "http://127.0.0.1:8080";
 export interface NodeOptions extends MachineOptions {
   /** `hyperpod` (default): the agent at 169.254.0.2:9081 with its entry; `ec2`: the metadata service at its own address. */
   readonly kind?: "hyperpod" | "ec2";
-  /** How long after the network the agent comes. Default 1 s: long after users can be there. */
-  readonly agentDelaySeconds?: number;
+  /** `early`: before any user can be there, so that whoever is not kept out gets in. `late` (default): 1 s after the network. */
+  readonly agent?: "early" | "late";
   /** The executable; default dist/imdsproxy, which `make build` makes. */
   readonly binary?: string;
 }
@@ -96,16 +98,19 @@ ExecStart=/bin/sh -ec 'ip link add eth0 type veth peer name far0; ip link set et
     "etc/systemd/system/hyperpod-agent.service",
     unit(
       "The stand-in for the agent of HyperPod",
-      `After=network.target
+      `${options.agent === "early" ? "DefaultDependencies=no\nAfter=systemd-remount-fs.service" : "After=network.target"}
 [Service]
-ExecStartPre=/bin/sleep ${options.agentDelaySeconds ?? 1}
+${options.agent === "early" ? "" : "ExecStartPre=/bin/sleep 1"}
 ExecStartPre=-/bin/ip addr add ${address}/32 dev lo
 ${agent ? `ExecStartPre=/usr/sbin/iptables -w 10 -t nat -I ${entry}` : ""}
 ExecStart=${STAND_IN} imds ${address}:${port}
 Restart=always`,
     ),
   );
-  machine.enable("hyperpod-agent.service");
+  machine.enable(
+    "hyperpod-agent.service",
+    options.agent === "early" ? "sysinit.target" : "multi-user.target",
+  );
 
   machine.write(
     "etc/systemd/system/sts.service",
@@ -197,5 +202,41 @@ export async function credentialsOf(machine: Machine, role: string, who?: string
 }
 
 /** The file at a path of this repository. */
-export const sourceFile = (path: string): string =>
-  readFileSync(resolve(import.meta.dir, "../../..", path), "utf8");
+export const sourceFile = (path: string): string => readFileSync(join(REPOSITORY, path), "utf8");
+
+/** Builds the executable with another version and commit, as the next release would be; kept in the cache directory. */
+export function executableOf(version: string): string {
+  const outfile = join(REPOSITORY, ".cache", `imdsproxy-${version}`);
+  const build = Bun.spawnSync(
+    [
+      ...[join(REPOSITORY, "node_modules/.bin/bun"), "build", "--compile", "--format=esm", "--bytecode"],
+      ...[
+        "--minify-syntax",
+        "--minify-whitespace",
+        "--no-compile-autoload-dotenv",
+        "--no-compile-autoload-bunfig",
+      ],
+      ...[`--define=IMDSPROXY_VERSION="${version}"`, '--define=IMDSPROXY_COMMIT="test"'],
+      ...["src/main.ts", `--outfile=${outfile}`],
+    ],
+    { cwd: REPOSITORY, stderr: "pipe" },
+  );
+  if (build.exitCode !== 0) throw new Error(build.stderr.toString());
+  return outfile;
+}
+
+/** Everything on the machine that an installation could change, as text that can be compared. */
+export async function stateOf(machine: Machine): Promise<string> {
+  return machine.ok(`
+    cat /etc/passwd /etc/group /etc/shadow
+    find /etc /usr /opt /var/lib /root /home -xdev \\( -path /var/lib/systemd -o -path '/home/*/hammer-*' -o -path /opt/imdsproxy-source \\
+      -o -path /var/lib/stand-in -o -path /etc/.pwd.lock -o -path '/etc/*-' -o -path /etc/group -o -path /etc/passwd \\
+      -o -path /etc/shadow -o -path /etc/gshadow -o -path /etc/subuid -o -path /etc/subgid \\) -prune \\
+      -o -printf '%p %M %u %g %l\\n' | sort
+    ls -A /run | grep -v -x -e log -e 'user' -e utmp
+    systemctl list-unit-files --no-legend | grep -i imds
+    iptables-save | grep -v '^#' | sed 's/\\[[0-9:]*\\]//'
+    ip6tables-save | grep -v '^#' | sed 's/\\[[0-9:]*\\]//'
+    cat /proc/sys/net/ipv4/tcp_migrate_req
+    true`);
+}

@@ -3,8 +3,9 @@
  *
  *   bun stand-in.ts imds ADDRESS:PORT     the metadata service, or HyperPod's agent
  *   bun stand-in.ts sts ADDRESS:PORT      STS; its log is written to /var/lib/stand-in/sts.log
+ *   bun stand-in.ts files ADDRESS:PORT    a web server for /srv
  *
- * Both know the instance role's secrets from a file that only root reads.
+ * The first two know the instance role's secrets from a file that only root reads.
  */
 import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { parseEndpoint } from "../../../src/config/schema.ts";
@@ -28,7 +29,11 @@ const [what, where] = process.argv.slice(2);
 const listen = parseEndpoint(where ?? "");
 if (listen === null) throw new Error(`no address: ${where}`);
 
-if (what === "imds") {
+if (what === "files") {
+  const fetch = (request: Request) => new Response(Bun.file(`/srv${new URL(request.url).pathname}`));
+  const missing = () => new Response("no such file", { status: 404 });
+  Bun.serve({ hostname: listen.address, port: listen.port, fetch, error: missing });
+} else if (what === "imds") {
   startImds({ listen: [listen], secrets: secrets() });
 } else {
   const { account, roleName, instanceId } = DEFAULT_FACTS;

@@ -1,0 +1,164 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { gzipSync } from "node:zlib";
+import { describeAsRoot } from "../support/root.ts";
+import { bootTree, type Machine } from "./support/machine.ts";
+import {
+  addHammers,
+  BINARY,
+  credentialsOf,
+  forgetHammered,
+  hammered,
+  INSTANCE_ROLE,
+  makeNode,
+  marker,
+  ROLE,
+  ROLE_ARN,
+  roleOf,
+  STAND_IN,
+  STS,
+  sourceFile,
+} from "./support/node.ts";
+
+const MINUTES = 60_000;
+
+/** Puts a release where the machine's web server has it, and returns the digest of the compressed file. */
+function addRelease(machine: Machine): string {
+  const executable = readFileSync(BINARY);
+  const compressed = gzipSync(executable, { level: 1 });
+  const digest = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
+  const sums: string[] = [];
+  for (const name of ["imdsproxy-linux-x64", "imdsproxy-linux-x64-baseline", "imdsproxy-linux-arm64"]) {
+    machine.write(`srv/${name}.gz`, compressed);
+    sums.push(`${digest(executable)}  ${name}\n`, `${digest(compressed)}  ${name}.gz\n`);
+  }
+  machine.write("srv/SHA256SUMS", sums.join(""));
+  machine.write("srv/install.sh", sourceFile("scripts/install.sh"));
+  machine.write(
+    "etc/systemd/system/files.service",
+    `[Service]\nExecStart=${STAND_IN} files 127.0.0.1:8000\n[Install]\nWantedBy=multi-user.target\n`,
+  );
+  machine.enable("files.service");
+  return digest(compressed);
+}
+
+const FLAGS = `--role-arn ${ROLE_ARN} --sts-endpoint ${STS} --region us-west-2`;
+
+describeAsRoot("a node from its lifecycle script to its next boot", () => {
+  let node: Machine;
+  let digest: string;
+
+  beforeAll(async () => {
+    bootTree();
+    node = makeNode({ agent: "early" });
+    digest = addRelease(node);
+    addHammers(node);
+    await node.boot();
+  }, 5 * MINUTES);
+  afterAll(() => node?.destroy(), MINUTES);
+
+  test(
+    "without imdsproxy, each way of coming early reaches the instance role: the attackers work",
+    async () => {
+      await Bun.sleep(3000);
+      for (const [name, { leaks }] of Object.entries(await hammered(node))) {
+        expect([name, leaks > 0]).toEqual([name, true]);
+      }
+    },
+    MINUTES,
+  );
+
+  test(
+    "install.sh refuses a file with another SHA-256, and changes nothing",
+    async () => {
+      const wrong = "0".repeat(64);
+      const ran = await node.run(
+        `curl -fsS http://127.0.0.1:8000/install.sh | sh -s -- --from http://127.0.0.1:8000/ --sha256 ${wrong} ${FLAGS}`,
+      );
+      expect(ran.code).toBe(1);
+      expect(ran.stderr).toContain("nothing was installed");
+      expect(await node.run("ls -A /usr/local | grep imdsproxy; ls /usr/local/bin")).toMatchObject({
+        stdout: "",
+      });
+    },
+    MINUTES,
+  );
+
+  test(
+    "install.sh over plain http wants the SHA-256 from elsewhere",
+    async () => {
+      const ran = await node.run(
+        `curl -fsS http://127.0.0.1:8000/install.sh | sh -s -- --from http://127.0.0.1:8000/ ${FLAGS}`,
+      );
+      expect(ran.code).toBe(1);
+      expect(ran.stderr.trim().split("\n")).toHaveLength(1);
+    },
+    MINUTES,
+  );
+
+  test(
+    "a script that was cut off in its download does nothing",
+    async () => {
+      const half = sourceFile("scripts/install.sh").slice(0, -20);
+      const ran = await node.run(`sh -s -- --from http://127.0.0.1:8000/ --sha256 ${digest} ${FLAGS}`, {
+        input: half,
+      });
+      expect([ran.stdout, await roleOf(node, "alice")]).toEqual(["", INSTANCE_ROLE]);
+    },
+    MINUTES,
+  );
+
+  test(
+    "curl | sh installs, starts and verifies",
+    async () => {
+      const ran = await node.run(
+        `curl -fsS http://127.0.0.1:8000/install.sh | sh -s -- --from http://127.0.0.1:8000/ --sha256 ${digest} ${FLAGS}`,
+      );
+      expect([ran.code, ran.stderr]).toEqual([0, ""]);
+      expect(ran.stdout).not.toContain("FAIL");
+      expect(await roleOf(node, "alice")).toBe(ROLE);
+      expect(await roleOf(node)).toBe(INSTANCE_ROLE);
+      expect(await credentialsOf(node, ROLE, "alice")).toContain('"Success"');
+      expect(await credentialsOf(node, INSTANCE_ROLE, "alice")).not.toContain(await marker(node));
+      expect(await node.ok("ls -A /usr/local | grep -c imdsproxy || true")).toBe("0\n");
+    },
+    2 * MINUTES,
+  );
+
+  for (const nth of ["first", "second"]) {
+    test(
+      `after the ${nth} reboot no attacker has reached the instance role, from the first moment on`,
+      async () => {
+        // What they write while the node shuts down counts too.
+        await forgetHammered(node);
+        await node.reboot();
+        await Bun.sleep(4000);
+        const found = await hammered(node);
+        for (const [name, { tries, leaks }] of Object.entries(found)) {
+          expect([name, leaks, tries > 20]).toEqual([name, 0, true]);
+        }
+        expect(await roleOf(node, "alice")).toBe(ROLE);
+        expect(await roleOf(node)).toBe(INSTANCE_ROLE);
+      },
+      2 * MINUTES,
+    );
+  }
+
+  test(
+    "setup again changes nothing and verifies",
+    async () => {
+      const before = await node.ok(
+        "systemctl show -p MainPID imdsproxy; sha256sum /usr/local/bin/imdsproxy /etc/imdsproxy/*",
+      );
+      const ran = await node.run("imdsproxy setup");
+      expect([ran.code, ran.stderr]).toEqual([0, ""]);
+      expect(
+        await node.ok(
+          "systemctl show -p MainPID imdsproxy; sha256sum /usr/local/bin/imdsproxy /etc/imdsproxy/*",
+        ),
+      ).toBe(before);
+    },
+    MINUTES,
+  );
+});
