@@ -46,6 +46,7 @@ const notFound: Route = { kind: "not-found" };
 /** Decodes `%XX` until nothing changes; null where that takes too long. */
 function decodeFully(text: string): string | null {
   let path = text;
+  if (!path.includes("%")) return path;
   for (let pass = 0; pass < MAX_DECODINGS; pass++) {
     const decoded = path.replaceAll(/%([0-9A-Fa-f]{2})/g, (_, hex: string) =>
       String.fromCharCode(Number.parseInt(hex, 16)),
@@ -66,8 +67,8 @@ export function parseRoute(target: string, categories: CategoryFilter): Route {
   if (/[^\x20-\x7e]/.test(path)) return refused("the path has a control character or a byte outside ASCII");
   if (/[\\;]/.test(path)) return refused("the path has a backslash or a semicolon");
   const segments = path.split("/").filter((segment) => segment !== "");
-  if (segments.some((segment) => segment === "." || segment === ".."))
-    return refused("the path has a dot segment");
+  // Of two dots or one by the standard; some take more of them for a way further up.
+  if (segments.some((segment) => /^\.+$/.test(segment))) return refused("the path has a dot segment");
 
   const [version, ...rest] = segments;
   if (version === undefined) return { kind: "versions" };
