@@ -1,0 +1,224 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import type { SimulatedNode } from "../../src/demo/node.ts";
+import { mustExec, startTestNode, TEST_ROLE } from "../support/node.ts";
+import { applyRules, assumed, eventually, getWithToken, sdkArn, testConfig } from "../support/proxied.ts";
+import { describeAsRoot } from "../support/root.ts";
+
+const ROOT = { user: "root" } as const;
+const ALICE = { user: "alice" } as const;
+const CONFIG = "/etc/imdsproxy/config.yaml";
+const SERVE = ["/run/bin/imdsproxy", "serve"] as const;
+
+/** A filter for seccomp(2) that refuses sockets of one netlink protocol, as a kernel without it does (EPROTONOSUPPORT). */
+const withoutNetlink = (protocol: number, argv: readonly string[]): string[] => [
+  "/usr/bin/python3",
+  "-c",
+  `
+import ctypes, os, struct, platform
+x86 = platform.machine() == "x86_64"
+SOCKET = 41 if x86 else 198
+ins = lambda code, jt, jf, k: struct.pack("HBBI", code, jt, jf, k)
+program = b"".join([
+    ins(0x20, 0, 0, 0),               # the system call's number
+    ins(0x15, 0, 5, SOCKET),
+    ins(0x20, 0, 0, 16),              # its first argument: AF_NETLINK
+    ins(0x15, 0, 3, 16),
+    ins(0x20, 0, 0, 32),              # its third: the protocol
+    ins(0x15, 0, 1, ${protocol}),
+    ins(0x06, 0, 0, 0x00050000 | 93), # EPROTONOSUPPORT
+    ins(0x06, 0, 0, 0x7fff0000),      # allow
+])
+buffer = ctypes.create_string_buffer(program)
+class Fprog(ctypes.Structure):
+    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+fprog = Fprog(8, ctypes.cast(buffer, ctypes.c_void_p))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, ctypes.byref(fprog), 0, 0) == 0
+os.execv("${argv[0]}", ${JSON.stringify(argv)})
+`,
+];
+
+describeAsRoot("serve", () => {
+  let node: SimulatedNode;
+  beforeAll(async () => {
+    node = await startTestNode();
+    await applyRules(node);
+  });
+  afterAll(() => node?.stop());
+  beforeEach(async () => {
+    await node.sts.set({ fault: { kind: "none" } });
+    await node.sts.clearLog();
+    node.write(CONFIG, JSON.stringify(testConfig(node)));
+    await mustExec(node, ROOT, [
+      "sh",
+      "-c",
+      `rm -rf /var/lib/imdsproxy; chown root:root ${CONFIG}; chmod 644 ${CONFIG}`,
+    ]);
+  });
+
+  const fails = async (argv: readonly string[], who: { user: string } = ROOT) => {
+    const { exitCode, stdout, stderr } = await node.exec({ ...who, argv, timeoutMs: 15_000 });
+    return { exitCode, said: stdout + stderr };
+  };
+
+  describe("does not start, and says why", () => {
+    test("with a wrong key: exit 2, the key, what it found and what would be right", async () => {
+      node.write(CONFIG, "role: arn:aws:iam::842413447717:role/X\nlisten: 127.0.0.1:99999\n");
+      const { exitCode, said } = await fails(SERVE);
+      expect(exitCode).toBe(2);
+      expect(said).toContain(`${CONFIG}:2: listen must be an IP address and a port`);
+      expect(said).toContain('found "127.0.0.1:99999"');
+    });
+    test("with a wrong flag: exit 2 and the flag", async () => {
+      const { exitCode, said } = await fails([...SERVE, "--role-arn", "ImdsProxyTestRole"]);
+      expect(exitCode).toBe(2);
+      expect(said).toContain("--role-arn must be the ARN of an IAM role");
+    });
+    test("with a flag that it does not have: exit 2 and those that it has", async () => {
+      const { exitCode, said } = await fails([...SERVE, "--rolearn", TEST_ROLE]);
+      expect(exitCode).toBe(2);
+      expect(said).toContain("--rolearn");
+      expect(said).toContain("--role-arn");
+    });
+    test("without the configuration that it was told: exit 2 and the path", async () => {
+      const { exitCode, said } = await fails([...SERVE, "--config", "/etc/nothing.yaml"]);
+      expect(exitCode).toBe(2);
+      expect(said).toContain("/etc/nothing.yaml: no such file");
+    });
+    test("on a port that is taken: exit 1 and the port", async () => {
+      const taker = node.spawn({
+        ...ROOT,
+        argv: ["/usr/bin/python3", "-m", "http.server", "--bind", "127.0.0.1", "988"],
+        timeoutMs: 0,
+      });
+      await eventually("the port is taken", async () =>
+        (await mustExec(node, ROOT, ["ss", "-ltn"])).includes(":988"),
+      );
+      const { exitCode, said } = await fails(SERVE);
+      taker.kill("SIGTERM");
+      await taker.done;
+      expect(exitCode).toBe(1);
+      expect(said).toContain("127.0.0.1:988: the port is taken");
+    });
+    test("without CAP_NET_ADMIN: exit 1 and the capability", async () => {
+      const { exitCode, said } = await fails([
+        "setpriv",
+        "--bounding-set",
+        "-net_admin",
+        "--inh-caps",
+        "-net_admin",
+        ...SERVE,
+      ]);
+      expect(exitCode).toBe(1);
+      expect(said).toContain("CAP_NET_ADMIN");
+    });
+    test("without CAP_NET_BIND_SERVICE: exit 1 and the capability", async () => {
+      const argv = [
+        "setpriv",
+        "--bounding-set",
+        "-net_bind_service",
+        "--inh-caps",
+        "-net_bind_service",
+        ...SERVE,
+      ];
+      const { exitCode, said } = await fails(argv);
+      expect(exitCode).toBe(1);
+      expect(said).toContain("CAP_NET_BIND_SERVICE");
+    });
+    test("as an ordinary user: exit 1", async () => {
+      const { exitCode, said } = await fails([...SERVE, "--state-dir", "/tmp/mine"], ALICE);
+      expect(exitCode).toBe(1);
+      expect(said).toContain("CAP_NET_ADMIN");
+    });
+    test("where the kernel has no inet_diag: exit 1 and what is missing", async () => {
+      const { exitCode, said } = await fails(withoutNetlink(4, SERVE));
+      expect(exitCode).toBe(1);
+      expect(said).toContain("sock_diag");
+      expect(said).toContain("tcp_diag");
+    });
+    test("where connection tracking cannot be asked: exit 1 and what is missing", async () => {
+      const { exitCode, said } = await fails(withoutNetlink(12, SERVE));
+      expect(exitCode).toBe(1);
+      expect(said).toContain("connection tracking");
+      expect(said).toContain("nf_conntrack_netlink");
+    });
+    test("in a user namespace, where the kernel does not tell users apart", async () => {
+      const { exitCode, said } = await fails(["unshare", "--user", "--map-root-user", ...SERVE]);
+      expect(exitCode).toBe(1);
+      expect(said).toContain("user namespace");
+    });
+    test("with a configuration that others can change", async () => {
+      await mustExec(node, ROOT, ["chmod", "666", CONFIG]);
+      const { exitCode, said } = await fails(SERVE);
+      expect(exitCode).toBe(1);
+      expect(said).toContain(`${CONFIG} can be changed by others`);
+    });
+    test("with a state directory that others can change", async () => {
+      await mustExec(node, ROOT, ["install", "-d", "-m", "0777", "/var/lib/imdsproxy"]);
+      const { exitCode, said } = await fails(SERVE);
+      expect(exitCode).toBe(1);
+      expect(said).toContain("/var/lib/imdsproxy can be written by others");
+    });
+    test("where rules ask for Slurm jobs and there is no cgroup v2", async () => {
+      const rules = [{ name: "jobs", match: { slurmJob: true }, role: TEST_ROLE }];
+      node.write(CONFIG, JSON.stringify(testConfig(node, { rules })));
+      // The machine may have cgroup v2 mounted, or not: a mount table without it is what counts.
+      const hide =
+        "for at in $(awk '$3 == \"cgroup2\" { print $2 }' /proc/mounts); do umount -l $at; done; exec /run/bin/imdsproxy serve";
+      const { exitCode, said } = await fails(["unshare", "--mount", "sh", "-c", hide]);
+      expect(exitCode).toBe(1);
+      expect(said).toContain("cgroup v2 is not mounted");
+    });
+  });
+
+  test("warns of a port above 1023, which users could take in its absence", async () => {
+    const proxy = await node.startProxy({ flags: ["--listen", "127.0.0.1:8988"], port: 8988 });
+    await proxy.stop();
+    expect(proxy.output()).toContain("any user can take it");
+  });
+
+  describe("tries the default role at the start", () => {
+    test("and says that it can be assumed", async () => {
+      const proxy = await node.startProxy();
+      await eventually("it says so", () => proxy.output().includes("the default role can be assumed"));
+      await proxy.stop();
+      expect(await assumed(node)).toEqual(["imdsproxy-check@i-0123456789abcdef0"]);
+    });
+    test("and says what to add where it cannot, serves all the same, and heals", async () => {
+      await node.sts.set({ fault: { kind: "error", status: 403, code: "AccessDenied" } });
+      const proxy = await node.startProxy();
+      await eventually("it says so", () => proxy.output().includes("the default role cannot be assumed"));
+      expect(proxy.output()).toContain("sts:AssumeRole");
+      expect(proxy.output()).toContain(TEST_ROLE);
+      expect((await getWithToken(node, ALICE, "/latest/meta-data/instance-id")).status).toBe(200);
+      await node.sts.set({ fault: { kind: "none" } });
+      expect(await sdkArn(node, ALICE)).toContain("assumed-role/ImdsProxyTestRole/alice@");
+      await proxy.stop();
+    });
+  });
+
+  describe("reads its configuration again at SIGHUP", () => {
+    const refuseAlice = [{ name: "not alice", match: { user: "alice" }, role: "none" }];
+    const roleList = async () =>
+      (await getWithToken(node, ALICE, "/latest/meta-data/iam/security-credentials/")).status;
+
+    test("and the new rules decide", async () => {
+      const proxy = await node.startProxy();
+      expect(await roleList()).toBe(200);
+      node.write(CONFIG, JSON.stringify(testConfig(node, { rules: refuseAlice })));
+      process.kill(proxy.pid, "SIGHUP");
+      await eventually("alice is refused", async () => (await roleList()) === 404);
+      await proxy.stop();
+    });
+    test("and a bad file changes nothing, and is said", async () => {
+      const proxy = await node.startProxy();
+      node.write(CONFIG, "rules: nonsense\n");
+      process.kill(proxy.pid, "SIGHUP");
+      await eventually("it says so", () => proxy.output().includes("the one before stays"));
+      expect(proxy.output()).toContain(`${CONFIG}:1: rules must be a list`);
+      expect(await roleList()).toBe(200);
+      await proxy.stop();
+    });
+  });
+});
