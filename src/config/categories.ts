@@ -44,6 +44,14 @@ export const DEFAULT_CATEGORIES: readonly string[] = [
 /** Credentials live below these; no configuration can open them. */
 export const NEVER_ALLOWED: readonly string[] = ["meta-data/iam", "meta-data/identity-credentials", "api"];
 
+/**
+ * Names of what only root may read. Below an allowed category they name nothing that the service has, but nobody knows
+ * how it reads `placement/user-data`, or a suffix as in `user-data.txt`; so such a path is asked for only where the
+ * configuration itself has the name.
+ */
+const SECRET_NAMES =
+  /(?:^|[^a-z0-9-])(?:iam(?=\/)|security-credentials(?:-extended)?|identity-credentials|ec2-instance|user-data|managed-ssh-keys|pkcs7|rsa2048|signature)(?![a-z0-9-])/i;
+
 /** One segment of a metadata path: what AWS allows in a tag key that the metadata service shows, and nothing else. */
 export const SEGMENT = /^[A-Za-z0-9+\-=.,_:@]+$/;
 
@@ -57,7 +65,7 @@ export function categoryProblem(text: string): string | null {
   if (text === "meta-data" || text === "dynamic") {
     return `is all of ${text}: name one category below it, such as ${text}/NAME`;
   }
-  const secret = NEVER_ALLOWED.find((path) => text === path || text.startsWith(`${path}/`));
+  const secret = NEVER_ALLOWED.find((path) => refuses(path, text));
   if (secret !== undefined) return `can never be allowed: credentials live below ${secret}`;
   return null;
 }
@@ -73,16 +81,23 @@ export interface CategoryFilter {
 }
 
 const covers = (category: string, path: string) => path === category || path.startsWith(`${category}/`);
+/** The same for what is denied: no matter of case, since nobody knows whether it is one to the upstream. */
+const refuses = (category: string, path: string) => covers(category.toLowerCase(), path.toLowerCase());
+
+/** Whether this path of credentials can never be asked for, whatever the configuration says. */
+export const isNeverAllowed = (path: string): boolean =>
+  NEVER_ALLOWED.some((category) => refuses(category, path));
 
 /** Compiles the lists once. A deny wins over an allow, whichever is the longer. */
 export function categoryFilter(allow: readonly string[], deny: readonly string[]): CategoryFilter {
   const allowed = [...DEFAULT_CATEGORIES, ...allow];
   const denied = [...NEVER_ALLOWED, ...deny];
   const allows = (path: string) =>
-    allowed.some((category) => covers(category, path)) && !denied.some((category) => covers(category, path));
+    allowed.some((category) => covers(category, path) && !SECRET_NAMES.test(path.slice(category.length))) &&
+    !denied.some((category) => refuses(category, path));
   return {
     allows,
-    hides: (path) => denied.some((category) => category.startsWith(`${path}/`)),
+    hides: (path) => denied.some((category) => category.toLowerCase().startsWith(`${path.toLowerCase()}/`)),
     leadsTo: (path) =>
       allows(path) || allowed.some((category) => category.startsWith(`${path}/`) && allows(category)),
   };
