@@ -1,5 +1,5 @@
 import { Agent, type IncomingHttpHeaders, request } from "node:http";
-import { NEVER_ALLOWED, SEGMENT } from "../config/categories.ts";
+import { isNeverAllowed, SEGMENT } from "../config/categories.ts";
 import { ImdsProxyError } from "../errors.ts";
 import type { Endpoint } from "../identity/types.ts";
 import type { Clock } from "../platform/clock.ts";
@@ -47,14 +47,14 @@ export class Upstream implements MetadataSource, InstanceMetadata {
   }
 
   async read(version: string, path: string): Promise<UpstreamAnswer> {
-    const segments = path === "" ? [] : path.split("/");
-    const secret = NEVER_ALLOWED.some((prefix) => path === prefix || path.startsWith(`${prefix}/`));
+    const segments = version === "" ? [] : [version, ...(path === "" ? [] : path.split("/"))];
     // The routes let none of these through; this is the second lock on the same door.
-    if (secret || segments.some((segment) => !SEGMENT.test(segment) || /^\.+$/.test(segment))) {
+    if (isNeverAllowed(path) || segments.some((segment) => !SEGMENT.test(segment) || /^\.+$/.test(segment))) {
       throw new Error("a path that must not be asked for");
     }
     try {
-      const target = version === "" ? "/" : `/${[version, ...segments].map(encodeURIComponent).join("/")}`;
+      // Every character of a segment may stand in a path as it is (RFC 3986, pchar), and clients write a MAC's colons so.
+      const target = `/${segments.join("/")}`;
       let answer = await this.#authorized(target);
       // Some metadata services send a directory's name to its form with a slash.
       if (answer.status >= 301 && answer.status <= 308) answer = await this.#authorized(`${target}/`);
@@ -100,9 +100,7 @@ export class Upstream implements MetadataSource, InstanceMetadata {
         "attach an instance profile whose role may assume the substitute roles",
       );
     }
-    const answer = await this.#authorized(
-      `/latest/meta-data/iam/security-credentials/${encodeURIComponent(role)}`,
-    );
+    const answer = await this.#authorized(`/latest/meta-data/iam/security-credentials/${role}`);
     let fields: Record<string, unknown> = {};
     try {
       fields = JSON.parse(answer.body) as Record<string, unknown>;
