@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { parseRule } from "../../src/firewall/rule-text.ts";
 import { guardedEndpoints, OWN_CHAINS, wantedTable } from "../../src/firewall/rules.ts";
 import { FAMILIES, type Family, type FirewallSpec, type TableName } from "../../src/firewall/types.ts";
-import type { Endpoint } from "../../src/identity/types.ts";
+import type { Endpoint } from "../../src/identity/endpoint.ts";
 import { EC2, HYPERPOD } from "./support.ts";
 
 const chain = (spec: FirewallSpec, family: Family, table: TableName, name = "IMDSPROXY"): readonly string[] =>
