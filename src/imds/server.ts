@@ -1,8 +1,8 @@
 import type { Socket, TCPSocketListener } from "bun";
 import { ImdsProxyError } from "../errors.ts";
 import { addressText, parseAddress } from "../identity/address.ts";
+import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import type { SocketLookup } from "../identity/lookup.ts";
-import type { Endpoint } from "../identity/types.ts";
 import { setBacklog } from "../platform/libc.ts";
 import { type Answer, encodeAnswer, errorPage } from "./answer.ts";
 import { type Caller, type Handler, subjectOf } from "./handler.ts";
@@ -24,6 +24,8 @@ const HEAD_MS = 5_000;
 const IDLE_MS = 75_000;
 /** Milliseconds for a client to take an answer, or to close after our last one. */
 const STALL_MS = 10_000;
+/** Milliseconds that a connection has for its request once we are about to stop. */
+const FIRST_REQUEST_MS = 1_000;
 const SWEEP_MS = 1_000;
 /** Bytes that are kept of what a client sends ahead; beyond that, it waits. */
 const MAX_BUFFERED = 2 * MAX_HEAD_BYTES;
@@ -78,7 +80,7 @@ export class Server {
    * @throws ImdsProxyError `port-taken`, `permission` or `missing` (no such address).
    */
   listen(endpoint: Endpoint): void {
-    const where = `${endpoint.address.includes(":") ? `[${endpoint.address}]` : endpoint.address}:${endpoint.port}`;
+    const where = endpointText(endpoint);
     try {
       const listener = Bun.listen<Connection | undefined>({
         hostname: endpoint.address,
@@ -227,6 +229,7 @@ class Connection implements Work {
   #bodyLeft = 0;
   #state: "reading" | "queued" | "handling" | "writing" | "closing" | "closed" = "reading";
   #closeAfterWrite = false;
+  #answered = false;
   #inputEnded = false;
   #paused = false;
   #deadlineMs: number;
@@ -312,10 +315,16 @@ class Connection implements Work {
     this.#context.onClose();
   }
 
-  /** Ends the connection once nothing is under way. */
+  /**
+   * Ends the connection once nothing is under way. One that has not had an answer yet, or of whose next request a part
+   * is here, has a moment to complete it: its client would take a closed connection for a failure.
+   */
   finish(): void {
-    if (this.#state === "reading") this.#end();
+    if (this.#state === "reading" && this.#answered && this.#buffered.length === 0) this.#end();
     else this.#closeAfterWrite = true;
+    if (this.#state === "reading") {
+      this.#deadlineMs = Math.min(this.#deadlineMs, this.#context.monotonicMs() + FIRST_REQUEST_MS);
+    }
   }
 
   terminate(): void {
@@ -363,6 +372,7 @@ class Connection implements Work {
       !this.#context.draining() &&
       !(this.#inputEnded && this.#buffered.length === 0);
     if (!keepAlive) this.#closeAfterWrite = true;
+    this.#answered = true;
     this.#write(encodeAnswer(answer, { head: request.method === "HEAD", keepAlive, nowMs: Date.now() }));
     if (proceed) this.#proceed();
   }
