@@ -1,8 +1,8 @@
 import { parseArgs, stripVTControlCharacters } from "node:util";
 import { type ArgsDef, type CommandDef, renderUsage, runCommand } from "citty";
 import { ImdsProxyError } from "../errors.ts";
+import { versionText } from "../version.ts";
 import { root } from "./root.ts";
-import { versionText } from "./version.ts";
 
 /**
  * citty resolves and documents commands; what it lets pass is refused here, because a mistyped `--dryrun` that is

@@ -1,5 +1,5 @@
 import { isIP } from "node:net";
-import type { Endpoint } from "../identity/types.ts";
+import type { Endpoint } from "../identity/endpoint.ts";
 import type { Family } from "./types.ts";
 
 /** The metadata service, by family: "Use the Instance Metadata Service", Amazon EC2 User Guide. */
@@ -19,10 +19,6 @@ export const familyOf = (endpoint: Endpoint): Family => (isIP(endpoint.address) 
 
 export const sameEndpoint = (a: Endpoint, b: Endpoint): boolean =>
   a.address === b.address && a.port === b.port;
-
-/** `127.0.0.1:988`, `[::1]:988`. */
-export const endpointText = ({ address, port }: Endpoint): string =>
-  address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
 
 /** The address as iptables-save has it after -d: with the length of its prefix. */
 export const hostMask = (endpoint: Endpoint): string =>

@@ -1,6 +1,6 @@
 import { connect } from "node:net";
-import type { Endpoint } from "../identity/types.ts";
-import { endpointText } from "./addresses.ts";
+import type { Endpoint } from "../identity/endpoint.ts";
+import { endpointText } from "../identity/endpoint.ts";
 
 /**
  * Tries, as an ordinary user would, to reach the instance role past the proxy. An edge: opens connections.

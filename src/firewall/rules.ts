@@ -1,6 +1,6 @@
-import type { Endpoint } from "../identity/types.ts";
+import type { Endpoint } from "../identity/endpoint.ts";
+import { endpointText } from "../identity/endpoint.ts";
 import {
-  endpointText,
   familyOf,
   HYPERPOD_AGENT,
   hostMask,

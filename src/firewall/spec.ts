@@ -1,9 +1,10 @@
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { addressText, parseAddress } from "../identity/address.ts";
-import type { Endpoint } from "../identity/types.ts";
+import type { Endpoint } from "../identity/endpoint.ts";
+import { endpointText } from "../identity/endpoint.ts";
 import { type Accounts, systemAccounts } from "./accounts.ts";
-import { endpointText, HYPERPOD_AGENT, METADATA, sameEndpoint } from "./addresses.ts";
+import { HYPERPOD_AGENT, METADATA, sameEndpoint } from "./addresses.ts";
 import { type DetectedUpstream, detectUpstream } from "./detect.ts";
 import type { FirewallSpec } from "./types.ts";
 

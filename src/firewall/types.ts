@@ -1,4 +1,4 @@
-import type { Endpoint } from "../identity/types.ts";
+import type { Endpoint } from "../identity/endpoint.ts";
 
 /** Everything the firewall's rules depend on. Built from the configuration and the node, then pure. */
 export interface FirewallSpec {

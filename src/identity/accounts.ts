@@ -1,5 +1,5 @@
 import type { Clock } from "../platform/clock.ts";
-import { FairSlots } from "../sessions/slots.ts";
+import { FairSlots } from "../platform/fair-slots.ts";
 
 /**
  * uid -> account -> groups, which is NSS's to say (SSSD, LDAP, files), kept for a short while.

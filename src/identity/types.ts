@@ -1,10 +1,3 @@
-/** An address and a port as the kernel has them. */
-export interface Endpoint {
-  /** Dotted IPv4 or canonical IPv6 text; an IPv4-mapped IPv6 address is written as IPv4. */
-  readonly address: string;
-  readonly port: number;
-}
-
 /** What we know of the caller from the kernel and NSS. */
 export interface Identity {
   /** The uid in the initial user namespace that owns the caller's socket; null for a container, which has none. */

@@ -1,5 +1,5 @@
 import type { Clock } from "../platform/clock.ts";
-import { FairSlots, type Owner } from "../sessions/slots.ts";
+import { FairSlots, type Owner } from "../platform/fair-slots.ts";
 
 /**
  * Metadata from the upstream, through a cache: a node's users ask thousands of times for the same few values, and the real
@@ -56,6 +56,7 @@ export class MetadataCache {
   readonly #pending = new Map<string, Promise<UpstreamAnswer>>();
   readonly #slots = new FairSlots(MAX_IN_FLIGHT);
   readonly #allowances = new Map<Owner, Allowance>();
+  #generation = 0;
 
   constructor(options: { source: MetadataSource; clock: Clock }) {
     this.#source = options.source;
@@ -95,6 +96,12 @@ export class MetadataCache {
     }
   }
 
+  /** Forgets every answer: they were another service's. */
+  clear(): void {
+    this.#entries.clear();
+    this.#generation++;
+  }
+
   async #fetch(
     key: string,
     version: string,
@@ -104,9 +111,10 @@ export class MetadataCache {
   ): Promise<UpstreamAnswer> {
     if (delayMs > 0) await new Promise<void>((resume) => this.#clock.schedule(delayMs, resume));
     const release = await this.#slots.acquire(owner);
+    const generation = this.#generation;
     try {
       const answer = await this.#source.read(version, path);
-      if (answer.kind !== "failed") this.#keep(key, path, answer);
+      if (answer.kind !== "failed" && generation === this.#generation) this.#keep(key, path, answer);
       return answer;
     } finally {
       release();

@@ -1,7 +1,7 @@
 import { Agent, type IncomingHttpHeaders, request } from "node:http";
 import { isNeverAllowed, SEGMENT } from "../config/categories.ts";
 import { ImdsProxyError } from "../errors.ts";
-import type { Endpoint } from "../identity/types.ts";
+import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { InstanceCredentials, InstanceMetadata } from "../sessions/instance-credentials.ts";
 import type { MetadataSource, UpstreamAnswer } from "./metadata.ts";
@@ -29,7 +29,7 @@ interface RawAnswer {
 class UpstreamFailure extends Error {}
 
 export class Upstream implements MetadataSource, InstanceMetadata {
-  readonly #endpoint: Endpoint;
+  #endpoint: Endpoint;
   readonly #clock: Clock;
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 8, timeout: 30_000 });
   #token: { readonly text: string | null; readonly renewAtMs: number } | null = null;
@@ -40,10 +40,20 @@ export class Upstream implements MetadataSource, InstanceMetadata {
     this.#clock = options.clock;
   }
 
+  get endpoint(): Endpoint {
+    return this.#endpoint;
+  }
+
   /** Where it is, for logs: `http://169.254.169.254:80`. */
   get url(): string {
-    const { address, port } = this.#endpoint;
-    return `http://${address.includes(":") ? `[${address}]` : address}:${port}`;
+    return `http://${endpointText(this.#endpoint)}`;
+  }
+
+  /** From now on another service is asked, with another token. */
+  moveTo(endpoint: Endpoint): void {
+    this.#endpoint = endpoint;
+    this.#token = null;
+    this.#tokenRequest = null;
   }
 
   async read(version: string, path: string): Promise<UpstreamAnswer> {

@@ -1,5 +1,5 @@
 import { connect } from "node:net";
-import type { Endpoint } from "../identity/types.ts";
+import type { Endpoint } from "../identity/endpoint.ts";
 
 /**
  * Asks the metadata service what a caller gets, as whoever runs it. No secret leaves this file: of credentials only the

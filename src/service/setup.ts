@@ -12,7 +12,7 @@ import type { ConfigOverrides } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { HYPERPOD_AGENT, sameEndpoint } from "../firewall/addresses.ts";
-import type { Endpoint } from "../identity/types.ts";
+import type { Endpoint } from "../identity/endpoint.ts";
 import { mustRun, type RunCommand, runCommand } from "./command.ts";
 import { wantedConfiguration, withoutMetrics } from "./configuration.ts";
 import { describePlan, execute } from "./execute.ts";

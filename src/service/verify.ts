@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
-import type { Endpoint } from "../identity/types.ts";
+import type { Endpoint } from "../identity/endpoint.ts";
 import { compileRules } from "../rules/decide.ts";
 import type { RunCommand } from "./command.ts";
 import { type Probe, probe } from "./probe.ts";

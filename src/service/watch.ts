@@ -1,12 +1,13 @@
 import { chmodSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
-import { endpointText, METADATA } from "../firewall/addresses.ts";
+import { METADATA } from "../firewall/addresses.ts";
 import { systemIptables } from "../firewall/iptables.ts";
 import { apply } from "../firewall/operations.ts";
 import { buildFirewallSpec } from "../firewall/spec.ts";
 import { firewallStatus } from "../firewall/status.ts";
 import type { FirewallSpec } from "../firewall/types.ts";
+import { endpointText } from "../identity/endpoint.ts";
 import { systemClock } from "../platform/clock.ts";
 import { notifySystemd } from "../platform/libc.ts";
 import { FIREWALL_STATUS, JOURNAL, LAST_FIREWALL } from "./paths.ts";

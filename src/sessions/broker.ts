@@ -1,4 +1,5 @@
 import type { Clock } from "../platform/clock.ts";
+import { FairSlots, type Owner } from "../platform/fair-slots.ts";
 import { StsFailure } from "./failure.ts";
 import { sessionKey } from "./key.ts";
 import {
@@ -10,7 +11,6 @@ import {
   retryDelayMs,
   standing,
 } from "./life.ts";
-import { FairSlots, type Owner } from "./slots.ts";
 import type { Session, SessionOutcome, SessionRequest } from "./types.ts";
 
 /** What the broker needs of STS; src/sessions/sts.ts is the real one. */

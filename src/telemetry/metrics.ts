@@ -1,10 +1,10 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
-import { version } from "../cli/version.ts";
 import { ImdsProxyError } from "../errors.ts";
-import type { Endpoint } from "../identity/types.ts";
+import type { Endpoint } from "../identity/endpoint.ts";
 import type { RequestEvent } from "../imds/handler.ts";
 import type { ServerCounts } from "../imds/server.ts";
 import type { BrokerCounts, SessionEvent } from "../sessions/broker.ts";
+import { version } from "../version.ts";
 
 /** What the metrics are read from when they are asked for. */
 export interface MetricsSources {

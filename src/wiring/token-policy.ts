@@ -30,7 +30,9 @@ export class TokenPolicy {
     return this.#setting === "auto" ? this.#required : this.#setting === "required";
   }
 
+  /** Asks now, and from then on now and again. */
   start(): void {
+    this.#cancel();
     if (this.#setting === "auto") void this.#ask(false);
   }
 

@@ -1,8 +1,8 @@
 import { loadConfig } from "../../config/load.ts";
-import { endpointText } from "../../firewall/addresses.ts";
 import { systemIptables } from "../../firewall/iptables.ts";
 import type { Outcome } from "../../firewall/operations.ts";
 import { buildFirewallSpec, type ResolvedFirewall } from "../../firewall/spec.ts";
+import { endpointText } from "../../identity/endpoint.ts";
 import { configArg, overrideArgs } from "../common.ts";
 
 /** Flags of the commands that need to know where the proxy and the upstream are. */

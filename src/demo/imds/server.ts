@@ -1,4 +1,4 @@
-import type { Endpoint } from "../../identity/types.ts";
+import type { Endpoint } from "../../identity/endpoint.ts";
 import { systemClock } from "../../platform/clock.ts";
 import type { InstanceSecrets } from "./secrets.ts";
 import { answer, errorPage, type ImdsMode, type ImdsService } from "./service.ts";

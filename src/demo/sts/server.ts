@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import type { Endpoint } from "../../identity/types.ts";
+import type { Endpoint } from "../../identity/endpoint.ts";
 import { systemClock } from "../../platform/clock.ts";
 import type { StsPrincipal } from "./principals.ts";
 import {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { FairSlots } from "../../src/sessions/slots.ts";
+import { FairSlots } from "../../src/platform/fair-slots.ts";
 import { settle } from "../support/fake-clock.ts";
 
 describe("FairSlots", () => {

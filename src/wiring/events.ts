@@ -1,0 +1,64 @@
+import type { RequestEvent } from "../imds/handler.ts";
+import type { SessionEvent } from "../sessions/broker.ts";
+import { type Log, Seldom } from "../telemetry/log.ts";
+import type { Metrics } from "../telemetry/metrics.ts";
+
+/** How often an event that users cause is written, in milliseconds. */
+const SELDOM_MS = 10_000;
+
+/** Where events go: the log, seldom where users cause them, and the metrics once they are there. */
+export function eventSinks(log: Log) {
+  const seldom = new Seldom({ everyMs: SELDOM_MS, now: () => performance.now() });
+  let metrics: Metrics | null = null;
+  return {
+    attach(to: Metrics): void {
+      metrics = to;
+    },
+    request(event: RequestEvent): void {
+      metrics?.request(event);
+      log.debug("request", { ...event });
+      if (event.why === undefined || event.status === 401) return;
+      seldom.about(`${event.subject} ${event.status}`, (count) =>
+        log[event.status === 503 ? "warn" : "info"]("refused", {
+          subject: event.subject,
+          status: event.status,
+          why: event.why,
+          count,
+        }),
+      );
+    },
+    unidentified(why: string): void {
+      metrics?.unidentified();
+      seldom.about(`unidentified ${why}`, (count) =>
+        log.warn("a caller could not be identified", { why, count }),
+      );
+    },
+    session(event: SessionEvent): void {
+      metrics?.session(event);
+      const { roleArn: role, sessionName } = event.request;
+      if (event.type === "obtained") {
+        const { reason, accessKeyId } = event;
+        log.info("session", {
+          role,
+          sessionName,
+          reason,
+          accessKeyId,
+          expires: new Date(event.expiresAtMs).toISOString(),
+        });
+      } else if (event.type === "dropped") {
+        log.debug("session dropped", { role, sessionName, reason: event.reason });
+      } else {
+        seldom.about(`${event.type} ${role} ${event.code}`, (count) =>
+          log.warn(event.type === "denied" ? "AssumeRole was denied" : "AssumeRole failed for now", {
+            role,
+            sessionName,
+            code: event.code,
+            detail: event.detail,
+            retryInMs: event.againInMs,
+            count,
+          }),
+        );
+      }
+    },
+  };
+}

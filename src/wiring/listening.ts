@@ -1,0 +1,42 @@
+import { networkInterfaces } from "node:os";
+import type { Config } from "../config/schema.ts";
+import { type BridgeAddress, bridgesOfNode, isBehindBridge } from "../identity/bridges.ts";
+import type { Endpoint } from "../identity/endpoint.ts";
+
+/** Bridges come and go with containers; how long one look at them is good, in milliseconds. */
+const BRIDGES_MS = 2_000;
+
+/** Who is served as a container; nobody, unless the configuration says `containers: proxy`. */
+export function containerTest(config: Config): (address: Uint8Array) => boolean {
+  if (config.containers !== "proxy") return () => false;
+  let bridges: BridgeAddress[] = [];
+  let seenMs = Number.NEGATIVE_INFINITY;
+  return (address) => {
+    const now = performance.now();
+    if (now - seenMs > BRIDGES_MS) {
+      bridges = bridgesOfNode();
+      seenMs = now;
+    }
+    return isBehindBridge(address, bridges);
+  };
+}
+
+/**
+ * The configured endpoint, and the IPv6 loopback beside an IPv4 one: there the IPv6 metadata address is redirected to.
+ * Where containers are served, the port on every address, for theirs end at the address of their bridge; the firewall
+ * lets in there only what it redirected.
+ */
+export function endpoints(config: Config): Endpoint[] {
+  const { port } = config.listen;
+  if (config.containers === "proxy") {
+    return [{ address: "0.0.0.0", port }, ...(hasIPv6() ? [{ address: "::", port }] : [])];
+  }
+  const second =
+    config.listen.address.startsWith("127.") && hasIPv6()
+      ? [{ address: "::1", port: config.listen.port }]
+      : [];
+  return [config.listen, ...second];
+}
+
+const hasIPv6 = (): boolean =>
+  Object.values(networkInterfaces()).some((addresses) => addresses?.some(({ address }) => address === "::1"));
