@@ -1,0 +1,164 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { AGENT, ALICE, FirewallNode, METADATA, METADATA6, ROOT } from "../firewall/node-support.ts";
+import { describeAsRoot } from "../support/root.ts";
+
+/** IMDSPROXY_LONG=1 runs them at full length. */
+const LONG = process.env["IMDSPROXY_LONG"] === "1";
+const KILLS = LONG ? 400 : 60;
+const TIMEOUT_MS = LONG ? 1_200_000 : 300_000;
+
+for (const backend of ["nft", "legacy"] as const) {
+  describeAsRoot(`the firewall while it changes, on iptables-${backend}`, () => {
+    let node: FirewallNode;
+    beforeAll(async () => {
+      node = await FirewallNode.start({ kind: "hyperpod", iptables: backend });
+    });
+    afterAll(() => node.node.stop());
+
+    test(
+      "no packet of alice's reaches the upstream during 1,000 re-applies, and root's always do",
+      async () => {
+        await node.must("apply");
+        // Where packets arrive, after everything of ours: the agent is an address of the node, the metadata service is not.
+        const count = [
+          "iptables -t mangle -I INPUT -p tcp -d 169.254.0.2 --dport 9081 -m connmark ! --mark 7",
+        ];
+        // Root's are marked on their way out, before the filter.
+        await node.shell(
+          [
+            "iptables -t mangle -A OUTPUT -m owner --uid-owner 0 -j CONNMARK --set-mark 7",
+            ...count,
+            "iptables -t mangle -A POSTROUTING -p tcp -d 169.254.169.254 --dport 80 -m connmark ! --mark 7",
+            ...(node.node.ipv6
+              ? [
+                  "ip6tables -t mangle -A OUTPUT -m owner --uid-owner 0 -j CONNMARK --set-mark 7",
+                  "ip6tables -t mangle -A POSTROUTING -p tcp -d fd00:ec2::254 --dport 80 -m connmark ! --mark 7",
+                ]
+              : []),
+          ].join("\n"),
+        );
+        const counted = async () => {
+          const saved = await node.shell("iptables-save -c -t mangle; ip6tables-save -c -t mangle");
+          return saved
+            .split("\n")
+            .filter((line) => /-A (INPUT|POSTROUTING) /.test(line))
+            .map((line) => Number(/^\[(\d+):/.exec(line)?.[1]));
+        };
+        const directory = await node.directory();
+        const targets = [...AGENT, ...METADATA, ...(node.node.ipv6 ? METADATA6 : [])];
+        const alices = node.probe(ALICE, "hammer", directory, ...targets);
+        const roots = node.probe(ROOT, "hammer", directory, ...AGENT, ...METADATA);
+        const changes = await node.script("test/firewall/reapply.ts", "1000").done;
+        await node.shell(`touch ${directory}/stop`);
+        expect([changes.stderr, changes.stdout]).toEqual(["", "1000\n"]);
+        const { stdout } = await alices.done;
+        const outcomes = Object.fromEntries(
+          stdout
+            .trim()
+            .split(" ")
+            .map((pair) => pair.split("=")),
+        );
+        expect(Object.keys(outcomes)).toEqual(["ECONNREFUSED"]);
+        expect(Number(outcomes["ECONNREFUSED"])).toBeGreaterThan(1000);
+        expect((await roots.done).stdout).toMatch(/^other=\d{4,}\n$/);
+        expect(await counted()).toEqual((await counted()).map(() => 0));
+        // The counters do count: without the rules, alice's packets are there.
+        await node.must("remove");
+        await node.must("remove-original");
+        for (const [host, port] of [AGENT, METADATA, ...(node.node.ipv6 ? [METADATA6] : [])]) {
+          expect(await node.ask(ALICE, "ask", host, port)).toBe("other");
+        }
+        for (const packets of await counted()) expect(packets).toBeGreaterThan(0);
+        await node.shell("iptables -t mangle -F; ip6tables -t mangle -F");
+      },
+      TIMEOUT_MS,
+    );
+
+    test(
+      "10,000 short connections of root's see no reset",
+      async () => {
+        await node.must("apply");
+        expect(await node.ask(ROOT, "many", ...METADATA, "10000")).toBe("other=10000");
+      },
+      TIMEOUT_MS,
+    );
+
+    test("the kernel's own last word on a connection comes through", async () => {
+      // Nobody has 169.254.0.2:9081 on this address twice: a second loopback address stands for the other side.
+      await node.must("apply", "--upstream", "127.0.0.9:9081");
+      expect(await node.ask(ROOT, "reset", "127.0.0.9", "9081")).toBe("ECONNREFUSED");
+      await node.must("remove");
+    });
+
+    test(
+      "apply and remove killed at any moment leave the old rules or the new ones, and never a half",
+      async () => {
+        const config = (containers: string) =>
+          node.node.write("/etc/imdsproxy/config.yaml", `containers: ${containers}\n`);
+        await node.must("remove");
+        const states = new Map<string, string>([["remove", await node.rules()]]);
+        for (const containers of ["leave", "proxy"]) {
+          config(containers);
+          await node.must("apply");
+          states.set(containers, await node.rules());
+        }
+        expect(new Set(states.values()).size).toBe(3);
+        const seen = new Map<string, number>();
+        let now = "proxy";
+        for (let i = 0; i < KILLS; i++) {
+          const next = ["leave", "proxy", "remove"].filter((name) => name !== now)[i % 2] ?? "remove";
+          if (next !== "remove") config(next);
+          const run = node.node.spawn({
+            ...ROOT,
+            argv: ["imdsproxy", "iptables", next === "remove" ? "remove" : "apply"],
+          });
+          await Bun.sleep(Math.random() * 140);
+          run.kill(i % 4 === 3 ? "SIGINT" : "SIGKILL");
+          await run.done;
+          await node.settled();
+          const found = await node.rules();
+          const name = [...states].find(([, rules]) => rules === found)?.[0] ?? `a half: ${found}`;
+          expect([now, next]).toContain(name);
+          const how = name === next ? "new" : "old";
+          seen.set(how, (seen.get(how) ?? 0) + 1);
+          now = name;
+        }
+        // Both were seen, so the moments were not all before or all after.
+        expect([...seen.keys()].sort()).toEqual(["new", "old"]);
+        await node.shell("rm -f /etc/imdsproxy/config.yaml");
+        await node.must("remove");
+      },
+      TIMEOUT_MS,
+    );
+
+    test(
+      "killed with everything that it started, it leaves no redirect without its block, and a second run mends it",
+      async () => {
+        await node.must("apply");
+        const right = await node.rules();
+        const seen = new Set<string>();
+        for (let i = 0; i < KILLS; i++) {
+          const command = i % 2 === 0 ? "remove" : "apply";
+          // A session of its own, so that one signal meets all of it, iptables-restore included.
+          await node.shell(
+            `setsid imdsproxy iptables ${command} >/dev/null 2>&1 & sleep ${(Math.random() * 0.14).toFixed(3)}; kill -9 -- -$! 2>/dev/null || true; wait`,
+          );
+          await node.settled();
+          for (const family of (await node.rules()).split("ipv6")) {
+            const [filter, nat] = ["*filter", "*nat"].map((name) =>
+              new RegExp(`^\\${name}\n(?:[^*].*\n?)*?-A OUTPUT -j IMDSPROXY$`, "m").test(family),
+            );
+            seen.add(`filter ${filter} nat ${nat}`);
+          }
+          await node.must("apply");
+          expect(await node.rules()).toBe(right);
+        }
+        expect([...seen]).not.toContain("filter false nat true");
+        expect([...seen]).toContain("filter true nat true");
+        expect([...seen]).toContain("filter false nat false");
+        await node.must("remove");
+      },
+      TIMEOUT_MS,
+    );
+  });
+}
