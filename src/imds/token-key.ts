@@ -23,11 +23,13 @@ import { ImdsProxyError } from "../errors.ts";
 const KEY_LENGTH = 32;
 
 /**
- * The key in `directory`, made where there is none.
+ * The key in the state directory, made where there is none.
  *
  * @throws ImdsProxyError `unsafe` where another user could read or write it, `permission` where we cannot.
  */
-export function tokenKey(directory: string): Uint8Array {
+export function tokenKey(stateDirectory: string): Uint8Array {
+  // With a slash at its end a symbolic link is looked through.
+  const directory = stateDirectory.replace(/\/+$/, "") || "/";
   prepareDirectory(directory);
   const path = `${directory}/token.key`;
   return readKey(path) ?? makeKey(directory, path);
@@ -94,7 +96,8 @@ function refuseIfShared(path: string, found: Ownership, kind: "directory" | "fil
 function readKey(path: string): Uint8Array | null {
   let descriptor: number;
   try {
-    descriptor = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+    // O_NONBLOCK: a pipe in its place would be waited for.
+    descriptor = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
     if (code === "ENOENT") return null;

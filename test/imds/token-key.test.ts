@@ -1,0 +1,239 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { ImdsProxyError } from "../../src/errors.ts";
+import { tokenKey } from "../../src/imds/token-key.ts";
+import { describeAsRoot } from "../support/root.ts";
+
+let base: string;
+let directory: string;
+beforeEach(() => {
+  base = mkdtempSync("/tmp/imdsproxy-key-");
+  directory = `${base}/state`;
+});
+afterEach(() => rmSync(base, { recursive: true, force: true }));
+
+/** The error, whose text must never hold a key. */
+function failure(run: () => unknown): ImdsProxyError {
+  try {
+    run();
+  } catch (error) {
+    if (error instanceof ImdsProxyError) return error;
+    throw error;
+  }
+  throw new Error("it did not fail");
+}
+
+const mode = (path: string): string => (lstatSync(path).mode & 0o777).toString(8);
+
+describe("tokenKey()", () => {
+  test("makes directory and key, closed to others, whatever the umask", () => {
+    const umask = process.umask(0);
+    try {
+      expect(tokenKey(directory)).toHaveLength(32);
+    } finally {
+      process.umask(umask);
+    }
+    expect([mode(directory), mode(`${directory}/token.key`)]).toEqual(["700", "600"]);
+    expect(readdirSync(directory)).toEqual(["token.key"]);
+  });
+
+  test("gives the same key at the next start, and another to another directory", () => {
+    const first = tokenKey(directory);
+    expect(tokenKey(directory)).toEqual(first);
+    expect(tokenKey(`${base}/other`)).not.toEqual(first);
+  });
+
+  test("gives one key to starts that race", async () => {
+    const script = `
+      import { tokenKey } from ${JSON.stringify(`${import.meta.dir}/../../src/imds/token-key.ts`)};
+      await Bun.stdin.text();
+      console.log(Buffer.from(tokenKey(${JSON.stringify(directory)})).toString("hex"));`;
+    writeFileSync(`${base}/start.ts`, script);
+    const starts = Array.from({ length: 6 }, () =>
+      Bun.spawn([process.execPath, `${base}/start.ts`], { stdin: "pipe", stdout: "pipe", stderr: "pipe" }),
+    );
+    // All wait for their input's end, which comes to all at once.
+    await Bun.sleep(300);
+    for (const start of starts) start.stdin.end();
+    const keys = await Promise.all(
+      starts.map(async (start) => (await new Response(start.stdout).text()).trim()),
+    );
+    expect(new Set(keys).size).toBe(1);
+    expect(keys[0]).toMatch(/^[0-9a-f]{64}$/);
+    expect(readdirSync(directory)).toEqual(["token.key"]);
+  }, 30_000);
+
+  for (const [name, content] of [
+    ["an empty key", ""],
+    ["a key that is too short", "x".repeat(31)],
+    ["a key that is too long", "x".repeat(33)],
+  ] as const) {
+    test(`refuses ${name}, and leaves it`, () => {
+      mkdirSync(directory, { mode: 0o700 });
+      writeFileSync(`${directory}/token.key`, content, { mode: 0o600 });
+      const error = failure(() => tokenKey(directory));
+      expect(error.code).toBe("unsafe");
+      expect(error.problem).toBe(`${directory}/token.key does not hold a key of 32 bytes`);
+      expect(readFileSync(`${directory}/token.key`, "utf8")).toBe(content);
+    });
+  }
+
+  for (const open of [0o640, 0o604, 0o620, 0o602, 0o610, 0o666, 0o644]) {
+    test(`refuses a key of mode ${open.toString(8)}`, () => {
+      tokenKey(directory);
+      chmodSync(`${directory}/token.key`, open);
+      const error = failure(() => tokenKey(directory));
+      expect(error.code).toBe("unsafe");
+      expect(error.message).toContain(`can be read or written by others (mode 0${open.toString(8)})`);
+      expect(error.message).toContain(`chmod 0600 ${directory}/token.key`);
+    });
+  }
+
+  for (const open of [0o720, 0o702, 0o777, 0o1777]) {
+    test(`refuses a directory of mode ${open.toString(8)}`, () => {
+      tokenKey(directory);
+      chmodSync(directory, open);
+      const error = failure(() => tokenKey(directory));
+      expect(error.code).toBe("unsafe");
+      expect(error.message).toContain("can be written by others");
+    });
+  }
+
+  test("takes a directory that others may read: systemd makes it 0755 where it is told to", () => {
+    mkdirSync(directory, { mode: 0o755 });
+    expect(tokenKey(directory)).toHaveLength(32);
+  });
+
+  test("refuses a directory below one that others may write", () => {
+    mkdirSync(`${base}/open`);
+    chmodSync(`${base}/open`, 0o777);
+    const error = failure(() => tokenKey(`${base}/open/state`));
+    expect(error.code).toBe("unsafe");
+    expect(error.message).toContain(`is below ${base}/open, which others may write`);
+  });
+
+  test("refuses a key that is a symbolic link, even to a good one", () => {
+    const other = `${base}/other`;
+    tokenKey(other);
+    mkdirSync(directory, { mode: 0o700 });
+    symlinkSync(`${other}/token.key`, `${directory}/token.key`);
+    expect(failure(() => tokenKey(directory)).message).toContain("ELOOP");
+  });
+
+  test("refuses a key that is a symbolic link to nothing, and makes nothing there", () => {
+    mkdirSync(directory, { mode: 0o700 });
+    symlinkSync(`${base}/elsewhere`, `${directory}/token.key`);
+    expect(failure(() => tokenKey(directory)).code).toBe("unsafe");
+    expect(existsSync(`${base}/elsewhere`)).toBe(false);
+  });
+
+  for (const spelled of ["", "/"]) {
+    test(`refuses a directory that is a symbolic link, written as state${spelled}`, () => {
+      mkdirSync(`${base}/real`, { mode: 0o700 });
+      symlinkSync(`${base}/real`, directory);
+      expect(failure(() => tokenKey(directory + spelled)).code).toBe("unsafe");
+      expect(readdirSync(`${base}/real`)).toEqual([]);
+    });
+  }
+
+  test("refuses a way there that leads over a symbolic link", () => {
+    mkdirSync(`${base}/real`, { mode: 0o700 });
+    symlinkSync(`${base}/real`, `${base}/link`);
+    expect(failure(() => tokenKey(`${base}/link/state`)).code).toBe("unsafe");
+  });
+
+  test("refuses a key that is a directory, a pipe", () => {
+    mkdirSync(`${directory}/token.key`, { recursive: true, mode: 0o700 });
+    expect(failure(() => tokenKey(directory)).message).toContain("is no file");
+    rmSync(`${directory}/token.key`, { recursive: true });
+    Bun.spawnSync(["mkfifo", "-m", "600", `${directory}/token.key`]);
+    // Opened for reading, a pipe waits for its writer: a start that hangs says nothing to anybody.
+    expect(failure(() => tokenKey(directory)).message).toContain("is no file");
+  }, 5_000);
+
+  test("says what is wrong where the directory cannot be made", () => {
+    writeFileSync(`${base}/file`, "");
+    const error = failure(() => tokenKey(`${base}/file/state`));
+    expect([error.code, error.problem]).toEqual([
+      "permission",
+      `cannot make the state directory ${base}/file/state: ENOTDIR`,
+    ]);
+    expect(error.remedy).toContain("--state-dir");
+  });
+});
+
+describeAsRoot("tokenKey() as root", () => {
+  test("refuses a key or a directory of another account", () => {
+    tokenKey(directory);
+    chownSync(`${directory}/token.key`, 2001, 2001);
+    expect(failure(() => tokenKey(directory)).message).toContain(
+      "belongs to uid 2001, not to this service's account",
+    );
+    chownSync(`${directory}/token.key`, 0, 0);
+    chownSync(directory, 2001, 2001);
+    expect(failure(() => tokenKey(directory)).code).toBe("unsafe");
+  });
+
+  test("refuses a directory below another account's", () => {
+    mkdirSync(`${base}/alice`);
+    chownSync(`${base}/alice`, 2001, 2001);
+    expect(failure(() => tokenKey(`${base}/alice/state`)).message).toContain("which uid 2001 owns");
+  });
+
+  test("leaves nothing half-made on a full disk, and works once there is room", () => {
+    const script = `
+      set -eu
+      mount -t tmpfs -o size=16k,mode=700 full "${base}"
+      mkdir -m 700 "${directory}"
+      dd if=/dev/zero of="${base}/filler" bs=1k count=64 2>/dev/null || true
+      "$1" "$2" "${directory}" || true
+      ls -A "${directory}"
+      rm "${base}/filler"
+      "$1" "$2" "${directory}"
+      ls -A "${directory}"`;
+    const start = `${base}.ts`;
+    writeFileSync(
+      start,
+      `import { tokenKey } from ${JSON.stringify(`${import.meta.dir}/../../src/imds/token-key.ts`)};
+       try { console.log("key of", tokenKey(process.argv[2]).length); } catch (error) { console.log(error.code, error.message); }`,
+    );
+    try {
+      const run = Bun.spawnSync(["unshare", "--mount", "sh", "-c", script, "sh", process.execPath, start]);
+      const lines = run.stdout.toString().trim().split("\n");
+      expect(lines[0]).toBe(`permission cannot keep the token key in ${directory}: ENOSPC`);
+      expect(lines.slice(-2)).toEqual(["key of 32", "token.key"]);
+      expect(lines.slice(2, -2)).toEqual([]);
+    } finally {
+      rmSync(start);
+    }
+  });
+
+  test("a user who waits for the key's making finds nothing to read", () => {
+    // The mode is given at the making, so that there is no moment at which another could open it.
+    tokenKey(directory);
+    expect(statSync(directory).mode & 0o077).toBe(0);
+    const read = Bun.spawnSync([
+      "setpriv",
+      "--reuid=2001",
+      "--regid=2001",
+      "--clear-groups",
+      "cat",
+      `${directory}/token.key`,
+    ]);
+    expect(read.exitCode).not.toBe(0);
+    expect(read.stdout).toHaveLength(0);
+  });
+});
