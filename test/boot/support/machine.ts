@@ -109,6 +109,8 @@ export class Machine {
           SYSTEMD_NSPAWN_API_VFS_WRITABLE: "network",
         },
         stdin: "ignore",
+        // A process group of its own: a kill of the group inside of the machine must not reach the tests.
+        detached: true,
         stdout: Bun.file(join(this.#directory, "console")),
         stderr: Bun.file(join(this.#directory, "console.err")),
       },
@@ -149,7 +151,7 @@ export class Machine {
         ...[`HOME=${options.as === undefined ? "/root" : `/home/${options.as}`}`],
         ...[...account, "/bin/sh", "-c", command],
       ],
-      { stdin: new Blob([options.input ?? ""]), stdout: "pipe", stderr: "pipe" },
+      { detached: true, stdin: new Blob([options.input ?? ""]), stdout: "pipe", stderr: "pipe" },
     );
     const [stdout, stderr, code] = await Promise.all([
       new Response(child.stdout).text(),
