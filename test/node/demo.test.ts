@@ -50,24 +50,26 @@ describeAsRoot("demo", () => {
     expect(machineState()).toEqual(before);
   });
 
-  // At each step of its way: while it builds, before the proxy, while it starts, and with it.
-  const moments = ["building", "before:", "starting imdsproxy", "with imdsproxy:", "killing the proxy"];
-  for (const moment of moments) {
-    for (const [signal, exitCode] of [
-      ["SIGINT", 130],
-      ["SIGTERM", 143],
-    ] as const) {
-      test(`leaves nothing after ${signal} at "${moment}", and exits with ${exitCode}`, async () => {
-        const before = machineState();
-        const { child, rest } = await demoUntil(moment);
-        const spaces = namespacesBelow(processTree(child.pid));
-        child.kill(signal);
-        expect(await child.exited).toBe(exitCode);
-        expect(await rest).toContain("interrupted; the node is gone");
-        expect(await namespacesGone(spaces, 0)).toEqual([]);
-        expect(machineState()).toEqual(before);
-      });
-    }
+  // At each step of its way: while it builds, before the proxy, while it starts, with it, and when it is killed.
+  const interruptions = [
+    ["building", "SIGINT", 130],
+    ["building", "SIGTERM", 143],
+    ["before:", "SIGHUP", 129],
+    ["starting imdsproxy", "SIGINT", 130],
+    ["with imdsproxy:", "SIGTERM", 143],
+    ["killing the proxy", "SIGINT", 130],
+  ] as const;
+  for (const [moment, signal, exitCode] of interruptions) {
+    test(`leaves nothing after ${signal} at "${moment}", and exits with ${exitCode}`, async () => {
+      const before = machineState();
+      const { child, rest } = await demoUntil(moment);
+      const spaces = namespacesBelow(processTree(child.pid));
+      child.kill(signal);
+      expect(await child.exited).toBe(exitCode);
+      expect(await rest).toContain("interrupted; the node is gone");
+      expect(await namespacesGone(spaces, 0)).toEqual([]);
+      expect(machineState()).toEqual(before);
+    });
   }
 
   test("leaves nothing after SIGKILL", async () => {
