@@ -3,6 +3,7 @@ import { ImdsProxyError } from "../errors.ts";
 import type { Whoami } from "../imds/whoami.ts";
 import { askMetadata, type MetadataReply } from "../wiring/metadata-client.ts";
 import { jsonArg } from "./common.ts";
+import { table } from "./table.ts";
 
 export default defineCommand({
   meta: { name: "whoami", description: "Show what the proxy sees of you, and which role you get" },
@@ -62,6 +63,5 @@ function render(found: Whoami): string {
   if (found.role !== null)
     rows.push(["session ends", found.sessionEnds ?? "no session yet: one is made when it is asked for"]);
   rows.push(["why", found.reason]);
-  const width = Math.max(...rows.map(([name]) => name.length));
-  return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join("\n");
+  return table(rows);
 }

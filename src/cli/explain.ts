@@ -1,0 +1,121 @@
+import { defineCommand } from "citty";
+import { loadConfig } from "../config/load.ts";
+import { ImdsProxyError } from "../errors.ts";
+import { slurmJobOf } from "../identity/cgroup.ts";
+import { getentDatabase, uidOf } from "../identity/getent.ts";
+import type { Identity } from "../identity/types.ts";
+import { compileRules, type Decision } from "../rules/decide.ts";
+import { configArg, jsonArg } from "./common.ts";
+import { table } from "./table.ts";
+
+/** What stands for the node's instance id: explain asks no metadata service. */
+const INSTANCE_ID = "i-INSTANCE";
+
+export default defineCommand({
+  meta: { name: "explain", description: "Show which role a user gets by the configuration, and why" },
+  args: {
+    user: { type: "positional", description: "An account's name, or a uid", required: true },
+    config: configArg,
+    "slurm-job": { type: "string", description: "As if inside this Slurm job", valueHint: "ID" },
+    cgroup: { type: "string", description: "As if in this cgroup v2", valueHint: "PATH" },
+    json: jsonArg,
+  },
+  async run({ args }) {
+    const config = loadConfig({ path: args.config });
+    const identity = await identityOf(args.user, cgroupOf(args.cgroup, args["slurm-job"]));
+    const exempt =
+      identity.uid === 0 ||
+      [String(identity.uid), identity.user ?? ""].some((name) => config.exempt.includes(name));
+    const decision = compileRules(config).decide(identity, INSTANCE_ID);
+    if (args.json) {
+      console.log(
+        JSON.stringify({ identity, exempt, decision: exempt ? null : withoutSecrets(decision) }, null, 2),
+      );
+      return;
+    }
+    console.log(table(exempt ? exemptRows(identity) : rows(identity, decision)));
+  },
+});
+
+function cgroupOf(cgroup: string | undefined, slurmJob: string | undefined): string {
+  if (cgroup !== undefined && slurmJob !== undefined) {
+    throw new ImdsProxyError("usage", "explain: --cgroup and --slurm-job exclude each other");
+  }
+  if (slurmJob !== undefined && !/^\d+$/.test(slurmJob)) {
+    throw new ImdsProxyError(
+      "usage",
+      `explain: --slurm-job must be a number (found ${JSON.stringify(slurmJob)})`,
+    );
+  }
+  if (slurmJob !== undefined) return `/system.slice/slurmstepd.scope/job_${slurmJob}/step_0/user/task_0`;
+  return cgroup ?? "/user.slice";
+}
+
+async function identityOf(name: string, cgroup: string): Promise<Identity> {
+  const uid = /^\d+$/.test(name) ? Number(name) : await uidOf(name);
+  if (uid === null || uid > 4_294_967_294) {
+    throw new ImdsProxyError(
+      "usage",
+      `explain: there is no account ${JSON.stringify(name)}`,
+      "name an account that getent passwd knows, or a uid",
+    );
+  }
+  const account = await getentDatabase.byUid(uid);
+  const owners = account === null ? getentDatabase.subordinateOwners(uid) : [];
+  const owner =
+    owners.length === 1 && owners[0] !== undefined ? await getentDatabase.byName(owners[0]) : null;
+  return {
+    uid,
+    container: null,
+    user: account?.user ?? owner?.user ?? null,
+    subordinate: owner !== null,
+    groups: account?.groups ?? owner?.groups ?? [],
+    cgroup,
+    slurmJobId: slurmJobOf(cgroup),
+  };
+}
+
+/** An external id says who may assume a role: a password of sorts. */
+const withoutSecrets = (decision: Decision): Decision =>
+  decision.kind === "role" && decision.request.externalId !== null
+    ? { ...decision, request: { ...decision.request, externalId: "(set)" } }
+    : decision;
+
+const who = (identity: Identity): [string, string][] => [
+  ["user", `${identity.user ?? "(no name)"}${identity.subordinate ? " (by a subordinate uid)" : ""}`],
+  ["uid", String(identity.uid)],
+  ["groups", identity.groups.length === 0 ? "none" : identity.groups.join(", ")],
+  [
+    "cgroup",
+    `${identity.cgroup}${identity.slurmJobId === null ? "" : ` (Slurm job ${identity.slurmJobId})`}`,
+  ],
+];
+
+const exemptRows = (identity: Identity): [string, string][] => [
+  ...who(identity),
+  ["role", "the instance role"],
+  ["why", "exempt: the firewall sends this user straight to the node's own metadata service"],
+];
+
+function rows(identity: Identity, decision: Decision): [string, string][] {
+  if (decision.kind === "refuse") {
+    return [
+      ...who(identity),
+      ["rule", decision.rule ?? "none"],
+      ["role", "none: refused"],
+      ["why", decision.reason],
+    ];
+  }
+  const { request } = decision;
+  return [
+    ...who(identity),
+    ["rule", decision.rule ?? "none"],
+    ["role", decision.roleArn],
+    ["session name", request.sessionName],
+    ...(request.sourceIdentity === null
+      ? []
+      : ([["source identity", request.sourceIdentity]] as [string, string][])),
+    ...request.tags.map(([key, value]): [string, string] => ["tag", `${key}=${value}`]),
+    ["why", decision.reason],
+  ];
+}
