@@ -1,0 +1,129 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { mustExec } from "../support/node.ts";
+import { type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
+import { describeAsRoot } from "../support/root.ts";
+
+const ROOT = { user: "root" } as const;
+const role = (name: string) => `arn:aws:iam::842413447717:role/${name}`;
+
+describeAsRoot("explain, whoami and iam", () => {
+  let proxied: ProxiedNode;
+  beforeAll(async () => {
+    proxied = await startProxiedNode(
+      {
+        users: [
+          { name: "alice", uid: 2001, groups: ["data-eng"] },
+          { name: "bob", uid: 2002 },
+          { name: "guest", uid: 60_001 },
+          { name: "ops", uid: 2009 },
+        ],
+      },
+      {
+        exempt: ["root", "ops"],
+        rules: [
+          { name: "guests", match: { uid: ["60000-60999"] }, role: "none" },
+          {
+            name: "jobs",
+            match: { user: "bob", slurmJob: true },
+            role: role("Batch"),
+            tags: { job: "{slurmJobId}" },
+          },
+          {
+            name: "data engineers",
+            match: { group: "data-eng" },
+            role: role("DataEng"),
+            sourceIdentity: "{user}",
+          },
+        ],
+      },
+    );
+  });
+  afterAll(() => proxied?.node.stop());
+
+  const explain = async (...args: string[]) =>
+    JSON.parse(await mustExec(proxied.node, ROOT, ["imdsproxy", "explain", "--json", ...args]));
+  const iam = async (...args: string[]) =>
+    JSON.parse(await mustExec(proxied.node, ROOT, ["imdsproxy", "iam", ...args]));
+
+  test("a rule by group, with what STS will be asked", async () => {
+    expect(await explain("alice")).toMatchObject({
+      exempt: false,
+      identity: { uid: 2001, groups: ["alice", "data-eng"] },
+      decision: { rule: "data engineers", roleArn: role("DataEng"), request: { sourceIdentity: "alice" } },
+    });
+  });
+  test("a refusal by uid, by the uid itself", async () => {
+    expect(await explain("60001")).toMatchObject({
+      identity: { user: "guest" },
+      decision: { kind: "refuse", rule: "guests" },
+    });
+  });
+  test("the default role, and inside a Slurm job another", async () => {
+    expect(await explain("bob")).toMatchObject({
+      decision: { rule: null, roleArn: role("ImdsProxyTestRole") },
+    });
+    expect(await explain("bob", "--slurm-job", "17")).toMatchObject({
+      decision: { rule: "jobs", request: { tags: [["job", "17"]] } },
+    });
+  });
+  test("an exempt user and root keep the instance role", async () => {
+    expect(await explain("ops")).toMatchObject({ exempt: true, decision: null });
+    expect(await explain("root")).toMatchObject({ exempt: true, decision: null });
+  });
+  test("an account that is not there: exit 2 and what to name", async () => {
+    const { exitCode, stderr } = await proxied.node.exec({
+      ...ROOT,
+      argv: ["imdsproxy", "explain", "nobody-here"],
+    });
+    expect([exitCode, stderr]).toEqual([2, expect.stringContaining('no account "nobody-here"')]);
+  });
+
+  describe("says the same as whoami says through the redirect", () => {
+    for (const user of ["alice", "guest"]) {
+      test(user, async () => {
+        const { stdout, exitCode } = await proxied.node.exec({
+          user,
+          argv: ["imdsproxy", "whoami", "--json"],
+        });
+        const seen = JSON.parse(stdout);
+        const { identity, decision } = await explain(user);
+        expect(seen).toMatchObject({
+          user,
+          uid: identity.uid,
+          groups: identity.groups,
+          rule: decision.rule,
+          reason: decision.reason,
+        });
+        // A refusal is not healthy for who asks.
+        expect([seen.role, exitCode]).toEqual(decision.kind === "role" ? [decision.roleArn, 0] : [null, 1]);
+      });
+    }
+    test("and a user without a name is still one", async () => {
+      const { stdout } = await proxied.node.exec({ uid: 4711, argv: ["imdsproxy", "whoami", "--json"] });
+      expect(JSON.parse(stdout)).toMatchObject({
+        user: null,
+        uid: 4711,
+        sessionName: "uid=4711@i-0123456789abcdef0",
+      });
+    });
+  });
+
+  test("iam trust-policy: one statement for each role, with the actions that its rules need", async () => {
+    const policies = await iam("trust-policy", "--json", "--instance-role-arn", role("Node"));
+    expect(Object.keys(policies)).toEqual([role("ImdsProxyTestRole"), role("Batch"), role("DataEng")]);
+    const [statement] = policies[role("Batch")].Statement;
+    expect(statement).toEqual({
+      Effect: "Allow",
+      Principal: { AWS: role("Node") },
+      Action: ["sts:AssumeRole", "sts:TagSession"],
+    });
+  });
+  test("iam permissions-policy: every role of the configuration", async () => {
+    const { Statement } = await iam("permissions-policy");
+    expect(Statement.map(({ Resource }: { Resource: string }) => Resource)).toEqual([
+      role("ImdsProxyTestRole"),
+      role("Batch"),
+      role("DataEng"),
+    ]);
+  });
+});
