@@ -5,7 +5,7 @@ import { ImdsProxyError } from "../errors.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import { Handler, type Policy } from "../imds/handler.ts";
 import { MetadataCache } from "../imds/metadata.ts";
-import { Server } from "../imds/server.ts";
+import { limitsFor, Server } from "../imds/server.ts";
 import { knownAuthorities } from "../imds/target.ts";
 import { tokenKey } from "../imds/token-key.ts";
 import { TokenMint } from "../imds/tokens.ts";
@@ -22,6 +22,7 @@ import { version } from "../version.ts";
 import { eventSinks } from "./events.ts";
 import { systemIdentities, systemLookup } from "./identities.ts";
 import { containerTest, endpoints } from "./listening.ts";
+import { regionOf } from "./region.ts";
 import { requireClosed, requireIdentity, requireInitialUserNamespace } from "./self-check.ts";
 import { watchStartRole } from "./start-role.ts";
 import { TokenPolicy } from "./token-policy.ts";
@@ -82,7 +83,7 @@ export async function serve(options: {
     handler,
     lookup,
     monotonicMs: () => performance.now(),
-    fileLimit,
+    limits: limitsFor(fileLimit),
     sharePort: options.sharePort,
     isContainer: containerTest(config),
     onUnidentified: events.unidentified,
@@ -173,18 +174,6 @@ function policyOf(config: Config, own: readonly Endpoint[]): Policy {
     categories: categoryFilter(config.imds.allow, config.imds.deny),
     authorities: knownAuthorities(own),
   };
-}
-
-async function regionOf(metadata: MetadataCache): Promise<string> {
-  const found = await metadata.read("latest", "meta-data/placement/region", -1);
-  if (found.kind !== "found" || found.body.trim() === "") {
-    throw new ImdsProxyError(
-      "upstream",
-      "the upstream does not tell the node's region",
-      "set region in the configuration",
-    );
-  }
-  return found.body.trim();
 }
 
 /** Tells systemd that the event loop still turns, three times in the time that WatchdogSec= gives. */
