@@ -53,7 +53,10 @@ export class MetadataCache {
   readonly #source: MetadataSource;
   readonly #clock: Clock;
   readonly #entries = new Map<string, Entry>();
+  /** Requests that are on their way, by path: everybody's. */
   readonly #pending = new Map<string, Promise<UpstreamAnswer>>();
+  /** Requests that wait for a user's share of the upstream, by user and path: that user's alone. */
+  readonly #waiting = new Map<string, Promise<UpstreamAnswer>>();
   readonly #slots = new FairSlots(MAX_IN_FLIGHT);
   readonly #allowances = new Map<Owner, Allowance>();
   #generation = 0;
@@ -80,29 +83,36 @@ export class MetadataCache {
    * @param owner whose request it is, a uid or a container; each has a bounded share.
    */
   async read(version: string, path: string, owner: Owner): Promise<UpstreamAnswer> {
-    const known = this.peek(version, path);
-    if (known !== null) return known;
     const key = `${version}/${path}`;
-    const pending = this.#pending.get(key);
-    if (pending !== undefined) return pending;
+    const known = this.#known(key, version, path);
+    if (known !== null) return known;
+    // Whose share is used up waits alone: another user who joined them would wait as long.
+    const turn = `${owner} ${key}`;
+    const waiting = this.#waiting.get(turn);
+    if (waiting !== undefined) return waiting;
     const delayMs = this.#take(owner);
     if (delayMs === null) return { kind: "failed", why: "too many requests of one user wait" };
-    const answer = this.#fetch(key, version, path, owner, delayMs);
-    this.#pending.set(key, answer);
-    try {
-      return await answer;
-    } finally {
-      this.#pending.delete(key);
-    }
+    const answer = this.#inTurn(key, version, path, owner, delayMs).finally(() => {
+      if (this.#waiting.get(turn) === answer) this.#waiting.delete(turn);
+    });
+    this.#waiting.set(turn, answer);
+    return answer;
   }
 
   /** Forgets every answer: they were another service's. */
   clear(): void {
     this.#entries.clear();
+    this.#pending.clear();
+    this.#waiting.clear();
     this.#generation++;
   }
 
-  async #fetch(
+  /** The answer in memory, or the one that is on its way for whomever. */
+  #known(key: string, version: string, path: string): UpstreamAnswer | Promise<UpstreamAnswer> | null {
+    return this.peek(version, path) ?? this.#pending.get(key) ?? null;
+  }
+
+  async #inTurn(
     key: string,
     version: string,
     path: string,
@@ -111,14 +121,28 @@ export class MetadataCache {
   ): Promise<UpstreamAnswer> {
     if (delayMs > 0) await new Promise<void>((resume) => this.#clock.schedule(delayMs, resume));
     const release = await this.#slots.acquire(owner);
-    const generation = this.#generation;
-    try {
-      const answer = await this.#source.read(version, path);
-      if (answer.kind !== "failed" && generation === this.#generation) this.#keep(key, path, answer);
-      return answer;
-    } finally {
+    // Another user's turn may have come first. What is under way for them holds a slot of theirs, and needs none of ours.
+    const known = this.#known(key, version, path);
+    if (known !== null) {
       release();
+      return known;
     }
+    return this.#fetch(key, version, path).finally(release);
+  }
+
+  #fetch(key: string, version: string, path: string): Promise<UpstreamAnswer> {
+    const generation = this.#generation;
+    const answer = this.#source
+      .read(version, path)
+      .then((found) => {
+        if (found.kind !== "failed" && generation === this.#generation) this.#keep(key, path, found);
+        return found;
+      })
+      .finally(() => {
+        if (this.#pending.get(key) === answer) this.#pending.delete(key);
+      });
+    this.#pending.set(key, answer);
+    return answer;
   }
 
   #keep(key: string, path: string, answer: UpstreamAnswer): void {
