@@ -100,15 +100,12 @@ function filterOutput(spec: FirewallSpec, family: Family): WantedChain {
 }
 
 /**
- * The HyperPod agent and the upstream may live in a network namespace of their own, whose packets are forwarded like a
+ * The upstream (the HyperPod agent) may live in a network namespace of its own, whose packets are forwarded like a
  * container's. Whoever forges this source gets no answer: it goes to the real owner of the address.
  */
-function fromUpstream(spec: FirewallSpec, family: Family): string[] {
-  return guardedEndpoints(spec, family)
-    .filter((endpoint) => !sameEndpoint(endpoint, METADATA[family]))
-    .map(hostMask)
-    .filter((address, index, all) => all.indexOf(address) === index)
-    .map((address) => `-s ${address} -j RETURN`);
+function fromUpstream({ upstream }: FirewallSpec, family: Family): string[] {
+  const isSomebodyElse = familyOf(upstream) === family && !sameEndpoint(upstream, METADATA[family]);
+  return isSomebodyElse ? [`-s ${hostMask(upstream)} -j RETURN`] : [];
 }
 
 /** Bridged containers on their way to somewhere else: the metadata service, or an upstream outside of the node's own addresses. */

@@ -73,6 +73,14 @@ describe("wantedTable()", () => {
     ]);
     expect(wantedTable(spec, "ipv4", "nat").hooks).toHaveLength(1);
   });
+  test("lets nobody forward from the agent's address where the agent is not the upstream", () => {
+    for (const containers of ["reject", "proxy"] as const) {
+      const rules = wantedTable({ ...EC2, containers }, "ipv4", "filter").chains.flatMap(
+        ({ rules }) => rules,
+      );
+      expect(rules.filter((rule) => rule.startsWith("-s "))).toEqual([]);
+    }
+  });
   test("containers: proxy redirects them, and lets in only what it redirected", () => {
     const spec: FirewallSpec = { ...HYPERPOD, containers: "proxy" };
     expect(chain(spec, "ipv4", "nat", "IMDSPROXY-PREROUTING")).toEqual([
