@@ -1,11 +1,11 @@
-import type { Socket, TCPSocketListener } from "bun";
+import type { Socket } from "bun";
 import { ImdsProxyError } from "../errors.ts";
 import { addressText, parseAddress } from "../identity/address.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import type { SocketLookup } from "../identity/lookup.ts";
-import { setBacklog } from "../platform/libc.ts";
 import { type Answer, encodeAnswer, errorPage } from "./answer.ts";
-import { type Caller, type Handler, subjectOf } from "./handler.ts";
+import { type Caller, subjectOf } from "./handler.ts";
+import { Listener } from "./listener.ts";
 import { isBad, MAX_HEAD_BYTES, parseRequest, type Request } from "./request.ts";
 import { Turns, type Work } from "./schedule.ts";
 import type { Subject } from "./tokens.ts";
@@ -15,10 +15,15 @@ import type { Subject } from "./tokens.ts";
  * every limit is that of a uid.
  */
 
-/** Connections of one user. A start of 10 processes with 100 clients each is a real thing (aws-sdk-js #692). */
-const MAX_CONNECTIONS_PER_USER = 1_024;
-/** Connections that could not be identified, all together; they get one answer and go. */
-const MAX_UNKNOWN = 64;
+/**
+ * 1,024 of one user: a start of 10 processes with 100 clients each is a real thing (aws-sdk-js #692). Those that could not
+ * be identified get one answer and go. 128 files are for everything else: STS, the upstream, getent, logs.
+ */
+export const limitsFor = (fileLimit: number): ConnectionLimits => ({
+  perUser: 1_024,
+  unknown: 64,
+  total: Math.max(64, fileLimit - 128),
+});
 /** Milliseconds for a whole head, from its first byte; and without a request, for a connection that is kept. */
 const HEAD_MS = 5_000;
 const IDLE_MS = 75_000;
@@ -29,18 +34,32 @@ const FIRST_REQUEST_MS = 1_000;
 const SWEEP_MS = 1_000;
 /** Bytes that are kept of what a client sends ahead; beyond that, it waits. */
 const MAX_BUFFERED = 2 * MAX_HEAD_BYTES;
+/** Bytes that a client may still send after our last answer; who goes on reads no answers. */
+const MAX_IGNORED = 262_144;
 const BACKLOG = 4_096;
 const UNKNOWN_USER = -1;
 const HEAD_END = Buffer.from("\r\n\r\n");
 const NOTHING = Buffer.alloc(0);
 
+/** How many connections there may be at once. */
+export interface ConnectionLimits {
+  readonly perUser: number;
+  /** Of callers who could not be identified, all together. */
+  readonly unknown: number;
+  readonly total: number;
+}
+
+/** Answers requests. It must not throw, nor reject; the handler of the metadata service and that of metrics do not. */
+export interface RequestHandler {
+  handle(request: Request, caller: Caller): Answer | Promise<Answer>;
+}
+
 export interface ServerOptions {
-  readonly handler: Handler;
+  readonly handler: RequestHandler;
   readonly lookup: SocketLookup;
   /** Milliseconds of a clock that nobody sets; for time limits alone. */
   readonly monotonicMs: () => number;
-  /** Open files that the process may have; connections stop short of it. */
-  readonly fileLimit: number;
+  readonly limits: ConnectionLimits;
   /**
    * Lets another proxy of the same account listen at the same endpoints (SO_REUSEPORT), so that one can take over from
    * the other without a gap. The kernel lets nobody but the same uid in (net/ipv4/inet_connection_sock.c).
@@ -63,7 +82,7 @@ export class Server {
   readonly #options: ServerOptions;
   readonly #turns = new Turns();
   readonly #connections = new Map<Subject, Set<Connection>>();
-  readonly #listeners: TCPSocketListener<Connection | undefined>[] = [];
+  readonly #listeners: Listener<Connection | undefined>[] = [];
   readonly #sweeper: ReturnType<typeof setInterval>;
   #open = 0;
   #draining = false;
@@ -81,16 +100,16 @@ export class Server {
    */
   listen(endpoint: Endpoint): void {
     const where = endpointText(endpoint);
+    const address = parseAddress(endpoint.address);
+    if (address === null) throw new ImdsProxyError("missing", `cannot listen on ${where}: no IP address`);
     try {
-      const listener = Bun.listen<Connection | undefined>({
-        hostname: endpoint.address,
+      const listener = new Listener<Connection | undefined>({
+        address,
         port: endpoint.port,
-        ...(this.#options.sharePort ? { reusePort: true } : { exclusive: true }),
-        // bun-types has this only where the port is shared; Bun has it for every listener.
-        ...({ ipv6Only: true } as object),
-        // A caller may say that it has sent everything and still wait for the answer.
-        allowHalfOpen: true,
-        socket: {
+        backlog: BACKLOG,
+        sharePort: this.#options.sharePort,
+        monotonicMs: this.#options.monotonicMs,
+        handlers: {
           open: (socket) => this.#accept(socket),
           data: (socket, bytes) => socket.data?.received(bytes),
           drain: (socket) => socket.data?.drained(),
@@ -99,8 +118,6 @@ export class Server {
           error: (socket) => socket.data?.closed(),
         },
       });
-      // bun-types does not know the descriptor that the listener has.
-      setBacklog((listener as unknown as { fd: number }).fd, BACKLOG);
       this.#listeners.push(listener);
     } catch (error) {
       const code = (error as NodeJS.ErrnoException).code;
@@ -133,7 +150,7 @@ export class Server {
   /** Accepts nothing more, lets requests that are under way end, and resolves when all connections are closed. */
   async drain(limitMs: number): Promise<void> {
     this.#draining = true;
-    for (const listener of this.#listeners) listener.stop(false);
+    for (const listener of this.#listeners) listener.close();
     const endMs = this.#options.monotonicMs() + limitMs;
     for (const connections of this.#connections.values()) for (const one of connections) one.finish();
     while (this.#open > 0 && this.#options.monotonicMs() < endMs) await Bun.sleep(10);
@@ -142,8 +159,9 @@ export class Server {
   }
 
   #accept(socket: Socket<Connection | undefined>): void {
-    const localAddress = parseAddress(socket.localAddress);
-    const peerAddress = parseAddress(socket.remoteAddress);
+    // Of a connection that its client reset before we came to it, the kernel has no addresses any more.
+    const localAddress = parseAddress(socket.localAddress ?? "");
+    const peerAddress = parseAddress(socket.remoteAddress ?? "");
     if (localAddress === null || peerAddress === null) {
       socket.terminate();
       return;
@@ -184,10 +202,9 @@ export class Server {
 
   /** Makes room for one more connection of a user, at the cost of their own that has been idle the longest. */
   #makeRoom(user: Subject, own: Set<Connection>): boolean {
-    const limit = user === UNKNOWN_USER ? MAX_UNKNOWN : MAX_CONNECTIONS_PER_USER;
-    if (own.size >= limit) return closeIdle(own);
-    // 128 files are for everything else: the upstream, STS, getent, logs.
-    if (this.#open < this.#options.fileLimit - 128) return true;
+    const { perUser, unknown, total } = this.#options.limits;
+    if (own.size >= (user === UNKNOWN_USER ? unknown : perUser)) return closeIdle(own);
+    if (this.#open < total) return true;
     let crowd = own;
     for (const connections of this.#connections.values())
       if (connections.size > crowd.size) crowd = connections;
@@ -211,7 +228,7 @@ function closeIdle(connections: Set<Connection>): boolean {
 }
 
 interface ConnectionContext {
-  readonly handler: Handler;
+  readonly handler: RequestHandler;
   readonly monotonicMs: () => number;
   readonly enqueue: (work: Work) => void;
   readonly draining: () => boolean;
@@ -232,6 +249,8 @@ class Connection implements Work {
   #answered = false;
   #inputEnded = false;
   #paused = false;
+  /** Bytes that came after our last answer. */
+  #ignored = 0;
   #deadlineMs: number;
 
   constructor(socket: Socket<Connection | undefined>, caller: Caller, context: ConnectionContext) {
@@ -247,7 +266,12 @@ class Connection implements Work {
   }
 
   received(bytes: Buffer): void {
-    if (this.#state === "closed" || this.#state === "closing") return;
+    if (this.#state === "closed") return;
+    if (this.#state === "closing") {
+      this.#ignored += bytes.length;
+      if (this.#ignored > MAX_IGNORED) this.terminate();
+      return;
+    }
     let fresh = bytes;
     if (this.#bodyLeft > 0) {
       const skipped = Math.min(this.#bodyLeft, fresh.length);

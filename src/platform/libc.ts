@@ -10,6 +10,11 @@ const { symbols: libc } = dlopen("libc.so.6", {
   bind: { args: [FFIType.i32, FFIType.ptr, FFIType.u32], returns: FFIType.i32 },
   getsockname: { args: [FFIType.i32, FFIType.ptr, FFIType.ptr], returns: FFIType.i32 },
   listen: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  setsockopt: {
+    args: [FFIType.i32, FFIType.i32, FFIType.i32, FFIType.ptr, FFIType.u32],
+    returns: FFIType.i32,
+  },
+  fcntl: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
   sendto: {
     args: [FFIType.i32, FFIType.ptr, FFIType.u64_fast, FFIType.i32, FFIType.ptr, FFIType.u32],
     returns: FFIType.i64_fast,
@@ -161,9 +166,99 @@ export function anonymousFile(name: string): number {
   return descriptor;
 }
 
-/** Lengthens the queue of a socket that listens already: listen(2) again sets the new backlog; Bun's own is 512. */
-export function setBacklog(descriptor: number, backlog: number): void {
-  libc.listen(descriptor, backlog);
+const AF_INET = 2;
+const AF_INET6 = 10;
+const SOCK_STREAM = 1;
+const SOCK_NONBLOCK = 0o4000;
+const SOL_SOCKET = 1;
+const SO_REUSEADDR = 2;
+const SO_SNDBUF = 7;
+const SO_RCVBUF = 8;
+const SO_REUSEPORT = 15;
+const IPPROTO_IPV6 = 41;
+const IPV6_V6ONLY = 26;
+const F_DUPFD_CLOEXEC = 1030;
+const ERRNO_NAMES: Readonly<Record<number, string>> = {
+  1: "EPERM",
+  13: "EACCES",
+  98: "EADDRINUSE",
+  99: "EADDRNOTAVAIL",
+};
+
+/** What kept a TCP socket from listening; `code` as Node names it. */
+export class ListenError extends Error {
+  readonly code: string;
+  constructor(errorNumber: number) {
+    const code = ERRNO_NAMES[errorNumber] ?? `errno ${errorNumber}`;
+    super(code);
+    this.code = code;
+  }
+}
+
+/** A TCP socket that listens. Whoever accepts from it does so through a descriptor of their own. */
+export class ListeningSocket {
+  readonly #descriptor: number;
+  readonly #backlog: number;
+
+  /**
+   * @param options.address 4 or 16 bytes; one of 16 is for IPv6 alone.
+   * @param options.backlog connections that may wait to be accepted; net.core.somaxconn is the most.
+   * @param options.bufferBytes SO_SNDBUF and SO_RCVBUF of each connection: what the kernel keeps of what one side has sent
+   *   and the other has not read. The kernel takes it twice, for its own needs (socket(7)); by itself it would keep
+   *   megabytes (net.ipv4.tcp_wmem, tcp_rmem) for each client that sends and never reads.
+   * @param options.sharePort SO_REUSEPORT: another process of the same uid may listen at the same endpoint.
+   * @throws ListenError
+   */
+  constructor(options: {
+    address: Uint8Array;
+    port: number;
+    backlog: number;
+    bufferBytes: number;
+    sharePort: boolean;
+  }) {
+    const { address, port } = options;
+    const family = address.length === 4 ? AF_INET : AF_INET6;
+    this.#backlog = options.backlog;
+    this.#descriptor = libc.socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (this.#descriptor < 0) throw new ListenError(errno());
+    const set = (level: number, name: number, value = 1) =>
+      libc.setsockopt(this.#descriptor, level, name, ptr(Int32Array.of(value)), 4) === 0;
+    // struct sockaddr_in: u16 family, __be16 port, 4 bytes address, 8 of padding;
+    // struct sockaddr_in6: u16 family, __be16 port, u32 flowinfo, 16 bytes address, u32 scope.
+    const name = new Uint8Array(family === AF_INET ? 16 : 28);
+    const view = new DataView(name.buffer);
+    view.setUint16(0, family, true);
+    view.setUint16(2, port, false);
+    name.set(address, family === AF_INET ? 4 : 8);
+    const listens =
+      set(SOL_SOCKET, SO_REUSEADDR) &&
+      set(SOL_SOCKET, SO_SNDBUF, options.bufferBytes) &&
+      set(SOL_SOCKET, SO_RCVBUF, options.bufferBytes) &&
+      (!options.sharePort || set(SOL_SOCKET, SO_REUSEPORT)) &&
+      (family === AF_INET || set(IPPROTO_IPV6, IPV6_V6ONLY)) &&
+      libc.bind(this.#descriptor, ptr(name), name.length) === 0 &&
+      libc.listen(this.#descriptor, this.#backlog) === 0;
+    if (listens) return;
+    const failure = new ListenError(errno());
+    this.close();
+    throw failure;
+  }
+
+  /** A further descriptor of the same socket, which its user has to close. @throws ListenError where files run out. */
+  descriptor(): number {
+    const copy = libc.fcntl(this.#descriptor, F_DUPFD_CLOEXEC, 0);
+    if (copy < 0) throw new ListenError(errno());
+    return copy;
+  }
+
+  /** Sets the length of the queue again, after somebody else called listen(2) on the socket: Bun does, with 511. */
+  restoreBacklog(): void {
+    libc.listen(this.#descriptor, this.#backlog);
+  }
+
+  close(): void {
+    libc.close(this.#descriptor);
+  }
 }
 
 /**
