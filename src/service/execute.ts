@@ -15,7 +15,7 @@ import { mustRun, type RunCommand } from "./command.ts";
 import { findAccount } from "./facts.ts";
 import { ACCOUNT, HANDOVER_UNIT, JOURNAL, RUNTIME_UNIT_DIRECTORY } from "./paths.ts";
 import { HANDOVER_CONFIG, type Step } from "./plan.ts";
-import { commit, type FileChange, grant, stage, unstage } from "./transaction.ts";
+import { commit, type FileChange, grant, stage } from "./transaction.ts";
 
 /** Carries out a plan; where a step before the commit fails, takes back what the steps before it did. */
 
@@ -33,6 +33,7 @@ type Undo = () => void | Promise<void>;
 export async function execute(steps: readonly Step[], executor: Executor): Promise<void> {
   let undo: Undo[] = [];
   let staged: readonly FileChange[] = [];
+  let unstage = () => {};
   let interrupted = false;
   let committed = false;
   const onSignal = () => {
@@ -48,8 +49,7 @@ export async function execute(steps: readonly Step[], executor: Executor): Promi
       switch (step.kind) {
         case "stage":
           staged = step.changes;
-          stage(staged);
-          undo.push(() => unstage(staged));
+          unstage = stage(staged);
           break;
         case "create-account":
           undo.push(...(await createAccount(executor.run, staged)));
@@ -58,7 +58,7 @@ export async function execute(steps: readonly Step[], executor: Executor): Promi
           await mustRun(executor.run, [step.binary, "config", "check", "--config", step.config]);
           break;
         case "start-handover":
-          undo.push(() => endHandover(executor.run));
+          undo.push(undoHandover(executor.run, step.creates));
           await startHandover(executor.run, step.unit, step.config);
           break;
         case "commit":
@@ -88,11 +88,30 @@ export async function execute(steps: readonly Step[], executor: Executor): Promi
       }
     }
   } catch (error) {
-    for (const back of undo.reverse()) await back();
+    // First what takes room: on a full disk the rest could not be undone.
+    if (!committed) unstage();
+    for (const back of undo.reverse()) await attempt(back, executor.say);
     throw error;
   } finally {
     for (const signal of SIGNALS) process.off(signal, onSignal);
   }
+}
+
+/** What cannot be taken back must not keep the rest from being. */
+async function attempt(back: Undo, say: (line: string) => void): Promise<void> {
+  try {
+    await back();
+  } catch (error) {
+    say(`could not be undone: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+function undoHandover(run: RunCommand, creates: readonly string[]): Undo {
+  const absent = creates.filter((path) => !existsSync(path));
+  return async () => {
+    await endHandover(run);
+    for (const path of absent) rmSync(path, { recursive: true, force: true });
+  };
 }
 
 async function createAccount(run: RunCommand, staged: readonly FileChange[]): Promise<Undo[]> {

@@ -1,9 +1,10 @@
-import { closeSync, constants, fstatSync, openSync, statSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, rmSync, statSync } from "node:fs";
 import { ImdsProxyError } from "../errors.ts";
 import { tryLock } from "../platform/libc.ts";
 
 /**
- * Runs something while nobody else does. The kernel holds the lock, so that it ends with the process, however that ends.
+ * Runs something while nobody else does. The kernel holds the lock, so that it ends with the process, however that ends;
+ * the file is removed in the end.
  *
  * @param path a file that only root can open.
  * @param waitMs how long to wait for the other, in milliseconds.
@@ -19,7 +20,7 @@ export async function withLock<T>(
     const descriptor = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
     try {
       // Whoever held it before may have removed the file in the end: then another may hold the one that is there now.
-      if (tryLock(descriptor) && isStill(path, descriptor)) return await run();
+      if (tryLock(descriptor) && isStill(path, descriptor)) return await run().finally(() => rmSync(path));
     } finally {
       closeSync(descriptor);
     }

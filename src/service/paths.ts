@@ -23,6 +23,9 @@ export const JOURNAL = `${CONFIG_DIRECTORY}/.setup-journal.json`;
 /** One setup at a time. In /run, which only root can write to: a user must not be able to hold the lock. */
 export const LOCK = "/run/imdsproxy-setup.lock";
 
+/** What firewall/iptables.ts locks. */
+export const FIREWALL_LOCK = "/run/imdsproxy-iptables.lock";
+
 /** The units, in the order in which they start. */
 export const UNITS = {
   iptables: "imdsproxy-iptables.service",

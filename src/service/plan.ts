@@ -3,9 +3,9 @@ import {
   BINARY,
   CONFIG,
   CONFIG_DIRECTORY,
+  FIREWALL_LOCK,
   HANDOVER_UNIT,
   JOURNAL,
-  LOCK,
   ROOT_STATE_DIRECTORY,
   RUNTIME_DIRECTORY,
   RUNTIME_UNIT_DIRECTORY,
@@ -25,7 +25,13 @@ export type Step =
   /** Asks the new executable whether it takes the new configuration. */
   | { readonly kind: "check-configuration"; readonly binary: string; readonly config: string }
   /** Starts the new proxy beside the old one; where it does not come to listen, nothing has changed. */
-  | { readonly kind: "start-handover"; readonly unit: string; readonly config: string }
+  | {
+      readonly kind: "start-handover";
+      readonly unit: string;
+      readonly config: string;
+      /** Directories that it brings into being; removed with it where it fails and they were not there. */
+      readonly creates: readonly string[];
+    }
   /** Moves the files into place, all or none. From here on the new state holds. */
   | { readonly kind: "commit"; readonly changes: readonly FileChange[] }
   | { readonly kind: "end-handover" }
@@ -111,7 +117,8 @@ export function installSteps(
       binary,
       config: HANDOVER_CONFIG,
     });
-    steps.push({ kind: "start-handover", unit, config: installation.handoverConfigText });
+    const creates = [installation.config.stateDirectory, RUNTIME_DIRECTORY];
+    steps.push({ kind: "start-handover", unit, config: installation.handoverConfigText, creates });
   }
   if (changes.length > 0) {
     steps.push({ kind: "commit", changes });
@@ -181,14 +188,18 @@ export function uninstallSteps(
       paths: [
         ...[...files, CONFIG].map(staged),
         ...files,
-        ...[`${RUNTIME_UNIT_DIRECTORY}/${HANDOVER_UNIT}`, RUNTIME_DIRECTORY, ROOT_STATE_DIRECTORY],
+        ...[
+          `${RUNTIME_UNIT_DIRECTORY}/${HANDOVER_UNIT}`,
+          RUNTIME_DIRECTORY,
+          ROOT_STATE_DIRECTORY,
+          FIREWALL_LOCK,
+        ],
         ...(keepState ? [JOURNAL] : [CONFIG_DIRECTORY, stateDirectory]),
       ],
     },
     ...(keepState ? [stateDirectory, CONFIG].map((path): Step => ({ kind: "keep-for-root", path })) : []),
     { kind: "run", argv: ["systemctl", "daemon-reload"] },
     { kind: "remove-account" },
-    { kind: "remove", paths: [LOCK] },
   ];
 }
 

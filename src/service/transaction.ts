@@ -45,8 +45,17 @@ function sync(path: string): void {
   }
 }
 
-/** Writes every file beside its place, down to the disk. Throws where one cannot be written, and leaves none then. */
-export function stage(changes: readonly FileChange[]): void {
+/**
+ * Writes every file beside its place, down to the disk. Throws where one cannot be written, and leaves none then.
+ *
+ * @returns what takes it back.
+ */
+export function stage(changes: readonly FileChange[]): () => void {
+  const made = [...new Set(changes.map(({ path }) => dirname(path)))].filter((path) => !existsSync(path));
+  const undo = () => {
+    for (const { path } of changes) rmSync(stagedPath(path), { force: true });
+    for (const directory of made) rmSync(directory, { recursive: true, force: true });
+  };
   try {
     for (const { path, content, mode } of changes) {
       const staged = stagedPath(path);
@@ -59,8 +68,9 @@ export function stage(changes: readonly FileChange[]): void {
       chmodSync(staged, mode);
       sync(staged);
     }
+    return undo;
   } catch (error) {
-    unstage(changes);
+    undo();
     const { code, path } = error as NodeJS.ErrnoException;
     if (code === undefined) throw error;
     throw new ImdsProxyError(
@@ -80,11 +90,6 @@ export function grant(changes: readonly FileChange[], gid: number): void {
     chownSync(stagedPath(path), 0, gid);
     chmodSync(stagedPath(path), mode);
   }
-}
-
-/** Throws away what was staged. */
-export function unstage(changes: readonly FileChange[]): void {
-  for (const { path } of changes) rmSync(stagedPath(path), { force: true });
 }
 
 /** Moves everything that was staged into place. */

@@ -2,7 +2,16 @@
  * A node with a real systemd: systemd-nspawn boots a Debian tree, through an overlay, in a network of its own.
  * The overlay's upper layer is the machine's disk: it stays when the machine is switched off, however hard.
  */
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 
@@ -18,7 +27,7 @@ export interface Ran {
 }
 
 export interface MachineOptions {
-  /** Size of the disk in MiB where it must be small; it is in memory then, and gone with the machine. */
+  /** Size of the disk in MiB where it must be small; it is in memory then, and gone at the end of the boot. */
   readonly diskMiB?: number;
   /** What the node's cgroups are: v2 alone, or v1 with v2 beside it, as on older systems. Default v2. */
   readonly cgroups?: "v2" | "v1";
@@ -72,22 +81,30 @@ export class Machine {
     cpSync(source, target);
   }
 
+  /** Makes a symbolic link on the disk while the machine is off. */
+  link(target: string, path: string): void {
+    mkdirSync(dirname(this.onDisk(path)), { recursive: true });
+    rmSync(this.onDisk(path), { force: true });
+    symlinkSync(target, this.onDisk(path));
+  }
+
   /** Enables a unit before the first boot, as the link that systemctl would make. */
   enable(unit: string, target = "multi-user.target"): void {
-    const directory = this.onDisk(`etc/systemd/system/${target}.wants`);
-    mkdirSync(directory, { recursive: true });
-    Bun.spawnSync(["ln", "-sf", `/etc/systemd/system/${unit}`, join(directory, unit)]);
+    this.link(`/etc/systemd/system/${unit}`, `etc/systemd/system/${target}.wants/${unit}`);
   }
 
   /** Switches it on and waits until systemd says that it has started everything (`running` or `degraded`). */
   async boot(options: { readonly wait?: boolean } = {}): Promise<void> {
     if (this.#nspawn !== undefined) throw new Error("the machine is on already");
-    const layers = (name: string) => join(this.#directory, name);
-    const size = this.#options.diskMiB;
+    const small = this.#options.diskMiB;
+    const directory = small === undefined ? this.#directory : join(this.#directory, "disk");
+    const layers = (name: string) => join(directory, name);
+    // A small disk is in memory; what was written while the machine was off is copied onto it.
     const disk =
-      size === undefined
+      small === undefined
         ? ""
-        : `mount -t tmpfs -o size=${size}m tmpfs ${layers("")} && mkdir ${layers("upper")} ${layers("work")} ${layers("root")} &&`;
+        : `mkdir -p ${directory} && mount -t tmpfs -o size=${small}m tmpfs ${directory} && ` +
+          `cp -a ${["upper", "work", "root"].map((name) => join(this.#directory, name)).join(" ")} ${directory} &&`;
     const mount =
       `${disk} mount -t overlay overlay ` +
       `-o lowerdir=${bootTree()},upperdir=${layers("upper")},workdir=${layers("work")} ${layers("root")} && exec "$@"`;

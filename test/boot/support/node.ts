@@ -1,5 +1,5 @@
 /** A machine as a node of a cluster: a network, the HyperPod agent or EC2's metadata service, STS, users, sshd and slurmd. */
-import { existsSync, mkdirSync, readFileSync, symlinkSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { Machine, type MachineOptions } from "./machine.ts";
 
@@ -159,9 +159,7 @@ export function addHammers(machine: Machine): void {
       "default.target",
     ),
   );
-  const wants = machine.onDisk("etc/systemd/user/default.target.wants");
-  mkdirSync(wants, { recursive: true });
-  symlinkSync("/etc/systemd/user/hammer.service", join(wants, "hammer.service"));
+  machine.link("/etc/systemd/user/hammer.service", "etc/systemd/user/default.target.wants/hammer.service");
 }
 
 /** What an attacker wrote down since the last time that the files were thrown away. */
@@ -225,6 +223,13 @@ export function executableOf(version: string): string {
   return outfile;
 }
 
+/**
+ * Every rule, chain and policy of the machine. Not the tables that are empty: iptables-nft makes them when they are used for
+ * the first time.
+ */
+export const RULES =
+  "for f in iptables ip6tables; do $f-save | grep -vE '^(#|\\*|COMMIT|:[A-Z]+ ACCEPT)' | sed 's/\\[.*//'; done";
+
 /** Everything on the machine that an installation could change, as text that can be compared. */
 export async function stateOf(machine: Machine): Promise<string> {
   return machine.ok(`
@@ -235,8 +240,7 @@ export async function stateOf(machine: Machine): Promise<string> {
       -o -printf '%p %M %u %g %l\\n' | sort
     ls -A /run | grep -v -x -e log -e 'user' -e utmp
     systemctl list-unit-files --no-legend | grep -i imds
-    iptables-save | grep -v '^#' | sed 's/\\[[0-9:]*\\]//'
-    ip6tables-save | grep -v '^#' | sed 's/\\[[0-9:]*\\]//'
+    ${RULES}
     cat /proc/sys/net/ipv4/tcp_migrate_req
     true`);
 }

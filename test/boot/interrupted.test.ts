@@ -1,0 +1,204 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { describeAsRoot } from "../support/root.ts";
+import { type Machine, until } from "./support/machine.ts";
+import {
+  addHammers,
+  executableOf,
+  forgetHammered,
+  hammered,
+  INSTANCE_ROLE,
+  makeNode,
+  ROLE,
+  roleOf,
+  SETUP,
+  stateOf,
+} from "./support/node.ts";
+
+const MINUTES = 60_000;
+const OTHER_ROLE = "AnotherTestRole";
+/** What setup has done after so many milliseconds differs from machine to machine; together they meet every step. */
+const POWER_CUTS_MS = [30, 120, 200, 300, 400, 500, 650, 800, 1000, 1300];
+
+const leaksOf = async (node: Machine) =>
+  Object.entries(await hammered(node)).map(([name, { leaks }]) => [name, leaks]);
+const NO_LEAKS = [
+  ["unit", 0],
+  ["cron", 0],
+  ["linger", 0],
+];
+const isActive = (node: Machine, unit: string) => async () =>
+  (await node.run(`systemctl is-active ${unit}`)).code === 0;
+
+describeAsRoot("a power cut in the middle of setup", () => {
+  describeAsRoot("of the first installation", () => {
+    for (const afterMs of [150, 400, 700, 1000]) {
+      test(
+        `after ${afterMs} ms: the node is as it was or as it should be, and setup again completes it`,
+        async () => {
+          const node = makeNode();
+          try {
+            await node.boot();
+            const setup = node.run(SETUP);
+            await Bun.sleep(afterMs);
+            await node.powerCut();
+            await setup;
+            await node.boot();
+            await until("the agent is there", async () => (await roleOf(node)) === INSTANCE_ROLE);
+            const enabled = (
+              await node.run("systemctl is-enabled imdsproxy-iptables imdsproxy-repair imdsproxy")
+            ).stdout;
+            if (enabled === "enabled\nenabled\nenabled\n") {
+              await until("alice has her role", async () => (await roleOf(node, "alice")) === ROLE);
+            } else {
+              expect(await node.ok("iptables-save | grep -c IMDSPROXY || true")).toBe("0\n");
+            }
+            const again = await node.run(SETUP);
+            expect([again.code, again.stderr]).toEqual([0, ""]);
+            expect(await roleOf(node, "alice")).toBe(ROLE);
+            expect(await node.ok("find / -xdev -name '*imdsproxy-new*' -not -path '/proc/*'")).toBe("");
+          } finally {
+            await node.destroy();
+          }
+        },
+        2 * MINUTES,
+      );
+    }
+  });
+
+  describeAsRoot("of an upgrade", () => {
+    let node: Machine;
+
+    beforeAll(async () => {
+      node = makeNode({ agent: "early" });
+      node.copyIn(executableOf("9.9.9"), "/root/imdsproxy-next");
+      addHammers(node);
+      await node.boot();
+      await node.ok(SETUP);
+      await forgetHammered(node);
+    }, 5 * MINUTES);
+    afterAll(() => node?.destroy(), MINUTES);
+
+    let nth = 0;
+    for (const afterMs of POWER_CUTS_MS) {
+      test(
+        `after ${afterMs} ms: the old state or the new, never a mixture, never open`,
+        async () => {
+          // Back and forth, so that each finds the other version: one with its own role.
+          const [executable, role] =
+            nth++ % 2 === 0 ? ["/root/imdsproxy-next", OTHER_ROLE] : ["/root/imdsproxy", ROLE];
+          const setup = node.run(`${executable} setup --role-arn arn:aws:iam::842413447717:role/${role}`);
+          await Bun.sleep(afterMs);
+          await node.powerCut();
+          await setup;
+          await node.boot();
+          await until("the proxy runs", isActive(node, "imdsproxy"));
+          await until("alice has a role", async () => /Role$/.test(await roleOf(node, "alice")));
+          const isNext = (await node.ok("imdsproxy --version")).includes("9.9.9");
+          expect(await roleOf(node, "alice")).toBe(isNext ? OTHER_ROLE : ROLE);
+          expect(await leaksOf(node)).toEqual(NO_LEAKS);
+          expect(await roleOf(node)).toBe(INSTANCE_ROLE);
+          // Only what a next setup removes may be left.
+          expect((await node.run("ls /etc/imdsproxy/.setup-journal.json")).code).not.toBe(0);
+        },
+        2 * MINUTES,
+      );
+    }
+
+    test(
+      "then setup completes, and nothing of the interrupted ones is left",
+      async () => {
+        const ran = await node.run("/root/imdsproxy setup");
+        expect([ran.code, ran.stderr]).toEqual([0, ""]);
+        expect(
+          await node.ok("find / -xdev -name '*imdsproxy-new*' -not -path '/proc/*'; ls /run/systemd/system"),
+        ).toBe("");
+      },
+      MINUTES,
+    );
+  });
+});
+
+describeAsRoot("two setups at the same time", () => {
+  test(
+    "both succeed, and the node is as after one",
+    async () => {
+      const node = makeNode();
+      try {
+        await node.boot();
+        const runs = await Promise.all([node.run(SETUP), node.run(SETUP), node.run(SETUP)]);
+        for (const { code, stderr } of runs) expect([code, stderr]).toEqual([0, ""]);
+        expect(runs.filter(({ stdout }) => stdout.includes("another setup is running")).length).toBe(2);
+        expect(runs.filter(({ stdout }) => stdout.includes("move into place")).length).toBe(1);
+        expect(await roleOf(node, "alice")).toBe(ROLE);
+      } finally {
+        await node.destroy();
+      }
+    },
+    2 * MINUTES,
+  );
+});
+
+describeAsRoot("a full disk", () => {
+  let node: Machine;
+
+  beforeAll(async () => {
+    node = makeNode({ diskMiB: 600 });
+    await node.boot();
+  }, 5 * MINUTES);
+  afterAll(() => node?.destroy(), MINUTES);
+
+  test(
+    "setup says so in one line, and changes nothing",
+    async () => {
+      const before = await stateOf(node);
+      await node.run(
+        "dd if=/dev/zero of=/var/tmp/filler bs=1M 2>/dev/null; truncate -s -20M /var/tmp/filler",
+      );
+      const ran = await node.run(SETUP);
+      expect(ran.code).toBe(1);
+      expect(ran.stderr.trim().split("\n")).toHaveLength(1);
+      expect(ran.stderr).toContain("MiB are free below /usr/local/bin");
+      expect(await stateOf(node)).toBe(before);
+    },
+    MINUTES,
+  );
+
+  test(
+    "a disk that fills up while setup writes: nothing is changed either",
+    async () => {
+      const before = await stateOf(node);
+      // Room enough when it looks, taken while it copies.
+      await node.ok("rm /var/tmp/filler");
+      const thief = node.run(
+        "until ls /usr/local/bin/*-new 2>/dev/null; do :; done; dd if=/dev/zero of=/var/tmp/filler bs=4M 2>/dev/null",
+      );
+      const ran = await node.run(SETUP);
+      await thief;
+      expect(ran.code).toBe(1);
+      expect(await stateOf(node)).toBe(before);
+      await node.ok("rm /var/tmp/filler");
+    },
+    MINUTES,
+  );
+
+  test(
+    "on a running node: killed units come back, and rules are repaired",
+    async () => {
+      const ran = await node.run(SETUP);
+      expect([ran.code, ran.stderr]).toEqual([0, ""]);
+      await node.run("dd if=/dev/zero of=/var/tmp/filler bs=1M 2>/dev/null");
+      await node.run(
+        "systemctl kill --signal KILL imdsproxy imdsproxy-repair; iptables -w -t filter -F IMDSPROXY",
+      );
+      await until(
+        "both are back",
+        async () => (await isActive(node, "imdsproxy")()) && (await isActive(node, "imdsproxy-repair")()),
+      );
+      await until("the block is back", async () =>
+        (await node.ok("iptables-save")).includes("9081 -j REJECT"),
+      );
+      expect(await roleOf(node, "alice")).toBe(ROLE);
+    },
+    MINUTES,
+  );
+});
