@@ -1,7 +1,10 @@
+/** Prometheus' text format (prometheus.io, "Exposition formats"). */
+export const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
+
 /** An answer before it is bytes. */
 export interface Answer {
   readonly status: number;
-  readonly contentType: "text/plain" | "text/html" | "application/json";
+  readonly contentType: "text/plain" | "text/html" | "application/json" | typeof METRICS_TYPE;
   readonly body: string;
   /** Milliseconds since the epoch; without it, when the service started. */
   readonly lastModifiedMs?: number;

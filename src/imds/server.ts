@@ -17,12 +17,12 @@ import type { Subject } from "./tokens.ts";
 
 /**
  * 1,024 of one user: a start of 10 processes with 100 clients each is a real thing (aws-sdk-js #692). Those that could not
- * be identified get one answer and go. 128 files are for everything else: STS, the upstream, getent, logs.
+ * be identified get one answer and go. 256 files are for everything else: metrics, STS, the upstream, getent, logs.
  */
 export const limitsFor = (fileLimit: number): ConnectionLimits => ({
   perUser: 1_024,
   unknown: 64,
-  total: Math.max(64, fileLimit - 128),
+  total: Math.max(64, fileLimit - 256),
 });
 /** Milliseconds for a whole head, from its first byte; and without a request, for a connection that is kept. */
 const HEAD_MS = 5_000;

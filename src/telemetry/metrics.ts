@@ -1,6 +1,4 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
-import { ImdsProxyError } from "../errors.ts";
-import type { Endpoint } from "../identity/endpoint.ts";
 import type { RequestEvent } from "../imds/handler.ts";
 import type { ServerCounts } from "../imds/server.ts";
 import type { BrokerCounts, SessionEvent } from "../sessions/broker.ts";
@@ -101,33 +99,8 @@ export class Metrics {
     this.#attemptSeconds.observe(event.tookMs / 1000);
   }
 
-  /** Answers `GET /metrics` at the endpoint. @throws ImdsProxyError `port-taken` or `permission`. */
-  serve(endpoint: Endpoint): { stop(): void } {
-    const registry = this.#registry;
-    try {
-      const server = Bun.serve({
-        hostname: endpoint.address,
-        port: endpoint.port,
-        idleTimeout: 10,
-        maxRequestBodySize: 1024,
-        async fetch(request) {
-          if (request.method !== "GET" || new URL(request.url).pathname !== "/metrics") {
-            return new Response("GET /metrics\n", { status: 404 });
-          }
-          return new Response(await registry.metrics(), {
-            headers: { "Content-Type": registry.contentType },
-          });
-        },
-        error: () => new Response("", { status: 500 }),
-      });
-      return { stop: () => void server.stop(true) };
-    } catch (error) {
-      const code = (error as NodeJS.ErrnoException).code ?? "unknown error";
-      throw new ImdsProxyError(
-        code === "EADDRINUSE" ? "port-taken" : "permission",
-        `cannot serve metrics on ${endpoint.address}:${endpoint.port}: ${code}`,
-        "choose another metrics.listen, or metrics: null",
-      );
-    }
+  /** All of it as text. */
+  text(): Promise<string> {
+    return this.#registry.metrics();
   }
 }

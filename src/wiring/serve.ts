@@ -22,6 +22,7 @@ import { version } from "../version.ts";
 import { eventSinks } from "./events.ts";
 import { systemIdentities, systemLookup } from "./identities.ts";
 import { containerTest, endpoints } from "./listening.ts";
+import { serveMetrics } from "./metrics-server.ts";
 import { regionOf } from "./region.ts";
 import { requireClosed, requireIdentity, requireInitialUserNamespace } from "./self-check.ts";
 import { watchStartRole } from "./start-role.ts";
@@ -95,7 +96,15 @@ export async function serve(options: {
   });
   events.attach(metrics);
   for (const one of listenOn) server.listen(one);
-  const metricsServer = config.metrics === null ? null : metrics.serve(config.metrics.listen);
+  const metricsServer =
+    config.metrics === null
+      ? null
+      : serveMetrics({
+          metrics,
+          endpoint: config.metrics.listen,
+          lookup,
+          monotonicMs: () => performance.now(),
+        });
   if (config.listen.port > 1023) {
     log.warn(
       "the port is above 1023: while the proxy is away, any user can take it and answer in its place",
@@ -160,7 +169,7 @@ export async function serve(options: {
   stopStartRole();
   tokenPolicy.stop();
   await server.drain(DRAIN_MS);
-  metricsServer?.stop();
+  await metricsServer?.drain(0);
   broker.stop();
   sts.close();
   upstream.close();

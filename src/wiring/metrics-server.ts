@@ -1,0 +1,71 @@
+import { ImdsProxyError } from "../errors.ts";
+import type { Endpoint } from "../identity/endpoint.ts";
+import type { SocketLookup } from "../identity/lookup.ts";
+import { type Answer, errorPage, METRICS_TYPE } from "../imds/answer.ts";
+import type { Request } from "../imds/request.ts";
+import { type ConnectionLimits, type RequestHandler, Server } from "../imds/server.ts";
+import type { Metrics } from "../telemetry/metrics.ts";
+
+/** Milliseconds that a text is good for: to make one takes as long as twenty requests. */
+const KEEP_MS = 1_000;
+/** A scraper has one connection; it may also come from outside of the node, where nobody can say who it is. */
+export const METRICS_LIMITS: ConnectionLimits = { perUser: 8, unknown: 16, total: 128 };
+
+/** Answers `GET /metrics`, whoever asks. */
+class MetricsHandler implements RequestHandler {
+  readonly #metrics: Pick<Metrics, "text">;
+  readonly #monotonicMs: () => number;
+  #made: { readonly text: Promise<string>; readonly atMs: number } | null = null;
+
+  constructor(metrics: Pick<Metrics, "text">, monotonicMs: () => number) {
+    this.#metrics = metrics;
+    this.#monotonicMs = monotonicMs;
+  }
+
+  handle(request: Request): Answer | Promise<Answer> {
+    const path = request.target.replace(/\?.*$/s, "");
+    if ((request.method !== "GET" && request.method !== "HEAD") || path !== "/metrics") return errorPage(404);
+    const now = this.#monotonicMs();
+    if (this.#made === null || now - this.#made.atMs >= KEEP_MS) {
+      this.#made = { text: this.#metrics.text(), atMs: now };
+    }
+    return this.#made.text.then(
+      (body) => ({ status: 200, contentType: METRICS_TYPE, body }),
+      () => errorPage(503),
+    );
+  }
+}
+
+/**
+ * Serves metrics by the same server as the metadata service's, with its limits for each user: they share an event loop and
+ * open files with it, so whoever could exhaust this port would exhaust the other.
+ *
+ * @throws ImdsProxyError `port-taken`, `permission` or `missing`.
+ */
+export function serveMetrics(options: {
+  metrics: Pick<Metrics, "text">;
+  endpoint: Endpoint;
+  lookup: SocketLookup;
+  monotonicMs: () => number;
+}): Server {
+  const server = new Server({
+    handler: new MetricsHandler(options.metrics, options.monotonicMs),
+    lookup: options.lookup,
+    monotonicMs: options.monotonicMs,
+    limits: METRICS_LIMITS,
+    sharePort: false,
+    isContainer: () => false,
+    onUnidentified: () => {},
+  });
+  try {
+    server.listen(options.endpoint);
+  } catch (error) {
+    if (!(error instanceof ImdsProxyError)) throw error;
+    throw new ImdsProxyError(
+      error.code,
+      `metrics: ${error.problem}`,
+      "choose another metrics.listen, or metrics: null",
+    );
+  }
+  return server;
+}
