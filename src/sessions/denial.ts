@@ -109,7 +109,9 @@ export function explainDenial(
   const said = stsMessage ?? "";
   const cause = denialCause(said);
   const named = instanceRoleArn ?? instanceRoleIn(said);
-  const trust = trustStatement(request, named);
+  // The text goes to the log, and an external id is a shared secret for some.
+  const shown = request.externalId === null ? request : { ...request, externalId: "EXTERNAL-ID" };
+  const trust = trustStatement(shown, named);
   const permission = permissionStatement(request);
   const pathless = instanceRoleArn === null && named !== null ? " (add the role's path if it has one)" : "";
   const lines = [

@@ -79,8 +79,16 @@ export function isOwnCredentials(error: unknown): boolean {
   return found.fromSts && OWN_CREDENTIALS.has(found.name);
 }
 
-/** Puts what the SDK threw into our terms. */
-export function classify(error: unknown, request: SessionRequest): StsFailure {
+/**
+ * Puts what the SDK threw into our terms.
+ *
+ * @param secrets what must not be in the failure's detail, whoever put it into the answer: the node's own credentials.
+ */
+export function classify(
+  error: unknown,
+  request: SessionRequest,
+  secrets: readonly string[] = [],
+): StsFailure {
   if (error instanceof StsFailure) return error;
   const found = read(error);
   const where = found.status === null ? "" : ` (status ${found.status}${id(found)})`;
@@ -105,7 +113,7 @@ export function classify(error: unknown, request: SessionRequest): StsFailure {
   if (found.status === null || found.status >= 500 || PASSING.has(found.name)) {
     return passing(code, "STS has a fault of its own; try again shortly", `STS failed: ${code}${where}`);
   }
-  const said = TELLING.has(found.name) ? `: ${printable(found.message, request)}` : "";
+  const said = TELLING.has(found.name) ? `: ${printable(found.message, request, secrets)}` : "";
   const cause = denialCause(found.message);
   return new StsFailure({
     kind: "denied",
@@ -187,7 +195,8 @@ function word(value: string): string {
 }
 
 /** STS's text, made fit for one log line. An external id is a shared secret for some, and ValidationError quotes it. */
-function printable(message: string, request: SessionRequest): string {
-  const hidden = request.externalId ? message.replaceAll(request.externalId, "(external id)") : message;
+function printable(message: string, request: SessionRequest, secrets: readonly string[]): string {
+  let hidden = request.externalId ? message.replaceAll(request.externalId, "(external id)") : message;
+  for (const secret of secrets) hidden = hidden.replaceAll(secret, "(secret)");
   return hidden.replaceAll(/[^\x20-\x7e]+/g, " ").slice(0, 600);
 }

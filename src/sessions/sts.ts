@@ -1,7 +1,7 @@
 import type { AssumeRoleCommandInput, STSClient, STSClientConfig } from "@aws-sdk/client-sts";
 import type { Sts } from "./broker.ts";
 import { StsFailure } from "./failure.ts";
-import { fromUpstream, type InstanceMetadata } from "./instance-credentials.ts";
+import { fromUpstream, type InstanceMetadata, type SignerCredentials } from "./instance-credentials.ts";
 import { classify, isOwnCredentials } from "./sts-failures.ts";
 import type { Session, SessionRequest } from "./types.ts";
 
@@ -50,6 +50,16 @@ export function createSts(options: StsOptions): AwsSts {
   const timeoutMs = options.timeoutMs ?? 5_000;
   const now = options.now ?? Date.now;
   let loading: Promise<Loaded> | null = null;
+  let secrets: readonly string[] = [];
+
+  /** So that no text of an answer, however odd, can carry the node's credentials into the log. */
+  function remembering(provider: () => Promise<SignerCredentials>): () => Promise<SignerCredentials> {
+    return async () => {
+      const found = await provider();
+      secrets = [found.secretAccessKey, found.sessionToken, found.accessKeyId];
+      return found;
+    };
+  }
 
   async function load(): Promise<Loaded> {
     const { STSClient, AssumeRoleCommand } = await import("@aws-sdk/client-sts");
@@ -57,7 +67,7 @@ export function createSts(options: StsOptions): AwsSts {
       ...NOTHING_FROM_OUTSIDE,
       region: regionProvider(options.region),
       ...(options.endpoint === null ? {} : { endpoint: options.endpoint }),
-      credentials: fromUpstream(options.metadata),
+      credentials: remembering(fromUpstream(options.metadata)),
       customUserAgent: "imdsproxy",
       requestHandler: {
         connectionTimeout: timeoutMs,
@@ -102,7 +112,7 @@ export function createSts(options: StsOptions): AwsSts {
         // The race, since the SDK's own limits end neither a body that does not come nor a slow provider.
         return await Promise.race([attempt(request, limit), over.promise]);
       } catch (error) {
-        throw classify(error, request);
+        throw classify(error, request, secrets);
       } finally {
         limit.removeEventListener("abort", onAbort);
       }

@@ -21,7 +21,7 @@ describe("explainDenial()", () => {
       Effect: "Allow",
       Principal: { AWS: NODE },
       Action: actions,
-      Condition: { StringEquals: { "sts:ExternalId": "x-1" } },
+      Condition: { StringEquals: { "sts:ExternalId": "EXTERNAL-ID" } },
     });
     expect(permission.Action).toEqual(actions);
   });
