@@ -91,3 +91,18 @@ check-direct-access: build ## Tries to get past the proxy as an ordinary user: f
 .PHONY: bench
 bench: build ## Measures the proxy against nginx, the direct path and BEFORE=another build
 	@$(BUN) scripts/bench.ts
+
+# --- The systemd service, by the names of the documentation that this project began from ----------------------------
+# The first installation needs a role: CONFIG=FILE, or FLAGS='--role-arn ARN'. FLAGS=--dry-run shows what would be done.
+.PHONY: install-service enable-service disable-service service-status
+install-service: build ## Puts the service into place: executable, account, configuration, units
+	@$(SUDO) $(BINARY) service install $(CONFIG_FLAG) $(FLAGS)
+
+enable-service: build ## Starts the installed service, now and at every boot
+	@$(SUDO) $(BINARY) service enable $(FLAGS)
+
+disable-service: build ## Stops the service and gives the node its own firewall back
+	@$(SUDO) $(BINARY) service disable $(FLAGS)
+
+service-status: build ## Says whether the service is installed, enabled and running
+	@$(BINARY) service status $(FLAGS)

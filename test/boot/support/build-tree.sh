@@ -10,8 +10,9 @@ suite=bookworm
 mirror=${IMDSPROXY_DEBIAN_MIRROR:-http://deb.debian.org/debian}
 # What a node of a cluster has: systemd with logind (lingering users start there), sshd, cron (its @reboot jobs run as
 # users), iptables, and what setup calls. python3-minimal and curl stand for the users' programs.
+# libfaketime gives a service a clock of its own.
 packages=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,libnss-systemd,iptables,iproute2,passwd,util-linux
-packages=$packages,procps,cron,openssh-server,curl,ca-certificates,python3-minimal,libcap2-bin
+packages=$packages,procps,cron,openssh-server,curl,ca-certificates,python3-minimal,libcap2-bin,libfaketime
 
 cache=${1:?usage: build-tree.sh CACHE_DIRECTORY}
 fingerprint=$(sha256sum <"$0" | cut -c1-12)

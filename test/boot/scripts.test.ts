@@ -1,0 +1,164 @@
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test";
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { gzipSync } from "node:zlib";
+import { describeAsRoot } from "../support/root.ts";
+import type { Machine } from "./support/machine.ts";
+import {
+  BINARY,
+  INSTANCE_ROLE,
+  makeNode,
+  ROLE,
+  ROLE_ARN,
+  roleOf,
+  STAND_IN,
+  STS,
+  sourceFile,
+} from "./support/node.ts";
+
+const MINUTES = 60_000;
+const NAMES = ["imdsproxy-linux-x64", "imdsproxy-linux-x64-baseline", "imdsproxy-linux-arm64"];
+const MORE = `--sts-endpoint ${STS} --region us-west-2`;
+
+/** The scripts as an operator would lay them out, and the steps of the documentation that this project began from. */
+describeAsRoot("what an operator's scripts do on a node", () => {
+  let node: Machine;
+  let digest: string;
+
+  beforeAll(async () => {
+    node = makeNode();
+    const compressed = gzipSync(readFileSync(BINARY), { level: 1 });
+    digest = createHash("sha256").update(compressed).digest("hex");
+    for (const directory of ["srv", "opt/base-config"]) {
+      node.write(`${directory}/imdsproxy.gz`, compressed);
+      for (const name of NAMES) node.link("imdsproxy.gz", `${directory}/${name}.gz`);
+      node.write(`${directory}/SHA256SUMS`, NAMES.map((name) => `${digest}  ${name}.gz\n`).join(""));
+      node.write(`${directory}/install.sh`, sourceFile("scripts/install.sh"));
+    }
+    for (const name of ["hyperpod", "parallelcluster", "user-data"]) {
+      node.write(`opt/base-config/${name}.sh`, sourceFile(`scripts/lifecycle/${name}.sh`));
+    }
+    node.write("srv/plain", readFileSync(BINARY));
+    node.write("srv/damaged", readFileSync(BINARY).subarray(0, 1_000_000));
+    node.write(
+      "etc/systemd/system/files.service",
+      `[Service]\nExecStart=${STAND_IN} files 127.0.0.1:8000\n[Install]\nWantedBy=multi-user.target\n`,
+    );
+    node.enable("files.service");
+    await node.boot();
+  }, 5 * MINUTES);
+  afterAll(() => node?.destroy(), MINUTES);
+
+  const INSTALL = "sh /opt/base-config/install.sh";
+
+  for (const [what, command, says] of [
+    ["no source", INSTALL, "where from?"],
+    ["a missing file", `${INSTALL} --from /nowhere --sha256 ${"0".repeat(64)}`, "there is no file /nowhere"],
+    ["no digest", `${INSTALL} --from /srv/plain`, "--sha256"],
+    ["a digest that is none", `${INSTALL} --from /srv/plain --sha256 abc`, "64 hexadecimal digits"],
+    ["a wrong digest", `${INSTALL} --from /srv/plain --sha256 ${"a".repeat(64)}`, "nothing was installed"],
+    [
+      "a server that has no such file, without the signature of a presigned URL",
+      `IMDSPROXY_FROM='http://127.0.0.1:8000/absent?X-Amz-Signature=hidden' ${INSTALL} --sha256 ${"a".repeat(64)}`,
+      "cannot download http://127.0.0.1:8000/absent (",
+    ],
+    [
+      "a damaged executable",
+      `${INSTALL} --from /srv/damaged --sha256 $(sha256sum </srv/damaged | cut -d ' ' -f 1)`,
+      "does not run here",
+    ],
+  ] as const) {
+    test(
+      `install.sh refuses ${what} and leaves nothing`,
+      async () => {
+        const ran = await node.run(command);
+        expect(ran.code).toBe(1);
+        expect(ran.stderr).toContain(`install.sh: `);
+        expect(ran.stderr).toContain(says);
+        expect(ran.stderr).not.toContain("hidden");
+        expect(await node.ok("ls -A /usr/local/bin; ls -A /usr/local | grep install || true")).toBe("");
+      },
+      MINUTES,
+    );
+  }
+
+  const installing = {
+    "install.sh from a presigned URL": `IMDSPROXY_FROM='http://127.0.0.1:8000/plain?X-Amz-Signature=hidden' IMDSPROXY_SHA256=$(sha256sum </srv/plain | cut -d ' ' -f 1) ${INSTALL} --role-arn ${ROLE_ARN} ${MORE}`,
+    "install.sh with wget, where there is no curl": `mv /usr/bin/curl /usr/bin/curl.off; install -m 755 /opt/wget /usr/bin/wget; ${INSTALL} --from http://127.0.0.1:8000/ --sha256 DIGEST --role-arn ${ROLE_ARN} ${MORE}; code=$?; mv /usr/bin/curl.off /usr/bin/curl; rm /usr/bin/wget; exit $code`,
+    "hyperpod.sh in its base-config": `cd /opt/base-config && printf 'sts: { endpoint: "${STS}" }\\nregion: us-west-2\\n' > imdsproxy.yaml && IMDSPROXY_ROLE_ARN=${ROLE_ARN} sh ./hyperpod.sh`,
+    "parallelcluster.sh with its arguments": `IMDSPROXY_SHA256=DIGEST sh /opt/base-config/parallelcluster.sh http://127.0.0.1:8000/ --role-arn ${ROLE_ARN} ${MORE}`,
+    "parallelcluster.sh with a bucket": `install -m 755 /opt/aws /usr/bin/aws; sh /opt/base-config/parallelcluster.sh s3://bucket/imdsproxy --role-arn ${ROLE_ARN} ${MORE}; code=$?; rm /usr/bin/aws; exit $code`,
+    "user-data.sh with its four values": `sed -e "s|^RELEASE=.*|RELEASE=http://127.0.0.1:8000/|" -e "s|^ROLE_ARN=.*|ROLE_ARN=${ROLE_ARN}|" -e "s|^INSTALL_SH_SHA256=.*|INSTALL_SH_SHA256=$(sha256sum </srv/install.sh | cut -d ' ' -f 1)|" -e 's|--region|--sts-endpoint ${STS} --region|' /opt/base-config/user-data.sh > /root/user-data.sh && IMDSPROXY_SHA256=DIGEST sh /root/user-data.sh`,
+  };
+  beforeEach(async () => {
+    // Programs that a node may have instead, as far as the scripts call them.
+    await node.ok(`
+      printf '%s\\n' '#!/bin/sh' 'for a; do case $a in --output-document=*) out=\${a#*=};; esac; done' \\
+        'read -r url; exec /usr/bin/curl.off -fsS -o "$out" "$url"' > /opt/wget
+      printf '%s\\n' '#!/bin/sh' 'for to; do :; done' 'cp /srv/* "$to"' > /opt/aws`);
+  });
+  afterEach(() => node.run("/root/imdsproxy service uninstall"), MINUTES);
+
+  for (const [what, command] of Object.entries(installing)) {
+    test(
+      `${what} sets the node up`,
+      async () => {
+        const ran = await node.run(command.replaceAll("DIGEST", digest));
+        expect([ran.code, ran.stderr]).toEqual([0, ""]);
+        expect(await roleOf(node, "alice")).toBe(ROLE);
+        expect(await roleOf(node)).toBe(INSTANCE_ROLE);
+        expect(await node.ok("ls -A /usr/local | grep -i imds || true")).toBe("");
+        expect(ran.stdout).not.toContain("hidden");
+      },
+      2 * MINUTES,
+    );
+  }
+
+  test(
+    "service install, enable and status, by the steps of the old documentation",
+    async () => {
+      const install = await node.run(`/root/imdsproxy service install --role-arn ${ROLE_ARN} ${MORE}`);
+      expect([install.code, install.stderr]).toEqual([0, ""]);
+      expect(await roleOf(node, "alice")).toBe(INSTANCE_ROLE);
+      expect((await node.run("imdsproxy service status")).code).toBe(1);
+      await node.ok("imdsproxy service enable");
+      const status = await node.ok("imdsproxy service status --json");
+      expect(JSON.parse(status)).toMatchObject({ installed: true, account: true, healthy: true });
+      expect(await roleOf(node, "alice")).toBe(ROLE);
+      await node.reboot();
+      expect(await roleOf(node, "alice")).toBe(ROLE);
+    },
+    2 * MINUTES,
+  );
+
+  test(
+    "setup without a role says what is missing; an account that is not ours stops it",
+    async () => {
+      const without = await node.run("/root/imdsproxy setup");
+      expect([without.code, without.stderr]).toEqual([
+        2,
+        "imdsproxy: setup: no role is configured, so every user would be refused\n  name the role with --role-arn ARN, or a configuration with --config FILE\n",
+      ]);
+      await node.ok("useradd --shell /bin/bash imdsproxy");
+      const foreign = await node.run(`/root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE}`);
+      await node.ok("userdel imdsproxy");
+      expect(foreign.code).toBe(1);
+      expect(foreign.stderr).toContain("which is no system account's");
+      expect(await node.ok("ls -A /usr/local/bin; ls -d /etc/imdsproxy 2>/dev/null || true")).toBe("");
+    },
+    MINUTES,
+  );
+
+  test(
+    "setup that cannot verify exits 1 and says what does not hold",
+    async () => {
+      await node.ok("systemctl stop sts");
+      const ran = await node.run(`timeout 100 /root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE}`);
+      await node.ok("systemctl start sts");
+      expect(ran.code).toBe(1);
+      expect(ran.stdout).toMatch(/^FAIL nobody gets ImdsProxyTestRole/m);
+      expect(ran.stdout).toMatch(/^ok {3}nobody cannot reach 169\.254\.0\.2:9081/m);
+    },
+    3 * MINUTES,
+  );
+});

@@ -1,0 +1,149 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { describeAsRoot } from "../support/root.ts";
+import type { Machine } from "./support/machine.ts";
+import { INSTANCE_ROLE, makeNode, ROLE, roleOf, SETUP } from "./support/node.ts";
+
+const MINUTES = 60_000;
+const OURS = ["imdsproxy.service", "imdsproxy-iptables.service", "imdsproxy-repair.service"];
+
+describeAsRoot("the units on a booted node", () => {
+  let node: Machine;
+
+  const property = async (unit: string, name: string) =>
+    (await node.ok(`systemctl show -P ${name} ${unit}`)).trim();
+  /** Microseconds since boot at which a unit was up. */
+  const upAt = async (unit: string) => Number(await property(unit, "ActiveEnterTimestampMonotonic"));
+  const startedAt = async (unit: string) => Number(await property(unit, "InactiveExitTimestampMonotonic"));
+
+  beforeAll(async () => {
+    node = makeNode();
+    await node.boot();
+    await node.ok(SETUP);
+    await node.reboot();
+  }, 5 * MINUTES);
+  afterAll(() => node?.destroy(), MINUTES);
+
+  for (const unit of OURS) {
+    test(
+      `systemd-analyze security ${unit} is below 2.0`,
+      async () => {
+        const text = await node.ok(`systemd-analyze security ${unit} --no-pager`);
+        expect(Number(/exposure level for \S+: ([\d.]+)/.exec(text)?.[1])).toBeLessThan(2);
+      },
+      MINUTES,
+    );
+
+    test(
+      `systemd-analyze verify has nothing to say of ${unit}`,
+      async () => {
+        const { stdout, stderr } = await node.run(`systemd-analyze verify ${unit}`);
+        expect(`${stdout}${stderr}`).not.toContain("imdsproxy");
+      },
+      MINUTES,
+    );
+  }
+
+  test(
+    "the rules are up before sshd, slurmd, cron, logind and user sessions start, and before the network",
+    async () => {
+      const rules = await upAt("imdsproxy-iptables");
+      expect(rules).toBeGreaterThan(0);
+      for (const unit of [
+        "ssh",
+        "slurmd",
+        "cron",
+        "systemd-logind",
+        "systemd-user-sessions",
+        "node-network",
+        "dbus",
+      ]) {
+        expect([unit, (await startedAt(`${unit}.service`)) > rules]).toEqual([unit, true]);
+      }
+    },
+    MINUTES,
+  );
+
+  test(
+    "the watch has seen them, and the proxy listens, before users come in",
+    async () => {
+      for (const ours of ["imdsproxy-repair", "imdsproxy"]) {
+        const up = await upAt(ours);
+        for (const unit of ["ssh", "slurmd", "cron", "systemd-logind", "systemd-user-sessions"]) {
+          expect([ours, unit, (await startedAt(`${unit}.service`)) >= up]).toEqual([ours, unit, true]);
+        }
+      }
+    },
+    MINUTES,
+  );
+
+  test(
+    "no job had to be thrown out of the boot to break a cycle",
+    async () => {
+      expect(
+        await node.ok("journalctl -b --no-pager | grep -iE 'ordering cycle|deleted to break' || true"),
+      ).toBe("");
+    },
+    MINUTES,
+  );
+
+  test(
+    "the proxy runs as its own account, with two capabilities and no core files",
+    async () => {
+      const pid = await property("imdsproxy.service", "MainPID");
+      const status = await node.ok(`cat /proc/${pid}/status /proc/${pid}/limits`);
+      const account = (await node.ok("id -u imdsproxy")).trim();
+      expect(status).toMatch(new RegExp(`^Uid:\\t${account}\\t${account}\\t${account}\\t${account}$`, "m"));
+      // CAP_NET_BIND_SERVICE is 10, CAP_NET_ADMIN 12 (linux/capability.h).
+      for (const set of ["CapPrm", "CapEff", "CapBnd", "CapAmb"]) {
+        expect(status).toMatch(new RegExp(`^${set}:\\t0000000000001400$`, "m"));
+      }
+      expect(status).toMatch(/^NoNewPrivs:\t1$/m);
+      expect(status).toMatch(/^Max core file size +0 +0/m);
+    },
+    MINUTES,
+  );
+
+  test(
+    "the watchdog restarts a proxy that hangs",
+    async () => {
+      const before = await property("imdsproxy.service", "MainPID");
+      await node.ok(
+        "mkdir -p /run/systemd/system/imdsproxy.service.d; " +
+          "printf '[Service]\\nWatchdogSec=2s\\n' > /run/systemd/system/imdsproxy.service.d/quick.conf; " +
+          "systemctl daemon-reload; systemctl restart imdsproxy",
+      );
+      const pid = await property("imdsproxy.service", "MainPID");
+      expect(pid).not.toBe(before);
+      await node.ok(`kill -STOP ${pid}`);
+      for (let i = 0; i < 100 && (await roleOf(node, "alice")) !== ROLE; i++) await Bun.sleep(200);
+      expect(await property("imdsproxy.service", "MainPID")).not.toBe(pid);
+      expect(await roleOf(node, "alice")).toBe(ROLE);
+      expect(await roleOf(node)).toBe(INSTANCE_ROLE);
+    },
+    MINUTES,
+  );
+
+  test(
+    "what the service may not do, it cannot",
+    async () => {
+      const pid = await property("imdsproxy.service", "MainPID");
+      const inside = (command: string) =>
+        node.run(
+          `nsenter --target ${pid} --mount -- setpriv --reuid=imdsproxy --regid=imdsproxy --clear-groups sh -c '${command}'`,
+        );
+      for (const path of [
+        "/etc/x",
+        "/usr/local/bin/x",
+        "/run/x",
+        "/run/imdsproxy/x",
+        "/var/lib/x",
+        "/etc/imdsproxy/config.yaml",
+      ]) {
+        expect([path, (await inside(`echo x > ${path}`)).code === 0]).toEqual([path, false]);
+      }
+      expect((await inside("ls -A /home /root")).stdout).not.toContain("alice");
+      expect((await inside("echo x > /var/lib/imdsproxy/probe && rm /var/lib/imdsproxy/probe")).code).toBe(0);
+    },
+    MINUTES,
+  );
+});
