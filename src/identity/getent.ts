@@ -1,6 +1,7 @@
 import { readFileSync, statSync } from "node:fs";
 import { ImdsProxyError } from "../errors.ts";
 import type { Account, AccountDatabase } from "./accounts.ts";
+import { parseSubordinateRanges } from "./shares.ts";
 
 /**
  * NSS through getent(1): the C library's own calls would block the event loop for as long as LDAP takes.
@@ -55,6 +56,26 @@ async function withGroups(user: string, gid: number): Promise<Account> {
   return { user, groups };
 }
 
+/** The text of /etc/subuid at the first call, and where it has changed; else null. No file is an empty one. */
+export function subordinateFile(): () => string | null {
+  let seen: string | null = null;
+  return () => {
+    const { found, text } = readSubuid();
+    if (found === seen) return null;
+    seen = found;
+    return text;
+  };
+}
+
+function readSubuid(): { found: string; text: string } {
+  try {
+    const { ino, size, mtimeMs } = statSync("/etc/subuid");
+    return { found: `${ino}:${size}:${mtimeMs}`, text: readFileSync("/etc/subuid", "utf8") };
+  } catch {
+    return { found: "-", text: "" };
+  }
+}
+
 /** Every uid is asked by its number, and an answer for another number is no answer. */
 export const getentDatabase: AccountDatabase = {
   async byUid(uid) {
@@ -67,18 +88,9 @@ export const getentDatabase: AccountDatabase = {
     return entry === null ? null : withGroups(entry.user, entry.gid);
   },
   subordinateOwners(uid) {
-    let text: string;
-    try {
-      text = readFileSync("/etc/subuid", "utf8");
-    } catch {
-      return [];
-    }
     const owners = new Set<string>();
-    for (const line of text.split("\n")) {
-      // subuid(5): `owner:first:count`
-      const [owner = "", first = "", count = ""] = line.split(":");
-      if (owner === "" || !/^\d+$/.test(first) || !/^\d+$/.test(count)) continue;
-      if (uid >= Number(first) && uid < Number(first) + Number(count)) owners.add(owner);
+    for (const { owner, first, last } of parseSubordinateRanges(readSubuid().text)) {
+      if (uid >= first && uid <= last) owners.add(owner);
     }
     return [...owners];
   },

@@ -20,13 +20,22 @@ export type Caller = KnownCaller | { readonly kind: "unknown" };
 /** A caller who may ask. */
 export type KnownCaller =
   /** A process of this node. */
-  | { readonly kind: "owner"; readonly owner: SocketOwner }
+  | {
+      readonly kind: "owner";
+      readonly owner: SocketOwner;
+      /** Under which name this caller's share is kept: the uid, or what all subordinate uids of an owner have in common. */
+      readonly share: Subject;
+    }
   /** A bridged container, where the configuration serves them: it has an address and no uid. */
   | { readonly kind: "container"; readonly address: string };
 
-/** Under which name a caller's share, tokens and connections are kept: a uid, or a container's address. */
+/** For whom a token is: a uid, or a container's address. */
 export const subjectOf = (caller: KnownCaller): Subject =>
   caller.kind === "owner" ? caller.owner.uid : caller.address;
+
+/** Under which name a caller's share of connections, turns, the upstream and sessions is kept. */
+export const shareOf = (caller: KnownCaller): Subject =>
+  caller.kind === "owner" ? caller.share : caller.address;
 
 const containerIdentity = (address: string): Identity => ({
   uid: null,
@@ -194,18 +203,18 @@ export class Handler {
     const { metadata } = this.#options;
     const known = metadata.peek(route.version, route.path);
     if (known !== null) return metadataAnswer(known);
-    return metadata.read(route.version, route.path, subjectOf(caller)).then(metadataAnswer);
+    return metadata.read(route.version, route.path, shareOf(caller)).then(metadataAnswer);
   }
 
   async #versions(caller: KnownCaller): Promise<Answer> {
-    const found = await this.#options.metadata.read("", "", subjectOf(caller));
+    const found = await this.#options.metadata.read("", "", shareOf(caller));
     return metadataAnswer(found);
   }
 
   /** The upstream's listing, less what this caller cannot read, and with `iam/` where they have a role. */
   async #listing(route: Route & { kind: "metadata" }, caller: KnownCaller): Promise<Answer> {
     const { categories } = this.#options.policy();
-    const found = await this.#options.metadata.read(route.version, route.path, subjectOf(caller));
+    const found = await this.#options.metadata.read(route.version, route.path, shareOf(caller));
     if (found.kind !== "found") return metadataAnswer(found);
     const prefix = route.path === "" ? "" : `${route.path}/`;
     const lines = found.body.split("\n").filter((line) => {
@@ -251,11 +260,11 @@ export class Handler {
         return infoDocument(decision.roleArn, this.#options.clock.now());
       case "role-list":
         // The credentials are asked for next: by then they shall be there.
-        void broker.get(decision.request, subjectOf(caller));
+        void broker.get(decision.request, shareOf(caller));
         return name === undefined ? errorPage(404) : text(name);
       case "role-credentials":
         if (route.name !== name) return errorPage(404);
-        return broker.get(decision.request, subjectOf(caller)).then(credentialsDocument);
+        return broker.get(decision.request, shareOf(caller)).then(credentialsDocument);
       default:
         return errorPage(404);
     }

@@ -4,7 +4,7 @@ import { addressText, parseAddress } from "../identity/address.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import type { SocketLookup } from "../identity/lookup.ts";
 import { type Answer, encodeAnswer, errorPage } from "./answer.ts";
-import { type Caller, subjectOf } from "./handler.ts";
+import { type Caller, shareOf } from "./handler.ts";
 import { Listener } from "./listener.ts";
 import { isBad, MAX_HEAD_BYTES, parseRequest, type Request } from "./request.ts";
 import { Turns, type Work } from "./schedule.ts";
@@ -65,6 +65,8 @@ export interface ServerOptions {
    * the other without a gap. The kernel lets nobody but the same uid in (net/ipv4/inet_connection_sock.c).
    */
   readonly sharePort: boolean;
+  /** Under which name the share of a uid is kept; see identity/shares.ts. */
+  readonly shareOfUid: (uid: number) => Subject;
   /** Whether a redirected connection from this address, of which no socket is on this node, is a container to serve. */
   readonly isContainer: (address: Uint8Array) => boolean;
   /** A caller who could not be identified, and why. */
@@ -173,11 +175,11 @@ export class Server {
       peerPort: socket.remotePort,
     });
     let caller: Caller = { kind: "unknown" };
-    if (found.kind === "owner") caller = found;
+    if (found.kind === "owner") caller = { ...found, share: this.#options.shareOfUid(found.owner.uid) };
     else if (found.remote !== undefined && this.#options.isContainer(found.remote)) {
       caller = { kind: "container", address: addressText(found.remote) };
     } else this.#options.onUnidentified(found.why);
-    const user = caller.kind === "unknown" ? UNKNOWN_USER : subjectOf(caller);
+    const user = caller.kind === "unknown" ? UNKNOWN_USER : shareOf(caller);
     const connections = this.#connections.get(user) ?? new Set<Connection>();
     if (!this.#makeRoom(user, connections)) {
       socket.terminate();

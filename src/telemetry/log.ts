@@ -62,6 +62,10 @@ function prettyWriter(): Writer {
   };
 }
 
+/** Events told apart at a time. */
+const MAX_KEYS = 100;
+const OTHERS = "others";
+
 /**
  * Lets an event that users can cause through once in a while, with the number of times it happened since: nobody may fill
  * the journal.
@@ -84,7 +88,16 @@ export class Seldom {
       seen.count++;
       return;
     }
-    if (this.#seen.size >= 1_000) this.#seen.clear();
+    if (seen === undefined && this.#seen.size >= MAX_KEYS) {
+      for (const [other, { sinceMs }] of this.#seen) {
+        if (now - sinceMs >= this.#everyMs) this.#seen.delete(other);
+      }
+      // Who has thousands of uids has thousands of keys: what finds no place shares one line.
+      if (this.#seen.size >= MAX_KEYS && key !== OTHERS) {
+        this.about(OTHERS, write);
+        return;
+      }
+    }
     this.#seen.set(key, { sinceMs: now, count: 0 });
     write((seen?.count ?? 0) + 1);
   }

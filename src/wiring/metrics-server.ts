@@ -4,6 +4,7 @@ import type { SocketLookup } from "../identity/lookup.ts";
 import { type Answer, errorPage, METRICS_TYPE } from "../imds/answer.ts";
 import type { Request } from "../imds/request.ts";
 import { type ConnectionLimits, type RequestHandler, Server } from "../imds/server.ts";
+import type { Subject } from "../imds/tokens.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 
 /** Milliseconds that a text is good for: to make one takes as long as twenty requests. */
@@ -47,6 +48,7 @@ export function serveMetrics(options: {
   endpoint: Endpoint;
   lookup: SocketLookup;
   monotonicMs: () => number;
+  shareOfUid: (uid: number) => Subject;
 }): Server {
   const server = new Server({
     handler: new MetricsHandler(options.metrics, options.monotonicMs),
@@ -54,6 +56,7 @@ export function serveMetrics(options: {
     monotonicMs: options.monotonicMs,
     limits: METRICS_LIMITS,
     sharePort: false,
+    shareOfUid: options.shareOfUid,
     isContainer: () => false,
     onUnidentified: () => {},
   });

@@ -3,6 +3,8 @@ import { type ConfigOverrides, DEFAULT_CONFIG_PATH, loadConfig } from "../config
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
+import { subordinateFile } from "../identity/getent.ts";
+import { Shares } from "../identity/shares.ts";
 import { Handler, type Policy } from "../imds/handler.ts";
 import { MetadataCache } from "../imds/metadata.ts";
 import { limitsFor, Server } from "../imds/server.ts";
@@ -80,12 +82,16 @@ export async function serve(options: {
     identify: (owner) => identities.resolve(owner),
     onRequest: events.request,
   });
+  const monotonicMs = () => performance.now();
+  const shares = new Shares({ read: subordinateFile(), monotonicMs });
+  const shareOfUid = (uid: number) => shares.of(uid);
   const server = new Server({
     handler,
     lookup,
-    monotonicMs: () => performance.now(),
+    monotonicMs,
     limits: limitsFor(fileLimit),
     sharePort: options.sharePort,
+    shareOfUid,
     isContainer: containerTest(config),
     onUnidentified: events.unidentified,
   });
@@ -103,7 +109,8 @@ export async function serve(options: {
           metrics,
           endpoint: config.metrics.listen,
           lookup,
-          monotonicMs: () => performance.now(),
+          monotonicMs,
+          shareOfUid,
         });
   if (config.listen.port > 1023) {
     log.warn(

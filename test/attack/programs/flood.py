@@ -1,0 +1,292 @@
+#!/usr/bin/python3
+"""Attacks on the proxy's time and memory, by one unprivileged user.
+
+usage: flood.py KIND SECONDS PROCESSES [KIND'S OWN ARGUMENTS]
+Prints one line of JSON when it is over: what was sent, so that a test can say that the attack took place.
+"""
+import errno
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+
+HOST, PORT = "169.254.169.254", 80
+HEAD = "Host: 169.254.169.254\r\n"
+TOKEN = f"PUT /latest/api/token HTTP/1.1\r\n{HEAD}X-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n".encode()
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+done = {"connections": 0, "refused": 0, "bytes": 0, "requests": 0, "answers": 0}
+
+
+def connect(host=HOST, port=PORT, timeout=5.0):
+    s = socket.socket()
+    # A reset at the end: no TIME_WAIT, so that the attack is on the proxy and not on the node's ports.
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    s.settimeout(timeout)
+    s.connect((host, port))
+    done["connections"] += 1
+    return s
+
+
+def tries(run, end):
+    """Runs it again and again until the end, whatever the proxy does to us."""
+    while time.monotonic() < end:
+        try:
+            run(end)
+        except OSError:
+            done["refused"] += 1
+
+
+def storm(end):
+    while time.monotonic() < end:
+        connect().close()
+
+
+def churn(end):
+    """Connections that stay until a thousand are open: each new one makes the proxy close an old one."""
+    held = []
+    while time.monotonic() < end:
+        held.append(connect())
+        if len(held) > 1500:
+            held.pop(0).close()
+
+
+def burst(end):
+    """Connections that are begun and not waited for, so that the queue of those to be accepted is always full."""
+    held = []
+    while time.monotonic() < end:
+        s = socket.socket()
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        s.setblocking(False)
+        if s.connect_ex((HOST, PORT)) in (0, errno.EINPROGRESS):
+            done["connections"] += 1
+        else:
+            done["refused"] += 1
+        held.append(s)
+        if len(held) > 2000:
+            held.pop(0).close()
+
+
+def idle(end):
+    """As many connections as we may have, each silent."""
+    held = []
+    wanted = int(sys.argv[4])
+    while time.monotonic() < end and len(held) < wanted:
+        try:
+            held.append(connect())
+        except OSError:
+            done["refused"] += 1
+            time.sleep(0.01)
+    time.sleep(max(0, end - time.monotonic()))
+
+
+def drip(end):
+    """A thousand heads, one byte at a time."""
+    head = b"GET /latest/meta-data/" + b"a" * 7000
+    held = [(connect(), [0]) for _ in range(1000)]
+    while time.monotonic() < end:
+        for s, at in held:
+            try:
+                done["bytes"] += s.send(head[at[0]:at[0] + 1])
+                at[0] += 1
+            except OSError:
+                done["refused"] += 1
+
+
+def body(end):
+    """A gigabyte of body on each of many connections, announced or not."""
+    announced = int(sys.argv[4])
+    first = f"PUT /latest/api/token HTTP/1.1\r\n{HEAD}Content-Length: {announced}\r\n\r\n".encode()
+    block = b"x" * 1_000_000
+    held = [connect() for _ in range(200)]
+    for s in held:
+        s.sendall(first)
+        s.setblocking(False)
+    while time.monotonic() < end and held:
+        for s in list(held):
+            try:
+                done["bytes"] += s.send(block)
+            except BlockingIOError:
+                pass
+            except OSError:
+                done["refused"] += 1
+                held.remove(s)
+                s.close()
+
+
+def pipeline(end):
+    """Requests without end on many connections, and no answer is ever read."""
+    request = {"tokens": TOKEN, "404": f"GET /latest/none HTTP/1.1\r\n{HEAD}\r\n".encode(),
+               "tiny": b"G\r\n\r\n"}[sys.argv[4]]
+    block = request * (500_000 // len(request))
+    reads = len(sys.argv) > 5 and sys.argv[5] == "read"
+    held = []
+    count = 200
+    while time.monotonic() < end:
+        while len(held) < count and time.monotonic() < end:
+            s = connect()
+            s.setblocking(False)
+            held.append([s, 0])
+        for entry in list(held):
+            s, at = entry
+            try:
+                sent = s.send(block[at:])
+                entry[1] = (at + sent) % len(block)
+                done["bytes"] += sent
+            except BlockingIOError:
+                pass
+            except OSError:
+                done["refused"] += 1
+                held.remove(entry)
+                s.close()
+                continue
+            if reads:
+                try:
+                    got = s.recv(1_000_000)
+                    done["answers"] += got.count(b"HTTP/1.1 ")
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    held.remove(entry)
+                    s.close()
+
+
+def asking(lines):
+    """Keeps many connections busy with one request after the other, each answered before the next."""
+    def run(end):
+        number = 0
+        poll = select.epoll()
+        held = {}
+        for _ in range(100):
+            s = connect()
+            s.setblocking(False)
+            held[s.fileno()] = s
+            poll.register(s, select.EPOLLIN)
+            s.send(lines(number))
+            number += 1
+        try:
+            while time.monotonic() < end and held:
+                for fd, _ in poll.poll(0.2):
+                    s = held[fd]
+                    got = s.recv(1_000_000)
+                    if not got:
+                        poll.unregister(fd)
+                        del held[fd]
+                        s.close()
+                        continue
+                    done["answers"] += got.count(b"HTTP/1.1 ")
+                    s.send(lines(number))
+                    number += 1
+        finally:
+            for s in held.values():
+                s.close()
+    return run
+
+
+def got(path):
+    return f"GET {path} HTTP/1.1\r\n{HEAD}\r\n".encode()
+
+
+def paths(end):
+    """Metadata paths that nobody has asked for: each is a question for the node's own service."""
+    base = os.getpid()
+    token_connection = connect()
+    token_connection.send(TOKEN)
+    token = token_connection.recv(65536).partition(b"\r\n\r\n")[2].decode()[:56]
+    line = f"X-aws-ec2-metadata-token: {token}\r\n"
+    asking(lambda n: f"GET /latest/meta-data/tags/instance/{base}-{n} HTTP/1.1\r\n{HEAD}{line}\r\n".encode())(end)
+
+
+def metrics(end):
+    """The metrics' own port: as many connections as it takes, each asking."""
+    held = []
+    request = b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    while time.monotonic() < end:
+        if len(held) < 4000:
+            try:
+                s = connect("127.0.0.1", 9254)
+                s.setblocking(False)
+                held.append(s)
+            except OSError:
+                done["refused"] += 1
+        for s in held[-50:]:
+            try:
+                s.send(request)
+                s.recv(1_000_000)
+            except BlockingIOError:
+                pass
+            except OSError:
+                done["refused"] += 1
+                held.remove(s)
+
+
+def subordinates(end):
+    """Run by root, to stand for newuidmap: as hundreds of subordinate uids, each with connections and requests."""
+    first, count = int(sys.argv[4]), int(sys.argv[5])
+    held = []
+    request = got("/latest/none")
+    for uid in range(first, first + count):
+        # The kernel asks who made the socket, so one process can make them all.
+        os.setresuid(uid, uid, 0)
+        for _ in range(20):
+            try:
+                s = connect()
+                s.setblocking(False)
+                held.append(s)
+            except OSError:
+                done["refused"] += 1
+        os.setresuid(0, 0, 0)
+        if time.monotonic() > end:
+            break
+    while time.monotonic() < end:
+        for s in list(held):
+            try:
+                s.send(request)
+                done["requests"] += 1
+                s.recv(65536)
+            except BlockingIOError:
+                pass
+            except OSError:
+                held.remove(s)
+                s.close()
+
+
+KINDS = {
+    "subordinates": subordinates,
+    "storm": storm,
+    "churn": churn,
+    "burst": burst,
+    "idle": idle,
+    "drip": drip,
+    "body": body,
+    "pipeline": pipeline,
+    "tokens": asking(lambda n: TOKEN),
+    "404": asking(lambda n: got(f"/latest/none-{n}")),
+    "paths": paths,
+    "metrics": metrics,
+}
+
+seconds, processes = float(sys.argv[2]), int(sys.argv[3])
+readers = []
+for _ in range(processes):
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        signal.alarm(int(seconds) + 20)
+        tries(KINDS[sys.argv[1]], time.monotonic() + seconds)
+        os.write(writer, json.dumps(done).encode())
+        os._exit(0)
+    os.close(writer)
+    readers.append(reader)
+total = dict.fromkeys(done, 0)
+for reader in readers:
+    text = b""
+    while part := os.read(reader, 65536):
+        text += part
+    for key, value in json.loads(text or "{}").items():
+        total[key] += value
+print(json.dumps(total))

@@ -1,0 +1,56 @@
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import type { SimulatedNode, Who } from "../../../src/demo/node.ts";
+import { mustExec } from "../../support/node.ts";
+
+/** The attackers' programs, as the node shows them. */
+export const SHOW_PROGRAMS = { "/run/attack": resolve(import.meta.dir, "../programs") };
+
+/** Debian's Python, which a node has; the attacks are written in it. */
+const PYTHON = "/usr/bin/python3";
+
+/** Runs an attack program; returns what it printed, which is one line of JSON. */
+export async function attack<Result>(
+  node: SimulatedNode,
+  who: Who,
+  program: string,
+  args: readonly (string | number)[] = [],
+  timeoutMs = 60_000,
+): Promise<Result> {
+  const argv = [PYTHON, `/run/attack/${program}.py`, ...args.map(String)];
+  return JSON.parse(await mustExec(node, who, argv, { timeoutMs })) as Result;
+}
+
+/** What programs/victim.py says. */
+export interface VictimReport {
+  readonly rounds: number;
+  readonly requests: number;
+  readonly maxMs: number;
+  readonly p99Ms: number;
+  readonly failures: Readonly<Record<string, number>>;
+  /** How often each role's name was given. */
+  readonly roles: Readonly<Record<string, number>>;
+  /** How often the credentials of each role and session name were given: `SESSION/ROLE/NAME`. */
+  readonly sessions: Readonly<Record<string, number>>;
+}
+
+/** An honest client's loop of `seconds`. */
+export const victim = (
+  node: SimulatedNode,
+  who: Who,
+  seconds: number,
+  pauseMs: number,
+  to: { host: string; port: number } = { host: "169.254.169.254", port: 80 },
+): Promise<VictimReport> =>
+  attack<VictimReport>(node, who, "victim", [seconds, pauseMs, to.host, to.port], (seconds + 30) * 1000);
+
+/** Memory of a process that is in the machine's, in KiB (proc(5), VmRSS). */
+export function residentKiB(pid: number): number {
+  return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
+}
+
+/** Processor time of a process so far, in hundredths of a second (proc(5), utime and stime). */
+export function processorTicks(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
+  return Number(fields[11]) + Number(fields[12]);
+}
