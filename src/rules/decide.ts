@@ -1,7 +1,7 @@
 import type { Config, Match, Rule } from "../config/schema.ts";
 import type { Identity } from "../identity/types.ts";
 import type { SessionRequest } from "../sessions/types.ts";
-import { globToRegExp } from "./glob.ts";
+import { compileGlob } from "./glob.ts";
 import { mentions, renderName, renderTag, type TemplateValues } from "./template.ts";
 
 /** What the rules say for one identity, with the reason, so that whoami, explain and the audit line tell the same story. */
@@ -122,7 +122,7 @@ function sessionRequest(
 
 /** All parts that a match names must hold; of a list, any. "unknown" where what a part needs is not known. */
 function compileMatch(match: Match): (identity: Identity) => boolean | "unknown" {
-  const globs = match.cgroup?.map(globToRegExp);
+  const globs = match.cgroup?.map(compileGlob);
   return (identity) => {
     if (match.user !== undefined && (identity.user === null || !match.user.includes(identity.user)))
       return false;
@@ -138,7 +138,7 @@ function compileMatch(match: Match): (identity: Identity) => boolean | "unknown"
     if (globs === undefined && match.slurmJob === undefined) return true;
     const { cgroup } = identity;
     if (cgroup === null) return "unknown";
-    if (globs !== undefined && !globs.some((glob) => glob.test(cgroup))) return false;
+    if (globs !== undefined && !globs.some((glob) => glob(cgroup))) return false;
     return match.slurmJob === undefined || match.slurmJob === (identity.slurmJobId !== null);
   };
 }

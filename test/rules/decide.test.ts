@@ -1,0 +1,174 @@
+import { describe, expect, test } from "bun:test";
+import { parseConfig } from "../../src/config/load.ts";
+import type { Identity } from "../../src/identity/types.ts";
+import { compileRules, type Decision } from "../../src/rules/decide.ts";
+
+const role = (name: string) => `arn:aws:iam::842413447717:role/${name}`;
+const identity = (more: Partial<Identity> = {}): Identity => ({
+  uid: 2001,
+  container: null,
+  user: "alice",
+  subordinate: false,
+  groups: ["alice", "users"],
+  cgroup: "/user.slice/user-2001.slice/session-3.scope",
+  slurmJobId: null,
+  ...more,
+});
+const IN_JOB = { cgroup: "/system.slice/slurmstepd.scope/job_12/step_0/user/task_0", slurmJobId: "12" };
+
+function decide(config: object, who: Partial<Identity> = {}, instanceId: string | null = "i-0abc"): Decision {
+  return compileRules(parseConfig(JSON.stringify(config), "test.yaml")).decide(identity(who), instanceId);
+}
+const decidedBy = (match: object, who: Partial<Identity> = {}): string | null => {
+  const decision = decide({ rules: [{ name: "the rule", match, role: role("R") }] }, who);
+  return decision.kind === "role" ? decision.rule : null;
+};
+
+describe("decide() without a rule that matches", () => {
+  test("gives the default role", () => {
+    expect(decide({ role: role("Default") })).toMatchObject({
+      kind: "role",
+      roleArn: role("Default"),
+      rule: null,
+    });
+  });
+  test("refuses where there is no default role", () => {
+    expect(decide({})).toMatchObject({ kind: "refuse", rule: null });
+    expect(decide({ rules: [{ name: "bob's", match: { user: "bob" }, role: role("R") }] })).toMatchObject({
+      kind: "refuse",
+    });
+  });
+});
+
+describe("a rule matches", () => {
+  const cases: [name: string, match: object, who: Partial<Identity>, matches: boolean][] = [
+    ["anyone where it asks for nothing", {}, {}, true],
+    ["by user", { user: "alice" }, {}, true],
+    ["any user of a list", { user: ["bob", "alice"] }, {}, true],
+    ["no other user", { user: "bob" }, {}, false],
+    ["no user whose name begins alike", { user: "ali" }, {}, false],
+    ["no uid without a name, by user", { user: "alice" }, { user: null }, false],
+    ["by uid", { uid: 2001 }, {}, true],
+    ["by a range, its ends included", { uid: ["2000-2001"] }, {}, true],
+    ["no uid beside a range", { uid: ["2002-3000", 2000] }, {}, false],
+    ["the highest uid", { uid: ["4294967294"] }, { uid: 4_294_967_294 }, true],
+    ["no container by uid", { uid: ["0-4294967294"] }, { uid: null, container: "172.17.0.2" }, false],
+    ["by group", { group: "users" }, {}, true],
+    [
+      "a group whose name has a space, as a whole",
+      { group: "domain admins" },
+      { groups: ["domain admins"] },
+      true,
+    ],
+    ["no group by a word of its name", { group: "admins" }, { groups: ["domain admins"] }, false],
+    ["by cgroup, a star within one segment", { cgroup: "/user.slice/*/*" }, {}, true],
+    ["no cgroup further down by one star", { cgroup: "/user.slice/*" }, {}, false],
+    ["a cgroup further down by two", { cgroup: "/user.slice/**" }, {}, true],
+    ["inside a Slurm job", { slurmJob: true }, IN_JOB, true],
+    ["nobody outside of one", { slurmJob: true }, {}, false],
+    ["outside of a Slurm job", { slurmJob: false }, {}, true],
+    ["nobody inside of one", { slurmJob: false }, IN_JOB, false],
+    ["where all that it asks for holds", { user: "alice", group: "users", uid: 2001 }, {}, true],
+    ["not where one part does not hold", { user: "alice", group: "wheel" }, {}, false],
+  ];
+  for (const [name, match, who, matches] of cases) {
+    test(name, () => expect(decidedBy(match, who)).toBe(matches ? "the rule" : null));
+  }
+});
+
+describe("decide()", () => {
+  const rules = [
+    { name: "first", match: { user: "alice", group: "wheel" }, role: role("First") },
+    { name: "second", match: { user: "alice" }, role: "none" },
+    { name: "third", match: { group: "users" }, role: role("Third") },
+  ];
+  test("lets the first rule that matches decide", () => {
+    expect(decide({ rules }, { groups: ["wheel", "users"] })).toMatchObject({ rule: "first" });
+    expect(decide({ rules }, { user: "bob" })).toMatchObject({ rule: "third" });
+  });
+  test("refuses by a rule with the role none, whatever stands below and by default", () => {
+    expect(decide({ role: role("Default"), rules })).toMatchObject({ kind: "refuse", rule: "second" });
+  });
+  test("refuses whose cgroup is not known where a rule asks for it: no default for unknown", () => {
+    const jobs = [{ name: "jobs", match: { slurmJob: true }, role: role("Batch") }];
+    expect(decide({ role: role("Default"), rules: jobs }, { cgroup: null })).toMatchObject({
+      kind: "refuse",
+      rule: "jobs",
+    });
+  });
+  test("and not where the rule cannot match for another reason", () => {
+    const jobs = [{ name: "jobs", match: { user: "bob", slurmJob: true }, role: role("Batch") }];
+    expect(decide({ role: role("Default"), rules: jobs }, { cgroup: null })).toMatchObject({
+      kind: "role",
+      rule: null,
+    });
+  });
+  test("makes the whole request of the rule, its own settings before the general ones", () => {
+    const decision = decide(
+      {
+        sessionName: "general-{user}",
+        durationSeconds: 3600,
+        rules: [
+          {
+            name: "all of it",
+            role: role("R"),
+            sessionName: "{user}.{uid}@{instanceId}",
+            durationSeconds: 900,
+            sourceIdentity: "{user}",
+            tags: { team: "data", job: "{slurmJobId}", a: 1 },
+            transitiveTagKeys: ["team", "job"],
+            policyArns: ["arn:aws:iam::aws:policy/ReadOnlyAccess"],
+            policy: { Version: "2012-10-17", Statement: [] },
+            externalId: "x-1",
+          },
+        ],
+      },
+      IN_JOB,
+    );
+    expect(decision).toMatchObject({
+      request: {
+        roleArn: role("R"),
+        sessionName: "alice.2001@i-0abc",
+        durationSeconds: 900,
+        sourceIdentity: "alice",
+        tags: [
+          ["a", "1"],
+          ["job", "12"],
+          ["team", "data"],
+        ],
+        transitiveTagKeys: ["job", "team"],
+        policyArns: ["arn:aws:iam::aws:policy/ReadOnlyAccess"],
+        policy: '{"Version":"2012-10-17","Statement":[]}',
+        externalId: "x-1",
+      },
+    });
+  });
+  test("makes equal requests of equal tags, in whatever order they stand", () => {
+    const tagged = (tags: object) => decide({ rules: [{ name: "r", role: role("R"), tags }] });
+    expect(tagged({ a: "1", b: "2" })).toEqual(tagged({ b: "2", a: "1" }));
+  });
+});
+
+describe("needs says what the rules look at:", () => {
+  const needs = (config: object) => compileRules(parseConfig(JSON.stringify(config), "test.yaml")).needs;
+  test("nothing but names, where nothing else is asked for", () => {
+    expect(needs({ role: role("R"), sessionName: "{user}" })).toEqual({
+      groups: false,
+      cgroup: false,
+      instanceId: false,
+    });
+  });
+  test("the instance id, by default", () => {
+    expect(needs({ role: role("R") }).instanceId).toBe(true);
+  });
+  test("groups and cgroups by a match, and cgroups by a template that names the job", () => {
+    const rule = (more: object) => ({
+      rules: [{ name: "r", role: role("R"), sessionName: "{user}", ...more }],
+    });
+    expect(needs(rule({ match: { group: "g" } })).groups).toBe(true);
+    expect(needs(rule({ match: { cgroup: "/a" } })).cgroup).toBe(true);
+    expect(needs(rule({ match: { slurmJob: false } })).cgroup).toBe(true);
+    expect(needs(rule({ tags: { job: "{slurmJobId}" } })).cgroup).toBe(true);
+    expect(needs(rule({ sessionName: "{user}-{slurmJobId}" })).cgroup).toBe(true);
+  });
+});

@@ -1,0 +1,90 @@
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { renderName, renderTag, type TemplateValues, templateProblem } from "../../src/rules/template.ts";
+
+const values = (more: Partial<TemplateValues> = {}): TemplateValues => ({
+  user: "alice",
+  uid: 2001,
+  container: null,
+  instanceId: "i-0abc",
+  slurmJobId: null,
+  ...more,
+});
+/** STS API reference, AssumeRole: RoleSessionName and SourceIdentity. */
+const SESSION_NAME = /^[\w+=,.@-]{2,64}$/;
+
+describe("renderName()", () => {
+  test("puts in what the template names", () => {
+    expect(renderName("{user}@{instanceId}", values())).toBe("alice@i-0abc");
+    expect(renderName("{user}.{uid}.{slurmJobId}", values({ slurmJobId: "12" }))).toBe("alice.2001.12");
+  });
+  test("names a uid without a name by the uid, which no account can be called", () => {
+    expect(renderName("{user}", values({ user: null }))).toBe("uid=2001");
+  });
+  test("names a container by its address", () => {
+    expect(renderName("{user}", values({ user: null, uid: null, container: "172.17.0.2" }))).toBe(
+      "container=172.17.0.2",
+    );
+  });
+  test("says none of what is absent", () => {
+    expect(renderName("{user}-{slurmJobId}", values())).toBe("alice-none");
+  });
+  test("takes nothing in a value for a placeholder", () => {
+    expect(renderName("{user}@x", values({ user: "{uid}" }))).toMatch(/^_uid_@x-[0-9a-f]{10}$/);
+  });
+  test("keeps apart whom AWS's alphabet would make one: what was replaced or cut has a hash", () => {
+    const names = ["a b", "a_b", "a/b", "a\\b", `${"x".repeat(70)}1`, `${"x".repeat(70)}2`, "é", "è"];
+    const rendered = names.map((user) => renderName("{user}", values({ user })));
+    expect(new Set(rendered).size).toBe(names.length);
+  });
+  test("is always a name that STS takes", () => {
+    fc.assert(
+      fc.property(fc.string({ unit: "binary", minLength: 1, maxLength: 200 }), (user) => {
+        expect(renderName("{user}", values({ user }))).toMatch(SESSION_NAME);
+      }),
+      { seed: 20_261_122, numRuns: 2_000 },
+    );
+  });
+  test("never gives two users one name", () => {
+    const user = fc.string({
+      unit: fc.constantFrom("a", "b", "_", " ", "/", "é", "-", "=", "@", "0"),
+      minLength: 1,
+      maxLength: 80,
+    });
+    fc.assert(
+      fc.property(user, user, (one, other) => {
+        fc.pre(one !== other);
+        expect(renderName("{user}", values({ user: one }))).not.toBe(
+          renderName("{user}", values({ user: other })),
+        );
+      }),
+      { seed: 20_261_122, numRuns: 5_000 },
+    );
+  });
+});
+
+describe("renderTag()", () => {
+  test("leaves empty what is absent", () => expect(renderTag("{slurmJobId}", values())).toBe(""));
+  test("keeps the letters of any script, and replaces what AWS does not take", () => {
+    expect(renderTag("{user}", values({ user: "Żółć ab" }))).toBe("Żółć ab");
+    expect(renderTag("{user}", values({ user: "a*b" }))).toMatch(/^a_b-[0-9a-f]{10}$/);
+  });
+  test("is at most 256 characters", () => {
+    expect(renderTag("{user}", values({ user: "x".repeat(300) }))).toHaveLength(256);
+  });
+});
+
+describe("templateProblem()", () => {
+  const cases: [string, string | null][] = [
+    ["{user}@{instanceId}", null],
+    ["plain", null],
+    ["{usr}", "has the unknown placeholder {usr}: known are {user}, {uid}, {instanceId}, {slurmJobId}"],
+    ["{user", "has a brace that opens or closes no placeholder"],
+    ["user}", "has a brace that opens or closes no placeholder"],
+    ["{}", "has the unknown placeholder {}: known are {user}, {uid}, {instanceId}, {slurmJobId}"],
+    ["", "must not be empty"],
+  ];
+  for (const [text, problem] of cases) {
+    test(`${JSON.stringify(text)}: ${problem ?? "none"}`, () => expect(templateProblem(text)).toBe(problem));
+  }
+});
