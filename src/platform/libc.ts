@@ -60,9 +60,10 @@ export class NetlinkSocket {
 
   /**
    * @param protocol NETLINK_SOCK_DIAG, NETLINK_NETFILTER, … (linux/netlink.h).
+   * @param groups bit mask of the multicast groups to hear from; default none.
    * @throws ImdsProxyError `missing` where the kernel has no such protocol, or the process may not use AF_NETLINK.
    */
-  constructor(protocol: number, what: string) {
+  constructor(protocol: number, what: string, groups = 0) {
     this.#descriptor = libc.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);
     if (this.#descriptor < 0) {
       throw new ImdsProxyError(
@@ -73,6 +74,7 @@ export class NetlinkSocket {
     }
     new DataView(this.#kernel.buffer).setUint16(0, AF_NETLINK, true);
     const address = this.#kernel.slice();
+    new DataView(address.buffer).setUint32(8, groups, true);
     const length = Uint32Array.of(NETLINK_ADDRESS_LENGTH);
     if (
       libc.bind(this.#descriptor, ptr(address), NETLINK_ADDRESS_LENGTH) !== 0 ||

@@ -67,6 +67,24 @@ describeAsRoot("what is moved is put back", () => {
     },
     { what: "the IPv6 block is emptied", command: "ip6tables -w -F IMDSPROXY", opens: false },
   ];
+  test(
+    "a change by iptables-nft is noticed at once, not at the next look",
+    async () => {
+      const tries: number[] = [];
+      for (let i = 0; i < 5; i++) {
+        const before = await health();
+        const startedMs = performance.now();
+        await node.ok("iptables -w -D OUTPUT -j IMDSPROXY");
+        await until("the repair is counted", async () => (await health()).repairs > before.repairs);
+        tries.push(performance.now() - startedMs);
+      }
+      // The interval alone would take a second on average.
+      expect(tries.sort((a, b) => a - b)[2]).toBeLessThan(800);
+      await forgetHammered(node);
+    },
+    MINUTES,
+  );
+
   for (const { what, command, opens } of damages) {
     test(
       `within 30 s where ${what}, with a word in the journal and a count`,

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
 import { describeAsRoot } from "../support/root.ts";
-import type { Machine } from "./support/machine.ts";
+import { type Machine, until } from "./support/machine.ts";
 import {
   BINARY,
   INSTANCE_ROLE,
@@ -126,7 +126,7 @@ describeAsRoot("what an operator's scripts do on a node", () => {
       expect(JSON.parse(status)).toMatchObject({ installed: true, account: true, healthy: true });
       expect(await roleOf(node, "alice")).toBe(ROLE);
       await node.reboot();
-      expect(await roleOf(node, "alice")).toBe(ROLE);
+      await until("alice has her role", async () => (await roleOf(node, "alice")) === ROLE);
     },
     2 * MINUTES,
   );
