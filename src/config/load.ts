@@ -148,6 +148,9 @@ function problemsOf(issue: Issue, prefix: readonly PropertyKey[]): Problem[] {
       | undefined;
     if (best !== undefined && best.length > 0) return best.flatMap((inner) => problemsOf(inner, path));
   }
+  if (issue.code === "invalid_key") {
+    return issue.issues.map(({ message }) => ({ path, message: `is a key that ${message}` }));
+  }
   if (issue.code === "invalid_type") {
     return [{ path, message: `must be ${article(issue.expected)}` }];
   }
