@@ -1,0 +1,127 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { ADDRESSES } from "../../src/demo/network.ts";
+import type { SimulatedNode, Who } from "../../src/demo/node.ts";
+import { mustExec } from "../support/node.ts";
+import { eventually, startProxiedNode } from "../support/proxied.ts";
+import { describeAsRoot } from "../support/root.ts";
+import { attack, SHOW_PROGRAMS, type VictimReport, victim } from "./support/attack.ts";
+
+/**
+ * The port-collision attack (design.md, "Identity"): an attacker occupies the ports that the redirect would give a
+ * victim's connection, so that NAT gives one of the two another port, and whoever looks at the port confuses them.
+ */
+
+const ROOT: Who = { user: "root" };
+const ALICE: Who = { user: "alice" };
+const BOB: Who = { user: "bob" };
+const ALICE_UID = "2001";
+const BOB_UID = "2002";
+const SECONDS = 3;
+/** The naive proxy's port. */
+const NAIVE_PORT = 989;
+const BETTER = "arn:aws:iam::842413447717:role/Better";
+
+interface Told {
+  readonly identities: Readonly<Record<string, number>>;
+}
+interface Collision extends Told {
+  /** Connections at once. */
+  readonly most: number;
+  readonly attempts: number;
+}
+
+const FAMILIES = [
+  { family: "IPv4", own: ADDRESSES.node4, proxy: "127.0.0.1", metadata: ADDRESSES.imds4, tool: "iptables" },
+  { family: "IPv6", own: ADDRESSES.node6, proxy: "::1", metadata: ADDRESSES.imds6, tool: "ip6tables" },
+] as const;
+
+describeAsRoot("port collisions", () => {
+  let node: SimulatedNode;
+  beforeAll(async () => {
+    const proxied = await startProxiedNode(
+      { show: SHOW_PROGRAMS },
+      { rules: [{ name: "bob", match: { user: "bob" }, role: BETTER }] },
+    );
+    node = proxied.node;
+    // The whole range of ephemeral ports; a small one, so that all of it is taken in a moment.
+    await mustExec(node, ROOT, ["sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40299"]);
+  });
+  afterAll(() => node?.stop());
+
+  for (const { family, own, proxy, metadata, tool } of FAMILIES) {
+    describe(`over ${family}`, () => {
+      const collide = (port: number): Promise<Collision> =>
+        attack<Collision>(node, ALICE, "collide", [own, proxy, port, SECONDS]);
+      const both = async (port: number): Promise<{ alice: Collision; bob: VictimReport }> => {
+        const [alice, bob] = await Promise.all([
+          collide(port),
+          victim(node, BOB, SECONDS, 2, { host: metadata, port: 80 }),
+        ]);
+        return { alice, bob };
+      };
+      /** Every identity that alice was given; what was no answer aside. */
+      const given = ({ identities }: Told) =>
+        Object.keys(identities).filter((who) => /^\d+$/.test(who) || /better/i.test(who));
+      const bobIsBob = (bob: VictimReport) => {
+        expect(bob.failures).toEqual({});
+        expect(bob.rounds).toBeGreaterThan(20);
+        expect(bob.roles).toEqual({ Better: bob.rounds });
+        expect(Object.keys(bob.sessions)).toHaveLength(1);
+      };
+
+      test("works against a proxy that looks at the peer's address and port", async () => {
+        const naive = node.spawn({
+          ...ROOT,
+          argv: ["/usr/bin/python3", "/run/attack/naive.py", "peer", String(NAIVE_PORT), proxy].slice(
+            0,
+            family === "IPv4" ? 4 : 5,
+          ),
+          timeoutMs: 60_000,
+        });
+        const entry = ["-d", metadata, "-p", "tcp", "--dport", "80", "-j", "DNAT"];
+        const target = ["--to-destination", `${proxy.includes(":") ? `[${proxy}]` : proxy}:${NAIVE_PORT}`];
+        await mustExec(node, ROOT, [tool, "-w", "5", "-t", "nat", "-I", "OUTPUT", ...entry, ...target]);
+        try {
+          await eventually("the naive proxy answers", async () => {
+            const { identities } = await attack<Told>(node, BOB, "asker", [metadata, 80, 0.1]);
+            return identities[BOB_UID] !== undefined;
+          });
+          const [alice, bob] = await Promise.all([
+            collide(NAIVE_PORT),
+            attack<Told>(node, BOB, "asker", [metadata, 80, SECONDS]),
+          ]);
+          const confused = given(alice).includes(BOB_UID) || given(bob).some((who) => who !== BOB_UID);
+          expect([alice.identities, bob.identities, confused]).toEqual([
+            alice.identities,
+            bob.identities,
+            true,
+          ]);
+        } finally {
+          await mustExec(node, ROOT, [tool, "-w", "5", "-t", "nat", "-D", "OUTPUT", ...entry, ...target]);
+          naive.kill("SIGKILL");
+          await naive.done;
+        }
+      });
+
+      test("get nothing, and cost the victim nothing", async () => {
+        const { alice, bob } = await both(988);
+        expect(alice.attempts).toBeGreaterThan(100);
+        expect(given(alice)).toEqual([]);
+        bobIsBob(bob);
+      });
+
+      test("get nothing of the victim's with our filter chain flushed", async () => {
+        await mustExec(node, ROOT, [tool, "-w", "5", "-F", "IMDSPROXY"]);
+        try {
+          const { alice, bob } = await both(988);
+          // She is let in, and is who she is.
+          expect(alice.most).toBeGreaterThan(200);
+          expect(given(alice)).toEqual([ALICE_UID]);
+          bobIsBob(bob);
+        } finally {
+          await mustExec(node, ROOT, ["/run/bin/imdsproxy", "iptables", "apply"]);
+        }
+      });
+    });
+  }
+});
