@@ -329,7 +329,8 @@ class Connection implements Work {
   /** The client has sent all that it will send. */
   ended(): void {
     this.#inputEnded = true;
-    if (this.#state === "reading") this.#finishIfEmpty();
+    // What is there is no whole request, and never will be.
+    if (this.#state === "reading") this.#end();
     else if (this.#state === "closing") this.terminate();
   }
 
