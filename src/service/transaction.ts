@@ -53,7 +53,13 @@ function sync(path: string): void {
 export function stage(changes: readonly FileChange[]): () => void {
   const made = [...new Set(changes.map(({ path }) => dirname(path)))].filter((path) => !existsSync(path));
   const undo = () => {
-    for (const { path } of changes) rmSync(stagedPath(path), { force: true });
+    for (const { path } of changes) {
+      try {
+        rmSync(stagedPath(path), { force: true });
+      } catch {
+        // What could not be written, for whatever stands in its way.
+      }
+    }
     for (const directory of made) rmSync(directory, { recursive: true, force: true });
   };
   try {

@@ -1,0 +1,161 @@
+import { describe, expect, test } from "bun:test";
+import {
+  type FirewallHealth,
+  FirewallWatch,
+  RESOLVE_INTERVAL_MS,
+  type WatchedRules,
+} from "../../src/service/repair.ts";
+import { FakeClock } from "../support/fake-clock.ts";
+
+interface Spec {
+  readonly upstream: string;
+}
+
+/** A node whose rules are a text that is right or wrong. */
+class FakeRules implements WatchedRules<Spec> {
+  spec: Spec | null = { upstream: "agent" };
+  inPlace: string | null = null;
+  stamp = "1";
+  resolved = 0;
+  applied = 0;
+  broken = false;
+
+  async resolve(): Promise<Spec> {
+    this.resolved++;
+    if (this.spec === null) throw new Error("role: must be an ARN");
+    return { ...this.spec };
+  }
+  configurationStamp(): string {
+    return this.stamp;
+  }
+  async deviations({ upstream }: Spec): Promise<readonly string[]> {
+    return this.inPlace === upstream ? [] : [`found ${this.inPlace}, not ${upstream}`];
+  }
+  async apply({ upstream }: Spec): Promise<void> {
+    if (this.broken) throw new Error("iptables-restore failed");
+    this.applied++;
+    this.inPlace = upstream;
+  }
+}
+
+function watch(more: { remembered?: Spec; before?: FirewallHealth } = {}) {
+  const rules = new FakeRules();
+  const clock = new FakeClock(Date.UTC(2030, 0, 1));
+  const reports: FirewallHealth[] = [];
+  const logs: string[] = [];
+  const memory: Spec[] = [];
+  const made = new FirewallWatch<Spec>({
+    rules,
+    clock,
+    remembered: more.remembered ?? null,
+    remember: (spec) => memory.push(spec),
+    before: more.before ?? null,
+    report: (health) => reports.push(health),
+    log: (level, message) => logs.push(`${level}: ${message}`),
+  });
+  return { made, rules, clock, reports, logs, memory, health: () => reports.at(-1) };
+}
+
+describe("FirewallWatch", () => {
+  test("brings the rules at the first look, and counts no repair for it", async () => {
+    const { made, rules, logs, memory, health } = watch();
+    expect(await made.round()).toBe(true);
+    expect(rules.inPlace).toBe("agent");
+    expect(health()).toEqual({
+      repairs: 0,
+      lastRepair: null,
+      lastCheck: "2030-01-01T00:00:00.000Z",
+      healthy: true,
+    });
+    expect(logs).toEqual(["notice: firewall rules applied: found null, not agent"]);
+    expect(memory).toEqual([{ upstream: "agent" }]);
+  });
+
+  test("leaves alone what is right, and does not ask the node again for 30 s", async () => {
+    const { made, rules, clock } = watch();
+    await made.round();
+    for (let i = 0; i < 5; i++) {
+      await clock.advance(2_000);
+      await made.round();
+    }
+    expect([rules.applied, rules.resolved]).toEqual([1, 1]);
+    await clock.advance(RESOLVE_INTERVAL_MS);
+    await made.round();
+    expect(rules.resolved).toBe(2);
+  });
+
+  test("repairs, counts, and says what it found", async () => {
+    const { made, rules, clock, logs, health } = watch({
+      before: { repairs: 4, lastRepair: null, lastCheck: null, healthy: true },
+    });
+    await made.round();
+    rules.inPlace = "somebody else's";
+    await clock.advance(2_000);
+    await made.round();
+    expect(rules.inPlace).toBe("agent");
+    expect(health()).toMatchObject({ repairs: 5, lastRepair: "2030-01-01T00:00:02.000Z", healthy: true });
+    expect(logs.at(-1)).toBe("notice: firewall rules repaired: found somebody else's, not agent");
+  });
+
+  test("asks the node anew when somebody has changed the rules: the upstream may have moved with them", async () => {
+    const { made, rules, health } = watch();
+    await made.round();
+    rules.spec = { upstream: "elsewhere" };
+    rules.inPlace = "moved";
+    await made.round();
+    expect([rules.inPlace, health()?.repairs]).toEqual(["elsewhere", 1]);
+  });
+
+  test("a change of the configuration is no repair", async () => {
+    const { made, rules, logs, health } = watch();
+    await made.round();
+    rules.spec = { upstream: "configured" };
+    rules.stamp = "2";
+    await made.round();
+    expect([rules.inPlace, health()?.repairs]).toEqual(["configured", 0]);
+    expect(logs.at(-1)).toStartWith("notice: firewall rules applied");
+  });
+
+  test("a configuration that goes bad keeps the rules as they were, and says so once", async () => {
+    const { made, rules, logs } = watch();
+    await made.round();
+    rules.spec = null;
+    rules.stamp = "2";
+    rules.inPlace = "flushed";
+    for (let i = 0; i < 3; i++) expect(await made.round()).toBe(true);
+    expect(rules.inPlace).toBe("agent");
+    expect(logs.filter((line) => line.includes("kept"))).toEqual([
+      "error: kept the firewall rules as they were: role: must be an ARN",
+    ]);
+  });
+
+  test("a configuration that is bad at boot brings what is remembered; without memory, nothing", async () => {
+    const withMemory = watch({ remembered: { upstream: "remembered" } });
+    withMemory.rules.spec = null;
+    expect(await withMemory.made.round()).toBe(true);
+    expect(withMemory.rules.inPlace).toBe("remembered");
+    const without = watch();
+    without.rules.spec = null;
+    expect(await without.made.round()).toBe(false);
+    expect(without.health()?.healthy).toBe(false);
+  });
+
+  test("rules that cannot be put right are unhealthy, complained of once, and tried again", async () => {
+    const { made, rules, logs, health } = watch();
+    rules.broken = true;
+    for (let i = 0; i < 3; i++) expect(await made.round()).toBe(false);
+    expect(health()?.healthy).toBe(false);
+    expect(logs).toEqual(["error: the firewall rules cannot be put right: iptables-restore failed"]);
+    rules.broken = false;
+    expect(await made.round()).toBe(true);
+    expect(health()?.healthy).toBe(true);
+  });
+
+  test("a clock that is set back a day does not keep an old answer for that day", async () => {
+    const { made, rules, clock } = watch();
+    await made.round();
+    clock.jump(-86_400_000);
+    await made.round();
+    expect(rules.resolved).toBe(2);
+  });
+});

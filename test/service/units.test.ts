@@ -1,0 +1,126 @@
+import { describe, expect, test } from "bun:test";
+import { handoverUnitText, unitTexts } from "../../src/service/units.ts";
+
+const FACTS = { systemdVersion: 252, stateDirectory: "/var/lib/imdsproxy" };
+const units = unitTexts(FACTS);
+const lines = (text: string) => text.split("\n");
+
+describe("unitTexts()", () => {
+  test("restarts the proxy and the watch always, without a limit", () => {
+    for (const name of ["imdsproxy.service", "imdsproxy-repair.service"] as const) {
+      expect(lines(units[name])).toContain("Restart=always");
+      expect(lines(units[name])).toContain("StartLimitIntervalSec=0");
+      expect(units[name]).toMatch(/^WatchdogSec=/m);
+      expect(lines(units[name])).toContain("Type=notify");
+    }
+  });
+
+  test("removes rules at no stop: only `service disable` does", () => {
+    for (const text of Object.values(units)) expect(text).not.toMatch(/^ExecStop/m);
+  });
+
+  test("brings the rules before sysinit.target and the network, without waiting for a unit of HyperPod", () => {
+    const text = lines(units["imdsproxy-iptables.service"]);
+    expect(text).toContain("DefaultDependencies=no");
+    expect(text).toContain("Before=sysinit.target network-pre.target");
+    expect(text).toContain("WantedBy=sysinit.target");
+    for (const unit of Object.values(units)) expect(unit).not.toContain("sagemaker");
+  });
+
+  test("orders nothing that starts before basic.target after a unit that starts after it", () => {
+    for (const name of ["imdsproxy.service", "imdsproxy-repair.service"] as const) {
+      expect(units[name]).not.toMatch(/^Before=.*\.(?:socket|target)/m);
+    }
+  });
+
+  test("gives the proxy two capabilities, and the firewall's units no other's", () => {
+    expect(lines(units["imdsproxy.service"])).toContain(
+      "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE",
+    );
+    for (const name of ["imdsproxy-iptables.service", "imdsproxy-repair.service"] as const) {
+      expect(lines(units[name])).toContain("CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW");
+    }
+  });
+
+  // Everything that systemd-analyze(1) `security` asks for; what a unit has not, it must explain.
+  const DIRECTIVES = [
+    ...[
+      "PrivateDevices",
+      "PrivateNetwork",
+      "PrivateTmp",
+      "PrivateUsers",
+      "ProtectClock",
+      "ProtectControlGroups",
+    ],
+    ...[
+      "ProtectHome",
+      "ProtectHostname",
+      "ProtectKernelLogs",
+      "ProtectKernelModules",
+      "ProtectKernelTunables",
+    ],
+    ...[
+      "ProtectProc",
+      "ProtectSystem",
+      "ProcSubset",
+      "MemoryDenyWriteExecute",
+      "NoNewPrivileges",
+      "RestrictNamespaces",
+    ],
+    ...[
+      "RestrictRealtime",
+      "RestrictSUIDSGID",
+      "RestrictAddressFamilies",
+      "SystemCallArchitectures",
+      "SystemCallFilter",
+    ],
+    ...[
+      "LockPersonality",
+      "KeyringMode",
+      "UMask",
+      "IPAddressDeny",
+      "DevicePolicy",
+      "CapabilityBoundingSet",
+      "User",
+    ],
+    "RootDirectory",
+  ];
+  for (const [name, text] of Object.entries(units)) {
+    test(`${name} has, or explains why it has not, each sandboxing directive`, () => {
+      const missing = DIRECTIVES.filter((one) => !new RegExp(`^(?:# +)?${one}=`, "m").test(text));
+      expect(missing).toEqual([]);
+    });
+  }
+
+  test("spares an older systemd what it does not know", () => {
+    const old = Object.values(unitTexts({ ...FACTS, systemdVersion: 245 })).join("");
+    expect(old).not.toMatch(/^(?:ProtectProc|ProcSubset|RestartSteps|RestartMaxDelaySec)=/m);
+    expect(old).toMatch(/^ProtectClock=/m);
+    const fresh = unitTexts({ ...FACTS, systemdVersion: 255 })["imdsproxy.service"];
+    expect(fresh).toMatch(/^RestartSteps=/m);
+  });
+
+  test("has systemd make the state directory of the configuration", () => {
+    const other = unitTexts({ ...FACTS, stateDirectory: "/var/lib/other" })["imdsproxy.service"];
+    expect(lines(other)).toContain("StateDirectory=other");
+  });
+});
+
+describe("handoverUnitText()", () => {
+  const text = handoverUnitText({ ...FACTS, binary: "/b", config: "/c" });
+
+  test("is the proxy's own sandbox around the new executable, which may fail once", () => {
+    expect(lines(text)).toContain("ExecStart=/b serve --share-port --config /c");
+    expect(lines(text)).toContain("Restart=no");
+    const proxy = units["imdsproxy.service"];
+    const kept = lines(text).slice(lines(text).indexOf("[Service]"));
+    for (const line of lines(proxy).slice(lines(proxy).indexOf("[Service]"))) {
+      if (/^(?:Restart|ExecStart=|\[Install\]|WantedBy=)/.test(line)) continue;
+      expect(kept).toContain(line);
+    }
+  });
+
+  test("is enabled by nothing", () => {
+    expect(text).not.toContain("[Install]");
+  });
+});

@@ -1,0 +1,72 @@
+import { describe, expect, test } from "bun:test";
+import type { Probe } from "../../src/service/probe.ts";
+import { judge } from "../../src/service/verify.ts";
+
+const TESTER = { name: "nobody", uid: 65534, gid: 65534, groups: [] };
+const ROOT: Probe = {
+  token: 200,
+  list: { status: 200, text: "Node" },
+  credentials: { status: 200, code: "Success", digest: "aaaa" },
+  forbidden: null,
+  direct: [],
+};
+const USER: Probe = {
+  token: 200,
+  list: { status: 200, text: "Lesser" },
+  credentials: { status: 200, code: "Success", digest: "bbbb" },
+  forbidden: 404,
+  direct: [{ address: "169.254.0.2:9081", answered: null }],
+};
+const failed = (expected: string | null, user: Probe, root: Probe = ROOT) =>
+  judge(expected, TESTER, user, root)
+    .filter(({ ok }) => !ok)
+    .map(({ what }) => what);
+
+describe("judge()", () => {
+  test("has nothing against the lesser role for the user and the instance role for root", () => {
+    expect(failed("Lesser", USER)).toEqual([]);
+  });
+
+  const bad: readonly [string, Partial<Probe>, string][] = [
+    ["another role", { list: { status: 200, text: "Node" } }, "nobody gets Lesser"],
+    ["no answer", { list: { status: 0, text: "" } }, "nobody gets Lesser"],
+    [
+      "a denial in place of credentials",
+      { credentials: { status: 200, code: "AssumeRoleUnauthorizedAccess", digest: null } },
+      "nobody gets Lesser",
+    ],
+    [
+      "the instance role's credentials under the lesser role's name",
+      { credentials: { status: 200, code: "Success", digest: "aaaa" } },
+      "nobody does not get the instance role's credentials",
+    ],
+    ["the instance role by its name", { forbidden: 200 }, "nobody cannot get Node by its name"],
+    ["no answer about the instance role", { forbidden: 0 }, "nobody cannot get Node by its name"],
+    [
+      "an answer from the upstream itself",
+      { direct: [{ address: "169.254.0.2:9081", answered: "HTTP/1.1 401 Unauthorized" }] },
+      "nobody cannot reach 169.254.0.2:9081",
+    ],
+  ];
+  for (const [what, user, says] of bad) {
+    test(`fails where the user gets ${what}`, () => {
+      expect(failed("Lesser", { ...USER, ...user })).toContain(says);
+    });
+  }
+
+  test("fails where root has lost the instance role", () => {
+    const root = { ...ROOT, credentials: { status: 0, code: null, digest: null } };
+    expect(failed("Lesser", USER, root)).toContain("root keeps the instance role");
+  });
+
+  test("a refusal is right where the configuration refuses, and wrong where it is an accident", () => {
+    const refused: Probe = {
+      ...USER,
+      list: { status: 404, text: "" },
+      credentials: { status: 0, code: null, digest: null },
+    };
+    expect(failed(null, refused)).toEqual([]);
+    expect(failed(null, USER)).toEqual(["nobody is refused, as the configuration says"]);
+    expect(failed(null, { ...refused, list: { status: 0, text: "" } })).not.toEqual([]);
+  });
+});
