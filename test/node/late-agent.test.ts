@@ -12,7 +12,9 @@ describeAsRoot("upstream: auto", () => {
       await mustExec(node, ROOT, ["ip", "address", "delete", "169.254.0.2/32", "dev", "lo"]);
       await mustExec(node, ROOT, ["imdsproxy", "iptables", "remove-original"]);
       const proxy = await node.startProxy({ config: testConfig(node) });
-      await eventually("it takes EC2's own service", () => proxy.output().includes("http://169.254.169.254:80"));
+      await eventually("it takes EC2's own service", () =>
+        proxy.output().includes("http://169.254.169.254:80"),
+      );
 
       await node.agent?.clearLog();
       await mustExec(node, ROOT, ["ip", "address", "add", "169.254.0.2/32", "dev", "lo"]);
