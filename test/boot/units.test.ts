@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { describeAsRoot } from "../support/root.ts";
-import type { Machine } from "./support/machine.ts";
+import { type Machine, until } from "./support/machine.ts";
 import { INSTANCE_ROLE, makeNode, ROLE, roleOf, SETUP } from "./support/node.ts";
 
 const MINUTES = 60_000;
@@ -99,6 +99,22 @@ describeAsRoot("the units on a booted node", () => {
       }
       expect(status).toMatch(/^NoNewPrivs:\t1$/m);
       expect(status).toMatch(/^Max core file size +0 +0/m);
+    },
+    MINUTES,
+  );
+
+  test(
+    "reload takes a changed role from the file, in the same process",
+    async () => {
+      const pid = await property("imdsproxy.service", "MainPID");
+      await node.ok(
+        "cp -p /etc/imdsproxy/config.yaml /root/; sed -i 's/ImdsProxyTestRole/Reloaded/' /etc/imdsproxy/config.yaml",
+      );
+      await node.ok("systemctl reload imdsproxy");
+      await until("the role has changed", async () => (await roleOf(node, "alice")) === "Reloaded");
+      await node.ok("cp -p /root/config.yaml /etc/imdsproxy/; systemctl reload imdsproxy");
+      await until("the role is back", async () => (await roleOf(node, "alice")) === ROLE);
+      expect(await property("imdsproxy.service", "MainPID")).toBe(pid);
     },
     MINUTES,
   );
