@@ -1,7 +1,7 @@
 import { defineCommand } from "citty";
 import { ImdsProxyError } from "../errors.ts";
+import { askMetadata, type MetadataReply } from "../imds/metadata-address.ts";
 import type { Whoami } from "../imds/whoami.ts";
-import { askMetadata, type MetadataReply } from "../wiring/metadata-client.ts";
 import { jsonArg } from "./common.ts";
 import { table } from "./table.ts";
 

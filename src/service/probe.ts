@@ -1,5 +1,6 @@
 import { connect } from "node:net";
 import type { Endpoint } from "../identity/endpoint.ts";
+import { send } from "../imds/metadata-address.ts";
 
 /**
  * Asks the metadata service what a caller gets, as whoever runs it. No secret leaves this file: of credentials only the
@@ -24,7 +25,6 @@ export interface Probe {
   readonly direct: readonly { readonly address: string; readonly answered: string | null }[];
 }
 
-const METADATA = "http://169.254.169.254";
 const TIMEOUT_MS = 3000;
 
 /**
@@ -56,14 +56,13 @@ export async function probe(forbiddenRole: string | null, direct: readonly Endpo
 }
 
 async function ask(
-  method: string,
+  method: "GET" | "PUT",
   path: string,
   headers: Record<string, string>,
 ): Promise<{ status: number; text: string }> {
   try {
-    const signal = AbortSignal.timeout(TIMEOUT_MS);
-    const response = await fetch(METADATA + path, { method, headers, signal, redirect: "manual" });
-    return { status: response.status, text: await response.text() };
+    const { status, body } = await send(method, path, headers);
+    return { status, text: body };
   } catch {
     return { status: 0, text: "" };
   }

@@ -1,6 +1,11 @@
 import { request } from "node:http";
 import { ImdsProxyError } from "../errors.ts";
 
+/**
+ * The metadata address as a client of this node sees it. By node:http: Bun's fetch would send plain HTTP through the proxy
+ * that HTTP_PROXY names, which is no way an SDK takes.
+ */
+
 /** What the metadata address answered. */
 export interface MetadataReply {
   readonly status: number;
@@ -21,7 +26,16 @@ export async function askMetadata(path: string): Promise<MetadataReply> {
   return send("GET", path, headers);
 }
 
-function send(method: string, path: string, headers: Record<string, string>): Promise<MetadataReply> {
+/**
+ * Sends one request, without a token of its own.
+ *
+ * @throws ImdsProxyError `unhealthy` where nothing answers.
+ */
+export function send(
+  method: "GET" | "PUT",
+  path: string,
+  headers: Readonly<Record<string, string>>,
+): Promise<MetadataReply> {
   return new Promise((resolve, reject) => {
     const outgoing = request(
       {
