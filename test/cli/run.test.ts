@@ -1,0 +1,110 @@
+import { describe, expect, test } from "bun:test";
+import { resolve } from "node:path";
+
+const EXECUTABLE = resolve(import.meta.dir, "../../dist/imdsproxy");
+
+/** Runs the built executable as it stands, in an empty environment. */
+function run(...args: string[]): { exitCode: number; stdout: string; stderr: string } {
+  const { exitCode, stdout, stderr } = Bun.spawnSync([EXECUTABLE, ...args], {
+    env: { PATH: "/usr/bin:/bin" },
+    cwd: "/",
+  });
+  return { exitCode, stdout: stdout.toString(), stderr: stderr.toString() };
+}
+
+describe("imdsproxy", () => {
+  test("--version names the version and the commit", () => {
+    expect(run("--version").stdout).toMatch(/^imdsproxy \d+\.\d+\.\d+ \([0-9a-f]{12}(?:-dirty)?\)\n$/);
+  });
+  test("--help lists the commands that people run, without colours where no terminal is", () => {
+    const { exitCode, stdout } = run("--help");
+    expect(exitCode).toBe(0);
+    for (const command of [
+      "serve",
+      "iptables",
+      "service",
+      "setup",
+      "whoami",
+      "explain",
+      "config",
+      "iam",
+      "demo",
+    ]) {
+      expect(stdout).toContain(command);
+    }
+    expect(stdout).not.toContain("\u001b[");
+    expect(stdout).not.toContain("demo-part");
+  });
+  test("every command and subcommand has a --help that ends with 0", () => {
+    for (const path of [
+      ["serve"],
+      ["whoami"],
+      ["setup"],
+      ["demo"],
+      ["explain"],
+      ["service"],
+      ["service", "install"],
+      ["service", "uninstall"],
+      ["iptables"],
+      ["iptables", "apply"],
+      ["iptables", "status"],
+      ["config"],
+      ["config", "check"],
+      ["iam"],
+      ["iam", "trust-policy"],
+    ]) {
+      const { exitCode, stdout } = run(...path, "--help");
+      expect([path.join(" "), exitCode]).toEqual([path.join(" "), 0]);
+      expect(stdout).toContain("USAGE");
+    }
+  });
+});
+
+describe("called wrongly, it ends with 2, says what was found and what there is:", () => {
+  const cases: [string, string[], string[]][] = [
+    ["no command", [], ["which command?"]],
+    ["an unknown command", ["srve"], ['no command "srve"', "serve"]],
+    ["an unknown subcommand", ["iptables", "aply"], ['no command "aply"', "apply"]],
+    ["a command that is a property of every object", ["constructor"], ['no command "constructor"']],
+    ["a mistyped flag", ["iptables", "apply", "--dryrun"], ["--dryrun", "--dry-run"]],
+    ["a flag without its value", ["serve", "--config"], ["--config"]],
+    ["a value for a flag that has none", ["iptables", "apply", "--dry-run=yes"], ["--dry-run"]],
+    ["an empty value", ["serve", "--listen="], ["--listen is empty"]],
+    ["an argument too many", ["whoami", "alice"], ['does not take the argument "alice"']],
+    ["an argument too few", ["explain"], ["USER is missing"]],
+    [
+      "a configuration that is not there",
+      ["config", "check", "--config", "/nowhere.yaml"],
+      ["/nowhere.yaml: no such file"],
+    ],
+  ];
+  for (const [name, args, expected] of cases) {
+    test(name, () => {
+      const { exitCode, stdout, stderr } = run(...args);
+      expect([exitCode, stdout]).toEqual([2, ""]);
+      for (const part of expected) expect(stderr).toContain(part);
+    });
+  }
+});
+
+describe("config", () => {
+  test("schema is JSON Schema with every key", () => {
+    const schema = JSON.parse(run("config", "schema").stdout);
+    expect(Object.keys(schema.properties).sort()).toEqual([
+      "containers",
+      "durationSeconds",
+      "exempt",
+      "imds",
+      "listen",
+      "log",
+      "metrics",
+      "region",
+      "role",
+      "rules",
+      "sessionName",
+      "stateDirectory",
+      "sts",
+      "upstream",
+    ]);
+  });
+});
