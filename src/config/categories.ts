@@ -52,6 +52,10 @@ export const NEVER_ALLOWED: readonly string[] = ["meta-data/iam", "meta-data/ide
 const SECRET_NAMES =
   /(?:^|[^a-z0-9-])(?:iam(?=\/)|security-credentials(?:-extended)?|identity-credentials|ec2-instance|user-data|managed-ssh-keys|pkcs7|rsa2048|signature)(?![a-z0-9-])/i;
 
+/** A plus can be read as a blank, and a blank as nothing. */
+const namesSecret = (path: string): boolean =>
+  SECRET_NAMES.test(path) || SECRET_NAMES.test(path.replaceAll("+", ""));
+
 /** One segment of a metadata path: what AWS allows in a tag key that the metadata service shows, and nothing else. */
 export const SEGMENT = /^[A-Za-z0-9+\-=.,_:@]+$/;
 
@@ -93,7 +97,7 @@ export function categoryFilter(allow: readonly string[], deny: readonly string[]
   const allowed = [...DEFAULT_CATEGORIES, ...allow];
   const denied = [...NEVER_ALLOWED, ...deny];
   const allows = (path: string) =>
-    allowed.some((category) => covers(category, path) && !SECRET_NAMES.test(path.slice(category.length))) &&
+    allowed.some((category) => covers(category, path) && !namesSecret(path.slice(category.length))) &&
     !denied.some((category) => refuses(category, path));
   return {
     allows,

@@ -113,6 +113,7 @@ describe("parseRoute() has nothing at", () => {
     // Below an allowed category, the name of a secret: nobody knows how the upstream reads it.
     "/latest/meta-data/placement/user-data",
     "/latest/meta-data/tags/instance/user-data.txt",
+    "/latest/meta-data/tags/instance/us+er-+data",
     "/latest/meta-data/tags/Security-Credentials",
     "/latest/dynamic/instance-identity/document/pkcs7",
     "/latest/dynamic/instance-identity/document/x:signature",
@@ -211,6 +212,10 @@ describe("parseRoute() holds:", () => {
     (char) => char.toUpperCase(),
     (char) => `${char}\0`,
     (char) => `${char};a=b`,
+    (char) => `${char}+`,
+    (char) => `+${char}`,
+    (char) => `${char}=`,
+    (char) => `${char}.`,
   ];
   const spelled = fc
     .tuple(

@@ -55,7 +55,9 @@ export function sensitiveReading(text: string, roleName: string): string | null 
   if (lower.includes("ec2-instance") || lower.includes("identity-credentials")) {
     return "/latest/meta-data/identity-credentials/ec2/security-credentials/ec2-instance";
   }
-  if (lower.includes(roleName.toLowerCase()) || lower.includes("security-credentials")) {
+  // The role's name says nothing where it stands below a category that has no roles.
+  const elsewhere = /^\/[^/]+\/(?:meta-data\/(?!iam\b)|dynamic\/)/.test(lower);
+  if ((lower.includes(roleName.toLowerCase()) && !elsewhere) || lower.includes("security-credentials")) {
     return `/latest/meta-data/iam/security-credentials/${roleName}`;
   }
   if (lower.includes("user-data")) return "/latest/user-data";
