@@ -93,7 +93,7 @@ try {
   const { node } = proxied;
   const token = await tokenOf(node, { user: "alice" });
   await startNginx(node, await credentialsLength(node, token));
-  const direct = (await tokenOf(node, { user: "root" })).trim();
+  const direct = (await tokenOf(node, { user: "root" }, 21_600)).trim();
   const ours = await contestantsOf(node, "imdsproxy");
   const others: Contestant[] = [
     {
