@@ -60,7 +60,13 @@ export function loadConfig(options: { path?: string | undefined; overrides?: Con
  */
 export function parseConfig(text: string, source: string, overrides: ConfigOverrides = {}): Config {
   const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, merge: false, uniqueKeys: true });
+  const document = parseDocument(text, {
+    lineCounter: lines,
+    merge: false,
+    uniqueKeys: true,
+    // What is odd is said by our own checks, with its line, and not by the parser beside them.
+    logLevel: "error",
+  });
   const syntax = document.errors[0];
   if (syntax !== undefined) {
     const { line, col } = lines.linePos(syntax.pos[0]);
@@ -70,8 +76,19 @@ export function parseConfig(text: string, source: string, overrides: ConfigOverr
   try {
     // Aliases are bounded, so that a few lines cannot grow without end.
     raw = document.toJS({ maxAliasCount: 100 }) ?? {};
-  } catch {
-    throw invalid([`${source}: has too many aliases`]);
+  } catch (error) {
+    const unset = /^Unresolved alias .*: (.*)$/.exec(error instanceof Error ? error.message : "");
+    throw invalid([
+      unset === null
+        ? `${source}: has too many aliases`
+        : `${source}: has the alias *${unset[1]} of an anchor that is not set above it`,
+    ]);
+  }
+  const circle = circleIn(raw, []);
+  if (circle !== null) {
+    throw invalid([
+      `${source}:${lineOf(document, lines, circle)}: ${keyText(circle)} contains itself by an alias`,
+    ]);
   }
   if (typeof raw !== "object" || raw === null || Array.isArray(raw)) {
     throw invalid([`${source}:1: must be a mapping of keys to values, such as "role: arn:aws:iam::…"`]);
@@ -98,6 +115,21 @@ export function parseConfig(text: string, source: string, overrides: ConfigOverr
     throw invalid(unreachable.map(({ index, why }) => `${where(["rules", index])} ${why}`));
   }
   return checked.data;
+}
+
+/** Where a value is inside of itself, as an anchor and an alias can make it; null where none is. */
+function circleIn(
+  value: unknown,
+  path: readonly PropertyKey[],
+  around: readonly unknown[] = [],
+): PropertyKey[] | null {
+  if (typeof value !== "object" || value === null) return null;
+  if (around.includes(value)) return [...path];
+  for (const [key, inner] of Object.entries(value)) {
+    const found = circleIn(inner, [...path, Array.isArray(value) ? Number(key) : key], [...around, value]);
+    if (found !== null) return found;
+  }
+  return null;
 }
 
 const invalid = (problems: readonly string[]) =>

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { type ConfigOverrides, loadConfig, parseConfig } from "../../src/config/load.ts";
 import { ImdsProxyError } from "../../src/errors.ts";
+import { holds } from "../support/fuzz.ts";
 
 const ROLE = "arn:aws:iam::842413447717:role/ImdsProxyTestRole";
 
@@ -265,12 +266,87 @@ describe("parseConfig() holds for any text:", () => {
       fc.string({ unit: "binary", maxLength: 300 }),
       fc.dictionary(keys, value).map((v) => JSON.stringify(v)),
     );
-    const numRuns = Number(process.env["IMDSPROXY_FUZZ_RUNS"] ?? 3_000);
-    fc.assert(
+    holds(
       fc.property(text, (source) => void complaint(source)),
-      { seed: 20_261_122, numRuns },
+      3_000,
     );
   });
+  test("also where anchors, aliases, tags and directives are put together at random", () => {
+    const piece = fc.constantFrom(
+      ...[
+        "role: ",
+        "rules: ",
+        "imds: ",
+        "policy: ",
+        "tags: ",
+        "- ",
+        "  - ",
+        "name: x",
+        "match: ",
+        "  ",
+        "    ",
+      ],
+      ...[
+        "&a ",
+        "*a",
+        "&b ",
+        "*b",
+        "<<: ",
+        "? ",
+        ": ",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        "\n",
+        "\n",
+        "\n",
+        "|\n",
+        ">-\n",
+      ],
+      ...[
+        "!!binary ",
+        "!!set ",
+        "!!omap ",
+        "!!timestamp ",
+        "!x ",
+        "%YAML 1.1\n---\n",
+        "---\n",
+        "...\n",
+        "# x\n",
+      ],
+      ...[
+        "__proto__: ",
+        "constructor: ",
+        "1: ",
+        "null: ",
+        "~",
+        "0o17",
+        ".nan",
+        "-.inf",
+        "2030-01-01",
+        "'",
+        '"',
+        "\t",
+      ],
+      ...["user: ", "uid: ", "externalId: ", "sts: ", "endpoint: ", "listen: ", "durationSeconds: ", "x"],
+    );
+    holds(
+      fc.property(fc.array(piece, { maxLength: 40 }), (pieces) => void complaint(pieces.join(""))),
+      20_000,
+    );
+  });
+  const odd: [text: string, problem: string][] = [
+    ["role: &a [*a]", "config.yaml:1: role[0] contains itself by an alias"],
+    [
+      "rules:\n  - name: x\n    role: none\n    policy: &p\n      Statement: [*p]\n",
+      "config.yaml:5: rules[0].policy.Statement[0] contains itself by an alias",
+    ],
+    ["&a {rules: *a}", "config.yaml:1: rules contains itself by an alias"],
+    ["role: *none", "config.yaml: has the alias *none of an anchor that is not set above it"],
+  ];
+  for (const [text, problem] of odd) test(problem, () => expect(complaint(text)).toBe(problem));
   test("aliases that grow without end are refused", () => {
     const lines = [
       "a: &a [x, x]",
