@@ -42,7 +42,7 @@ export default defineCommand({
       throw new ImdsProxyError(
         "unhealthy",
         "the service is installed and runs, but does not do what it should",
-        "see the lines above, and: imdsproxy doctor; journalctl -u imdsproxy",
+        "see the lines above, and: imdsproxy service status; journalctl -u imdsproxy",
       );
     }
     if (!args.json) console.log(`done in ${((performance.now() - started) / 1000).toFixed(1)} s`);
