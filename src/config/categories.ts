@@ -46,11 +46,11 @@ export const NEVER_ALLOWED: readonly string[] = ["meta-data/iam", "meta-data/ide
 
 /**
  * Names of what only root may read. Below an allowed category they name nothing that the service has, but nobody knows
- * how it reads `placement/user-data`, or a suffix as in `user-data.txt`; so such a path is asked for only where the
- * configuration itself has the name.
+ * how it reads `placement/user-data`, or `user-data.txt`, or `x.user-data`; so a path that has one anywhere is asked for
+ * only where the configuration itself has it. The cost: a tag whose key contains one of them cannot be read.
  */
 const SECRET_NAMES =
-  /(?:^|[^a-z0-9-])(?:iam(?=\/)|security-credentials(?:-extended)?|identity-credentials|ec2-instance|user-data|managed-ssh-keys|pkcs7|rsa2048|signature)(?![a-z0-9-])/i;
+  /iam\/|security-credentials|identity-credentials|user-data|managed-ssh-keys|pkcs7|rsa2048|signature/i;
 
 /** A plus can be read as a blank, and a blank as nothing. */
 const namesSecret = (path: string): boolean =>

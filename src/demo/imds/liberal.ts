@@ -52,7 +52,7 @@ export function readings(texts: readonly string[]): Set<string> {
 /** The secret that a text may mean, as its canonical path below the version, or null. */
 export function sensitiveReading(text: string, roleName: string): string | null {
   const lower = text.toLowerCase();
-  if (lower.includes("ec2-instance") || lower.includes("identity-credentials")) {
+  if (lower.includes("identity-credentials")) {
     return "/latest/meta-data/identity-credentials/ec2/security-credentials/ec2-instance";
   }
   // The role's name says nothing where it stands below a category that has no roles.
