@@ -129,7 +129,7 @@ interface Loaded {
 }
 
 /**
- * The endpoint that `createSts` asks in a region, as a URL: for `doctor` and for what `serve` says at start.
+ * The endpoint that `createSts` asks in a region, as a URL: for what `serve` says where it cannot be reached.
  *
  * @example await stsEndpoint("cn-north-1") // "https://sts.cn-north-1.amazonaws.com.cn"
  */

@@ -16,7 +16,7 @@ import { systemClock } from "../platform/clock.ts";
 import { forbidDumps, notifySystemd, raiseFileLimit } from "../platform/libc.ts";
 import { compileRules } from "../rules/decide.ts";
 import { SessionBroker } from "../sessions/broker.ts";
-import { createSts } from "../sessions/sts.ts";
+import { createSts, stsEndpoint } from "../sessions/sts.ts";
 import { firewallState } from "../telemetry/firewall-state.ts";
 import { createLog } from "../telemetry/log.ts";
 import { Metrics } from "../telemetry/metrics.ts";
@@ -61,8 +61,9 @@ export async function serve(options: {
   const metadata = new MetadataCache({ source: upstream, clock: systemClock });
 
   const events = eventSinks(log);
+  const region = async () => (config.region === "auto" ? regionOf(metadata) : config.region);
   const sts = createSts({
-    region: config.region === "auto" ? () => regionOf(metadata) : config.region,
+    region,
     endpoint: config.sts.endpoint,
     metadata: upstream,
   });
@@ -128,7 +129,14 @@ export async function serve(options: {
   };
   const stopFollowing =
     config.upstream === "auto" ? followAgent({ upstream, onMoved, log, clock: systemClock }) : () => {};
-  const stopStartRole = watchStartRole({ policy: () => policy, sts, metadata, clock: systemClock, log });
+  const stopStartRole = watchStartRole({
+    policy: () => policy,
+    sts,
+    metadata,
+    endpoint: async () => config.sts.endpoint ?? stsEndpoint(await region()),
+    clock: systemClock,
+    log,
+  });
 
   const reload = (): void => {
     let fresh: Config;

@@ -20,6 +20,8 @@ export function watchStartRole(options: {
   policy: () => Policy;
   sts: Sts;
   metadata: MetadataCache;
+  /** The URL of the STS that is asked, for who has to open a way to it. */
+  endpoint: () => Promise<string>;
   clock: Clock;
   log: Log;
 }): () => void {
@@ -59,12 +61,14 @@ export function watchStartRole(options: {
       if (complaint !== code) {
         complaint = code;
         const denied = failure?.kind === "denied";
+        const endpoint = denied ? undefined : await options.endpoint().catch(() => undefined);
         log.warn(
           denied ? "the default role cannot be assumed" : "the default role could not be tried for now",
           {
             role: decision.roleArn,
             code,
             detail: failure?.detail,
+            endpoint,
             remedy:
               denied && failure !== null
                 ? explainDenial(decision.request, null, failure.detail).text

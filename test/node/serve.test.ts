@@ -185,6 +185,12 @@ describeAsRoot("serve", () => {
       await proxy.stop();
       expect(await assumed(node)).toEqual(["imdsproxy-check@i-0123456789abcdef0"]);
     });
+    test("and names the STS that it cannot reach", async () => {
+      const proxy = await node.startProxy({ flags: ["--sts-endpoint", "http://127.0.0.1:9"] });
+      await eventually("it says so", () => proxy.output().includes("could not be tried for now"));
+      expect(proxy.output()).toContain("http://127.0.0.1:9");
+      await proxy.stop();
+    });
     test("and says what to add where it cannot, serves all the same, and heals", async () => {
       await node.sts.set({ fault: { kind: "error", status: 403, code: "AccessDenied" } });
       const proxy = await node.startProxy();
