@@ -3,7 +3,7 @@
  * The version is package.json's, the commit git's; both are compiled in.
  */
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, renameSync, utimesSync, writeFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
 
 const RELEASE_TARGETS = {
@@ -64,9 +64,11 @@ if (process.argv.includes("--release")) {
   }
   writeFileSync("dist/SHA256SUMS", sums.join(""));
 } else {
+  const started = new Date();
   // Written beside and renamed, so that a running executable is never overwritten in place.
-  build("dist/.imdsproxy.new", null);
-  rmSync("dist/imdsproxy", { force: true });
-  const { renameSync } = await import("node:fs");
-  renameSync("dist/.imdsproxy.new", "dist/imdsproxy");
+  const draft = `dist/.imdsproxy.${process.pid}`;
+  build(draft, null);
+  // As old as what it was built from: a source that was changed meanwhile is newer, and make builds again.
+  utimesSync(draft, started, started);
+  renameSync(draft, "dist/imdsproxy");
 }
