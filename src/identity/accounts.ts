@@ -28,6 +28,8 @@ export interface KnownAs {
   readonly user: string | null;
   readonly groups: readonly string[];
   readonly subordinate: boolean;
+  /** Why nobody can say who this is, where two users can have the uid; then the rest says nothing. */
+  readonly conflict?: string;
 }
 
 /** How long an answer of NSS is good, and from when on it is asked anew beside the way; milliseconds. */
@@ -115,6 +117,17 @@ export class Accounts {
     const release = await this.#slots.acquire(owner ?? uid);
     try {
       const account = await this.#database.byUid(uid);
+      const others = owners.filter((name) => name !== account?.user);
+      if (account !== null && others.length > 0) {
+        // A directory that gives uids from a range of /etc/subuid: the range's owner takes any of them with newuidmap(1), and
+        // is that user to the kernel. Root, who can be anybody, owns ranges for container daemons.
+        const found = await Promise.all(others.map((name) => this.#database.byName(name)));
+        const other = found.find((one) => one !== null && one.user !== "root");
+        if (other) {
+          const conflict = `uid ${uid} is the account ${account.user} and, by /etc/subuid, a subordinate uid of ${other.user}`;
+          return { user: null, groups: [], subordinate: true, conflict };
+        }
+      }
       if (account !== null) return { ...account, subordinate: false };
       // Two owners of one uid would be a guess.
       const ownerAccount =

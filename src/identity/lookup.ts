@@ -73,6 +73,8 @@ export class SocketLookup {
   readonly #diag: NetlinkChannel;
   readonly #conntrack: NetlinkChannel;
   #sequence = 1;
+  /** Whether the kernel tracks connections here: then one without an entry has lost it. */
+  #tracks = false;
 
   constructor(channels: { diag: NetlinkChannel; conntrack: NetlinkChannel }) {
     this.#diag = channels.diag;
@@ -99,6 +101,7 @@ export class SocketLookup {
     let tuple: Tuple;
     let redirected = false;
     if (tracked.kind === "message" && tracked.type === TYPE_NEW) {
+      this.#tracks = true;
       const entry = decodeConnection(tracked.payload);
       if (entry === null) return refused("the connection tracking entry cannot be read");
       if (!sameTuple(entry.reply, reply))
@@ -106,7 +109,10 @@ export class SocketLookup {
       tuple = entry.original;
       redirected = isMetadata(tuple);
     } else if (tracked.kind === "error" && tracked.errno === ENOENT) {
-      // Not tracked, hence not translated.
+      // An entry that was evicted or flushed says nothing of the connection: it may have been redirected, and an attacker's
+      // socket, left over from a connection straight to us, may have the tuple that the victim's has as we see it.
+      if (this.#tracks) return refused("connection tracking has lost the connection");
+      // Nothing is tracked here, hence nothing translated.
       tuple = {
         sourceAddress: connection.peerAddress,
         sourcePort: connection.peerPort,

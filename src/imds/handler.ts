@@ -1,5 +1,6 @@
 import type { CategoryFilter } from "../config/categories.ts";
 import type { SocketOwner } from "../identity/lookup.ts";
+import { AmbiguousIdentity } from "../identity/resolver.ts";
 import type { Identity } from "../identity/types.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Decision, Rules } from "../rules/decide.ts";
@@ -117,9 +118,12 @@ export class Handler {
       return answer;
     };
     const failed = (error: unknown): Answer => {
+      const refusal = error instanceof AmbiguousIdentity ? new Refusal(403, error.message) : error;
       event.why =
-        error instanceof Refusal ? error.why : `internal: ${error instanceof Error ? error.name : "unknown"}`;
-      return done(errorPage(error instanceof Refusal ? error.status : 503));
+        refusal instanceof Refusal
+          ? refusal.why
+          : `internal: ${error instanceof Error ? error.name : "unknown"}`;
+      return done(errorPage(refusal instanceof Refusal ? refusal.status : 503));
     };
     try {
       const answer = this.#handle(request, caller, event);

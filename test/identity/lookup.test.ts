@@ -66,14 +66,18 @@ describe("identify() finds", () => {
     expect(aKernel([{ ...ALICES, mapped: true }]).lookup.identify(ACCEPTED)).toEqual(owner(ALICE));
   });
 
-  test("the owner of a connection straight to our address, tracked or not", () => {
+  test("the owner of a connection straight to our address, tracked, or where nothing is tracked", () => {
     const direct = tuple("127.0.0.1", 40_000, "127.0.0.1", 988);
     const socket = { ...ALICES, tuple: direct };
     const connection = accepted("127.0.0.1", 988, "127.0.0.1", 40_000);
     const { lookup, kernel } = aKernel([socket], direct, tuple("127.0.0.1", 988, "127.0.0.1", 40_000));
-    expect(lookup.identify(connection)).toEqual(owner(ALICE, false));
     kernel.entries.length = 0;
     expect(lookup.identify(connection)).toEqual(owner(ALICE, false));
+    kernel.entries.push({ original: direct, reply: tuple("127.0.0.1", 988, "127.0.0.1", 40_000) });
+    expect(lookup.identify(connection)).toEqual(owner(ALICE, false));
+    // Where others are tracked, one that is not has lost its entry.
+    kernel.entries.length = 0;
+    expect(why(lookup.identify(connection))).toBe("connection tracking has lost the connection");
   });
 
   test("a caller who has sent everything and still reads: FIN_WAIT1 and FIN_WAIT2", () => {

@@ -54,3 +54,18 @@ export function processorTicks(pid: number): number {
   const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
   return Number(fields[11]) + Number(fields[12]);
 }
+
+/**
+ * Holds the proxy still while something happens, so that it comes to connections late: what a race does by chance, this
+ * does each time. nsenter, its parent, stops with it, and has to be woken as well.
+ */
+export async function whileStopped<Result>(proxyPid: number, act: () => Promise<Result>): Promise<Result> {
+  const parent = Number(readFileSync(`/proc/${proxyPid}/stat`, "utf8").split(") ")[1]?.split(" ")[1]);
+  process.kill(proxyPid, "SIGSTOP");
+  try {
+    return await act();
+  } finally {
+    process.kill(proxyPid, "SIGCONT");
+    process.kill(parent, "SIGCONT");
+  }
+}

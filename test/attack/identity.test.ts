@@ -1,0 +1,339 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { readFileSync, renameSync, writeFileSync } from "node:fs";
+import { ADDRESSES } from "../../src/demo/network.ts";
+import type { SimulatedNode, Who } from "../../src/demo/node.ts";
+import { mustExec } from "../support/node.ts";
+import { eventually, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
+import { describeAsRoot } from "../support/root.ts";
+import { attack, SHOW_PROGRAMS, victim, whileStopped } from "./support/attack.ts";
+
+/**
+ * Alice wants to be bob, whose role is the better one, or root. Each attack ends with the right identity, or with a refusal.
+ */
+
+const ROOT: Who = { user: "root" };
+const ALICE: Who = { user: "alice" };
+const BOB: Who = { user: "bob" };
+const ALICE_UID = 2001;
+const BOB_UID = 2002;
+const DEFAULT_ROLE = "ImdsProxyTestRole";
+const BETTER = "arn:aws:iam::842413447717:role/Better";
+const SUBORDINATE = [300_000, 65_536] as const;
+/** The port that bob's connection has, as everyone can see in /proc/net/tcp. */
+const BOBS_PORT = 45_000;
+const NAIVE_PORT = 989;
+
+interface Whoami {
+  readonly user: string | null;
+  readonly uid: number;
+  readonly subordinate: boolean;
+  readonly sessionName: string | null;
+  readonly roleName: string | null;
+}
+interface RequestLine {
+  readonly message: string;
+  readonly subject?: number | null;
+  readonly route?: string;
+  readonly status?: number;
+  readonly why?: string;
+}
+
+describeAsRoot("identity by attack", () => {
+  let proxied: ProxiedNode;
+  let node: SimulatedNode;
+
+  const python = (program: string, ...args: readonly (string | number)[]): string[] => [
+    "/usr/bin/python3",
+    `/run/attack/${program}.py`,
+    ...args.map(String),
+  ];
+  const whoami = (who: Who, prefix: readonly string[] = []): Promise<Whoami> =>
+    mustExec(node, who, [...prefix, ...python("whoami")]).then((text) => JSON.parse(text) as Whoami);
+  /** What the proxy logs of requests and refusals while something happens, at level debug. */
+  async function logged(act: () => Promise<unknown>): Promise<RequestLine[]> {
+    const before = proxied.proxy.output().length;
+    await act();
+    // Whatever comes of it has come when nothing more has come for a while.
+    for (let length = -1; length !== proxied.proxy.output().length; await Bun.sleep(200)) {
+      length = proxied.proxy.output().length;
+    }
+    const lines = proxied.proxy.output().slice(before).split("\n");
+    return lines.filter((line) => line.startsWith("{")).map((line) => JSON.parse(line) as RequestLine);
+  }
+
+  beforeAll(async () => {
+    proxied = await startProxiedNode(
+      {
+        users: [
+          { name: "alice", uid: ALICE_UID, subordinate: SUBORDINATE },
+          { name: "bob", uid: BOB_UID },
+          { name: "carol", uid: 2050 },
+          // Somebody whose uid the directory gave, and useradd too, to alice.
+          { name: "erin", uid: SUBORDINATE[0] + 7 },
+        ],
+        show: SHOW_PROGRAMS,
+      },
+      {
+        log: { level: "debug", format: "json" },
+        rules: [{ name: "bob", match: { user: ["bob", "erin"] }, role: BETTER }],
+      },
+    );
+    node = proxied.node;
+  });
+  afterAll(() => node?.stop());
+
+  describe("a socket like the victim's", () => {
+    test("127.0.0.2 on the victim's port is the victim to a proxy that looks at the port", async () => {
+      const naive = node.spawn({ ...ROOT, argv: python("naive", "port", NAIVE_PORT), timeoutMs: 60_000 });
+      try {
+        await eventually("the naive proxy answers", async () => {
+          const answer = await node.exec({ ...BOB, argv: ["curl", "-s", `http://127.0.0.1:${NAIVE_PORT}/`] });
+          return answer.stdout === String(BOB_UID);
+        });
+        const port = BOBS_PORT + 1;
+        const bob = node.spawn({
+          ...BOB,
+          argv: python("holder", 3, "127.0.0.1", port, "127.0.0.1", NAIVE_PORT),
+        });
+        await eventually("bob is connected", () => bob.stdout().includes("ready"));
+        // Which of the two sockets comes first in the kernel's table depends on the address.
+        const told: string[] = [];
+        for (let last = 2; last < 34 && !told.includes(String(BOB_UID)); last++) {
+          const from = ["--interface", `127.0.0.${last}`, "--local-port", String(port)];
+          const argv = ["curl", "-s", ...from, `http://127.0.0.1:${NAIVE_PORT}/`];
+          told.push((await node.exec({ ...ALICE, argv })).stdout);
+        }
+        await bob.done;
+        expect(told).toContain(String(BOB_UID));
+      } finally {
+        naive.kill("SIGKILL");
+        await naive.done;
+      }
+    });
+
+    test("is alice's own, whatever address, device and option she gives it", async () => {
+      const bob = node.spawn({
+        ...BOB,
+        argv: python("holder", 8, ADDRESSES.node4, BOBS_PORT, ADDRESSES.imds4, 80),
+      });
+      await eventually("bob is connected", () => bob.stdout().includes("ready"));
+      const attempts = await attack<Record<string, string>>(node, ALICE, "sockets", [BOBS_PORT, BOB_UID]);
+      // Some of them are connected, others the kernel or the firewall forbids; none is somebody else.
+      const outcomes = new Set(Object.values(attempts));
+      expect(outcomes).toContain(DEFAULT_ROLE);
+      expect([...outcomes].filter((one) => /better|MySageMaker|^status 200/i.test(one))).toEqual([]);
+      const allowed = new RegExp(
+        `^(?:E[A-Z]+|status 40[34]|timed out|itself|closed without an answer|${DEFAULT_ROLE})$`,
+      );
+      expect(Object.entries(attempts).filter(([, outcome]) => !allowed.test(outcome))).toEqual([]);
+      for (const privileged of [
+        "IP_TRANSPARENT",
+        "TCP_REPAIR: a connection made up",
+        "a raw socket",
+        "the socket given away with fchown",
+        "the socket given to root with fchown",
+        "a name in the kernel's eyes other than the process's: setuid",
+      ]) {
+        expect([privileged, attempts[privileged]]).toEqual([privileged, "EPERM"]);
+      }
+      expect(attempts["both ends opened at once, on the proxy's own port"]).toBe("EACCES");
+      expect(attempts["dissolved with AF_UNSPEC and connected again"]).toBe(DEFAULT_ROLE);
+      // And bob was bob all the while.
+      const roles = JSON.parse((await bob.done).stdout.split("\n")[1] ?? "{}") as Record<string, number>;
+      expect(Object.keys(roles)).toEqual(["Better"]);
+    });
+  });
+
+  describe("a socket's fate", () => {
+    test("a client that has sent all that it will send is still answered", async () => {
+      expect((await mustExec(node, ALICE, python("fates", "half"))).trim()).toBe(String(ALICE_UID));
+    });
+
+    for (const fate of ["close", "linger", "exit", "half-exit"]) {
+      test(`gone by "${fate}" before the proxy came to it, it is nobody's: not root's, and not the next one's`, async () => {
+        const { pid } = proxied.proxy;
+        const lines = await logged(async () => {
+          const port = BOBS_PORT + 100;
+          const bob = await whileStopped(pid, async () => {
+            await mustExec(node, ALICE, python("fates", fate, port));
+            // Bob's connection comes after hers in the queue, from the port that was hers, where the kernel lets him.
+            const running = node.spawn({ ...BOB, argv: python("fates", "half", port) });
+            await Bun.sleep(200);
+            return running;
+          });
+          expect((await bob.done).stdout.trim()).toMatch(
+            new RegExp(`^(?:${BOB_UID}|EADDR[A-Z]+|status 403)$`),
+          );
+        });
+        const served = lines.filter(({ message, status }) => message === "request" && status === 200);
+        expect(served.filter(({ subject }) => subject !== BOB_UID)).toEqual([]);
+        const refused = lines.filter(({ message }) => message === "a caller could not be identified");
+        for (const { why } of refused)
+          expect(why).toMatch(/no owner any more|no socket of this node|TCP state/);
+      });
+    }
+
+    test("asked and gone a hundred times: nobody is served as root, or as anybody but alice", async () => {
+      const script = `for i in $(seq 25); do for fate in close linger exit half-exit; do
+        /usr/bin/python3 /run/attack/fates.py $fate >/dev/null & done; wait; done`;
+      const lines = await logged(() => mustExec(node, ALICE, ["sh", "-c", script], { timeoutMs: 60_000 }));
+      const subjects = new Set(
+        lines.filter(({ message }) => message === "request").map(({ subject }) => subject),
+      );
+      subjects.delete(null);
+      subjects.delete(BOB_UID);
+      expect([...subjects].filter((subject) => subject !== ALICE_UID)).toEqual([]);
+    });
+
+    test("in another's hands it speaks for whoever made it", async () => {
+      const told = await attack<Record<string, string>>(node, ROOT, "hands", [ALICE_UID, BOB_UID]);
+      expect(Object.keys(told)).toHaveLength(4);
+      expect([...new Set(Object.values(told))]).toEqual([String(ALICE_UID)]);
+      // What root was handed is not root's either.
+      const toRoot = await attack<Record<string, string>>(node, ROOT, "hands", [ALICE_UID, 0]);
+      expect([...new Set(Object.values(toRoot))]).toEqual([String(ALICE_UID)]);
+    });
+
+    for (const [how, flush] of [
+      ["connection tracking is emptied", ["conntrack", "-F"]],
+      ["the filter is flushed as well", ["sh", "-c", "conntrack -F; iptables -w 5 -F IMDSPROXY"]],
+    ] as const) {
+      test(`where ${how} before the proxy came to it: refused or right`, async () => {
+        try {
+          const lines = await logged(async () => {
+            const [alice, bob] = await whileStopped(proxied.proxy.pid, async () => {
+              const running = [
+                node.spawn({ ...ALICE, argv: python("whoami") }),
+                node.spawn({ ...BOB, argv: python("whoami") }),
+              ] as const;
+              await Bun.sleep(300);
+              await node.exec({ ...ROOT, argv: flush });
+              return running;
+            });
+            const said = [await alice.done, await bob.done].map(
+              ({ stdout }) => JSON.parse(stdout) as Partial<Whoami>,
+            );
+            expect([ALICE_UID, undefined]).toContain(said[0]?.uid);
+            expect([BOB_UID, undefined]).toContain(said[1]?.uid);
+          });
+          expect(lines.filter(({ subject }) => subject === 0)).toEqual([]);
+        } finally {
+          await mustExec(node, ROOT, ["/run/bin/imdsproxy", "iptables", "apply"]);
+        }
+      });
+    }
+
+    test("an entry that vanished does not make the victim an attacker who waits on their port", async () => {
+      // With the filter flushed alice holds a connection straight to the proxy from bob's port; its entry is lost, so that the
+      // redirect gives bob the same port; then his entry is lost too. What is left is a socket of alice's in bob's place.
+      const range = (await mustExec(node, ROOT, ["sysctl", "-n", "net.ipv4.ip_local_port_range"])).trim();
+      const onePort = `net.ipv4.ip_local_port_range=${BOBS_PORT + 200} ${BOBS_PORT + 200}`;
+      await mustExec(node, ROOT, ["sysctl", "-qw", onePort]);
+      await mustExec(node, ROOT, ["iptables", "-w", "5", "-F", "IMDSPROXY"]);
+      try {
+        const lines = await logged(async () => {
+          const bob = await whileStopped(proxied.proxy.pid, async () => {
+            const alice = node.spawn({
+              ...ALICE,
+              argv: python("holder", 6, ADDRESSES.node4, 0, "127.0.0.1", 988),
+              timeoutMs: 20_000,
+            });
+            await eventually("alice is connected", () => alice.stdout().includes("ready"));
+            await mustExec(node, ROOT, ["conntrack", "-F"]);
+            const running = node.spawn({ ...BOB, argv: python("fates", "half") });
+            // His first SYN meets her connection and ends it on our side; the second, a second later, is his own.
+            await Bun.sleep(1_600);
+            await mustExec(node, ROOT, ["conntrack", "-F"]);
+            return running;
+          });
+          expect((await bob.done).stdout.trim()).not.toBe(String(ALICE_UID));
+        });
+        // Alice asks for the list of roles, and bob who he is.
+        const whoBobIs = lines.filter(({ message, route }) => message === "request" && route === "whoami");
+        expect(whoBobIs.filter(({ subject }) => subject === ALICE_UID)).toEqual([]);
+        expect(lines.map(({ why }) => why)).toContain("connection tracking has lost the connection");
+      } finally {
+        await mustExec(node, ROOT, ["sysctl", "-qw", `net.ipv4.ip_local_port_range=${range}`]);
+        await mustExec(node, ROOT, ["/run/bin/imdsproxy", "iptables", "apply"]);
+      }
+    });
+
+    test("where alice fills the connection tracking table: bob is bob, or is not connected", async () => {
+      await mustExec(node, ROOT, ["sysctl", "-qw", "net.netfilter.nf_conntrack_max=400"]).catch(() =>
+        // In a namespace that is not the first the limit is the machine's, and read-only.
+        expect(readFileSync("/proc/sys/net/netfilter/nf_conntrack_max", "utf8")).toMatch(/^\d+/),
+      );
+      const flood = attack(node, ALICE, "flood", ["burst", 3, 1]);
+      const bob = await victim(node, BOB, 2, 20);
+      await flood;
+      expect(Object.keys(bob.roles).filter((role) => role !== "Better")).toEqual([]);
+      expect(Object.keys(bob.sessions).every((session) => session.startsWith("SESSION/Better/"))).toBe(true);
+    });
+  });
+
+  describe("namespaces", () => {
+    test("root of a user namespace is the user who made it", async () => {
+      expect(await whoami(ALICE, ["unshare", "-Ur"])).toMatchObject({ uid: ALICE_UID, user: "alice" });
+    });
+
+    test("in a network namespace of her own there is no proxy, and no metadata service", async () => {
+      const said = JSON.parse(await mustExec(node, ALICE, ["unshare", "-Urn", ...python("whoami")]));
+      expect(said).toEqual({ refused: "Network is unreachable" });
+    });
+
+    test("a subordinate uid is its owner's by name, and itself by number", async () => {
+      const said = await whoami(ALICE, ["unshare", "-U", "--map-auto", "--setuid", "5"]);
+      expect(said).toMatchObject({ uid: SUBORDINATE[0] + 5, user: "alice", subordinate: true });
+      expect(said.sessionName).toStartWith("alice@");
+    });
+
+    test("a subordinate uid that is an account's as well is neither's", async () => {
+      // Alice reaches erin's uid through her own range: the kernel cannot tell them apart, and neither can we.
+      const argv = ["unshare", "-U", "--map-auto", "--setuid", "7", ...python("whoami")];
+      const said = JSON.parse(await mustExec(node, ALICE, argv)) as { refused?: number };
+      expect(said).toEqual({ refused: 403 });
+    });
+
+    test("two hundred processes at once are all alice", async () => {
+      const [alice, bob] = await Promise.all([
+        attack<Record<string, number>>(node, ALICE, "whoami", [200]),
+        attack<Record<string, number>>(node, BOB, "whoami", [200]),
+      ]);
+      expect([alice, bob]).toEqual([{ [ALICE_UID]: 200 }, { [BOB_UID]: 200 }]);
+    });
+  });
+
+  describe("uids", () => {
+    for (const uid of [4_294_967_294, 2_147_483_648, 2_147_483_647, 3_000_000]) {
+      test(`${uid}, without a name, is itself`, async () => {
+        const said = await whoami({ uid, gid: 60_000 });
+        expect(said).toMatchObject({ uid, user: null, roleName: DEFAULT_ROLE });
+        expect(said.sessionName).toStartWith(`uid=${uid}@`);
+      });
+    }
+    test("65534 is the account that has it, not a stand-in for the unknown", async () => {
+      expect(await whoami({ uid: 65_534, gid: 65_534 })).toMatchObject({ uid: 65_534, user: "nobody" });
+    });
+    test("4294967295 is no uid: no process can take it", async () => {
+      const script =
+        "import os\nfor set in os.setuid, os.seteuid:\n  try: set(4294967295)\n  except (OSError, OverflowError): print('no')\nprint(os.getuid())";
+      expect(await mustExec(node, ROOT, ["/usr/bin/python3", "-c", script])).not.toContain("4294967295");
+    });
+
+    test("of a deleted account, given to another: the new holder is never called by the old one's name", async () => {
+      const carol: Who = { user: "carol" };
+      expect(await whoami(carol)).toMatchObject({ user: "carol" });
+      // As usermod and its kind do it: a new file in the place of the old one, of the same size.
+      const path = node.path("/etc/passwd");
+      writeFileSync(`${path}.new`, readFileSync(path, "utf8").replaceAll("carol", "david"));
+      renameSync(`${path}.new`, path);
+      // What the proxy knows of an account it looks up anew once it has seen the file change: it looks four times a second.
+      await Bun.sleep(400);
+      for (let i = 0; i < 5; i++) {
+        const said = await whoami({ uid: 2050, gid: 2050 });
+        expect(said).toMatchObject({ user: "david", uid: 2050 });
+        expect(said.sessionName).toStartWith("david@");
+      }
+    });
+  });
+});
