@@ -33,6 +33,8 @@ export interface MachineOptions {
   readonly cgroups?: "v2" | "v1";
 }
 
+const SIGRTMIN = 34;
+
 let tree: string | undefined;
 
 /** The Debian tree that machines boot from, built where it is not there yet (about a minute). */
@@ -54,6 +56,8 @@ export class Machine {
   readonly #options: MachineOptions;
   #nspawn: Bun.Subprocess | undefined;
   #leader = 0;
+  /** Commands that are at work inside. */
+  readonly #commands = new Set<Bun.Subprocess>();
 
   constructor(options: MachineOptions = {}) {
     this.#options = options;
@@ -170,11 +174,13 @@ export class Machine {
       ],
       { detached: true, stdin: new Blob([options.input ?? ""]), stdout: "pipe", stderr: "pipe" },
     );
+    this.#commands.add(child);
     const [stdout, stderr, code] = await Promise.all([
       new Response(child.stdout).text(),
       new Response(child.stderr).text(),
       child.exited,
     ]);
+    this.#commands.delete(child);
     return { code, stdout, stderr };
   }
 
@@ -193,7 +199,9 @@ export class Machine {
   /** Shuts it down in order and switches it on again. */
   async reboot(): Promise<void> {
     const nspawn = this.#nspawn;
-    await this.run("systemctl reboot --no-block");
+    // systemd's own signal for it (systemd(1)). Not a command inside: its nsenter is stopped with everything else when the
+    // machine goes down, and nobody wakes it.
+    Bun.spawnSync(["kill", `-${SIGRTMIN + 5}`, String(this.#leader)]);
     const status = await nspawn?.exited;
     if (status !== REBOOT_STATUS) throw new Error(`the reboot ended with ${status}: ${this.console()}`);
     this.#nspawn = undefined;
@@ -204,6 +212,8 @@ export class Machine {
   async powerCut(): Promise<void> {
     process.kill(this.#leader, "SIGKILL");
     this.#nspawn?.kill("SIGKILL");
+    // They stand outside as parents of processes inside, which cannot go before they are waited for.
+    for (const command of this.#commands) command.kill("SIGKILL");
     await this.#nspawn?.exited;
     await until("the processes are gone", () => !existsSync(`/proc/${this.#leader}`));
     this.#nspawn = undefined;
