@@ -24,12 +24,12 @@ export function parseIPv4(text: string): Uint8Array | null {
 export function parseIPv6(text: string): Uint8Array | null {
   const halves = text.split("::");
   if (halves.length > 2) return null;
-  const parse = (half: string): number[] | null => {
+  const parse = (half: string, isEnd: boolean): number[] | null => {
     const bytes: number[] = [];
     if (half === "") return bytes;
     const groups = half.split(":");
     for (const [i, group] of groups.entries()) {
-      if (i === groups.length - 1 && group.includes(".")) {
+      if (isEnd && i === groups.length - 1 && group.includes(".")) {
         const tail = parseIPv4(group);
         if (tail === null) return null;
         bytes.push(...tail);
@@ -41,8 +41,8 @@ export function parseIPv6(text: string): Uint8Array | null {
     }
     return bytes;
   };
-  const head = parse(halves[0] ?? "");
-  const tail = halves.length === 2 ? parse(halves[1] ?? "") : [];
+  const head = parse(halves[0] ?? "", halves.length === 1);
+  const tail = halves.length === 2 ? parse(halves[1] ?? "", true) : [];
   if (head === null || tail === null) return null;
   const zeros = 16 - head.length - tail.length;
   if (halves.length === 1 ? zeros !== 0 : zeros < 2) return null;

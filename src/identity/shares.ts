@@ -31,6 +31,8 @@ export class Shares {
   #lookedMs = Number.NEGATIVE_INFINITY;
   /** By `first`. */
   #ranges: SubordinateRange[] = [];
+  /** The highest `last` of a range and all before it. */
+  #reach: number[] = [];
 
   /** @param options.read the text of /etc/subuid where it is another than at the last call, else null. */
   constructor(options: { read: () => string | null; monotonicMs: () => number }) {
@@ -44,7 +46,7 @@ export class Shares {
     if (now - this.#lookedMs >= LOOK_MS) {
       this.#lookedMs = now;
       const text = this.#read();
-      if (text !== null) this.#ranges = parseSubordinateRanges(text).sort((a, b) => a.first - b.first);
+      if (text !== null) this.#take(parseSubordinateRanges(text));
     }
     // The last range that begins at the uid or before it. Where ranges overlap, either owner's share will do.
     let low = 0;
@@ -54,7 +56,20 @@ export class Shares {
       if ((this.#ranges[middle]?.first ?? 0) <= uid) low = middle + 1;
       else high = middle;
     }
-    const range = this.#ranges[low - 1];
-    return range !== undefined && uid <= range.last ? `subordinate to ${range.owner}` : uid;
+    // A narrow range may stand inside of a wide one that begins earlier.
+    for (let at = low - 1; at >= 0 && (this.#reach[at] ?? 0) >= uid; at--) {
+      const range = this.#ranges[at];
+      if (range !== undefined && uid <= range.last) return `subordinate to ${range.owner}`;
+    }
+    return uid;
+  }
+
+  #take(ranges: SubordinateRange[]): void {
+    this.#ranges = ranges.sort((a, b) => a.first - b.first);
+    let reach = 0;
+    this.#reach = this.#ranges.map(({ last }) => {
+      reach = Math.max(reach, last);
+      return reach;
+    });
   }
 }

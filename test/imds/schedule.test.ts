@@ -1,0 +1,134 @@
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { Turns, type Work } from "../../src/imds/schedule.ts";
+import { holds } from "../support/fuzz.ts";
+
+/** A loop that a test turns: what yields waits for the next turn. */
+function aLoop() {
+  const waiting: (() => void)[] = [];
+  const turns = new Turns((run) => waiting.push(run));
+  return {
+    turns,
+    /** One turn of the event loop; false where nothing waited. */
+    turn: (): boolean => {
+      const run = waiting.shift();
+      run?.();
+      return run !== undefined;
+    },
+  };
+}
+
+/** A connection with so many requests ready; each is written to the log. */
+function aConnection(name: string, requests: number, log: string[]): Work & { left: number } {
+  return {
+    left: requests,
+    step() {
+      log.push(name);
+      this.left--;
+      return this.left > 0;
+    },
+  };
+}
+
+describe("Turns", () => {
+  test("hold nobody back who is alone", () => {
+    const log: string[] = [];
+    const { turns, turn } = aLoop();
+    turns.add(1, aConnection("a", 128, log));
+    expect(log).toHaveLength(128);
+    expect(turn()).toBe(false);
+  });
+
+  test("let sockets be looked at after 128 requests", () => {
+    const log: string[] = [];
+    const { turns, turn } = aLoop();
+    turns.add(1, aConnection("a", 300, log));
+    expect(log).toHaveLength(128);
+    turn();
+    expect(log).toHaveLength(256);
+    turn();
+    expect(log).toHaveLength(300);
+    expect(turn()).toBe(false);
+  });
+
+  test("go round between users, one request each, however many connections one has", () => {
+    const log: string[] = [];
+    const { turns, turn } = aLoop();
+    // What is in line while a batch runs is there when the next begins.
+    turns.add(1, aConnection("a", 129, log));
+    for (let i = 0; i < 1_000; i++) turns.add(1, aConnection("a", 100, log));
+    log.length = 0;
+    turns.add(2, aConnection("b", 3, log));
+    turns.add(3, aConnection("c", 3, log));
+    turn();
+    expect(log.slice(0, 9).join("")).toBe("abcabcabc");
+    expect(log.slice(9).every((name) => name === "a")).toBe(true);
+  });
+
+  test("go round between the connections of one user", () => {
+    const log: string[] = [];
+    const { turns, turn } = aLoop();
+    turns.add(1, aConnection("x", 129, log));
+    log.length = 0;
+    turns.add(1, aConnection("y", 2, log));
+    turns.add(1, aConnection("z", 2, log));
+    turn();
+    expect(log.join("")).toBe("xyzyz");
+  });
+
+  test("take connections of which one has ended meanwhile", () => {
+    const log: string[] = [];
+    const { turns } = aLoop();
+    turns.add(1, { step: () => false });
+    turns.add(1, aConnection("a", 1, log));
+    expect(log).toEqual(["a"]);
+  });
+
+  test("take work that comes while work is done", () => {
+    const log: string[] = [];
+    const { turns, turn } = aLoop();
+    turns.add(1, {
+      step() {
+        log.push("first");
+        turns.add(1, aConnection("own", 1, log));
+        turns.add(2, aConnection("other", 1, log));
+        return false;
+      },
+    });
+    while (turn());
+    expect(log.sort()).toEqual(["first", "other", "own"]);
+  });
+
+  test("do everything once and in nobody's favour, whoever comes with whatever", () => {
+    const crowd = fc.array(fc.tuple(fc.nat({ max: 5 }), fc.integer({ min: 1, max: 40 })), {
+      minLength: 1,
+      maxLength: 30,
+    });
+    holds(
+      fc.property(crowd, (connections) => {
+        const log: string[] = [];
+        const { turns, turn } = aLoop();
+        // The first keeps the line busy, so that all others are in line before any of them has a turn.
+        turns.add(99, aConnection("99", 129, log));
+        log.length = 0;
+        for (const [user, requests] of connections) turns.add(user, aConnection(String(user), requests, log));
+        while (turn());
+        const total = connections.reduce((sum, [, requests]) => sum + requests, 1);
+        expect(log).toHaveLength(total);
+        // As long as two users both have requests, neither is ever more than one ahead.
+        const wanted = new Map<string, number>();
+        for (const [user, requests] of connections)
+          wanted.set(String(user), (wanted.get(String(user)) ?? 0) + requests);
+        const had = new Map<string, number>();
+        for (const name of log) {
+          had.set(name, (had.get(name) ?? 0) + 1);
+          const busy = [...wanted]
+            .filter(([user, all]) => (had.get(user) ?? 0) < all)
+            .map(([user]) => had.get(user) ?? 0);
+          if (busy.length > 1) expect(Math.max(...busy) - Math.min(...busy)).toBeLessThanOrEqual(1);
+        }
+      }),
+      500,
+    );
+  });
+});
