@@ -52,6 +52,9 @@ function render(template: string, values: TemplateValues, absent: string): strin
   });
 }
 
+/** How a text that was changed ends; one that has this end of itself is given another, so that it cannot be taken for one. */
+const HASH_END = /-[0-9a-f]{10}$/;
+
 /** Cuts `text` to `limit` characters with a hash of the whole at the end, so that different texts stay different. */
 function withHash(text: string, whole: string, limit: number): string {
   const hash = createHash("sha256").update(whole).digest("hex").slice(0, 10);
@@ -65,14 +68,16 @@ function withHash(text: string, whole: string, limit: number): string {
 export function renderName(template: string, values: TemplateValues): string {
   const whole = render(template, values, "none");
   const safe = whole.replaceAll(/[^A-Za-z0-9_+=,.@-]/g, "_");
-  return safe === whole && safe.length >= 2 && safe.length <= 64 ? safe : withHash(safe, whole, 64);
+  const stands = safe === whole && safe.length >= 2 && safe.length <= 64 && !HASH_END.test(safe);
+  return stands ? safe : withHash(safe, whole, 64);
 }
 
 /** A session tag's value: up to 256 letters, digits, spaces and `_.:/=+-@` (STS API reference, Tag); absent is empty. */
 export function renderTag(template: string, values: TemplateValues): string {
   const whole = render(template, values, "");
   const safe = whole.replaceAll(/[^\p{L}\p{Z}\p{N}_.:/=+\-@]/gu, "_");
-  return safe === whole && safe.length <= 256 ? safe : withHash(safe, whole, 256);
+  const stands = safe === whole && safe.length <= 256 && !HASH_END.test(safe);
+  return stands ? safe : withHash(safe, whole, 256);
 }
 
 /** Whether the template names the placeholder. */

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { renderName, renderTag, type TemplateValues, templateProblem } from "../../src/rules/template.ts";
+import { holds } from "../support/fuzz.ts";
 
 const values = (more: Partial<TemplateValues> = {}): TemplateValues => ({
   user: "alice",
@@ -38,12 +39,35 @@ describe("renderName()", () => {
     expect(new Set(rendered).size).toBe(names.length);
   });
   test("is always a name that STS takes", () => {
-    fc.assert(
+    holds(
       fc.property(fc.string({ unit: "binary", minLength: 1, maxLength: 200 }), (user) => {
         expect(renderName("{user}", values({ user }))).toMatch(SESSION_NAME);
       }),
-      { seed: 20_261_122, numRuns: 2_000 },
+      2_000,
     );
+  });
+  test("gives nobody the name that another's replacement has, however their account is called", () => {
+    holds(
+      fc.property(fc.string({ minLength: 1, maxLength: 80 }), (user) => {
+        const rendered = renderName("{user}", values({ user }));
+        if (rendered === user) return;
+        // Whoever chooses their account's name could choose this one.
+        expect(renderName("{user}", values({ user: rendered }))).not.toBe(rendered);
+        expect(renderTag("{user}", values({ user: rendered }))).not.toBe(rendered);
+      }),
+      2_000,
+    );
+  });
+  test("keeps a name whose end only looks a little like a hash", () => {
+    for (const user of [
+      "alice-2030",
+      "i-0123456789abcdef0",
+      "a-0123456789a",
+      "a-ABCDEF0123",
+      "a_0123456789",
+    ]) {
+      expect(renderName("{user}", values({ user }))).toBe(user);
+    }
   });
   test("never gives two users one name", () => {
     const user = fc.string({
@@ -51,14 +75,14 @@ describe("renderName()", () => {
       minLength: 1,
       maxLength: 80,
     });
-    fc.assert(
+    holds(
       fc.property(user, user, (one, other) => {
         fc.pre(one !== other);
         expect(renderName("{user}", values({ user: one }))).not.toBe(
           renderName("{user}", values({ user: other })),
         );
       }),
-      { seed: 20_261_122, numRuns: 5_000 },
+      5_000,
     );
   });
 });
