@@ -1,6 +1,7 @@
 import { sameAddress } from "./address.ts";
 import { decodeConnection, encodeConnectionRequest, TYPE_NEW } from "./netlink/conntrack.ts";
 import {
+  type DiagSocket,
   decodeSocket,
   encodeSocketRequest,
   SOCK_DIAG_BY_FAMILY,
@@ -25,6 +26,13 @@ export interface NetlinkChannel {
   send(request: Uint8Array): void;
   /** The next datagram from the kernel, or null where none is waiting. It is valid until the next call. */
   receive(): DataView | null;
+}
+
+/** One end of a connection. */
+export interface SocketAddress {
+  /** 4 or 16 bytes. */
+  readonly address: Uint8Array;
+  readonly port: number;
 }
 
 /** The caller's socket. */
@@ -60,6 +68,8 @@ const METADATA_PORT = 80;
 
 /** TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2: a caller who is connected to us, or has sent all it wants to. */
 const LIVE_STATES = new Set([1, 4, 5]);
+/** TCP_LISTEN */
+const LISTEN = 10;
 const ENOENT = 2;
 /** (uid_t)-1 is nobody's uid. */
 const INVALID_UID = 0xffffffff;
@@ -143,6 +153,36 @@ export class SocketLookup {
     if (socket.inode === 0) return refused("the caller's socket has no owner any more");
     if (socket.uid === INVALID_UID) return refused("the caller's socket has an invalid uid");
     return { kind: "owner", owner: { uid: socket.uid, cgroupId: socket.cgroupId, redirected } };
+  }
+
+  /**
+   * Who answers on this node at an address and port: the uid of the socket that has the connection to `peer`, or, without
+   * a peer or where that socket has no owner any more, of the one that listens there.
+   *
+   * @returns null where no socket of this node does, or where nobody can say whose it is.
+   */
+  answererOf(endpoint: SocketAddress, peer: SocketAddress | null): number | null {
+    const at = { sourceAddress: endpoint.address, sourcePort: endpoint.port };
+    try {
+      if (peer !== null) {
+        const tuple = { ...at, destinationAddress: peer.address, destinationPort: peer.port };
+        const connected = this.#socket(tuple);
+        if (connected !== null && sameTuple(connected.tuple, tuple) && connected.inode !== 0)
+          return connected.uid;
+      }
+      const none = new Uint8Array(endpoint.address.length);
+      const listener = this.#socket({ ...at, destinationAddress: none, destinationPort: 0 });
+      return listener === null || listener.state !== LISTEN || listener.inode === 0 ? null : listener.uid;
+    } catch {
+      return null;
+    }
+  }
+
+  #socket(tuple: Tuple): DiagSocket | null {
+    const answer = this.#ask(this.#diag, (sequence) => encodeSocketRequest(tuple, sequence));
+    return answer.kind === "message" && answer.type === SOCK_DIAG_BY_FAMILY
+      ? decodeSocket(answer.payload)
+      : null;
   }
 
   #ask(channel: NetlinkChannel, encode: (sequence: number) => Uint8Array): Reply {

@@ -28,15 +28,26 @@ interface RawAnswer {
 /** A failure that names what was asked and what came, without a body: a body could be a secret. */
 class UpstreamFailure extends Error {}
 
+/** Whether whoever answers at the upstream's address may; src/wiring/upstream-guard.ts is the real one. */
+export interface UpstreamGuard {
+  /**
+   * @param local our end of a connection to it; null before there is one.
+   * @returns why not, or null where it may.
+   */
+  problem(endpoint: Endpoint, local: Endpoint | null): string | null;
+}
+
 export class Upstream implements MetadataSource, InstanceMetadata {
   #endpoint: Endpoint;
+  readonly #guard: UpstreamGuard;
   readonly #clock: Clock;
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 8, timeout: 30_000 });
   #token: { readonly text: string | null; readonly renewAtMs: number } | null = null;
   #tokenRequest: Promise<string | null> | null = null;
 
-  constructor(options: { endpoint: Endpoint; clock: Clock }) {
+  constructor(options: { endpoint: Endpoint; clock: Clock; guard?: UpstreamGuard }) {
     this.#endpoint = options.endpoint;
+    this.#guard = options.guard ?? { problem: () => null };
     this.#clock = options.clock;
   }
 
@@ -181,7 +192,13 @@ export class Upstream implements MetadataSource, InstanceMetadata {
 
   #send(method: "GET" | "PUT", path: string, headers: Record<string, string>): Promise<RawAnswer> {
     return new Promise((resolve, reject) => {
-      const { address, port } = this.#endpoint;
+      const endpoint = this.#endpoint;
+      const { address, port } = endpoint;
+      const forbidden = this.#guard.problem(endpoint, null);
+      if (forbidden !== null) {
+        reject(new UpstreamFailure(forbidden));
+        return;
+      }
       const outgoing = request(
         {
           host: address,
@@ -193,6 +210,17 @@ export class Upstream implements MetadataSource, InstanceMetadata {
           signal: AbortSignal.timeout(TIMEOUT_MS),
         },
         (incoming) => {
+          const { localAddress, localPort } = incoming.socket;
+          // Now that it has answered, the socket at the other end has an owner; before, it may still wait to be accepted.
+          const impostor =
+            localAddress === undefined || localPort === undefined
+              ? null
+              : this.#guard.problem(endpoint, { address: localAddress, port: localPort });
+          if (impostor !== null) {
+            incoming.socket.destroy();
+            reject(new UpstreamFailure(impostor));
+            return;
+          }
           const parts: Buffer[] = [];
           let length = 0;
           incoming.on("data", (part: Buffer) => {

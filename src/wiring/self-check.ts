@@ -1,4 +1,5 @@
-import { readFileSync, statSync } from "node:fs";
+import { lstatSync, readFileSync, realpathSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import { ImdsProxyError } from "../errors.ts";
 import { parseAddress } from "../identity/address.ts";
 import type { Lookup, SocketLookup } from "../identity/lookup.ts";
@@ -18,16 +19,39 @@ export function requireInitialUserNamespace(map: string = readFileSync("/proc/se
   );
 }
 
-/** Refuses a configuration that others than root and ourselves could change. */
+/**
+ * Refuses a configuration that others than root and ourselves could change, or replace: neither the file, nor a directory on
+ * the way to it, as it is named and as it is found.
+ *
+ * @throws ImdsProxyError `unsafe`
+ */
 export function requireClosed(path: string): void {
-  const { uid, mode } = statSync(path);
-  const foreign = uid !== 0 && uid !== process.getuid?.();
-  if (!foreign && (mode & 0o022) === 0) return;
-  throw new ImdsProxyError(
-    "unsafe",
-    `${path} can be changed by others: ${foreign ? `it belongs to uid ${uid}` : `its mode is ${(mode & 0o777).toString(8)}`}`,
-    `make it root's own: chown root ${path} && chmod go-w ${path}`,
-  );
+  const named = resolve(path);
+  for (const one of new Set([
+    ...parentsOf(named),
+    named,
+    ...parentsOf(realpathSync(named)),
+    realpathSync(named),
+  ])) {
+    const found = lstatSync(one);
+    const foreign = found.uid !== 0 && found.uid !== process.getuid?.();
+    // A symbolic link has no mode of its own; in a sticky directory, as /tmp is, others cannot replace what is not theirs.
+    const sticky = found.isDirectory() && (found.mode & 0o1000) !== 0;
+    const open = !found.isSymbolicLink() && (found.mode & 0o022) !== 0 && !sticky;
+    if (!foreign && !open) continue;
+    const what = one === named ? path : `${path} lies below ${one}, and that`;
+    throw new ImdsProxyError(
+      "unsafe",
+      `${what} can be changed by others: ${foreign ? `it belongs to uid ${found.uid}` : `its mode is ${(found.mode & 0o777).toString(8)}`}`,
+      `make it root's own: chown root ${one} && chmod go-w ${one}`,
+    );
+  }
+}
+
+/** Every directory above an absolute path, from the root on. */
+function parentsOf(path: string): string[] {
+  const parent = dirname(path);
+  return parent === path ? [] : [...parentsOf(parent), parent];
 }
 
 const CHECK_MS = 2_000;
@@ -39,7 +63,7 @@ const CHECK_MS = 2_000;
  * @throws ImdsProxyError `permission` or `missing`.
  */
 export async function requireIdentity(lookup: SocketLookup): Promise<void> {
-  const found = await new Promise<Lookup>((resolve) => {
+  const found = await new Promise<Lookup>((settle) => {
     const listener = Bun.listen({
       hostname: "127.0.0.1",
       port: 0,
@@ -49,7 +73,7 @@ export async function requireIdentity(lookup: SocketLookup): Promise<void> {
           const peerAddress = parseAddress(socket.remoteAddress);
           if (localAddress === null || peerAddress === null) return;
           const { localPort, remotePort } = socket;
-          resolve(lookup.identify({ localAddress, localPort, peerAddress, peerPort: remotePort }));
+          settle(lookup.identify({ localAddress, localPort, peerAddress, peerPort: remotePort }));
         },
         data() {},
       },
@@ -59,7 +83,7 @@ export async function requireIdentity(lookup: SocketLookup): Promise<void> {
       port: listener.port,
       socket: { data() {}, error() {} },
     });
-    const give = (why: string) => resolve({ kind: "refused", why });
+    const give = (why: string) => settle({ kind: "refused", why });
     client.catch(() => give("no connection over loopback"));
     const timer = setTimeout(() => give("no connection over loopback"), CHECK_MS);
     timer.unref();

@@ -2,6 +2,7 @@ import { categoryFilter } from "../config/categories.ts";
 import { type ConfigOverrides, DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
+import { exemptUids } from "../firewall/spec.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import { subordinateFile } from "../identity/getent.ts";
 import { Shares } from "../identity/shares.ts";
@@ -30,6 +31,7 @@ import { requireClosed, requireIdentity, requireInitialUserNamespace } from "./s
 import { watchStartRole } from "./start-role.ts";
 import { TokenPolicy } from "./token-policy.ts";
 import { followAgent, upstreamOf } from "./upstream.ts";
+import { upstreamGuard } from "./upstream-guard.ts";
 
 const DRAIN_MS = 5_000;
 
@@ -57,7 +59,14 @@ export async function serve(options: {
   await requireIdentity(lookup);
   const tokens = new TokenMint(tokenKey(config.stateDirectory));
   const { upstream: endpoint, reason } = await upstreamOf(config);
-  const upstream = new Upstream({ endpoint, clock: systemClock });
+  const { uids: exempt } = await exemptUids(config.exempt);
+  const guard = upstreamGuard({
+    lookup,
+    trusted: new Set(exempt),
+    log,
+    monotonicMs: () => performance.now(),
+  });
+  const upstream = new Upstream({ endpoint, clock: systemClock, guard });
   const metadata = new MetadataCache({ source: upstream, clock: systemClock });
 
   const events = eventSinks(log);
