@@ -1,0 +1,88 @@
+import { describe, expect, test } from "bun:test";
+import { encodeAnswer, errorPage, text } from "../../src/imds/answer.ts";
+import { credentialsDocument, infoDocument } from "../../src/imds/documents.ts";
+import type { SessionOutcome } from "../../src/sessions/types.ts";
+
+const NOW = Date.UTC(2030, 0, 1, 12, 0, 0, 789);
+const SESSION: SessionOutcome = {
+  kind: "session",
+  session: {
+    accessKeyId: "ASIAEXAMPLE",
+    secretAccessKey: "secret/with+signs=",
+    sessionToken: 'token "quoted"',
+    expiresAtMs: NOW + 3_600_000,
+    obtainedAtMs: NOW,
+  },
+  publishedExpiryMs: NOW + 3_540_000,
+};
+
+describe("credentialsDocument()", () => {
+  test("has exactly EC2's fields, in its order and layout, and seconds without fractions", () => {
+    const answer = credentialsDocument(SESSION);
+    expect(answer).toMatchObject({ status: 200, contentType: "text/plain", lastModifiedMs: NOW });
+    expect(answer.body).toBe(`{
+  "Code": "Success",
+  "LastUpdated": "2030-01-01T12:00:00Z",
+  "Type": "AWS-HMAC",
+  "AccessKeyId": "ASIAEXAMPLE",
+  "SecretAccessKey": "secret/with+signs=",
+  "Token": "token \\"quoted\\"",
+  "Expiration": "2030-01-01T12:59:00Z"
+}`);
+  });
+  test("of a denial is 200 with EC2's code, and nothing that looks like credentials", () => {
+    const answer = credentialsDocument({ kind: "denied", message: "not allowed" });
+    expect(answer.status).toBe(200);
+    expect(JSON.parse(answer.body)).toEqual({ Code: "AssumeRoleUnauthorizedAccess", Message: "not allowed" });
+  });
+  test("of a passing failure is 503", () => {
+    expect(credentialsDocument({ kind: "unavailable" } as SessionOutcome).status).toBe(503);
+  });
+});
+
+describe("infoDocument()", () => {
+  test("is made for the substitute role, and stays the same", () => {
+    const answer = infoDocument("arn:aws-us-gov:iam::842413447717:role/teams/Research", NOW);
+    const info = JSON.parse(answer.body);
+    expect(Object.keys(info)).toEqual(["Code", "LastUpdated", "InstanceProfileArn", "InstanceProfileId"]);
+    expect(info.InstanceProfileArn).toBe("arn:aws-us-gov:iam::842413447717:instance-profile/Research");
+    expect(info.InstanceProfileId).toMatch(/^AIPA[A-Z2-7]{17}$/);
+    expect(infoDocument("arn:aws-us-gov:iam::842413447717:role/teams/Research", NOW).body).toBe(answer.body);
+  });
+  test("is absent for what is no role", () => expect(infoDocument("x", NOW).status).toBe(404));
+});
+
+describe("encodeAnswer()", () => {
+  const encode = (answer: Parameters<typeof encodeAnswer>[0], head = false) =>
+    encodeAnswer(answer, { head, keepAlive: true, nowMs: NOW }).toString("latin1");
+
+  test("has EC2's headers, the length in bytes, and no chunks", () => {
+    const bytes = encode({ ...text("h\xe9"), lastModifiedMs: 0, tokenTtlSeconds: 60 });
+    expect(bytes).toBe(
+      [
+        "HTTP/1.1 200 OK",
+        "Server: EC2ws",
+        "Date: Tue, 01 Jan 2030 12:00:00 GMT",
+        "Last-Modified: Thu, 01 Jan 1970 00:00:00 GMT",
+        "Content-Type: text/plain",
+        "Accept-Ranges: none",
+        "Content-Length: 2",
+        "X-Aws-Ec2-Metadata-Token-Ttl-Seconds: 60",
+        "Connection: keep-alive",
+        "",
+        "h\xe9",
+      ].join("\r\n"),
+    );
+  });
+  test("of HEAD has the headers of the whole answer and no body", () => {
+    expect(encode(text("abc"), true)).toEndWith("\r\nContent-Length: 3\r\nConnection: keep-alive\r\n\r\n");
+  });
+  test("of an error is a short page, which says nothing of the cause", () => {
+    for (const status of [400, 401, 403, 404, 405, 413, 417, 503]) {
+      const { body, contentType } = errorPage(status);
+      expect(contentType).toBe("text/html");
+      expect(body).toContain(`<title>${status} - `);
+      expect(body.length).toBeLessThan(500);
+    }
+  });
+});
