@@ -54,6 +54,30 @@ function parentsOf(path: string): string[] {
   return parent === path ? [] : [...parentsOf(parent), parent];
 }
 
+/**
+ * Variables by which Bun runs other code, opens a debugger that any local user can reach, shows what it sends to STS, or
+ * believes anybody who says that they are STS (Bun's documentation, "Environment variables" and "Debugger").
+ */
+const DANGEROUS_VARIABLE =
+  /^(?:BUN_(?:OPTIONS|INSPECT|INSPECT_PRELOAD|INSPECT_NOTIFY|INSPECT_CONNECT_TO|CONFIG_VERBOSE_FETCH)|NODE_TLS_REJECT_UNAUTHORIZED)$/;
+
+/**
+ * Refuses an environment that would turn the runtime against us.
+ *
+ * @throws ImdsProxyError `unsafe`, with the names alone: a value could be anything.
+ */
+export function requireSafeEnvironment(
+  variables: Readonly<Record<string, string | undefined>> = process.env,
+): void {
+  const found = Object.keys(variables).filter((name) => DANGEROUS_VARIABLE.test(name));
+  if (found.length === 0) return;
+  throw new ImdsProxyError(
+    "unsafe",
+    `the environment has ${found.join(", ")}, which would let others debug this, or show what it sends`,
+    `start it without: env ${found.map((name) => `-u ${name}`).join(" ")} imdsproxy serve`,
+  );
+}
+
 const CHECK_MS = 2_000;
 
 /**

@@ -27,7 +27,12 @@ import { systemIdentities, systemLookup } from "./identities.ts";
 import { containerTest, endpoints } from "./listening.ts";
 import { serveMetrics } from "./metrics-server.ts";
 import { regionOf } from "./region.ts";
-import { requireClosed, requireIdentity, requireInitialUserNamespace } from "./self-check.ts";
+import {
+  requireClosed,
+  requireIdentity,
+  requireInitialUserNamespace,
+  requireSafeEnvironment,
+} from "./self-check.ts";
 import { watchStartRole } from "./start-role.ts";
 import { TokenPolicy } from "./token-policy.ts";
 import { followAgent, upstreamOf } from "./upstream.ts";
@@ -52,6 +57,7 @@ export async function serve(options: {
   forbidDumps();
   const fileLimit = raiseFileLimit();
   requireInitialUserNamespace();
+  requireSafeEnvironment();
   const configPath = options.configPath ?? DEFAULT_CONFIG_PATH;
   if (await Bun.file(configPath).exists()) requireClosed(configPath);
 
@@ -172,6 +178,8 @@ export async function serve(options: {
       log.warn("these keys take effect at the next start", { keys: needRestart.join(", ") });
   };
   process.on("SIGHUP", reload);
+  // Left alone they end the process; in other runtimes of this kind the first opens a debugger.
+  for (const signal of ["SIGUSR1", "SIGUSR2"] as const) process.on(signal, () => {});
 
   const stopped = Promise.withResolvers<string>();
   for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => stopped.resolve(signal));
