@@ -5,17 +5,20 @@ import type { SocketLookup } from "../identity/lookup.ts";
 import type { UpstreamGuard } from "../imds/upstream.ts";
 import type { Log } from "../telemetry/log.ts";
 
+/** UID_MIN of login.defs(5) on every system that we suit: accounts below are the system's own. */
+const FIRST_ORDINARY_UID = 1_000;
 /** How often the same complaint is logged, in milliseconds. */
 const COMPLAIN_MS = 60_000;
 
 /**
  * Holds impostors off. The HyperPod agent's port is above 1023: while the agent is away, any user can take it, and hand out
  * credentials and metadata of their own to whoever asks. So where the upstream is an address of this node, whoever
- * answers there must be root, or an exempt user. An upstream elsewhere has no socket here, and the network vouches for it.
+ * answers there must be root, a system account, or an exempt user: under which account AWS runs the agent is not
+ * documented, but people are not logged in under it. An upstream elsewhere has no socket here; the network vouches for it.
  */
 export function upstreamGuard(options: {
   lookup: Pick<SocketLookup, "answererOf">;
-  /** Uids that may be the upstream. */
+  /** Uids that may be the upstream besides root and system accounts. */
   trusted: ReadonlySet<number>;
   log: Log;
   monotonicMs: () => number;
@@ -47,7 +50,9 @@ export function upstreamGuard(options: {
       // Nobody listens: the connection will be refused. Nobody, after an answer: then it was not the agent's.
       if (uid === null)
         return local === null ? null : complain(`nobody owns what answered at ${endpointText(endpoint)}`);
-      return trusted.has(uid) ? null : complain(`uid ${uid} answers at ${endpointText(endpoint)}`);
+      return uid < FIRST_ORDINARY_UID || trusted.has(uid)
+        ? null
+        : complain(`uid ${uid} answers at ${endpointText(endpoint)}`);
     },
   };
 }
