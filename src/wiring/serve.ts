@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { categoryFilter } from "../config/categories.ts";
 import { type ConfigOverrides, DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
@@ -51,15 +52,18 @@ export async function serve(options: {
   /** See ServerOptions.sharePort. */
   sharePort: boolean;
 }): Promise<void> {
-  const load = () => loadConfig({ path: options.configPath, overrides: options.overrides });
+  const configPath = options.configPath ?? DEFAULT_CONFIG_PATH;
+  const load = (): Config => {
+    // At each load: a file that has been opened to others since the start may hold anything.
+    if (existsSync(configPath)) requireClosed(configPath);
+    return loadConfig({ path: options.configPath, overrides: options.overrides });
+  };
   const config = load();
   const log = createLog(config.log);
   forbidDumps();
   const fileLimit = raiseFileLimit();
   requireInitialUserNamespace();
   requireSafeEnvironment();
-  const configPath = options.configPath ?? DEFAULT_CONFIG_PATH;
-  if (await Bun.file(configPath).exists()) requireClosed(configPath);
 
   const lookup = systemLookup();
   await requireIdentity(lookup);

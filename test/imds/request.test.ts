@@ -211,7 +211,7 @@ describe("parseRequest() holds for any bytes:", () => {
         ] as const) {
           const text = before + filler.repeat(length / filler.length) + after;
           let fastest = Number.POSITIVE_INFINITY;
-          for (let again = 0; again < 3; again++) {
+          for (let again = 0; again < 7; again++) {
             const start = performance.now();
             parseRequest(text);
             fastest = Math.min(fastest, performance.now() - start);

@@ -60,6 +60,16 @@ describe("a token", () => {
     }
   });
 
+  test("of a container is nothing to a user, nor to another container", () => {
+    const subjects = ["172.17.0.2", "172.17.0.3", "2001", "uid 2001", 2001, 172, ""];
+    for (const maker of subjects) {
+      const token = mint.issue(maker, 60, NOW);
+      for (const user of subjects) {
+        expect([maker, user, mint.check(token, user, NOW).valid]).toEqual([maker, user, maker === user]);
+      }
+    }
+  });
+
   test("survives a clock that was set back by minutes, and not one that was ahead by more", () => {
     const token = mint.issue(ALICE, 21_600, NOW);
     expect(valid(token, ALICE, NOW - 300_000)).toBe(true);

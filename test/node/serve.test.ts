@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { chmodSync } from "node:fs";
 import type { SimulatedNode } from "../../src/demo/node.ts";
 import { mustExec, startTestNode, TEST_ROLE } from "../support/node.ts";
 import { applyRules, assumed, eventually, getWithToken, sdkArn, testConfig } from "../support/proxied.ts";
@@ -215,6 +216,17 @@ describeAsRoot("serve", () => {
       node.write(CONFIG, JSON.stringify(testConfig(node, { rules: refuseAlice })));
       process.kill(proxy.pid, "SIGHUP");
       await eventually("alice is refused", async () => (await roleList()) === 404);
+      await proxy.stop();
+    });
+    test("and a file that others can change by now changes nothing, and is said", async () => {
+      const proxy = await node.startProxy();
+      node.write(CONFIG, JSON.stringify(testConfig(node, { rules: refuseAlice })));
+      chmodSync(node.path(CONFIG), 0o666);
+      process.kill(proxy.pid, "SIGHUP");
+      await eventually("it says so", () => proxy.output().includes("the one before stays"));
+      expect(proxy.output()).toContain(`${CONFIG} can be changed by others: its mode is 666`);
+      expect(await roleList()).toBe(200);
+      chmodSync(node.path(CONFIG), 0o644);
       await proxy.stop();
     });
     test("and a bad file changes nothing, and is said", async () => {
