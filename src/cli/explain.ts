@@ -1,9 +1,11 @@
 import { defineCommand } from "citty";
 import { loadConfig } from "../config/load.ts";
 import { ImdsProxyError } from "../errors.ts";
+import { Accounts } from "../identity/accounts.ts";
 import { slurmJobOf } from "../identity/cgroup.ts";
 import { getentDatabase, uidOf } from "../identity/getent.ts";
 import type { Identity } from "../identity/types.ts";
+import { systemClock } from "../platform/clock.ts";
 import { compileRules, type Decision } from "../rules/decide.ts";
 import { configArg, jsonArg } from "./common.ts";
 import { table } from "./table.ts";
@@ -60,19 +62,17 @@ async function identityOf(name: string, cgroup: string): Promise<Identity> {
       "name an account that getent passwd knows, or a uid",
     );
   }
-  const account = await getentDatabase.byUid(uid);
-  const owners = account === null ? getentDatabase.subordinateOwners(uid) : [];
-  const owner =
-    owners.length === 1 && owners[0] !== undefined ? await getentDatabase.byName(owners[0]) : null;
-  return {
-    uid,
-    container: null,
-    user: account?.user ?? owner?.user ?? null,
-    subordinate: owner !== null,
-    groups: account?.groups ?? owner?.groups ?? [],
-    cgroup,
-    slurmJobId: slurmJobOf(cgroup),
-  };
+  // As the proxy asks, so that both tell the same story.
+  const known = await new Accounts({ database: getentDatabase, clock: systemClock }).resolve(uid);
+  if (known.conflict !== undefined) {
+    throw new ImdsProxyError(
+      "unhealthy",
+      `explain: refused, for ${known.conflict}`,
+      "give the account a uid that is in nobody's range, or the range elsewhere",
+    );
+  }
+  const { user, groups, subordinate } = known;
+  return { uid, container: null, user, subordinate, groups, cgroup, slurmJobId: slurmJobOf(cgroup) };
 }
 
 /** An external id says who may assume a role: a password of sorts. */

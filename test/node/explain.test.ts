@@ -12,7 +12,8 @@ describeAsRoot("explain, whoami and iam", () => {
     proxied = await startProxiedNode(
       {
         users: [
-          { name: "alice", uid: 2001, groups: ["data-eng"] },
+          { name: "alice", uid: 2001, groups: ["data-eng"], subordinate: [300_000, 1_000] },
+          { name: "ldap", uid: 300_005 },
           { name: "bob", uid: 2002 },
           { name: "guest", uid: 60_001 },
           { name: "ops", uid: 2009 },
@@ -76,6 +77,18 @@ describeAsRoot("explain, whoami and iam", () => {
       argv: ["imdsproxy", "explain", "nobody-here"],
     });
     expect([exitCode, stderr]).toEqual([2, expect.stringContaining('no account "nobody-here"')]);
+  });
+
+  test("a subordinate uid gets what its owner gets", async () => {
+    expect(await explain("300001")).toMatchObject({
+      identity: { user: "alice", subordinate: true },
+      decision: { rule: "data engineers" },
+    });
+  });
+  test("an account in another's range of subordinate uids is refused, as the proxy refuses it", async () => {
+    const { exitCode, stderr } = await proxied.node.exec({ ...ROOT, argv: ["imdsproxy", "explain", "ldap"] });
+    expect([exitCode, stderr]).toEqual([1, expect.stringContaining("a subordinate uid of alice")]);
+    expect((await proxied.node.exec({ user: "ldap", argv: ["imdsproxy", "whoami"] })).exitCode).toBe(1);
   });
 
   describe("says the same as whoami says through the redirect", () => {
