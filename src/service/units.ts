@@ -164,6 +164,8 @@ function handover(facts: UnitFacts): readonly Line[] {
     ...proxyService(facts)
       // The trial fails at once where the new version does not start.
       .map((line) => (line === "Restart=always" ? "Restart=no" : line))
+      // A setup that was killed in the middle leaves no second proxy for good: far longer than a handover takes.
+      .flatMap((line) => (line === "[Service]" ? [line, "RuntimeMaxSec=300"] : [line]))
       .filter((line) => typeof line !== "string" || !line.startsWith("RestartSec="))
       .filter((line) => typeof line === "string" || !line.line.startsWith("Restart")),
   ];

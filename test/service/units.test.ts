@@ -112,6 +112,8 @@ describe("handoverUnitText()", () => {
   test("is the proxy's own sandbox around the new executable, which may fail once", () => {
     expect(lines(text)).toContain("ExecStart=/b serve --share-port --config /c");
     expect(lines(text)).toContain("Restart=no");
+    // What a setup that was killed leaves behind ends by itself.
+    expect(lines(text)).toContain("RuntimeMaxSec=300");
     const proxy = units["imdsproxy.service"];
     const kept = lines(text).slice(lines(text).indexOf("[Service]"));
     for (const line of lines(proxy).slice(lines(proxy).indexOf("[Service]"))) {
