@@ -174,9 +174,11 @@ export async function run(orders: Orders): Promise<Report> {
     return Wire.open(to);
   };
 
-  const note = (list: Finding[], family: string, wire: Wire): void => {
-    if (list.length < MOST_FINDINGS)
-      list.push({ family, sent: JSON.stringify(wire.sent), received: wire.received.slice(0, 1_000) });
+  /** @param at where in what was received the finding is. */
+  const note = (list: Finding[], family: string, wire: Wire, at = 0): void => {
+    if (list.length >= MOST_FINDINGS) return;
+    const received = wire.received.slice(Math.max(0, at - 500), at + 500);
+    list.push({ family, sent: JSON.stringify(wire.sent), received });
   };
   /** Looks at what has come, and forgets it. */
   const inspect = (wire: Wire, family: string): void => {
@@ -185,9 +187,10 @@ export async function run(orders: Orders): Promise<Report> {
       if (status.startsWith("5")) note(serverErrors, family, wire);
     }
     const lower = wire.received.toLowerCase();
-    if (secrets.some((secret) => lower.includes(secret))) {
+    const [found] = secrets.map((secret) => lower.indexOf(secret)).filter((at) => at >= 0);
+    if (found !== undefined) {
       leakyFamilies[family] = (leakyFamilies[family] ?? 0) + 1;
-      note(leaks, family, wire);
+      note(leaks, family, wire, found);
     }
     wire.received = "";
   };
