@@ -33,7 +33,8 @@ function readChunked(text: string): { body: string; rest: string } | null {
   for (;;) {
     const end = rest.indexOf("\r\n");
     if (end < 0) return null;
-    const size = Number.parseInt(rest.slice(0, end), 16) || 0;
+    // What is no size, a negative one included, ends the body: a step back would go on for ever.
+    const size = Math.max(0, Number.parseInt(rest.slice(0, end), 16) || 0);
     if (rest.length < end + 2 + size + 2) return null;
     body += rest.slice(end + 2, end + 2 + size);
     rest = rest.slice(end + 2 + size + 2);
