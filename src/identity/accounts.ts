@@ -36,6 +36,8 @@ export interface KnownAs {
 const LIFE_MS = 60_000;
 const REFRESH_AFTER_MS = 30_000;
 const NAMELESS_LIFE_MS = 10_000;
+/** The same of who owns a range of subordinate uids: they have 65,536 of them, and each would ask for the same owner. */
+const OWNER_LIFE_MS = 10_000;
 /** How often the local files are looked at. */
 const FINGERPRINT_MS = 250;
 const MAX_ENTRIES = 10_000;
@@ -53,6 +55,8 @@ export class Accounts {
   readonly #clock: Clock;
   readonly #entries = new Map<number, Entry>();
   readonly #pending = new Map<number, Promise<KnownAs>>();
+  /** No more than /etc/subuid has owners. */
+  readonly #owners = new Map<string, { account: Promise<Account | null>; sinceMs: number }>();
   readonly #slots = new FairSlots(MAX_LOOKUPS);
   #fingerprint: string;
   #fingerprintMs: number;
@@ -91,6 +95,22 @@ export class Accounts {
     this.#fingerprint = fingerprint;
     this.#entries.clear();
     this.#pending.clear();
+    this.#owners.clear();
+  }
+
+  /** The account of an owner in /etc/subuid, asked for once by all who need it. */
+  #owner(name: string): Promise<Account | null> {
+    const now = this.#clock.now();
+    const known = this.#owners.get(name);
+    if (known !== undefined && now >= known.sinceMs && now - known.sinceMs < OWNER_LIFE_MS)
+      return known.account;
+    const account = this.#database.byName(name);
+    this.#owners.set(name, { account, sinceMs: now });
+    // A failure is no answer, and not kept as one.
+    account.catch(() => {
+      if (this.#owners.get(name)?.account === account) this.#owners.delete(name);
+    });
+    return account;
   }
 
   #lookUp(uid: number): Promise<KnownAs> {
@@ -121,7 +141,7 @@ export class Accounts {
       if (account !== null && others.length > 0) {
         // A directory that gives uids from a range of /etc/subuid: the range's owner takes any of them with newuidmap(1), and
         // is that user to the kernel. Root, who can be anybody, owns ranges for container daemons.
-        const found = await Promise.all(others.map((name) => this.#database.byName(name)));
+        const found = await Promise.all(others.map((name) => this.#owner(name)));
         const other = found.find((one) => one !== null && one.user !== "root");
         if (other) {
           const conflict = `uid ${uid} is the account ${account.user} and, by /etc/subuid, a subordinate uid of ${other.user}`;
@@ -130,8 +150,7 @@ export class Accounts {
       }
       if (account !== null) return { ...account, subordinate: false };
       // Two owners of one uid would be a guess.
-      const ownerAccount =
-        owner !== undefined && owners.length === 1 ? await this.#database.byName(owner) : null;
+      const ownerAccount = owner !== undefined && owners.length === 1 ? await this.#owner(owner) : null;
       if (ownerAccount !== null) return { ...ownerAccount, subordinate: true };
       return { user: null, groups: [], subordinate: false };
     } finally {

@@ -15,7 +15,7 @@ import { tokenKey } from "../imds/token-key.ts";
 import { TokenMint } from "../imds/tokens.ts";
 import { Upstream } from "../imds/upstream.ts";
 import { systemClock } from "../platform/clock.ts";
-import { forbidDumps, notifySystemd, raiseFileLimit } from "../platform/libc.ts";
+import { forbidDumps, keepBacklogs, notifySystemd, raiseFileLimit } from "../platform/libc.ts";
 import { compileRules } from "../rules/decide.ts";
 import { SessionBroker } from "../sessions/broker.ts";
 import { createSts, stsEndpoint } from "../sessions/sts.ts";
@@ -188,6 +188,7 @@ export async function serve(options: {
   const stopped = Promise.withResolvers<string>();
   for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => stopped.resolve(signal));
   const watchdog = startWatchdog();
+  keepBacklogs();
   log.info("ready", {
     version,
     listen: listenOn.map(endpointText).join(" "),

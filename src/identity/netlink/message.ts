@@ -66,20 +66,53 @@ export function readReply(datagram: DataView, sequence: number, portId: number):
   return { kind: "message", type, payload };
 }
 
+/** Attributes by type, of which only those that are asked for become views: each connection costs five such walks. */
+export class Attributes {
+  readonly #view: DataView;
+  readonly #types: number[] = [];
+  readonly #offsets: number[] = [];
+  readonly #lengths: number[] = [];
+
+  constructor(view: DataView) {
+    this.#view = view;
+  }
+
+  get size(): number {
+    return this.#types.length;
+  }
+
+  /** Takes one in; false where its type is there already. Offset and length are those of the payload. */
+  add(type: number, offset: number, length: number): boolean {
+    if (this.#types.includes(type)) return false;
+    this.#types.push(type);
+    this.#offsets.push(offset);
+    this.#lengths.push(length);
+    return true;
+  }
+
+  /** The payload, or undefined where there is no such attribute. */
+  get(type: number): DataView | undefined {
+    const index = this.#types.indexOf(type);
+    const offset = this.#offsets[index];
+    const length = this.#lengths[index];
+    if (offset === undefined || length === undefined) return undefined;
+    return new DataView(this.#view.buffer, this.#view.byteOffset + offset, length);
+  }
+}
+
 /**
- * Walks attributes (struct nlattr: u16 nla_len, u16 nla_type) from `offset` to the end.
- * Returns a map of type (flags NLA_F_NESTED and NLA_F_NET_BYTEORDER taken off) to payload; null where one overruns or repeats.
+ * Walks attributes (struct nlattr: u16 nla_len, u16 nla_type) from `offset` to the end, by type without the flags
+ * NLA_F_NESTED and NLA_F_NET_BYTEORDER; null where one overruns or repeats.
  */
-export function readAttributes(view: DataView, offset: number): Map<number, DataView> | null {
-  const found = new Map<number, DataView>();
+export function readAttributes(view: DataView, offset: number): Attributes | null {
+  const found = new Attributes(view);
+  const end = view.byteLength;
   let at = offset;
-  while (at < view.byteLength) {
-    if (at + 4 > view.byteLength) return null;
+  while (at < end) {
+    if (at + 4 > end) return null;
     const length = view.getUint16(at, true);
-    if (length < 4 || at + length > view.byteLength) return null;
-    const type = view.getUint16(at + 2, true) & 0x3fff;
-    if (found.has(type)) return null;
-    found.set(type, new DataView(view.buffer, view.byteOffset + at + 4, length - 4));
+    if (length < 4 || at + length > end) return null;
+    if (!found.add(view.getUint16(at + 2, true) & 0x3fff, at + 4, length - 4)) return null;
     at += align(length);
   }
   return found;
