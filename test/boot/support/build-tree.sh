@@ -7,7 +7,10 @@
 set -eu
 
 suite=bookworm
-mirror=${IMDSPROXY_DEBIAN_MIRROR:-http://deb.debian.org/debian}
+# Where this machine itself gets Debian's packages; another system leaves it to debootstrap.
+# shellcheck disable=SC2016 # apt's own placeholder
+mirror=${IMDSPROXY_DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
+  grep -E '/debian/?$' | head -n 1)}
 # What a node of a cluster has: systemd with logind (lingering users start there), sshd, cron (its @reboot jobs run as
 # users), iptables, and what setup calls. python3-minimal and curl stand for the users' programs.
 # libfaketime gives a service a clock of its own.
@@ -24,7 +27,8 @@ exec 9>"$cache/boot-tree.lock"
 flock 9
 if [ ! -d "$tree" ]; then
   rm -rf "$cache"/boot-tree-*-* "$cache"/boot-tree.partial
-  debootstrap --variant=minbase --include="$packages" "$suite" "$cache/boot-tree.partial" "$mirror" >"$cache/boot-tree.log" 2>&1 || {
+  debootstrap --variant=minbase --include="$packages" "$suite" "$cache/boot-tree.partial" \
+    ${mirror:+"$mirror"} >"$cache/boot-tree.log" 2>&1 || {
     echo "build-tree: debootstrap failed, its last lines:" >&2
     tail -n 5 "$cache/boot-tree.log" >&2
     exit 1
