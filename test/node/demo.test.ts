@@ -67,7 +67,8 @@ describeAsRoot("demo", () => {
       child.kill(signal);
       expect(await child.exited).toBe(exitCode);
       expect(await rest).toContain("interrupted; the node is gone");
-      expect(await namespacesGone(spaces, 0)).toEqual([]);
+      // A command that was just running on the node has to see its child's end before it ends itself: a moment, on a busy machine.
+      expect(await namespacesGone(spaces, 2_000)).toEqual([]);
       expect(machineState()).toEqual(before);
     });
   }
