@@ -75,6 +75,10 @@ export function makeNode(options: NodeOptions = {}): Machine {
   if (!existsSync(binary)) throw new Error(`${binary} is missing: make build`);
   machine.copyIn(binary, DOWNLOADED);
 
+  // In a container with cgroup v1 the kernel does not tell systemd that a cgroup has become empty (systemd.io, "Control Group
+  // APIs"), and a user's manager that has long ended is waited for; the default is two minutes.
+  machine.write("etc/systemd/system/user@.service.d/stop.conf", "[Service]\nTimeoutStopSec=5s\n");
+
   machine.write(
     "etc/systemd/system/node-network.service",
     unit(
