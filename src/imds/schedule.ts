@@ -11,14 +11,17 @@ export interface Work {
   step(): boolean;
 }
 
-/** How many requests are handled before sockets are looked at again. */
+/** How many requests are handled before sockets are looked at again, whatever number of sockets brought them. */
 const BATCH = 128;
 
 /** Turns between users, and between the connections of a user. */
 export class Turns {
   readonly #queues = new Map<Subject, Work[]>();
   readonly #yield: (run: () => void) => void;
-  #running = false;
+  /** Requests that may still be handled in this turn of the event loop. */
+  #left = BATCH;
+  #stepping = false;
+  #yielded = false;
 
   /** @param yieldTo runs a function after other events had their turn; setImmediate. */
   constructor(yieldTo: (run: () => void) => void = setImmediate) {
@@ -30,16 +33,14 @@ export class Turns {
     const queue = this.#queues.get(user);
     if (queue !== undefined) queue.push(work);
     else this.#queues.set(user, [work]);
-    if (this.#running) return;
-    this.#running = true;
-    this.#run();
+    if (!this.#stepping) this.#run();
   }
 
-  readonly #run = (): void => {
-    let left = BATCH;
-    while (left > 0 && this.#queues.size > 0) {
+  #run(): void {
+    this.#stepping = true;
+    while (this.#left > 0 && this.#queues.size > 0) {
       for (const [user, queue] of this.#queues) {
-        if (left-- <= 0) break;
+        if (this.#left-- <= 0) break;
         const work = queue.shift();
         const more = work?.step() ?? false;
         if (more && work !== undefined) queue.push(work);
@@ -48,7 +49,16 @@ export class Turns {
         if (queue.length > 0) this.#queues.set(user, queue);
       }
     }
-    if (this.#queues.size === 0) this.#running = false;
-    else this.#yield(this.#run);
+    this.#stepping = false;
+    // Also with nothing left to do: a thousand sockets that are read in one turn would each bring a batch of their own.
+    if (this.#yielded) return;
+    this.#yielded = true;
+    this.#yield(this.#renew);
+  }
+
+  readonly #renew = (): void => {
+    this.#yielded = false;
+    this.#left = BATCH;
+    if (this.#queues.size > 0) this.#run();
   };
 }

@@ -17,6 +17,8 @@ const BOB: Who = { user: "bob" };
 const ALICE_UID = "2001";
 const BOB_UID = "2002";
 const SECONDS = 3;
+/** How often the attack is tried on a proxy that it works against. */
+const MOST_TRIES = 10;
 /** The naive proxy's port. */
 const NAIVE_PORT = 989;
 const BETTER = "arn:aws:iam::842413447717:role/Better";
@@ -86,16 +88,18 @@ describeAsRoot("port collisions", () => {
             const { identities } = await attack<Told>(node, BOB, "asker", [metadata, 80, 0.1]);
             return identities[BOB_UID] !== undefined;
           });
-          const [alice, bob] = await Promise.all([
-            collide(NAIVE_PORT),
-            attack<Told>(node, BOB, "asker", [metadata, 80, SECONDS]),
-          ]);
-          const confused = given(alice).includes(BOB_UID) || given(bob).some((who) => who !== BOB_UID);
-          expect([alice.identities, bob.identities, confused]).toEqual([
-            alice.identities,
-            bob.identities,
-            true,
-          ]);
+          // Which of the two gets a port first is chance, so she tries until it is hers; she has time.
+          const tries: [Told["identities"], Told["identities"]][] = [];
+          let confused = false;
+          while (!confused && tries.length < MOST_TRIES) {
+            const [alice, bob] = await Promise.all([
+              collide(NAIVE_PORT),
+              attack<Told>(node, BOB, "asker", [metadata, 80, SECONDS]),
+            ]);
+            tries.push([alice.identities, bob.identities]);
+            confused = given(alice).includes(BOB_UID) || given(bob).some((who) => who !== BOB_UID);
+          }
+          expect([tries, confused]).toEqual([tries, true]);
         } finally {
           await mustExec(node, ROOT, [tool, "-w", "5", "-t", "nat", "-D", "OUTPUT", ...entry, ...target]);
           naive.kill("SIGKILL");

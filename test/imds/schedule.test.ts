@@ -36,7 +36,22 @@ describe("Turns", () => {
     const { turns, turn } = aLoop();
     turns.add(1, aConnection("a", 128, log));
     expect(log).toHaveLength(128);
-    expect(turn()).toBe(false);
+    while (turn());
+    expect(log).toHaveLength(128);
+  });
+
+  test("let sockets be looked at after 128 requests, however many sockets bring them", () => {
+    const log: string[] = [];
+    const { turns, turn } = aLoop();
+    for (let socket = 0; socket < 1_000; socket++) turns.add(1, aConnection("a", 1, log));
+    expect(log).toHaveLength(128);
+    turn();
+    expect(log).toHaveLength(256);
+    while (turn());
+    expect(log).toHaveLength(1_000);
+    // And each turn of the loop has its own.
+    for (let socket = 0; socket < 1_000; socket++) turns.add(1, aConnection("a", 1, log));
+    expect(log).toHaveLength(1_128);
   });
 
   test("let sockets be looked at after 128 requests", () => {
@@ -48,6 +63,7 @@ describe("Turns", () => {
     expect(log).toHaveLength(256);
     turn();
     expect(log).toHaveLength(300);
+    turn();
     expect(turn()).toBe(false);
   });
 
