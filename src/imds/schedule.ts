@@ -2,8 +2,38 @@ import type { Subject } from "./tokens.ts";
 
 /**
  * Whose request is next. Users take turns, one request each, so that whoever sends ten thousand delays the next user by
- * one; where a single user asks, nothing is held back.
+ * one; where a single user asks, nothing is held back. And so that an iteration of the event loop stays short whatever is
+ * there to be read, there is so much of each in one iteration, and the rest in the next.
  */
+
+/** Iterations of the event loop, for those who have a budget for each. */
+export class Iterations {
+  readonly #yield: (run: () => void) => void;
+  readonly #renewals: (() => void)[] = [];
+  #awaited = false;
+
+  /** @param yieldTo runs a function after other events had their turn; setImmediate. */
+  constructor(yieldTo: (run: () => void) => void = setImmediate) {
+    this.#yield = yieldTo;
+  }
+
+  /** Has a function called in the next iteration after each in which something was used up. */
+  onNext(renew: () => void): void {
+    this.#renewals.push(renew);
+  }
+
+  /** Says that something of a budget of this iteration is used up. */
+  used(): void {
+    if (this.#awaited) return;
+    this.#awaited = true;
+    this.#yield(this.#next);
+  }
+
+  readonly #next = (): void => {
+    this.#awaited = false;
+    for (const renew of this.#renewals) renew();
+  };
+}
 
 /** Something that has requests waiting, of one user. */
 export interface Work {
@@ -17,15 +47,17 @@ const BATCH = 128;
 /** Turns between users, and between the connections of a user. */
 export class Turns {
   readonly #queues = new Map<Subject, Work[]>();
-  readonly #yield: (run: () => void) => void;
-  /** Requests that may still be handled in this turn of the event loop. */
+  readonly #iterations: Iterations;
+  /** Requests that may still be handled in this iteration. */
   #left = BATCH;
   #stepping = false;
-  #yielded = false;
 
-  /** @param yieldTo runs a function after other events had their turn; setImmediate. */
-  constructor(yieldTo: (run: () => void) => void = setImmediate) {
-    this.#yield = yieldTo;
+  constructor(iterations: Iterations) {
+    this.#iterations = iterations;
+    iterations.onNext(() => {
+      this.#left = BATCH;
+      if (this.#queues.size > 0) this.#run();
+    });
   }
 
   /** Puts work of a user in line. It must not be in line already. */
@@ -50,15 +82,54 @@ export class Turns {
       }
     }
     this.#stepping = false;
-    // Also with nothing left to do: a thousand sockets that are read in one turn would each bring a batch of their own.
-    if (this.#yielded) return;
-    this.#yielded = true;
-    this.#yield(this.#renew);
+    this.#iterations.used();
+  }
+}
+
+/** A connection that can wait to be read from. */
+export interface Reader {
+  /** Reads again. */
+  wake(): void;
+}
+
+/** How often the connections of a user are read from in one iteration. */
+const READS = 256;
+
+/**
+ * How much is read for a user. Where 1,024 sockets are readable, Bun looks for more again and again, up to 48 times, and
+ * runs nothing that waits for the next iteration; it was seen to take a second.
+ */
+export class Reads {
+  readonly #iterations: Iterations;
+  /** Reads of each user's in this iteration, and who of them rests until a later one. */
+  readonly #taken = new Map<Subject, number>();
+  readonly #resting = new Map<Subject, Reader[]>();
+
+  constructor(iterations: Iterations) {
+    this.#iterations = iterations;
+    iterations.onNext(() => {
+      this.#taken.clear();
+      for (const [user, readers] of this.#resting) {
+        for (const reader of readers.splice(0, READS)) reader.wake();
+        if (readers.length === 0) this.#resting.delete(user);
+        else iterations.used();
+      }
+    });
   }
 
-  readonly #renew = (): void => {
-    this.#yielded = false;
-    this.#left = BATCH;
-    if (this.#queues.size > 0) this.#run();
-  };
+  /**
+   * Counts one read for a user.
+   *
+   * @returns false where that was more than there may be in one iteration: the reader is to rest until it is woken.
+   */
+  take(user: Subject, reader: Reader): boolean {
+    this.#iterations.used();
+    const taken = (this.#taken.get(user) ?? 0) + 1;
+    this.#taken.set(user, taken);
+    if (taken <= READS) return true;
+    const resting = this.#resting.get(user);
+    if (resting === undefined) this.#resting.set(user, [reader]);
+    else resting.push(reader);
+    return false;
+  }
 }

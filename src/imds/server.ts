@@ -7,7 +7,7 @@ import { type Answer, encodeAnswer, errorPage } from "./answer.ts";
 import { type Caller, shareOf } from "./handler.ts";
 import { Listener } from "./listener.ts";
 import { isBad, MAX_HEAD_BYTES, parseRequest, type Request } from "./request.ts";
-import { Turns, type Work } from "./schedule.ts";
+import { Iterations, type Reader, Reads, Turns, type Work } from "./schedule.ts";
 import type { Subject } from "./tokens.ts";
 
 /**
@@ -32,8 +32,6 @@ const STALL_MS = 10_000;
 /** Milliseconds that a connection has for its request once we are about to stop. */
 const FIRST_REQUEST_MS = 1_000;
 const SWEEP_MS = 1_000;
-/** Bytes that are kept of what a client sends ahead; beyond that, it waits. */
-const MAX_BUFFERED = 2 * MAX_HEAD_BYTES;
 /** Bytes that a client may still send after our last answer; who goes on reads no answers. */
 const MAX_IGNORED = 262_144;
 const BACKLOG = 4_096;
@@ -82,7 +80,8 @@ export interface ServerCounts {
 /** Accepts, identifies, and lets connections speak in turns. */
 export class Server {
   readonly #options: ServerOptions;
-  readonly #turns = new Turns();
+  readonly #turns: Turns;
+  readonly #reads: Reads;
   readonly #connections = new Map<Subject, Set<Connection>>();
   readonly #listeners: Listener<Connection | undefined>[] = [];
   readonly #sweeper: ReturnType<typeof setInterval>;
@@ -91,6 +90,9 @@ export class Server {
 
   constructor(options: ServerOptions) {
     this.#options = options;
+    const iterations = new Iterations();
+    this.#turns = new Turns(iterations);
+    this.#reads = new Reads(iterations);
     this.#sweeper = setInterval(() => this.#sweep(), SWEEP_MS);
     this.#sweeper.unref();
   }
@@ -189,6 +191,7 @@ export class Server {
       handler: this.#options.handler,
       monotonicMs: this.#options.monotonicMs,
       enqueue: (work) => this.#turns.add(user, work),
+      read: (reader) => this.#reads.take(user, reader),
       draining: () => this.#draining,
       onClose: () => {
         this.#open--;
@@ -233,12 +236,14 @@ interface ConnectionContext {
   readonly handler: RequestHandler;
   readonly monotonicMs: () => number;
   readonly enqueue: (work: Work) => void;
+  /** Counts a read; false where the reader is to rest until it is woken. */
+  readonly read: (reader: Reader) => boolean;
   readonly draining: () => boolean;
   readonly onClose: () => void;
 }
 
 /** One connection: bytes in, one request after the other, bytes out; never more in memory than the limits above. */
-class Connection implements Work {
+class Connection implements Work, Reader {
   readonly #socket: Socket<Connection | undefined>;
   readonly #caller: Caller;
   readonly #context: ConnectionContext;
@@ -250,6 +255,10 @@ class Connection implements Work {
   #closeAfterWrite = false;
   #answered = false;
   #inputEnded = false;
+  /** Why it may not be read from: the user's others are, or what was sent ahead is not needed yet. */
+  #resting = false;
+  #ahead = false;
+  /** Whether the socket knows. */
   #paused = false;
   /** Bytes that came after our last answer. */
   #ignored = 0;
@@ -269,6 +278,10 @@ class Connection implements Work {
 
   received(bytes: Buffer): void {
     if (this.#state === "closed") return;
+    if (!this.#resting && !this.#context.read(this)) {
+      this.#resting = true;
+      this.#pause();
+    }
     if (this.#state === "closing") {
       this.#ignored += bytes.length;
       if (this.#ignored > MAX_IGNORED) this.terminate();
@@ -287,9 +300,10 @@ class Connection implements Work {
     // What Bun hands over is its own to use again, so what is kept is copied.
     this.#buffered =
       this.#buffered.length === 0 ? Buffer.from(fresh) : Buffer.concat([this.#buffered, fresh]);
-    if (this.#buffered.length > MAX_BUFFERED && !this.#paused) {
-      this.#paused = true;
-      this.#socket.pause();
+    // One request at a time: what is sent ahead waits, at last with the client.
+    if (this.#state !== "reading") {
+      this.#ahead = true;
+      this.#pause();
     }
     this.#proceed();
   }
@@ -323,7 +337,10 @@ class Connection implements Work {
 
   drained(): void {
     if (this.#unsent.length > 0) this.#write(this.#unsent);
-    else if (this.#state === "writing") this.#written();
+    else if (this.#state === "writing") {
+      this.#written();
+      this.#proceed();
+    }
   }
 
   /** The client has sent all that it will send. */
@@ -366,15 +383,21 @@ class Connection implements Work {
     this.terminate();
   }
 
+  wake(): void {
+    this.#resting = false;
+    this.#resume();
+  }
+
   #proceed(): void {
     if (this.#ready()) this.#context.enqueue(this);
   }
 
   /** Whether a request is ready; if so, it is marked as being in line. */
   #ready(): boolean {
-    if (this.#state !== "reading" || this.#buffered.length === 0) return false;
+    if (this.#state !== "reading") return false;
     if (this.#buffered.indexOf(HEAD_END) < 0 && this.#buffered.length <= MAX_HEAD_BYTES) {
-      if (this.#paused) this.#resume();
+      this.#ahead = false;
+      this.#resume();
       if (this.#inputEnded) this.#end();
       return false;
     }
@@ -429,17 +452,19 @@ class Connection implements Work {
     }
     this.#state = "reading";
     this.#deadlineMs = this.#context.monotonicMs() + (this.#buffered.length > 0 ? HEAD_MS : IDLE_MS);
-    if (this.#paused && this.#buffered.length <= MAX_BUFFERED) this.#resume();
-    this.#finishIfEmpty();
+    if (this.#inputEnded && this.#buffered.length === 0) this.#end();
+  }
+
+  #pause(): void {
+    if (this.#paused || this.#state === "closed") return;
+    this.#paused = true;
+    this.#socket.pause();
   }
 
   #resume(): void {
+    if (!this.#paused || this.#resting || this.#ahead || this.#state === "closed") return;
     this.#paused = false;
     this.#socket.resume();
-  }
-
-  #finishIfEmpty(): void {
-    if (this.#inputEnded && this.#buffered.length === 0) this.#end();
   }
 
   /** Says that we are done, and waits a while for the client to close: a reset could overtake our last answer. */
@@ -448,7 +473,8 @@ class Connection implements Work {
     this.#state = "closing";
     this.#buffered = NOTHING;
     this.#deadlineMs = this.#context.monotonicMs() + STALL_MS;
-    if (this.#paused) this.#resume();
+    this.#ahead = false;
+    this.#resume();
     if (this.#inputEnded) this.#socket.end();
     else this.#socket.shutdown();
   }

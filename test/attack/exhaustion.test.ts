@@ -135,6 +135,14 @@ const ATTACKS: readonly Attack[] = [
     who: ROOT,
     happened: ({ connections }) => connections >= 3_000,
   },
+  {
+    name: "three accounts, of whose connections each has something to be read all the time",
+    kind: "crowd",
+    processes: 3,
+    more: [50_000],
+    who: ROOT,
+    happened: ({ connections, bytes }) => connections >= 3_000 && bytes >= 100_000,
+  },
 ];
 
 describeAsRoot("one user cannot starve the others:", () => {

@@ -1,12 +1,12 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { Turns, type Work } from "../../src/imds/schedule.ts";
+import { Iterations, Reads, Turns, type Work } from "../../src/imds/schedule.ts";
 import { holds } from "../support/fuzz.ts";
 
 /** A loop that a test turns: what yields waits for the next turn. */
 function aLoop() {
   const waiting: (() => void)[] = [];
-  const turns = new Turns((run) => waiting.push(run));
+  const turns = new Turns(new Iterations((run) => waiting.push(run)));
   return {
     turns,
     /** One turn of the event loop; false where nothing waited. */
@@ -146,5 +146,58 @@ describe("Turns", () => {
       }),
       500,
     );
+  });
+});
+
+describe("Reads", () => {
+  /** What is read of one connection, and how often it was woken. */
+  function aReader(): { wakes: number; wake(): void } {
+    return {
+      wakes: 0,
+      wake() {
+        this.wakes++;
+      },
+    };
+  }
+  function aLoopOfReads() {
+    const waiting: (() => void)[] = [];
+    const reads = new Reads(new Iterations((run) => waiting.push(run)));
+    return { reads, turn: () => waiting.splice(0).map((run) => run()).length > 0 };
+  }
+
+  test("let 256 connections of a user be read in an iteration, and others none the less", () => {
+    const { reads } = aLoopOfReads();
+    const taken = Array.from({ length: 300 }, () => reads.take(1, aReader()));
+    expect(taken.filter(Boolean)).toHaveLength(256);
+    expect(taken.lastIndexOf(true)).toBe(255);
+    expect(reads.take(2, aReader())).toBe(true);
+  });
+
+  test("wake those who rest in the iterations after it, 256 in each, in their order", () => {
+    const { reads, turn } = aLoopOfReads();
+    const readers = Array.from({ length: 1_000 }, aReader);
+    for (const reader of readers) reads.take(1, reader);
+    const woken = () => readers.map(({ wakes }) => wakes).lastIndexOf(1);
+    expect(woken()).toBe(-1);
+    turn();
+    expect([readers[255]?.wakes, readers[256]?.wakes, woken()]).toEqual([0, 1, 511]);
+    turn();
+    expect(woken()).toBe(767);
+    turn();
+    expect(woken()).toBe(999);
+    expect(readers.filter(({ wakes }) => wakes === 1)).toHaveLength(744);
+    expect(turn()).toBe(false);
+  });
+
+  test("begin anew in each iteration", () => {
+    const { reads, turn } = aLoopOfReads();
+    for (let i = 0; i < 256; i++) reads.take(1, aReader());
+    turn();
+    expect(reads.take(1, aReader())).toBe(true);
+  });
+
+  test("cost nothing when nothing is read", () => {
+    const { turn } = aLoopOfReads();
+    expect(turn()).toBe(false);
   });
 });

@@ -256,7 +256,33 @@ def subordinates(end):
                 s.close()
 
 
+def crowd(end):
+    """Run by root, to stand for accounts that act together: each process is one of them, with as many connections as it
+    gets, all of which have something to be read all the time: half of them bytes of a head, half of them requests."""
+    uid = int(sys.argv[4]) + os.getpid() % 1000
+    os.setresuid(uid, uid, uid)
+    held = []
+    for _ in range(1020):
+        s = connect()
+        s.setblocking(False)
+        held.append(s)
+    parts = [b"a", got("/latest/none")]
+    for s in held[::2]:
+        s.send(b"GET /")
+    while time.monotonic() < end:
+        for at, s in enumerate(held):
+            try:
+                done["bytes"] += s.send(parts[at % 2])
+            except BlockingIOError:
+                pass
+            except OSError:
+                done["refused"] += 1
+                held[at] = connect()
+                held[at].setblocking(False)
+
+
 KINDS = {
+    "crowd": crowd,
     "subordinates": subordinates,
     "storm": storm,
     "churn": churn,
