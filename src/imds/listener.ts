@@ -14,8 +14,9 @@ import { ListeningSocket } from "../platform/libc.ts";
 const PORTION = 64;
 /** Milliseconds that accepting may take at a time where everything else took as long. */
 const MAX_ACCEPT_MS = 50;
-/** Bytes that the kernel keeps in each direction; our answers have 2 KiB, and who sends more than a head can wait. */
-const BUFFER_BYTES = 32_768;
+/** Bytes that the kernel keeps of a client's and of ours: a head has no more, and our answers have 2 KiB. */
+const RECEIVE_BYTES = 8_192;
+const SEND_BYTES = 16_384;
 /** Milliseconds until the next try where there is no descriptor left to accept with. */
 const AGAIN_MS = 50;
 
@@ -45,7 +46,7 @@ export class Listener<Data> {
   /** @throws ListenError (platform/libc.ts) */
   constructor(options: ListenerOptions<Data>) {
     this.#options = options;
-    this.#socket = new ListeningSocket({ ...options, bufferBytes: BUFFER_BYTES });
+    this.#socket = new ListeningSocket({ ...options, receiveBytes: RECEIVE_BYTES, sendBytes: SEND_BYTES });
     const { open } = options.handlers;
     this.#handlers = {
       ...options.handlers,

@@ -205,9 +205,10 @@ export class ListeningSocket {
   /**
    * @param options.address 4 or 16 bytes; one of 16 is for IPv6 alone.
    * @param options.backlog connections that may wait to be accepted; net.core.somaxconn is the most.
-   * @param options.bufferBytes SO_SNDBUF and SO_RCVBUF of each connection: what the kernel keeps of what one side has sent
-   *   and the other has not read. The kernel takes it twice, for its own needs (socket(7)); by itself it would keep
-   *   megabytes (net.ipv4.tcp_wmem, tcp_rmem) for each client that sends and never reads.
+   * @param options.receiveBytes SO_RCVBUF of each connection: what the kernel keeps of what the other side has sent and
+   *   we have not read. The kernel takes it twice, for its own needs (socket(7)); by itself it would keep megabytes
+   *   (net.ipv4.tcp_wmem, tcp_rmem) for each client that sends and never reads.
+   * @param options.sendBytes SO_SNDBUF, the same for the other direction.
    * @param options.sharePort SO_REUSEPORT: another process of the same uid may listen at the same endpoint.
    * @throws ListenError
    */
@@ -215,7 +216,8 @@ export class ListeningSocket {
     address: Uint8Array;
     port: number;
     backlog: number;
-    bufferBytes: number;
+    receiveBytes: number;
+    sendBytes: number;
     sharePort: boolean;
   }) {
     const { address, port } = options;
@@ -234,8 +236,8 @@ export class ListeningSocket {
     name.set(address, family === AF_INET ? 4 : 8);
     const listens =
       set(SOL_SOCKET, SO_REUSEADDR) &&
-      set(SOL_SOCKET, SO_SNDBUF, options.bufferBytes) &&
-      set(SOL_SOCKET, SO_RCVBUF, options.bufferBytes) &&
+      set(SOL_SOCKET, SO_SNDBUF, options.sendBytes) &&
+      set(SOL_SOCKET, SO_RCVBUF, options.receiveBytes) &&
       (!options.sharePort || set(SOL_SOCKET, SO_REUSEPORT)) &&
       (family === AF_INET || set(IPPROTO_IPV6, IPV6_V6ONLY)) &&
       libc.bind(this.#descriptor, ptr(name), name.length) === 0 &&
