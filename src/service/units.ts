@@ -120,6 +120,8 @@ function proxyService(facts: UnitFacts): readonly Line[] {
     "",
     "# A node that is short of memory kills a job, not the door to its credentials.",
     "OOMScoreAdjust=-900",
+    "# Nor do jobs that take every processor: it needs little, and that at once.",
+    "CPUWeight=1000",
     "LimitNOFILE=65536",
     "",
     ...sandbox,

@@ -80,7 +80,7 @@ const ATTACKS: readonly Attack[] = [
     kind: "body",
     processes: 1,
     more: [GIGABYTE],
-    happened: ({ bytes }) => bytes >= 50_000_000,
+    happened: ({ bytes }) => bytes >= GIGABYTE,
   },
   {
     name: "bodies of the length that is read over, one after the other",
@@ -203,7 +203,7 @@ describeAsRoot("one user cannot starve the others:", () => {
         expect(bob.maxMs).toBeLessThan(SDK_WAITS_MS);
         // What users can make it keep has a bound, whatever they send: here it is twice what it needs in peace.
         expect(mostKiB).toBeLessThan(3 * calmKiB);
-        // And so has what the kernel keeps for it: 64 KiB each way, and what a segment of loopback is over that.
+        // And so has what the kernel keeps for it: 16 and 32 KiB, and what a segment of loopback is over that.
         expect(mostKernelBytes).toBeLessThan(524_288);
 
         // It is over soon after she stops.
