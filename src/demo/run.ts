@@ -43,6 +43,9 @@ export interface Running {
   readonly done: Promise<RunResult>;
 }
 
+/** Milliseconds for the rest of the output, once a command was killed for its time. */
+const OUTPUT_MS = 500;
+
 /** Runs a command in the namespace with the credentials of `as`, and with no capability where that is not root. */
 export function runIn(namespace: Namespace, as: RunAs, options: RunOptions): Running {
   const groups = as.name === null ? "--clear-groups" : "--init-groups";
@@ -61,14 +64,18 @@ export function runIn(namespace: Namespace, as: RunAs, options: RunOptions): Run
   const stdout = collect(child.stdout);
   const stderr = collect(child.stderr);
   let timedOut = false;
+  const over = Promise.withResolvers<void>();
   const giveUp = () => {
     timedOut = true;
+    // Whoever detached from the command may hold its output open for as long as they like.
+    setTimeout(over.resolve, OUTPUT_MS);
     // The parent last: a child whose parent is gone is not found any more.
     for (const pid of processTree(child.pid).reverse()) signal(pid, "SIGKILL");
   };
   const timeoutMs = options.timeoutMs ?? 30_000;
   const timer = timeoutMs === 0 ? null : setTimeout(giveUp, timeoutMs);
-  const done = Promise.all([child.exited, stdout.complete, stderr.complete]).then(([exitCode]) => {
+  const output = Promise.race([Promise.all([stdout.complete, stderr.complete]), over.promise]);
+  const done = Promise.all([child.exited, output]).then(([exitCode]) => {
     if (timer !== null) clearTimeout(timer);
     return { exitCode, stdout: stdout.text(), stderr: stderr.text(), timedOut };
   });

@@ -69,6 +69,16 @@ describeAsRoot("a simulated HyperPod node", () => {
     expect(await mustExec(node, root, ["ps", "-e", "-o", "args"])).not.toContain("sleep 98");
   });
 
+  test("a command whose time is over is not waited for where a daemon of its own holds its output", async () => {
+    const daemon =
+      "import os,time\nif os.fork()==0: os.setsid(); os.fork() or os.execvp('sleep', ['sleep', '986']); os._exit(0)\ntime.sleep(60)";
+    const argv = ["/usr/bin/python3", "-c", daemon];
+    const result = await node.exec({ user: "alice", argv, timeoutMs: 1_000 });
+    expect(result.timedOut).toBe(true);
+    expect(await mustExec(node, root, ["ps", "-e", "-o", "args"])).toContain("sleep 986");
+    await mustExec(node, root, ["pkill", "-f", "^sleep 986$"]);
+  });
+
   test("gives any user the instance role: the hole that the proxy is there to close", async () => {
     const { body } = await curl(
       node,
