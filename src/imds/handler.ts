@@ -264,7 +264,7 @@ export class Handler {
         return infoDocument(decision.roleArn, this.#options.clock.now());
       case "role-list":
         // The credentials are asked for next: by then they shall be there.
-        void broker.get(decision.request, shareOf(caller));
+        broker.prepare(decision.request, shareOf(caller));
         return name === undefined ? errorPage(404) : text(name);
       case "role-credentials":
         if (route.name !== name) return errorPage(404);

@@ -40,6 +40,9 @@ const VERSION = /^(?:latest|1\.0|\d{4}-\d{2}-\d{2})$/;
 /** How often a path may be percent-encoded over itself. Once is usual; more than a few is an attack. */
 const MAX_DECODINGS = 8;
 
+/** Bytes of a target. A tag's key has 128 characters, of which each can be encoded; to decode more is the caller's time. */
+const MAX_TARGET = 1_024;
+
 const refused = (why: string): Route => ({ kind: "refused-spelling", why });
 const notFound: Route = { kind: "not-found" };
 
@@ -60,6 +63,7 @@ function decodeFully(text: string): string | null {
 /** Parses a target in origin form (`/latest/…`), query and fragment included. */
 export function parseRoute(target: string, categories: CategoryFilter): Route {
   if (!target.startsWith("/")) return refused("the target is not a path");
+  if (target.length > MAX_TARGET) return refused("the target is longer than 1,024 bytes");
   const end = target.search(/[?#]/);
   const path = decodeFully(end < 0 ? target : target.slice(0, end));
   if (path === null) return refused("the path is encoded over and over");

@@ -43,46 +43,62 @@ export interface Work {
 
 /** How many requests are handled before sockets are looked at again, whatever number of sockets brought them. */
 const BATCH = 128;
+/** And for how many milliseconds: what a request costs is in part its sender's choice. */
+const BATCH_MS = 10;
 
 /** Turns between users, and between the connections of a user. */
 export class Turns {
   readonly #queues = new Map<Subject, Work[]>();
   readonly #iterations: Iterations;
-  /** Requests that may still be handled in this iteration. */
+  readonly #monotonicMs: () => number;
+  /** Requests that may still be handled in this iteration, and milliseconds for them. */
   #left = BATCH;
+  #leftMs = BATCH_MS;
   #stepping = false;
 
-  constructor(iterations: Iterations) {
+  constructor(iterations: Iterations, monotonicMs: () => number) {
     this.#iterations = iterations;
+    this.#monotonicMs = monotonicMs;
     iterations.onNext(() => {
       this.#left = BATCH;
+      this.#leftMs = BATCH_MS;
       if (this.#queues.size > 0) this.#run();
     });
   }
 
   /** Puts work of a user in line. It must not be in line already. */
   add(user: Subject, work: Work): void {
-    const queue = this.#queues.get(user);
-    if (queue !== undefined) queue.push(work);
-    else this.#queues.set(user, [work]);
+    this.#again(user, work);
     if (!this.#stepping) this.#run();
   }
 
   #run(): void {
     this.#stepping = true;
-    while (this.#left > 0 && this.#queues.size > 0) {
+    try {
+      let beganMs = this.#monotonicMs();
+      // Who has more goes to the end of the line, where this loop comes by again.
       for (const [user, queue] of this.#queues) {
-        if (this.#left-- <= 0) break;
+        if (this.#left <= 0 || this.#leftMs <= 0) break;
+        this.#left--;
         const work = queue.shift();
-        const more = work?.step() ?? false;
-        if (more && work !== undefined) queue.push(work);
-        // To the end of the line; the loop comes by again where it has time left.
         this.#queues.delete(user);
         if (queue.length > 0) this.#queues.set(user, queue);
+        if (work?.step() === true) this.#again(user, work);
+        const endMs = this.#monotonicMs();
+        this.#leftMs -= endMs - beganMs;
+        beganMs = endMs;
       }
+    } finally {
+      this.#stepping = false;
+      // Also with nothing left to do: a thousand sockets that are read in one iteration would each bring a batch.
+      this.#iterations.used();
     }
-    this.#stepping = false;
-    this.#iterations.used();
+  }
+
+  #again(user: Subject, work: Work): void {
+    const queue = this.#queues.get(user);
+    if (queue !== undefined) queue.push(work);
+    else this.#queues.set(user, [work]);
   }
 }
 
@@ -92,8 +108,10 @@ export interface Reader {
   wake(): void;
 }
 
-/** How often the connections of a user are read from in one iteration. */
+/** How often the connections of a user are read from in one iteration, how often all, and a user at the least. */
 const READS = 256;
+const READS_OF_ALL = 2_048;
+const LEAST_READS = 16;
 
 /**
  * How much is read for a user. Where 1,024 sockets are readable, Bun looks for more again and again, up to 48 times, and
@@ -104,13 +122,17 @@ export class Reads {
   /** Reads of each user's in this iteration, and who of them rests until a later one. */
   readonly #taken = new Map<Subject, number>();
   readonly #resting = new Map<Subject, Reader[]>();
+  /** How much it is for a user; the fewer, the more users were read for. */
+  #each = READS;
 
   constructor(iterations: Iterations) {
     this.#iterations = iterations;
     iterations.onNext(() => {
+      const users = Math.max(1, this.#taken.size, this.#resting.size);
+      this.#each = Math.max(LEAST_READS, Math.min(READS, Math.floor(READS_OF_ALL / users)));
       this.#taken.clear();
       for (const [user, readers] of this.#resting) {
-        for (const reader of readers.splice(0, READS)) reader.wake();
+        for (const reader of readers.splice(0, this.#each)) reader.wake();
         if (readers.length === 0) this.#resting.delete(user);
         else iterations.used();
       }
@@ -126,7 +148,7 @@ export class Reads {
     this.#iterations.used();
     const taken = (this.#taken.get(user) ?? 0) + 1;
     this.#taken.set(user, taken);
-    if (taken <= READS) return true;
+    if (taken <= this.#each) return true;
     const resting = this.#resting.get(user);
     if (resting === undefined) this.#resting.set(user, [reader]);
     else resting.push(reader);

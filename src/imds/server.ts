@@ -83,6 +83,8 @@ export class Server {
   readonly #turns: Turns;
   readonly #reads: Reads;
   readonly #connections = new Map<Subject, Set<Connection>>();
+  /** Requests under way that wait for something, by user; also those whose connection is gone. */
+  readonly #underWay = new Map<Subject, number>();
   readonly #listeners: Listener<Connection | undefined>[] = [];
   readonly #sweeper: ReturnType<typeof setInterval>;
   #open = 0;
@@ -91,7 +93,7 @@ export class Server {
   constructor(options: ServerOptions) {
     this.#options = options;
     const iterations = new Iterations();
-    this.#turns = new Turns(iterations);
+    this.#turns = new Turns(iterations, options.monotonicMs);
     this.#reads = new Reads(iterations);
     this.#sweeper = setInterval(() => this.#sweep(), SWEEP_MS);
     this.#sweeper.unref();
@@ -119,7 +121,7 @@ export class Server {
           drain: (socket) => socket.data?.drained(),
           end: (socket) => socket.data?.ended(),
           close: (socket) => socket.data?.closed(),
-          error: (socket) => socket.data?.closed(),
+          error: (socket) => socket.data?.terminate(),
         },
       });
       this.#listeners.push(listener);
@@ -192,6 +194,8 @@ export class Server {
       monotonicMs: this.#options.monotonicMs,
       enqueue: (work) => this.#turns.add(user, work),
       read: (reader) => this.#reads.take(user, reader),
+      busy: () => (this.#underWay.get(user) ?? 0) >= this.#options.limits.perUser,
+      waits: (count) => this.#waits(user, count),
       draining: () => this.#draining,
       onClose: () => {
         this.#open--;
@@ -203,6 +207,12 @@ export class Server {
     this.#connections.set(user, connections);
     this.#open++;
     socket.data = connection;
+  }
+
+  #waits(user: Subject, count: 1 | -1): void {
+    const left = (this.#underWay.get(user) ?? 0) + count;
+    if (left > 0) this.#underWay.set(user, left);
+    else this.#underWay.delete(user);
   }
 
   /** Makes room for one more connection of a user, at the cost of their own that has been idle the longest. */
@@ -238,6 +248,10 @@ interface ConnectionContext {
   readonly enqueue: (work: Work) => void;
   /** Counts a read; false where the reader is to rest until it is woken. */
   readonly read: (reader: Reader) => boolean;
+  /** Whether so many requests of the user's wait for something that no more are begun. */
+  readonly busy: () => boolean;
+  /** Counts a request that waits for something, and that it does no longer. */
+  readonly waits: (count: 1 | -1) => void;
   readonly draining: () => boolean;
   readonly onClose: () => void;
 }
@@ -328,9 +342,15 @@ class Connection implements Work, Reader {
     rest = rest.subarray(skipped);
     this.#buffered = rest.length === 0 ? NOTHING : rest;
     this.#state = "handling";
-    const answer = this.#context.handler.handle(parsed, this.#caller);
-    if (answer instanceof Promise) void answer.then((found) => this.#send(parsed, found));
-    else this.#send(parsed, answer, false);
+    // A request outlives its connection: without this, whoever resets theirs and comes again has no limit.
+    const answer = this.#context.busy() ? errorPage(503) : this.#context.handler.handle(parsed, this.#caller);
+    if (answer instanceof Promise) {
+      this.#context.waits(1);
+      void answer.then((found) => {
+        this.#context.waits(-1);
+        this.#send(parsed, found);
+      });
+    } else this.#send(parsed, answer, false);
     // Back in line at once where the next request is here already, so that `step` says so and is asked again.
     return this.#ready();
   }

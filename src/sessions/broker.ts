@@ -115,9 +115,8 @@ interface Entry {
   failures: number;
   failure: string | null;
   unaskedAttempts: number;
-  waiters: number;
-  /** Resolved when an attempt has ended, whichever way. */
-  settled: PromiseWithResolvers<void> | null;
+  /** Each is called when an attempt has ended, whichever way. */
+  readonly waiters: Set<() => void>;
 }
 
 /**
@@ -176,15 +175,9 @@ export class SessionBroker {
     if (this.#stopped) return unavailable("imdsproxy is stopping");
     const entry = this.#entryFor(request, owner);
     if (entry === null) return unavailable("too many sessions are asked for at once; try again shortly");
-    entry.asked = true;
-    entry.unaskedAttempts = 0;
 
-    const held = this.#standing(entry);
-    if (held === "fresh") {
-      if (entry.refreshMissed) this.#attempt(entry, "refresh");
-      return this.#answer(entry);
-    }
-    this.#attempt(entry, "asked");
+    const held = this.#asked(entry);
+    if (held === "fresh") return this.#answer(entry);
     // STS is known not to give a better one now: what is valid is served at once.
     if (held === "low" && (entry.denial !== null || entry.failures > 0)) return this.#answer(entry);
     if (entry.denial !== null) return this.#answer(entry);
@@ -193,6 +186,12 @@ export class SessionBroker {
     const dueInMs = entry.retry === null ? 0 : entry.retry.dueAtMs - this.#clock.now();
     if (dueInMs < limitMs) await this.#settle(entry, limitMs);
     return this.#answer(entry);
+  }
+
+  /** Begins to get the session for a request that will be asked for in a moment. Nobody waits for it. */
+  prepare(request: SessionRequest, owner: Owner = request.sessionName): void {
+    const entry = this.#stopped ? null : this.#entryFor(request, owner);
+    if (entry !== null) this.#asked(entry);
   }
 
   /** The end that clients are told of this request's session, or null where none is valid. Asks nobody. */
@@ -219,6 +218,16 @@ export class SessionBroker {
     }
   }
 
+  /** Somebody asks: begins an attempt where one is due. Returns how what is held stands. */
+  #asked(entry: Entry): "fresh" | "low" | "ended" {
+    entry.asked = true;
+    entry.unaskedAttempts = 0;
+    const held = this.#standing(entry);
+    if (held !== "fresh") this.#attempt(entry, "asked");
+    else if (entry.refreshMissed) this.#attempt(entry, "refresh");
+    return held;
+  }
+
   #standing(entry: Entry): "fresh" | "low" | "ended" {
     return entry.held === null ? "ended" : standing(entry.held.life, this.#clock.now());
   }
@@ -233,20 +242,21 @@ export class SessionBroker {
     return unavailable(entry.failure ?? "STS has not answered yet; try again shortly");
   }
 
-  /** Waits until an attempt at this entry has ended, at most `limitMs`. */
-  async #settle(entry: Entry, limitMs: number): Promise<void> {
-    entry.settled ??= Promise.withResolvers<void>();
-    const limit = Promise.withResolvers<void>();
-    const cancel = this.#clock.schedule(limitMs, limit.resolve);
-    entry.waiters++;
-    await Promise.race([entry.settled.promise, limit.promise]);
-    entry.waiters--;
-    cancel();
+  /** Waits until an attempt at this entry has ended, at most `limitMs`. Who leaves, leaves nothing behind. */
+  #settle(entry: Entry, limitMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const leave = () => {
+        cancel();
+        entry.waiters.delete(leave);
+        resolve();
+      };
+      const cancel = this.#clock.schedule(limitMs, leave);
+      entry.waiters.add(leave);
+    });
   }
 
   #settled(entry: Entry): void {
-    entry.settled?.resolve();
-    entry.settled = null;
+    for (const leave of [...entry.waiters]) leave();
   }
 
   /** Begins an attempt, unless one is under way, is scheduled, or would only repeat a denial. */
@@ -404,8 +414,7 @@ export class SessionBroker {
       failures: 0,
       failure: null,
       unaskedAttempts: 0,
-      waiters: 0,
-      settled: null,
+      waiters: new Set(),
     };
     this.#entries.set(key, entry);
     this.#entriesOf.set(owner, (this.#entriesOf.get(owner) ?? 0) + 1);
@@ -429,7 +438,7 @@ export class SessionBroker {
 
   #dropOldest(among: (entry: Entry) => boolean): boolean {
     for (const entry of this.#entries.values()) {
-      if (entry.inFlight || entry.waiters > 0 || !among(entry)) continue;
+      if (entry.inFlight || entry.waiters.size > 0 || !among(entry)) continue;
       this.#remove(entry);
       this.#emit({ type: "dropped", request: entry.request, reason: "crowded" });
       return true;
@@ -438,7 +447,7 @@ export class SessionBroker {
   }
 
   #removeIfEmpty(entry: Entry): void {
-    const busy = entry.inFlight || entry.waiters > 0;
+    const busy = entry.inFlight || entry.waiters.size > 0;
     if (!busy && entry.held === null && entry.denial === null && entry.retry === null) this.#remove(entry);
   }
 

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import type { SimulatedNode, Who } from "../../src/demo/node.ts";
 import { mustExec } from "../support/node.ts";
 import { eventually, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
@@ -162,6 +162,7 @@ describeAsRoot("one user cannot starve the others:", () => {
         users: [
           { name: "alice", uid: 2001, subordinate: SUBORDINATE },
           { name: "bob", uid: 2002 },
+          { name: "carol", uid: 2003 },
         ],
         show: SHOW_PROGRAMS,
       },
@@ -233,6 +234,33 @@ describeAsRoot("one user cannot starve the others:", () => {
     expect((await flood).connections).toBeGreaterThan(2 * MAX_CONNECTIONS_PER_USER);
     expect(most).toBeGreaterThan(MAX_CONNECTIONS_PER_USER / 2);
     expect(most).toBeLessThanOrEqual(MAX_CONNECTIONS_PER_USER + 8);
+  });
+
+  describe("while STS answers nobody", () => {
+    beforeAll(() => node.sts.set({ fault: { kind: "hang" } }));
+    afterAll(() => node.sts.set({ fault: { kind: "none" } }));
+
+    for (const [name, kind, least] of [
+      ["requests whose senders are gone", "leavers", 10_000],
+      ["lists of a role that is not to be had", "lists", 10_000],
+    ] as const) {
+      test(`${name} cost no memory, and bob's session goes on`, async () => {
+        const { pid } = proxied.proxy;
+        const flood = attack<Flood>(node, { user: "carol" }, "flood", [kind, 8, 2]);
+        let mostKiB = 0;
+        const look = setInterval(() => {
+          mostKiB = Math.max(mostKiB, residentKiB(pid));
+        }, 100);
+        const bob = await victim(node, BOB, 7, 10);
+        const done = await flood;
+        clearInterval(look);
+        console.log(name, JSON.stringify({ ...done, maxMs: bob.maxMs, memory: mostKiB / calmKiB }));
+        expect(done.requests + done.answers).toBeGreaterThan(least);
+        expect(bob.failures).toEqual({});
+        expect(bob.maxMs).toBeLessThan(SDK_WAITS_MS);
+        expect(mostKiB).toBeLessThan(3 * calmKiB);
+      }, 60_000);
+    }
   });
 
   test("what alice asks of the node's own service leaves it able to answer others", async () => {

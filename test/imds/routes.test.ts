@@ -177,6 +177,8 @@ describe("parseRoute() refuses the spelling", () => {
     "/latest/meta-data/iam%ad",
     `/latest/${"%25".repeat(9)}`,
     `/latest/%${"25".repeat(9)}2e`,
+    `/latest/meta-data/tags/instance/${"a".repeat(1_000)}`,
+    `/latest/meta-data/instance-id?${"a".repeat(1_000)}`,
   ];
   for (const target of hostile) {
     test(JSON.stringify(target), () => expect(route(target).kind).toBe("refused-spelling"));

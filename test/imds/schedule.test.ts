@@ -6,9 +6,11 @@ import { holds } from "../support/fuzz.ts";
 /** A loop that a test turns: what yields waits for the next turn. */
 function aLoop() {
   const waiting: (() => void)[] = [];
-  const turns = new Turns(new Iterations((run) => waiting.push(run)));
+  const clock = { ms: 0 };
+  const turns = new Turns(new Iterations((run) => waiting.push(run)), () => clock.ms);
   return {
     turns,
+    clock,
     /** One turn of the event loop; false where nothing waited. */
     turn: (): boolean => {
       const run = waiting.shift();
@@ -65,6 +67,40 @@ describe("Turns", () => {
     expect(log).toHaveLength(300);
     turn();
     expect(turn()).toBe(false);
+  });
+
+  test("let sockets be looked at after 10 milliseconds of requests that cost much, and a user with one be served", () => {
+    const log: string[] = [];
+    const { turns, turn, clock } = aLoop();
+    const costly = (name: string, requests: number) => {
+      const { step } = aConnection(name, requests, log);
+      return {
+        left: requests,
+        step() {
+          clock.ms += 4;
+          return step.call(this as never);
+        },
+      };
+    };
+    turns.add(1, costly("a", 100));
+    expect(log).toHaveLength(3);
+    turns.add(2, costly("b", 1));
+    turn();
+    expect(log).toHaveLength(6);
+    expect(log).toContain("b");
+  });
+
+  test("go on after a step that failed", () => {
+    const log: string[] = [];
+    const { turns } = aLoop();
+    const failing = {
+      step(): boolean {
+        throw new Error("a defect");
+      },
+    };
+    expect(() => turns.add(1, failing)).toThrow("a defect");
+    turns.add(2, aConnection("b", 1, log));
+    expect(log).toEqual(["b"]);
   });
 
   test("go round between users, one request each, however many connections one has", () => {
@@ -187,6 +223,20 @@ describe("Reads", () => {
     expect(woken()).toBe(999);
     expect(readers.filter(({ wakes }) => wakes === 1)).toHaveLength(744);
     expect(turn()).toBe(false);
+  });
+
+  test("are fewer for each where many are read for, and never none", () => {
+    const { reads, turn } = aLoopOfReads();
+    for (let user = 0; user < 64; user++) reads.take(user, aReader());
+    turn();
+    const of = (user: number) =>
+      Array.from({ length: 300 }, () => reads.take(user, aReader())).filter(Boolean);
+    expect(of(1)).toHaveLength(32);
+    for (let user = 0; user < 10_000; user++) reads.take(user, aReader());
+    while (turn());
+    for (let user = 0; user < 10_000; user++) reads.take(user, aReader());
+    turn();
+    expect(of(1)).toHaveLength(16);
   });
 
   test("begin anew in each iteration", () => {

@@ -7,6 +7,28 @@ function minutesLeft(outcome: SessionOutcome, nowMs: number): number {
   return outcome.kind === "session" ? (outcome.publishedExpiryMs - nowMs) / MINUTE : Number.NaN;
 }
 
+describe("prepare()", () => {
+  test("has the session there when it is asked for", async () => {
+    const { broker, sts, clock } = aBroker();
+    broker.prepare(aRequest());
+    await clock.advance(0);
+    expect(sts.calls).toBe(1);
+    expect(idOf(await broker.get(aRequest()))).toBe("ASIA1");
+    expect(sts.calls).toBe(1);
+  });
+
+  test("makes nobody wait, however often it is called while STS does not answer", async () => {
+    const { broker, sts, clock } = aBroker();
+    sts.manual = true;
+    broker.prepare(aRequest());
+    await clock.advance(0);
+    const timers = clock.pending;
+    for (let i = 0; i < 1_000; i++) broker.prepare(aRequest());
+    await clock.advance(0);
+    expect([sts.calls, clock.pending - timers]).toEqual([1, 0]);
+  });
+});
+
 describe("get()", () => {
   test("100 callers make one AssumeRole", async () => {
     const { broker, sts, clock } = aBroker();

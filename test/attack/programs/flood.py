@@ -256,6 +256,24 @@ def subordinates(end):
                 s.close()
 
 
+def leavers(end):
+    """Asks for what takes time, and is gone: the connection is free again, and what was asked for goes on."""
+    request = got("/latest/meta-data/iam/security-credentials/ImdsProxyTestRole")
+    held = []
+    while time.monotonic() < end:
+        s = connect()
+        s.send(request)
+        done["requests"] += 1
+        held.append(s)
+        if len(held) > 300:
+            held.pop(0).close()
+
+
+def lists(end):
+    """Asks for the role's name, again and again: each wants the credentials to be there when they are asked for."""
+    asking(lambda n: got("/latest/meta-data/iam/security-credentials/"))(end)
+
+
 def crowd(end):
     """Run by root, to stand for accounts that act together: each process is one of them, with as many connections as it
     gets, all of which have something to be read all the time: half of them bytes of a head, half of them requests."""
@@ -283,6 +301,8 @@ def crowd(end):
 
 KINDS = {
     "crowd": crowd,
+    "leavers": leavers,
+    "lists": lists,
     "subordinates": subordinates,
     "storm": storm,
     "churn": churn,
