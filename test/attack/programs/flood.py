@@ -57,10 +57,21 @@ def churn(end):
 
 
 def burst(end):
-    """Connections that are begun and not waited for, so that the queue of those to be accepted is always full."""
-    held = []
+    """Connections that are begun and not waited for, so that the queue of those to be accepted is always full.
+
+    own arguments: [how many at once, default 2000 [`mptcp`: by MPTCP sockets; a number: by root, as the uids from there on]]
+    """
+    at_once = int(sys.argv[4]) if len(sys.argv) > 4 else 2000
+    how = sys.argv[5] if len(sys.argv) > 5 else ""
+    protocol = 262 if how == "mptcp" else 0
+    held, made = [], 0
     while time.monotonic() < end:
-        s = socket.socket()
+        if how.isdigit() and made % 50 == 0:
+            os.setresuid(0, 0, 0)
+            uid = int(how) + made // 50 % 1000
+            os.setresuid(uid, uid, 0)
+        made += 1
+        s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         s.setblocking(False)
         if s.connect_ex((HOST, PORT)) in (0, errno.EINPROGRESS):
@@ -68,7 +79,7 @@ def burst(end):
         else:
             done["refused"] += 1
         held.append(s)
-        if len(held) > 2000:
+        if len(held) > at_once:
             held.pop(0).close()
 
 
