@@ -34,5 +34,5 @@ export function systemIdentities(needs: Needs): IdentityResolver {
       "boot with systemd.unified_cgroup_hierarchy=1, or take cgroup, slurmJob and {slurmJobId} out of the rules",
     );
   }
-  return new IdentityResolver({ accounts, cgroups: new Cgroups(cgroupTree(mount)) });
+  return new IdentityResolver({ accounts, cgroups: new Cgroups(cgroupTree(mount), systemClock) });
 }

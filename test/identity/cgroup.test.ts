@@ -1,7 +1,10 @@
-import { describe, expect, test } from "bun:test";
-import { Cgroups, slurmJobOf } from "../../src/identity/cgroup.ts";
-import { cgroupMount } from "../../src/identity/cgroup-tree.ts";
-import { settle } from "../support/fake-clock.ts";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { chmodSync, mkdirSync, mkdtempSync, rmdirSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Cgroup, Cgroups, type CgroupTree, slurmJobOf } from "../../src/identity/cgroup.ts";
+import { cgroupMount, cgroupTree } from "../../src/identity/cgroup-tree.ts";
+import { FakeClock, settle } from "../support/fake-clock.ts";
 
 describe("slurmJobOf()", () => {
   const jobs: [path: string | null, job: string | null][] = [
@@ -50,23 +53,32 @@ describe("cgroupMount()", () => {
   });
 });
 
+const ALICE = "/user.slice/user-2001.slice";
+const JOB = "/system.slice/slurmstepd.scope/job_7";
+
 describe("Cgroups.resolve()", () => {
+  /** A tree whose passes outside of places each wait for `walk`; what is there when a pass begins is what it finds. */
   function aTree() {
     const tree = new Map<bigint, string>([[1n, "/"]]);
     const walks: (() => void)[] = [];
-    const cgroups = new Cgroups({
-      scan: () => {
-        // What is there when the walk begins is what it finds.
-        const found = new Map(tree);
-        return new Promise((resolve) => walks.push(() => resolve(found)));
+    const clock = new FakeClock();
+    const cgroups = new Cgroups(
+      {
+        async *outside() {
+          const found = [...tree];
+          await new Promise<void>((resolve) => walks.push(resolve));
+          for (const [id, path] of found) yield { id, path, place: false };
+        },
+        async *below() {},
       },
-    });
+      clock,
+    );
     const walk = async (): Promise<void> => {
       await settle();
       walks.shift()?.();
       await settle();
     };
-    return { tree, walks, cgroups, walk };
+    return { tree, walks, cgroups, walk, clock };
   }
 
   test("walks the tree once for all who wait, and answers at once after that", async () => {
@@ -113,5 +125,288 @@ describe("Cgroups.resolve()", () => {
     const never = cgroups.resolve(99n);
     await walk();
     expect(await never).toBeNull();
+  });
+
+  test("walks once for a gone cgroup that is asked for 100 times, and again after a second", async () => {
+    const { cgroups, walks, walk, clock } = aTree();
+    const first = cgroups.resolve(99n);
+    await walk();
+    expect(await first).toBeNull();
+    for (let time = 0; time < 100; time++) expect(await cgroups.resolve(99n)).toBeNull();
+    expect(walks).toHaveLength(0);
+    await clock.advance(1_000);
+    const later = cgroups.resolve(99n);
+    await settle();
+    expect(walks).toHaveLength(1);
+    await walk();
+    expect(await later).toBeNull();
+  });
+
+  test("pauses as long as a walk took that did not find all, but no longer than 300 ms", async () => {
+    for (const [tookMs, pauseMs] of [
+      [40, 40],
+      [5_000, 300],
+    ] as const) {
+      const { cgroups, walks, walk, clock } = aTree();
+      const gone = cgroups.resolve(98n);
+      await settle();
+      clock.jump(tookMs);
+      await walk();
+      expect(await gone).toBeNull();
+      const other = cgroups.resolve(99n);
+      await clock.advance(pauseMs - 1);
+      expect(walks).toHaveLength(0);
+      await clock.advance(1);
+      expect(walks).toHaveLength(1);
+      await walk();
+      expect(await other).toBeNull();
+    }
+  });
+
+  test("does not pause after a walk that found all", async () => {
+    const { tree, cgroups, walks, walk, clock } = aTree();
+    tree.set(7n, "/a");
+    const found = cgroups.resolve(7n);
+    await settle();
+    clock.jump(200);
+    await walk();
+    expect(await found).toBe("/a");
+    cgroups.resolve(8n);
+    await settle();
+    expect(walks).toHaveLength(1);
+  });
+
+  test("passes on that the tree cannot be walked, and walks again for the next", async () => {
+    let broken = true;
+    const tree: CgroupTree = {
+      async *outside() {
+        if (broken) throw new Error("broken");
+        yield { id: 7n, path: "/a", place: false };
+      },
+      async *below() {},
+    };
+    const cgroups = new Cgroups(tree, new FakeClock());
+    await expect(Promise.resolve(cgroups.resolve(7n))).rejects.toThrow("broken");
+    broken = false;
+    expect(await cgroups.resolve(7n)).toBe("/a");
+  });
+});
+
+describe("Cgroups.resolve() beside a user with any number of cgroups", () => {
+  /** Alice's place has no end; a job's has what is in `inJob`. The log says whose cgroups were met. */
+  function aTree() {
+    const log: string[] = [];
+    const inJob = new Map<bigint, string>([[70n, `${JOB}/step_0`]]);
+    const places = [ALICE, JOB];
+    const state = { end: Number.POSITIVE_INFINITY };
+    const tree: CgroupTree = {
+      async *outside() {
+        log.push("outside");
+        yield { id: 1n, path: "/", place: false };
+        for (const [index, path] of places.entries()) yield { id: BigInt(index + 2), path, place: true };
+      },
+      async *below(place) {
+        if (place === JOB) {
+          for (const [id, path] of [...inJob]) {
+            log.push("job");
+            yield { id, path, place: false };
+          }
+          return;
+        }
+        for (let made = 0; made < state.end; made++) {
+          log.push("alice");
+          // Whoever else has something to do gets to it.
+          await settle();
+          yield { id: 1_000_000n + BigInt(made), path: `${place}/${made}`, place: false };
+        }
+      },
+    };
+    const clock = new FakeClock();
+    return { log, inJob, places, state, clock, cgroups: new Cgroups(tree, clock) };
+  }
+  const count = (log: readonly string[], what: string): number => log.filter((one) => one === what).length;
+
+  test("finds a job's cgroup before the walk of the user's is over, in turns, and stops there", async () => {
+    const { log, inJob, cgroups } = aTree();
+    for (let step = 1; step < 5; step++) inJob.set(70n + BigInt(step), `${JOB}/step_${step}`);
+    expect(await cgroups.resolve(74n)).toBe(`${JOB}/step_4`);
+    expect(count(log, "alice")).toBe(5);
+    await settle();
+    await settle();
+    expect(count(log, "alice")).toBe(5);
+  });
+
+  test("finds what is new while the walk goes on for an id of the user's that is nowhere", async () => {
+    const { log, inJob, places, state, cgroups } = aTree();
+    const gone = cgroups.resolve(999n);
+    while (count(log, "alice") < 20) await settle();
+    // In a place that the walk has been through, and in one that it has not seen.
+    inJob.set(80n, `${JOB}/step_8`);
+    expect(await cgroups.resolve(80n)).toBe(`${JOB}/step_8`);
+    places.push("/user.slice/user-2002.slice");
+    expect(await cgroups.resolve(4n)).toBe("/user.slice/user-2002.slice");
+    expect(count(log, "outside")).toBe(3);
+    state.end = 0;
+    expect(await gone).toBeNull();
+  });
+
+  test("says null only after each place was walked from its beginning", async () => {
+    const { log, state, cgroups } = aTree();
+    state.end = 30;
+    expect(await cgroups.resolve(999n)).toBeNull();
+    expect([count(log, "outside"), count(log, "alice"), count(log, "job")]).toEqual([1, 30, 1]);
+  });
+
+  test("ever new ids that are nowhere get no more turns outside than the places get", async () => {
+    const { log, state, cgroups } = aTree();
+    state.end = 100;
+    const asked: (string | null | Promise<string | null>)[] = [];
+    for (let id = 5_000n; count(log, "alice") < 90; id++) {
+      asked.push(cgroups.resolve(id));
+      await settle();
+    }
+    // Three cgroups each time.
+    expect(count(log, "outside") * 3).toBeLessThanOrEqual(count(log, "alice") + count(log, "job") + 6);
+    expect(new Set(await Promise.all(asked))).toEqual(new Set([null]));
+  });
+
+  test("pauses for as long as it worked", async () => {
+    const { log, clock, state, cgroups } = aTree();
+    state.end = 100;
+    const gone = cgroups.resolve(999n);
+    while (count(log, "alice") < 20) await settle();
+    clock.jump(150);
+    for (let time = 0; time < 20; time++) await settle();
+    const before = log.length;
+    await clock.advance(149);
+    expect(log.length).toBe(before);
+    await clock.advance(1);
+    expect(log.length).toBeGreaterThan(before);
+    expect(await gone).toBeNull();
+  });
+
+  test("does not forget others' cgroups for the user's", async () => {
+    const { log, state, clock, cgroups } = aTree();
+    state.end = 30_000;
+    expect(await cgroups.resolve(70n)).toBe(`${JOB}/step_0`);
+    expect(await cgroups.resolve(999n)).toBeNull();
+    expect(count(log, "alice")).toBeGreaterThanOrEqual(30_000);
+    for (const id of [1n, 3n, 70n]) expect(typeof cgroups.resolve(id)).toBe("string");
+    // Of hers the latest.
+    expect(cgroups.resolve(1_029_999n)).toBe(`${ALICE}/29999`);
+    const forgotten = cgroups.resolve(1_000_000n);
+    expect(forgotten).toBeInstanceOf(Promise);
+    await clock.advance(1_000);
+    expect(await forgotten).toBe(`${ALICE}/0`);
+  });
+});
+
+describe("cgroupTree()", () => {
+  let mount: string;
+  const make = (path: string): bigint => {
+    // Whatever the umask is: what others may write is a place.
+    mkdirSync(`${mount}${path}`, { recursive: true, mode: 0o755 });
+    return statSync(`${mount}${path}`, { bigint: true }).ino;
+  };
+  const task = `${JOB}/step_0/user/task_0`;
+  let taskId: bigint;
+
+  beforeAll(() => {
+    mount = mkdtempSync(join(tmpdir(), "imdsproxy-cgroup-"));
+    // More than a place's budget of 4,096, and as many in one directory.
+    for (let made = 0; made < 4_200; made++) make(`${ALICE}/user@2001.service/${made % 50}/${made}`);
+    for (let made = 0; made < 4_200; made++) make(`/user.slice/user-2002.slice/flat/${made}`);
+    make("/user.slice/user-2002.slice/other/inner");
+    taskId = make(task);
+    make("/system.slice/node1_slurmstepd.scope/job_8/step_0");
+    make("/system.slice/a.service/inner");
+    make("/system.slice/delegated.service/inner");
+    chmodSync(`${mount}/system.slice/delegated.service`, 0o775);
+  }, 60_000);
+  afterAll(() => rmSync(mount, { recursive: true, force: true }), 60_000);
+
+  const all = async (pass: AsyncIterable<Cgroup>): Promise<Cgroup[]> => {
+    const met: Cgroup[] = [];
+    for await (const cgroup of pass) met.push(cgroup);
+    return met;
+  };
+
+  test("stops at users' places, and goes by levels", async () => {
+    const met = await all(cgroupTree(mount).outside());
+    expect(
+      met
+        .filter(({ place }) => place)
+        .map(({ path }) => path)
+        .sort(),
+    ).toEqual([
+      "/system.slice/delegated.service",
+      "/system.slice/node1_slurmstepd.scope/job_8",
+      JOB,
+      ALICE,
+      "/user.slice/user-2002.slice",
+    ]);
+    expect(
+      met
+        .filter(({ place }) => !place)
+        .map(({ path }) => path)
+        .sort(),
+    ).toEqual([
+      "/",
+      "/system.slice",
+      "/system.slice/a.service",
+      "/system.slice/a.service/inner",
+      "/system.slice/node1_slurmstepd.scope",
+      "/system.slice/slurmstepd.scope",
+      "/user.slice",
+    ]);
+    const depths = met.map(({ path }) => (path === "/" ? 0 : path.split("/").length - 1));
+    expect(depths).toEqual(depths.toSorted((a, b) => a - b));
+    for (const { id, path } of met) expect(id).toBe(statSync(`${mount}${path}`, { bigint: true }).ino);
+  });
+
+  test("meets no more of a place than its budget", async () => {
+    const met = await all(cgroupTree(mount).below(ALICE));
+    expect(met).toHaveLength(4_096);
+    expect(met.some(({ place }) => place)).toBe(false);
+  });
+
+  test("does not read a list longer than the budget, and reads what is beside it", async () => {
+    const met = await all(cgroupTree(mount).below("/user.slice/user-2002.slice"));
+    expect(met.map(({ path }) => path.slice("/user.slice/user-2002.slice".length)).sort()).toEqual([
+      "",
+      "/flat",
+      "/other",
+      "/other/inner",
+    ]);
+  });
+
+  test("passes over what ends while it walks, and finds nothing where nothing is", async () => {
+    make("/system.slice/b.service/x");
+    for await (const { path } of cgroupTree(mount).outside()) {
+      if (path === "/system.slice/b.service") rmdirSync(`${mount}/system.slice/b.service/x`);
+      expect(path).not.toBe("/system.slice/b.service/x");
+    }
+    rmdirSync(`${mount}/system.slice/b.service`);
+    expect(await all(cgroupTree(`${mount}/none`).outside())).toEqual([]);
+    expect(await all(cgroupTree(mount).below("/none"))).toEqual([]);
+  });
+
+  test("a job's cgroup is found before more than a few of the users' are met", async () => {
+    const real = cgroupTree(mount);
+    let met = 0;
+    const counted: CgroupTree = {
+      outside: () => real.outside(),
+      async *below(place) {
+        for await (const cgroup of real.below(place)) {
+          met++;
+          yield cgroup;
+        }
+      },
+    };
+    const cgroups = new Cgroups(counted, new FakeClock());
+    expect(await cgroups.resolve(taskId)).toBe(task);
+    // Four levels of the job's, and as many turns for each of five places.
+    expect(met).toBeLessThanOrEqual(20);
+    expect(await cgroups.resolve(1n)).toBeNull();
   });
 });
