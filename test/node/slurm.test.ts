@@ -1,0 +1,107 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import type { SimulatedNode, Who } from "../../src/demo/node.ts";
+import { cgroupMount } from "../../src/identity/cgroup-tree.ts";
+import { SHOW_PROGRAMS } from "../attack/support/attack.ts";
+import { mustExec } from "../support/node.ts";
+import { startProxiedNode } from "../support/proxied.ts";
+import { describeAsRoot } from "../support/root.ts";
+
+/**
+ * Rules for Slurm jobs, by the kernel's own cgroups: processes in cgroups as slurmstepd makes them, and a user who fills
+ * the tree beside them. The cgroups are made in the machine's tree, under names of this test's own, and removed again.
+ */
+
+const ROOT: Who = { user: "root" };
+const DEFAULT = "arn:aws:iam::842413447717:role/ImdsProxyTestRole";
+const JOB_ROLE = "arn:aws:iam::842413447717:role/Job";
+/** Far from the numbers of real jobs, and another for each run. */
+const FIRST_JOB = 900_000_000 + (process.pid % 1_000) * 1_000;
+/** A uid of nobody's on this machine. */
+const CROWDED_UID = 3_900_000_000 + (process.pid % 1_000);
+/** More than the walk looks at in one user's place. */
+const CROWD = 5_000;
+
+/** What `whoami` says. */
+interface Said {
+  readonly user?: string;
+  readonly roleName?: string;
+  readonly sessionName?: string;
+  readonly refused?: number;
+}
+
+describeAsRoot("rules for Slurm jobs", () => {
+  let node: SimulatedNode;
+  let mount = "";
+  const made: string[] = [];
+  const shell = (script: string, timeoutMs = 60_000) =>
+    mustExec(node, ROOT, ["sh", "-euc", script], { timeoutMs });
+
+  /** Makes a cgroup and what is above it, and remembers what was not there before. */
+  async function make(path: string): Promise<void> {
+    const parts = path.split("/").filter((part) => part !== "");
+    const script = parts
+      .map((_, at) => `${mount}/${parts.slice(0, at + 1).join("/")}`)
+      .map((directory) => `if mkdir ${directory} 2>/dev/null; then echo ${directory}; fi`)
+      .join("\n");
+    made.push(...(await shell(script)).split("\n").filter((line) => line !== ""));
+  }
+
+  /** What the proxy takes a process of alice's for that was started in a cgroup. */
+  async function whoamiIn(path: string): Promise<Said> {
+    const become = "setpriv --reuid=2001 --regid=2001 --clear-groups --";
+    const script = `echo $$ >${mount}${path}/cgroup.procs; exec ${become} /usr/bin/python3 /run/attack/whoami.py`;
+    return JSON.parse(await shell(script)) as Said;
+  }
+  const taskOf = (job: number) => `/system.slice/slurmstepd.scope/job_${job}/step_0/user/task_0`;
+
+  beforeAll(async () => {
+    const job = {
+      name: "jobs",
+      match: { slurmJob: true },
+      role: JOB_ROLE,
+      sessionName: "{user}-{slurmJobId}",
+    };
+    const proxied = await startProxiedNode({ show: SHOW_PROGRAMS }, { role: DEFAULT, rules: [job] });
+    node = proxied.node;
+    mount = cgroupMount(await mustExec(node, ROOT, ["cat", "/proc/self/mountinfo"])) ?? "";
+    expect(mount).not.toBe("");
+  });
+  afterAll(async () => {
+    // The deepest first.
+    for (const directory of made.sort((a, b) => b.length - a.length))
+      await node?.exec({ ...ROOT, argv: ["rmdir", directory] });
+    await node?.stop();
+  });
+
+  test("give a process in a job the job's role, in a session that names the job", async () => {
+    await make(taskOf(FIRST_JOB));
+    expect(await whoamiIn(taskOf(FIRST_JOB))).toMatchObject({
+      user: "alice",
+      roleName: "Job",
+      sessionName: `alice-${FIRST_JOB}`,
+    });
+  });
+
+  test("give a process outside of jobs what everybody has", async () => {
+    await make(`/system.slice/not-slurmstepd-${FIRST_JOB}.scope/job_7/step_0`);
+    const said = await whoamiIn(`/system.slice/not-slurmstepd-${FIRST_JOB}.scope/job_7/step_0`);
+    expect(said).toMatchObject({ user: "alice", roleName: "ImdsProxyTestRole" });
+  });
+
+  test("know a new job at once although a user has filled the tree beside it", async () => {
+    const place = `/user.slice/user-${CROWDED_UID}.slice`;
+    await make(place);
+    try {
+      await shell(`cd ${mount}${place}; seq -f 'c%.0f' ${CROWD} | xargs mkdir`);
+      // One that is gone when it is looked for: each such question is a walk through everything.
+      const gone = whoamiIn(place);
+      for (let job = FIRST_JOB + 1; job <= FIRST_JOB + 5; job++) {
+        await make(taskOf(job));
+        expect(await whoamiIn(taskOf(job))).toMatchObject({ roleName: "Job", sessionName: `alice-${job}` });
+      }
+      expect(await gone).toMatchObject({ user: "alice", roleName: "ImdsProxyTestRole" });
+    } finally {
+      await shell(`cd ${mount}${place}; seq -f 'c%.0f' ${CROWD} | xargs rmdir`);
+    }
+  }, 60_000);
+});
