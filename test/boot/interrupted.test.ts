@@ -167,16 +167,18 @@ describeAsRoot("a full disk", () => {
     "a disk that fills up while setup writes: nothing is changed either",
     async () => {
       const before = await stateOf(node);
-      // Room enough when it looks, taken while it copies.
-      await node.ok("rm /var/tmp/filler");
+      // Room enough when it looks, and little more, taken at one stroke while it copies.
+      await node.ok("truncate -s -110M /var/tmp/filler; sync");
       const thief = node.run(
-        "until ls /usr/local/bin/*-new 2>/dev/null; do :; done; dd if=/dev/zero of=/var/tmp/filler bs=4M 2>/dev/null",
+        `until ls /usr/local/bin/*-new 2>/dev/null; do :; done
+for size in 128 64 32 16 8 4 2 1; do fallocate -l \${size}M /var/tmp/filler-$size; done
+dd if=/dev/zero of=/var/tmp/filler-0 bs=4k 2>/dev/null`,
       );
       const ran = await node.run(SETUP);
       await thief;
       expect(ran.code).toBe(1);
       expect(await stateOf(node)).toBe(before);
-      await node.ok("rm /var/tmp/filler");
+      await node.ok("rm /var/tmp/filler*");
     },
     MINUTES,
   );
