@@ -90,21 +90,21 @@ describeAsRoot("identity by attack", () => {
           const answer = await node.exec({ ...BOB, argv: ["curl", "-s", `http://127.0.0.1:${NAIVE_PORT}/`] });
           return answer.stdout === String(BOB_UID);
         });
-        // Which socket comes first in the kernel's table is chance: so bob has some, and she tries some, on some ports.
+        // Which address comes first in the kernel's table is another for each node, and the same for each port: so bob has
+        // some, and she tries some, each on a port of its own, where no closed socket of hers stands before his.
         const told: string[] = [];
-        for (let port = BOBS_PORT + 1; port < BOBS_PORT + 11 && !told.includes(String(BOB_UID)); port++) {
-          const bobs = [1, 2, 3, 4, 5, 6].map((last) =>
+        for (let last = 2; last < 12 && !told.includes(String(BOB_UID)); last++) {
+          const port = BOBS_PORT + last;
+          const bobs = [1, 2, 3, 4, 5, 6].map((bob) =>
             node.spawn({
               ...BOB,
-              argv: python("holder", 60, `127.0.1.${last}`, port, "127.0.0.1", NAIVE_PORT),
+              argv: python("holder", 60, `127.0.1.${bob}`, port, "127.0.0.1", NAIVE_PORT),
             }),
           );
           for (const bob of bobs) await eventually("bob is connected", () => bob.stdout().includes("ready"));
-          for (let last = 2; last < 12 && !told.includes(String(BOB_UID)); last++) {
-            const from = ["--interface", `127.0.0.${last}`, "--local-port", String(port)];
-            const argv = ["curl", "-s", ...from, `http://127.0.0.1:${NAIVE_PORT}/`];
-            told.push((await node.exec({ ...ALICE, argv })).stdout);
-          }
+          const from = ["--interface", `127.0.0.${last}`, "--local-port", String(port)];
+          const argv = ["curl", "-s", ...from, `http://127.0.0.1:${NAIVE_PORT}/`];
+          told.push((await node.exec({ ...ALICE, argv })).stdout);
           for (const bob of bobs) bob.kill("SIGKILL");
           await Promise.all(bobs.map((bob) => bob.done));
         }
