@@ -200,7 +200,8 @@ def _():
     with tcp() as s:
         s.sendto(LIST, MSG_FASTOPEN, (METADATA4, 80))
         from imds import answer
-        return answer(s)[1]
+        status, body = answer(s)
+        return body if status == 200 else f"status {status}"
 
 
 @attempt
