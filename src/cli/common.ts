@@ -54,3 +54,6 @@ export function overridesOf(
     stateDirectory: args["state-dir"],
   };
 }
+
+/** A number with its noun: `1 rule`, `2 rules`. */
+export const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`;

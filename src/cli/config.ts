@@ -2,18 +2,35 @@ import { defineCommand } from "citty";
 import { z } from "zod";
 import { DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
 import { configSchema } from "../config/schema.ts";
-import { configArg, jsonArg } from "./common.ts";
+import { ImdsProxyError } from "../errors.ts";
+import { configArg, counted, jsonArg } from "./common.ts";
 
 const check = defineCommand({
   meta: { name: "check", description: "Check the configuration; exit 2 names every wrong key" },
-  args: { config: configArg, json: jsonArg },
+  args: {
+    file: {
+      type: "positional",
+      description: "The configuration file; the same as --config FILE",
+      required: false,
+    },
+    config: configArg,
+    json: jsonArg,
+  },
   run({ args }) {
-    const config = loadConfig({ path: args.config });
-    const path = args.config ?? DEFAULT_CONFIG_PATH;
+    if (args.file !== undefined && args.config !== undefined && args.file !== args.config) {
+      throw new ImdsProxyError(
+        "usage",
+        `config check: two files, ${args.file} and --config ${args.config}`,
+        "name one of them",
+      );
+    }
+    const named = args.file ?? args.config;
+    const config = loadConfig({ path: named });
+    const path = named ?? DEFAULT_CONFIG_PATH;
     if (args.json) console.log(JSON.stringify({ ok: true, path, rules: config.rules.length }));
     else
       console.log(
-        `${path} is good: ${config.rules.length} rules, default role ${config.role ?? "none (refuse)"}`,
+        `${path} is good: ${counted(config.rules.length, "rule")}, default role ${config.role ?? "none (refuse)"}`,
       );
   },
 });

@@ -23,25 +23,23 @@ export async function run(argv: readonly string[]): Promise<void> {
   let command: AnyCommand = root;
   let parent: AnyCommand | undefined;
   let rest = [...argv];
-  const path = ["imdsproxy"];
+  // The command so far, without the program's name: main.ts begins every error with that.
+  const path: string[] = [];
+  const saidOf = (problem: string) => [...(path.length === 0 ? [] : [path.join(" ")]), problem].join(": ");
   for (;;) {
     const subCommands = command.subCommands === undefined ? undefined : await resolve(command.subCommands);
     if (subCommands === undefined) break;
     const name = rest[0];
     if (name === undefined || name === "--help" || name === "-h" || name === "help") {
       const shown = await usage(await visible(command), parent);
-      if (name === undefined) throw new ImdsProxyError("usage", `${path.join(" ")}: which command?`, shown);
+      if (name === undefined) throw new ImdsProxyError("usage", saidOf("which command?"), shown);
       console.log(shown);
       return;
     }
     const next = Object.hasOwn(subCommands, name) ? subCommands[name] : undefined;
     if (next === undefined) {
       const known = Object.keys(await namesOf(command)).join(", ");
-      throw new ImdsProxyError(
-        "usage",
-        `${path.join(" ")}: no command ${JSON.stringify(name)}`,
-        `commands: ${known}`,
-      );
+      throw new ImdsProxyError("usage", saidOf(`no command ${JSON.stringify(name)}`), `commands: ${known}`);
     }
     parent = command;
     command = (await resolve(next as AnyCommand)) as AnyCommand;
@@ -109,16 +107,20 @@ function refuseUnknown(path: string, args: ArgsDef, rest: readonly string[]): vo
     throw new ImdsProxyError(
       "usage",
       `${path}: does not take the argument ${JSON.stringify(surplus)}`,
-      `see ${path} --help`,
+      `see imdsproxy ${path} --help`,
     );
   }
   for (const [name, arg] of Object.entries(args)) {
     if (arg.type === "positional" && arg.required !== false && found.positionals.length < positionals) {
-      throw new ImdsProxyError("usage", `${path}: ${name.toUpperCase()} is missing`, `see ${path} --help`);
+      throw new ImdsProxyError(
+        "usage",
+        `${path}: ${name.toUpperCase()} is missing`,
+        `see imdsproxy ${path} --help`,
+      );
     }
     const value = found.values[kebab(name)];
     if (arg.type === "string" && value === "") {
-      throw new ImdsProxyError("usage", `${path}: --${kebab(name)} is empty`, `see ${path} --help`);
+      throw new ImdsProxyError("usage", `${path}: --${kebab(name)} is empty`, `see imdsproxy ${path} --help`);
     }
   }
 }

@@ -11,7 +11,14 @@ export interface Namespace {
   readonly pid: number;
   /** The command line that runs `argv` in the namespace. */
   enter(argv: readonly string[], view: NamespaceView): string[];
-  /** Ends every process in it; resolves when they are gone. */
+  /**
+   * Tells of a process that runs a command line of `enter`: nsenter(1) itself is in the network namespace and outside of
+   * the pid namespace, so it ends a moment after what it ran.
+   *
+   * @param exited resolves when the process has ended.
+   */
+  entered(exited: Promise<unknown>): void;
+  /** Ends every process in it; resolves when they are gone, those of `entered` included. */
   close(): Promise<void>;
 }
 
@@ -57,6 +64,7 @@ export async function openNamespace(script: string, args: readonly string[]): Pr
       "it needs root with CAP_SYS_ADMIN and CAP_NET_ADMIN: in a container, run it with --privileged",
     );
   }
+  const inside = new Set<Promise<unknown>>();
   const children = readFileSync(`/proc/${keeper.pid}/task/${keeper.pid}/children`, "utf8").trim();
   const pid = Number(children);
   return {
@@ -66,10 +74,15 @@ export async function openNamespace(script: string, args: readonly string[]): Pr
       const mount = view === "own" ? ["--mount", "--root", "--wd"] : [];
       return ["nsenter", `--target=${pid}`, "--net", "--pid", "--ipc", ...mount, "--", ...argv];
     },
+    entered(exited) {
+      inside.add(exited);
+      void exited.finally(() => inside.delete(exited));
+    },
     async close() {
       // Not by a signal to unshare: it has to reap the keeper, which no init may be there to do.
       keeper.stdin.end();
       await keeper.exited;
+      while (inside.size > 0) await Promise.allSettled(inside);
     },
   };
 }

@@ -61,6 +61,7 @@ export function runIn(namespace: Namespace, as: RunAs, options: RunOptions): Run
     cwd: "/",
     detached: true,
   });
+  namespace.entered(child.exited);
   const stdout = collect(child.stdout);
   const stderr = collect(child.stderr);
   let timedOut = false;

@@ -39,10 +39,12 @@ export class Metrics {
           if (value !== null) this.set(value);
         },
       });
-    new Gauge({ name: "imdsproxy_info", help: "Version", labelNames: ["version"], registers }).set(
-      { version },
-      1,
-    );
+    new Gauge({
+      name: "imdsproxy_build_info",
+      help: "1, with the version that runs as a label",
+      labelNames: ["version"],
+      registers,
+    }).set({ version }, 1);
     this.#requests = new Counter({
       name: "imdsproxy_requests_total",
       help: "Requests answered",
@@ -69,11 +71,16 @@ export class Metrics {
     gauge("imdsproxy_connections", "Open connections", () => sources.server().connections);
     gauge("imdsproxy_connected_users", "Users with open connections", () => sources.server().users);
     gauge("imdsproxy_sessions", "Sessions in memory", () => sources.broker().sessions);
-    gauge(
-      "imdsproxy_firewall_repairs_total",
-      "Times the firewall rules were put right",
-      () => sources.firewall()?.repairs ?? null,
-    );
+    new Counter({
+      name: "imdsproxy_firewall_repairs_total",
+      help: "Times the firewall rules were put right since boot",
+      registers,
+      collect() {
+        // The count is another process's: it is taken over as it stands.
+        this.reset();
+        this.inc(sources.firewall()?.repairs ?? 0);
+      },
+    });
     gauge("imdsproxy_firewall_healthy", "1 where the rules were right at the last check", () => {
       const firewall = sources.firewall();
       return firewall === null ? null : Number(firewall.healthy);

@@ -54,7 +54,7 @@ export function eventSinks(log: Log) {
             sessionName,
             code: event.code,
             detail: event.detail,
-            retryInMs: event.againInMs,
+            retryInMs: Math.round(event.againInMs),
             count,
           }),
         );

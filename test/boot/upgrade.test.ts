@@ -81,8 +81,11 @@ describeAsRoot("an upgrade under load", () => {
   let next: string;
 
   const version = async () => (await node.ok("imdsproxy --version")).trim();
+  /** The version of the proxy that runs, as its metrics have it. */
   const running = async () =>
-    (await node.ok("curl -sS http://127.0.0.1:9254/metrics | grep imdsproxy_build_info || true")).trim();
+    /^imdsproxy_build_info\{version="([^"]+)"\} 1$/m.exec(
+      await node.ok("curl -sS http://127.0.0.1:9254/metrics"),
+    )?.[1];
 
   /** Runs something while clients are at work; what they wrote down. */
   const underLoad = async (work: () => Promise<void>) => {
@@ -137,6 +140,7 @@ describeAsRoot("an upgrade under load", () => {
         expect(result.tries).toEqual([]);
         expect(await version()).not.toBe(before);
         expect(await version()).toContain(expected);
+        expect(await version()).toContain(`imdsproxy ${await running()} `);
         const hits = await hammered(node);
         for (const [name, { tries, leaks }] of Object.entries(hits)) {
           expect([name, leaks, tries > 20]).toEqual([name, 0, true]);
@@ -230,7 +234,7 @@ describeAsRoot("an upgrade under load", () => {
       expect(result.tries).toEqual([]);
       expect(await roleOf(node, "alice")).toBe(ROLE);
       expect(await roleOf(node)).toBe(INSTANCE_ROLE);
-      expect(await running()).toBeDefined();
+      expect(await version()).toContain(`imdsproxy ${await running()} `);
     },
     2 * MINUTES,
   );

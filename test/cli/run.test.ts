@@ -1,5 +1,7 @@
 import { describe, expect, test } from "bun:test";
-import { resolve } from "node:path";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
 
 const EXECUTABLE = resolve(import.meta.dir, "../../dist/imdsproxy");
 
@@ -72,6 +74,12 @@ describe("called wrongly, it ends with 2, says what was found and what there is:
     ["an empty value", ["serve", "--listen="], ["--listen is empty"]],
     ["an argument too many", ["whoami", "alice"], ['does not take the argument "alice"']],
     ["an argument too few", ["explain"], ["USER is missing"]],
+    ["two files to check", ["config", "check", "/a.yaml", "--config", "/b.yaml"], ["/a.yaml", "/b.yaml"]],
+    [
+      "a file to check that is not there",
+      ["config", "check", "/nowhere.yaml"],
+      ["/nowhere.yaml: no such file"],
+    ],
     [
       "a configuration that is not there",
       ["config", "check", "--config", "/nowhere.yaml"],
@@ -85,6 +93,38 @@ describe("called wrongly, it ends with 2, says what was found and what there is:
       for (const part of expected) expect(stderr).toContain(part);
     });
   }
+});
+
+describe("what it says of itself", () => {
+  test("an error names the program once, and the command where there is one", () => {
+    expect(run("frob").stderr).toStartWith('imdsproxy: no command "frob"\n');
+    expect(run("iptables", "frob").stderr).toStartWith('imdsproxy: iptables: no command "frob"\n');
+    expect(run().stderr).toStartWith("imdsproxy: which command?\n");
+    expect(run("explain").stderr).toStartWith("imdsproxy: explain: USER is missing\n");
+  });
+  test("one rule is `1 rule`", () => {
+    const directory = mkdtempSync(join(tmpdir(), "imdsproxy-cli-"));
+    const rule = { name: "one", role: "arn:aws:iam::123456789012:role/R" };
+    try {
+      for (const [count, words] of [
+        [0, "0 rules"],
+        [1, "1 rule,"],
+        [2, "2 rules"],
+      ] as const) {
+        const file = join(directory, `${count}.yaml`);
+        const rules = Array.from({ length: count }, (_, i) => ({
+          ...rule,
+          name: `rule ${i}`,
+          match: { user: `user${i}` },
+        }));
+        writeFileSync(file, JSON.stringify({ rules }));
+        expect(run("config", "check", file).stdout).toContain(words);
+        expect(run("config", "check", "--config", file).stdout).toContain(words);
+      }
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
+  });
 });
 
 describe("config", () => {

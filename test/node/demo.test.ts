@@ -67,8 +67,7 @@ describeAsRoot("demo", () => {
       child.kill(signal);
       expect(await child.exited).toBe(exitCode);
       expect(await rest).toContain("interrupted; the node is gone");
-      // A command that was just running on the node has to see its child's end before it ends itself: a moment, on a busy machine.
-      expect(await namespacesGone(spaces, 2_000)).toEqual([]);
+      expect(await namespacesGone(spaces, 0)).toEqual([]);
       expect(machineState()).toEqual(before);
     });
   }

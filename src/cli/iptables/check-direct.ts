@@ -10,14 +10,28 @@ import { FAMILIES } from "../../firewall/types.ts";
 import { jsonArg } from "../common.ts";
 import { specArgs } from "./common.ts";
 
+/** The account nobody, and the group of it (nobody or nogroup), on every distribution that we suit. */
 const NOBODY = 65_534;
+const NOGROUP = 65_534;
+
+/** A uid with its group. */
+interface Credentials {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** An id that sudo(8) left in the environment; null where there is none, or it is root's. */
+function sudoId(name: "SUDO_UID" | "SUDO_GID"): number | null {
+  const id = Number(process.env[name] ?? "0");
+  return Number.isSafeInteger(id) && id > 0 ? id : null;
+}
 
 /** Whom to be: the one who called sudo where that is an ordinary user, else nobody. */
-async function ordinaryUid(exempt: readonly number[]): Promise<number> {
-  const caller = Number(process.env["SUDO_UID"] ?? "0");
-  if (Number.isSafeInteger(caller) && caller > 0 && !exempt.includes(caller)) return caller;
+async function ordinaryCredentials(exempt: readonly number[]): Promise<Credentials> {
+  const caller = sudoId("SUDO_UID");
+  if (caller !== null && !exempt.includes(caller)) return { uid: caller, gid: sudoId("SUDO_GID") ?? NOGROUP };
   const nobody = (await systemAccounts.uidOf("nobody")) ?? NOBODY;
-  if (!exempt.includes(nobody)) return nobody;
+  if (!exempt.includes(nobody)) return { uid: nobody, gid: NOGROUP };
   throw new ImdsProxyError(
     "usage",
     "cannot try as an ordinary user: both the caller and nobody are exempt",
@@ -26,13 +40,13 @@ async function ordinaryUid(exempt: readonly number[]): Promise<number> {
 }
 
 /** Gives up root for good, in this process. */
-function become(uid: number): void {
+function become({ uid, gid }: Credentials): void {
   const { setgroups, setgid, setuid } = process;
   if (setgroups === undefined || setgid === undefined || setuid === undefined) {
     throw new ImdsProxyError("missing", "cannot give up root here");
   }
   setgroups([]);
-  setgid(uid);
+  setgid(gid);
   setuid(uid);
   if (process.getuid?.() !== uid || process.geteuid?.() !== uid) {
     throw new ImdsProxyError("permission", `could not become uid ${uid}`);
@@ -61,7 +75,7 @@ export const checkDirect = defineCommand({
     });
     // While still root, where the rules can be read.
     const { spec } = await buildFirewallSpec(config);
-    if (process.getuid?.() === 0) become(await ordinaryUid(spec.exemptUids));
+    if (process.getuid?.() === 0) become(await ordinaryCredentials(spec.exemptUids));
     const uid = process.getuid?.() ?? NOBODY;
     if (spec.exemptUids.includes(uid)) {
       throw new ImdsProxyError(
