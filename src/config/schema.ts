@@ -11,7 +11,7 @@ import { categoryProblem } from "./categories.ts";
 
 const endpointText = /^(?:\[([0-9a-fA-F:.]+)\]|([^:\s]+)):(\d{1,5})$/;
 
-/** Parses `127.0.0.1:988` or `[::1]:988`; null where it is not an IP address with a port of 1 to 65535. */
+/** Parses `127.0.0.1:254` or `[::1]:254`; null where it is not an IP address with a port of 1 to 65535. */
 export function parseEndpoint(text: string): { address: string; port: number } | null {
   const parts = endpointText.exec(text);
   const address = parts?.[1] ?? parts?.[2] ?? "";
@@ -26,7 +26,7 @@ const endpoint = z.string().transform((text, context) => {
   if (parsed !== null) return parsed;
   context.addIssue({
     code: "custom",
-    message: "must be an IP address and a port, such as 127.0.0.1:988 or [::1]:988",
+    message: "must be an IP address and a port, such as 127.0.0.1:254 or [::1]:254",
   });
   return z.NEVER;
 });
@@ -147,9 +147,15 @@ const category = z.string().superRefine((text, context) => {
   if (problem !== null) context.addIssue({ code: "custom", message: problem });
 });
 
+/**
+ * Where the proxy listens unless `listen` says otherwise. Below 512: bindresvport(3) and rresvport(3), by which NFS takes
+ * ports for itself, choose from 512 to 1023, and Lustre's LNet listens on 988, the default of earlier versions.
+ */
+export const DEFAULT_LISTEN: { address: string; port: number } = { address: "127.0.0.1", port: 254 };
+
 /** The whole file. An empty file is valid: without a role every caller is refused. */
 export const configSchema = z.strictObject({
-  listen: endpoint.default({ address: "127.0.0.1", port: 988 }),
+  listen: endpoint.default(DEFAULT_LISTEN),
   upstream: upstream.default("auto"),
   region: z
     .string()

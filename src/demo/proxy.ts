@@ -1,4 +1,5 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { DEFAULT_LISTEN } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import type { Running, RunOptions, RunResult } from "./run.ts";
 
@@ -9,7 +10,7 @@ export interface ProxyOptions {
   /** Flags of `serve`. */
   readonly flags?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
-  /** The port that shows that it is ready; default 988. */
+  /** The port that shows that it is ready; default 254. */
   readonly port?: number;
 }
 
@@ -62,7 +63,7 @@ export async function startProxyIn(host: ProxyHost, options: ProxyOptions): Prom
     mkdirSync(host.path("/etc/imdsproxy"), { recursive: true });
     writeFileSync(host.path("/etc/imdsproxy/config.yaml"), text);
   }
-  const port = options.port ?? 988;
+  const port = options.port ?? DEFAULT_LISTEN.port;
   const running = host.run({
     argv: ["/run/bin/imdsproxy", "serve", ...(options.flags ?? [])],
     ...(options.env === undefined ? {} : { env: options.env }),

@@ -123,7 +123,7 @@ function checkEndpoints({ upstream, listen }: FirewallSpec): void {
     throw new ImdsProxyError(
       "config",
       `listen is ${endpointText(listen)}, an address of the metadata service itself`,
-      "listen on a local address, such as 127.0.0.1:988; the firewall redirects the metadata address to it",
+      "listen on a local address, such as 127.0.0.1:254; the firewall redirects the metadata address to it",
     );
   }
   if (upstream.address === "0.0.0.0" || upstream.address === "::") {

@@ -5,6 +5,6 @@ export interface Endpoint {
   readonly port: number;
 }
 
-/** `127.0.0.1:988`, `[::1]:988`. */
+/** `127.0.0.1:254`, `[::1]:254`. */
 export const endpointText = ({ address, port }: Endpoint): string =>
   address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;

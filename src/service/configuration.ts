@@ -2,6 +2,8 @@ import { parseDocument } from "yaml";
 import { type ConfigOverrides, parseConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
+import { sameEndpoint } from "../firewall/addresses.ts";
+import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import { CONFIG } from "./paths.ts";
 
 /** What the installed configuration is to be. Pure. */
@@ -14,7 +16,12 @@ export interface ConfigurationSource {
   readonly given: { readonly path: string; readonly text: string } | null;
   /** Flags given to setup: they are written into the file. */
   readonly overrides: ConfigOverrides;
+  /** Where the installed rules send users now; null where none are remembered. */
+  readonly lastListen?: Endpoint | null;
 }
+
+/** The default of `listen` up to version 0.1. */
+const FORMER_DEFAULT: Endpoint = { address: "127.0.0.1", port: 988 };
 
 const KEYS: Readonly<Record<keyof ConfigOverrides, readonly string[]>> = {
   listen: ["listen"],
@@ -30,7 +37,7 @@ const HEADER = `# imdsproxy's configuration. \`imdsproxy config schema\` describ
 
 /**
  * The text to install and what it means: the file that was given, else what is installed, else an empty one; with the
- * flags written into it. Comments and order of the file are kept.
+ * flags written into it, and the port that the node has by a former default. Comments and order of the file are kept.
  *
  * @throws ImdsProxyError `config` where it is wrong; `usage` where a new installation would give a role to nobody.
  */
@@ -39,7 +46,7 @@ export function wantedConfiguration(source: ConfigurationSource): { text: string
   const base = source.given?.text ?? source.installed ?? HEADER;
   // First as it is, so that an error names the line of the operator's own file.
   parseConfig(base, path, source.overrides);
-  const flags = Object.entries(source.overrides).filter((entry) => entry[1] !== undefined);
+  const flags = Object.entries(withFormerListen(source)).filter((entry) => entry[1] !== undefined);
   let text = base;
   if (flags.length > 0) {
     const document = parseDocument(base);
@@ -69,10 +76,22 @@ export function wantedConfiguration(source: ConfigurationSource): { text: string
     throw new ImdsProxyError(
       "config",
       `${path}: listen has port ${config.listen.port}, which any user could take while the proxy is away`,
-      "a port below 1024, such as the default 988",
+      "a port below 1024, such as the default 254",
     );
   }
   return { text, config };
+}
+
+/**
+ * The flags; with the former default of `listen` among them where the installed file has no `listen` and the node's rules
+ * lead there, so that it is written down: an upgrade alone moves no port.
+ */
+function withFormerListen({ installed, given, overrides, lastListen }: ConfigurationSource): ConfigOverrides {
+  const runsOnIt =
+    lastListen !== undefined && lastListen !== null && sameEndpoint(lastListen, FORMER_DEFAULT);
+  if (!runsOnIt || installed === null || given !== null || overrides.listen !== undefined) return overrides;
+  if (parseDocument(installed).has("listen")) return overrides;
+  return { ...overrides, listen: endpointText(FORMER_DEFAULT) };
 }
 
 /** The same configuration without a metrics listener: two proxies cannot share its port during an upgrade. */

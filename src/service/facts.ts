@@ -1,11 +1,14 @@
-import { existsSync, readFileSync, statfsSync, statSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statfsSync, statSync } from "node:fs";
 import { release } from "node:os";
+import type { Endpoint } from "../identity/endpoint.ts";
 import { encodeConnectionRequest, NETLINK_NETFILTER } from "../identity/netlink/conntrack.ts";
 import { encodeSocketRequest, NETLINK_SOCK_DIAG, type Tuple } from "../identity/netlink/inet-diag.ts";
 import { readReply } from "../identity/netlink/message.ts";
 import { NetlinkSocket } from "../platform/libc.ts";
+import { firstUnprivilegedPort } from "../platform/unprivileged-port.ts";
 import type { RunCommand } from "./command.ts";
-import { ACCOUNT, BINARY } from "./paths.ts";
+import { ACCOUNT, BINARY, LAST_FIREWALL } from "./paths.ts";
+import type { PortFacts } from "./port-warnings.ts";
 import { type Account, type NodeFacts, PROGRAMS } from "./requirements.ts";
 
 /** Looks at the node. Reads only. */
@@ -28,6 +31,48 @@ export async function gatherFacts(run: RunCommand, executable: string): Promise<
     glibc: glibc.exitCode === 0 ? glibc.stdout.trim() : null,
     kernel: release(),
   };
+}
+
+/** Where the rules that this node last had send users; null where none are remembered, or the memory is not readable. */
+export function lastListen(path: string = LAST_FIREWALL): Endpoint | null {
+  try {
+    const { listen } = JSON.parse(readFileSync(path, "utf8")) as { listen?: Partial<Endpoint> };
+    const { address, port } = listen ?? {};
+    return typeof address === "string" && typeof port === "number" ? { address, port } : null;
+  } catch {
+    return null;
+  }
+}
+
+/** What else on this node has to do with the port that the proxy listens on. */
+export function portFacts(): PortFacts {
+  return { lustre: lustre(), unprivilegedFrom: firstUnprivilegedPort() };
+}
+
+/** How the node shows that it uses Lustre's network, LNet, whose acceptor listens on 988; null where it does not. */
+function lustre(): string | null {
+  const text = (path: string): string => {
+    try {
+      return readFileSync(path, "utf8");
+    } catch {
+      return "";
+    }
+  };
+  if (/^lnet /m.test(text("/proc/modules"))) return "the module lnet is loaded";
+  if (existsSync("/etc/lnet.conf")) return "/etc/lnet.conf is there";
+  for (const directory of ["/etc/modprobe.d", "/etc/modules-load.d"]) {
+    let names: string[] = [];
+    try {
+      names = readdirSync(directory);
+    } catch {
+      // No such directory: nothing is configured in it.
+    }
+    for (const name of names) {
+      const path = `${directory}/${name}`;
+      if (/^[^#\n]*\b(?:lnet|lustre|ksocklnd)\b/m.test(text(path))) return `${path} names it`;
+    }
+  }
+  return null;
 }
 
 async function systemd(run: RunCommand): Promise<number | null> {

@@ -16,7 +16,7 @@ import type { Endpoint } from "../identity/endpoint.ts";
 import { mustRun, type RunCommand, runCommand } from "./command.ts";
 import { wantedConfiguration, withoutMetrics } from "./configuration.ts";
 import { describePlan, execute } from "./execute.ts";
-import { findAccount, gatherFacts } from "./facts.ts";
+import { findAccount, gatherFacts, lastListen, portFacts } from "./facts.ts";
 import { withLock } from "./lock.ts";
 import { BINARY, CONFIG, JOURNAL, LOCK, UNITS } from "./paths.ts";
 import {
@@ -27,6 +27,7 @@ import {
   type Step,
   uninstallSteps,
 } from "./plan.ts";
+import { portWarnings } from "./port-warnings.ts";
 import { type NodeFacts, unmet } from "./requirements.ts";
 import { type FileChange, recover, stagedPath } from "./transaction.ts";
 import { type Finding, findTester, verify } from "./verify.ts";
@@ -84,8 +85,10 @@ async function installation(
     installed: facts.uid === 0 ? readIfThere(CONFIG) : null,
     given,
     overrides: options.overrides,
+    lastListen: facts.uid === 0 ? lastListen() : null,
   });
   const gid = facts.account?.gid;
+  for (const warning of portWarnings(config.listen, portFacts())) options.say(`warning: ${warning}`);
   return {
     executable,
     systemdVersion: facts.systemdVersion ?? 252,

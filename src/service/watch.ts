@@ -1,6 +1,7 @@
 import { chmodSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
+import { DEFAULT_LISTEN } from "../config/schema.ts";
 import { METADATA } from "../firewall/addresses.ts";
 import { systemIptables } from "../firewall/iptables.ts";
 import { apply } from "../firewall/operations.ts";
@@ -96,7 +97,7 @@ function asSpec(value: unknown): FirewallSpec | null {
  */
 const CLOSED: FirewallSpec = {
   upstream: METADATA.ipv4,
-  listen: { address: "127.0.0.1", port: 988 },
+  listen: DEFAULT_LISTEN,
   exemptUids: [0],
   containers: "leave",
 };

@@ -137,7 +137,7 @@ export async function serve(options: {
       "the port is above 1023: while the proxy is away, any user can take it and answer in its place",
       {
         listen: endpointText(config.listen),
-        remedy: "choose a listen port below 1024, such as 127.0.0.1:988",
+        remedy: "choose a listen port below 1024, such as 127.0.0.1:254",
       },
     );
   }

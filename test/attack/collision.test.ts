@@ -108,7 +108,7 @@ describeAsRoot("port collisions", () => {
       });
 
       test("get nothing, and cost the victim nothing", async () => {
-        const { alice, bob } = await both(988);
+        const { alice, bob } = await both(254);
         expect(alice.attempts).toBeGreaterThan(100);
         expect(given(alice)).toEqual([]);
         bobIsBob(bob);
@@ -117,7 +117,7 @@ describeAsRoot("port collisions", () => {
       test("get nothing of the victim's with our filter chain flushed", async () => {
         await mustExec(node, ROOT, [tool, "-w", "5", "-F", "IMDSPROXY"]);
         try {
-          const { alice, bob } = await both(988);
+          const { alice, bob } = await both(254);
           // She is let in, and is who she is.
           expect(alice.most).toBeGreaterThan(200);
           expect(given(alice)).toEqual([ALICE_UID]);

@@ -276,7 +276,7 @@ describeAsRoot("one user cannot starve the others:", () => {
 
 /** The most that the kernel holds for one connection of the proxy's: bytes received and not read, or sent and not taken. */
 async function mostKernelMemory(node: SimulatedNode): Promise<number> {
-  const { stdout } = await node.exec({ ...ROOT, argv: ["ss", "-Htnm", "sport", "=", ":988"] });
+  const { stdout } = await node.exec({ ...ROOT, argv: ["ss", "-Htnm", "sport", "=", ":254"] });
   let most = 0;
   // skmem:(r<received>,rb<limit>,t<in transmission>,tb<limit>,f<reserved>,w<to be sent>,…), in bytes (ss(8)).
   for (const [, received, sending] of stdout.matchAll(/skmem:\(r(\d+),rb\d+,t\d+,tb\d+,f\d+,w(\d+)/g)) {

@@ -239,7 +239,7 @@ describeAsRoot("identity by attack", () => {
           const bob = await whileStopped(proxied.proxy.pid, async () => {
             const alice = node.spawn({
               ...ALICE,
-              argv: python("holder", 6, ADDRESSES.node4, 0, "127.0.0.1", 988),
+              argv: python("holder", 6, ADDRESSES.node4, 0, "127.0.0.1", 254),
               timeoutMs: 20_000,
             });
             await eventually("alice is connected", () => alice.stdout().includes("ready"));
@@ -276,7 +276,7 @@ describeAsRoot("identity by attack", () => {
         let bob: Told = { identities: {} };
         const lines = await logged(async () => {
           [alice, bob] = await Promise.all([
-            attack<Told>(node, ALICE, "collide", [ADDRESSES.node4, "127.0.0.1", 988, 4]),
+            attack<Told>(node, ALICE, "collide", [ADDRESSES.node4, "127.0.0.1", 254, 4]),
             attack<Told>(node, BOB, "asker", [ADDRESSES.imds4, 80, 4]),
           ]);
         });

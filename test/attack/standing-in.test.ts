@@ -68,7 +68,7 @@ describeAsRoot("standing in", () => {
       if (!up) await proxied.proxy.stop();
       try {
         for (const [address, ...options] of PLACES) {
-          const running = await impostor(address, 988, ...options);
+          const running = await impostor(address, 254, ...options);
           expect([address, ...options, said(running)]).toEqual([address, ...options, "EACCES"]);
         }
         // A port that is hers to take shows that the attempt is sound.

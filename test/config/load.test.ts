@@ -22,7 +22,7 @@ function complaint(text: string, overrides: ConfigOverrides = {}): string | null
 
 /** The example of the documentation, whole. */
 const EXAMPLE = `
-listen: 127.0.0.1:988
+listen: 127.0.0.1:254
 upstream: auto                      # or a URL
 region: auto
 sts: { endpoint: null }
@@ -52,7 +52,7 @@ describe("parseConfig()", () => {
   test("takes the documented example", () => expect(complaint(EXAMPLE)).toBeNull());
   test("fills in the documented defaults, and refuses everybody without a role", () => {
     expect(parseConfig("", "config.yaml")).toEqual({
-      listen: { address: "127.0.0.1", port: 988 },
+      listen: { address: "127.0.0.1", port: 254 },
       upstream: "auto",
       region: "auto",
       sts: { endpoint: null },
@@ -123,9 +123,9 @@ describe("parseConfig() names the line, what it found and what would be right:",
     [
       "a port out of range",
       "listen: 127.0.0.1:0\n",
-      'config.yaml:1: listen must be an IP address and a port, such as 127.0.0.1:988 or [::1]:988 (found "127.0.0.1:0")',
+      'config.yaml:1: listen must be an IP address and a port, such as 127.0.0.1:254 or [::1]:254 (found "127.0.0.1:0")',
     ],
-    ["a name to listen on", "listen: localhost:988\n", "must be an IP address and a port"],
+    ["a name to listen on", "listen: localhost:254\n", "must be an IP address and a port"],
     ["an upstream by name", "upstream: http://metadata\n", "must be auto, or a URL of an IP address"],
     [
       "an upstream by https",

@@ -79,7 +79,7 @@ describe("apply()", () => {
     await expect(apply(iptables, HYPERPOD)).rejects.toMatchObject({
       problem: expect.stringMatching(/^IPv4 is done, IPv6 is not: /),
     });
-    expect(iptables.text("ipv4")).toContain("-j DNAT --to-destination 127.0.0.1:988");
+    expect(iptables.text("ipv4")).toContain("-j DNAT --to-destination 127.0.0.1:254");
     expect(iptables.text("ipv6")).toContain("-d fd00:ec2::254/128 -p tcp -m tcp --dport 80 -j REJECT");
   });
   test("does IPv4 and says why not IPv6 where there is none", async () => {

@@ -47,7 +47,7 @@ describe("planTable()", () => {
 -A OUTPUT -j IMDSPROXY
 -A IMDSPROXY -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -m owner --uid-owner 0 -j DNAT --to-destination 169.254.0.2:9081
 -A IMDSPROXY -p tcp -d 169.254.169.254 -m tcp --dport 80 -m owner --uid-owner 500 -j DNAT --to-destination 169.254.0.2:9081
--A IMDSPROXY -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 127.0.0.1:988
+-A IMDSPROXY -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 127.0.0.1:254
 COMMIT
 `;
     expect(kinds(parseSave(text))).toEqual([]);

@@ -8,7 +8,7 @@ import type { FirewallSpec } from "../../src/firewall/types.ts";
 
 const base: FirewallSpec = {
   upstream: { address: "169.254.0.2", port: 9081 },
-  listen: { address: "127.0.0.1", port: 988 },
+  listen: { address: "127.0.0.1", port: 254 },
   exemptUids: [0],
   containers: "leave",
 };

@@ -14,14 +14,14 @@ describe("wantedTable()", () => {
     expect(chain(HYPERPOD, "ipv4", "nat")).toEqual([
       "-d 169.254.169.254/32 -p tcp -m owner --uid-owner 0 -m tcp --dport 80 -j DNAT --to-destination 169.254.0.2:9081",
       "-d 169.254.169.254/32 -p tcp -m owner --uid-owner 500 -m tcp --dport 80 -j DNAT --to-destination 169.254.0.2:9081",
-      "-d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 127.0.0.1:988",
+      "-d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 127.0.0.1:254",
     ]);
   });
   test("leaves the exempt alone where the upstream is the metadata address itself", () => {
     expect(chain(EC2, "ipv4", "nat")).toEqual([
       "-d 169.254.169.254/32 -p tcp -m owner --uid-owner 0 -m tcp --dport 80 -j RETURN",
       "-d 169.254.169.254/32 -p tcp -m owner --uid-owner 500 -m tcp --dport 80 -j RETURN",
-      "-d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 127.0.0.1:988",
+      "-d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 127.0.0.1:254",
     ]);
   });
   test("redirects the IPv6 metadata address to the IPv6 loopback", () => {
@@ -29,7 +29,7 @@ describe("wantedTable()", () => {
       expect(chain(spec, "ipv6", "nat")).toEqual([
         "-d fd00:ec2::254/128 -p tcp -m owner --uid-owner 0 -m tcp --dport 80 -j RETURN",
         "-d fd00:ec2::254/128 -p tcp -m owner --uid-owner 500 -m tcp --dport 80 -j RETURN",
-        "-d fd00:ec2::254/128 -p tcp -m tcp --dport 80 -j DNAT --to-destination [::1]:988",
+        "-d fd00:ec2::254/128 -p tcp -m tcp --dport 80 -j DNAT --to-destination [::1]:254",
       ]);
     }
   });
@@ -43,7 +43,7 @@ describe("wantedTable()", () => {
           (port) =>
             `-d ${port === 80 ? "169.254.169.254" : "169.254.0.2"}/32 -p tcp -m tcp --dport ${port} -j REJECT --reject-with tcp-reset`,
         ),
-        "-d 127.0.0.1/32 -p tcp -m tcp --dport 988 -m conntrack ! --ctstate DNAT -j REJECT --reject-with tcp-reset",
+        "-d 127.0.0.1/32 -p tcp -m tcp --dport 254 -m conntrack ! --ctstate DNAT -j REJECT --reject-with tcp-reset",
       ]);
     }
   });
@@ -69,7 +69,7 @@ describe("wantedTable()", () => {
     expect(chain(spec, "ipv4", "filter", "IMDSPROXY-INPUT")).toEqual([
       "! -i lo -d 169.254.0.2/32 -p tcp -m tcp --dport 9081 -j REJECT --reject-with tcp-reset",
       "! -i lo -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j REJECT --reject-with tcp-reset",
-      "-d 127.0.0.1/32 ! -i lo -p tcp -m tcp --dport 988 -j REJECT --reject-with tcp-reset",
+      "-d 127.0.0.1/32 ! -i lo -p tcp -m tcp --dport 254 -j REJECT --reject-with tcp-reset",
     ]);
     expect(wantedTable(spec, "ipv4", "nat").hooks).toHaveLength(1);
   });
@@ -85,17 +85,17 @@ describe("wantedTable()", () => {
     const spec: FirewallSpec = { ...HYPERPOD, containers: "proxy" };
     expect(chain(spec, "ipv4", "nat", "IMDSPROXY-PREROUTING")).toEqual([
       "-s 169.254.0.2/32 -j RETURN",
-      "-d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 988",
+      "-d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 254",
     ]);
     expect(chain(spec, "ipv6", "nat", "IMDSPROXY-PREROUTING")).toEqual([
-      "-d fd00:ec2::254/128 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 988",
+      "-d fd00:ec2::254/128 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 254",
     ]);
     expect(chain(spec, "ipv4", "filter", "IMDSPROXY-INPUT").at(-1)).toBe(
-      "! -i lo -p tcp -m tcp --dport 988 -m conntrack ! --ctstate DNAT -j REJECT --reject-with tcp-reset",
+      "! -i lo -p tcp -m tcp --dport 254 -m conntrack ! --ctstate DNAT -j REJECT --reject-with tcp-reset",
     );
     // The proxy has the port on every local address then.
     expect(chain(spec, "ipv4", "filter").at(-1)).toBe(
-      "-p tcp -m addrtype --dst-type LOCAL -m tcp --dport 988 -m conntrack ! --ctstate DNAT -j REJECT --reject-with tcp-reset",
+      "-p tcp -m addrtype --dst-type LOCAL -m tcp --dport 254 -m conntrack ! --ctstate DNAT -j REJECT --reject-with tcp-reset",
     );
   });
 });
@@ -147,13 +147,13 @@ const address = fc.constantFrom(
   "203.0.113.9",
   "169.254.0.3",
 );
-const endpoint = fc.record({ address, port: fc.constantFrom(80, 988, 9081, 443) });
+const endpoint = fc.record({ address, port: fc.constantFrom(80, 254, 9081, 443) });
 const uid = fc.oneof(fc.constantFrom(0, 500, 1000, 65_534, 4_294_967_294), fc.nat());
 const spec: fc.Arbitrary<FirewallSpec> = fc.record({
   upstream: endpoint,
   listen: fc.record({
     address: fc.constantFrom("127.0.0.1", "10.0.0.5", "0.0.0.0"),
-    port: fc.constantFrom(988, 80),
+    port: fc.constantFrom(254, 80),
   }),
   exemptUids: fc.uniqueArray(uid).map((uids) => [...new Set([0, ...uids])].sort((a, b) => a - b)),
   containers: fc.constantFrom("leave", "reject", "proxy"),

@@ -29,7 +29,7 @@ describe("buildFirewallSpec()", () => {
     );
     expect(spec).toEqual({
       upstream: { address: "169.254.0.2", port: 9081 },
-      listen: { address: "127.0.0.1", port: 988 },
+      listen: { address: "127.0.0.1", port: 254 },
       exemptUids: [0, 991],
       containers: "leave",
     });
@@ -44,16 +44,16 @@ describe("buildFirewallSpec()", () => {
   });
   test("spells IPv6 as iptables-save does", async () => {
     const { spec } = await buildFirewallSpec(
-      config({ listen: "[0:0:0:0:0:0:0:1]:988", upstream: "http://[FD00:0EC2:0::254]" }),
+      config({ listen: "[0:0:0:0:0:0:0:1]:254", upstream: "http://[FD00:0EC2:0::254]" }),
       node(),
     );
     expect([spec.listen.address, spec.upstream.address]).toEqual(["::1", "fd00:ec2::254"]);
   });
   test.each([
-    [{ listen: "127.0.0.1:988", upstream: "127.0.0.1:988" }, "the proxy would ask itself"],
+    [{ listen: "127.0.0.1:254", upstream: "127.0.0.1:254" }, "the proxy would ask itself"],
     [{ listen: "169.254.169.254:80" }, "an address of the metadata service itself"],
-    [{ listen: "[fd00:ec2:0::254]:988" }, "an address of the metadata service itself"],
-    [{ listen: "169.254.0.2:988" }, "an address of the metadata service itself"],
+    [{ listen: "[fd00:ec2:0::254]:254" }, "an address of the metadata service itself"],
+    [{ listen: "169.254.0.2:254" }, "an address of the metadata service itself"],
     [{ upstream: "0.0.0.0:80" }, "is no destination"],
   ])("refuses %p", async (over, problem) => {
     await expect(buildFirewallSpec(config(over), node())).rejects.toMatchObject({
@@ -116,7 +116,7 @@ const ownChain = (target: string): RuleSet =>
             policy: null,
             rules: [
               `-d 169.254.169.254/32 -p tcp -m owner --uid-owner 0 -m tcp --dport 80 ${target}`,
-              entryTo("127.0.0.1:988"),
+              entryTo("127.0.0.1:254"),
             ],
           },
         ],

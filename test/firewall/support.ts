@@ -5,7 +5,7 @@ import { FAMILIES, type Family, type FirewallSpec, type RuleSet } from "../../sr
 
 export const HYPERPOD: FirewallSpec = {
   upstream: { address: "169.254.0.2", port: 9081 },
-  listen: { address: "127.0.0.1", port: 988 },
+  listen: { address: "127.0.0.1", port: 254 },
   exemptUids: [0, 500],
   containers: "leave",
 };

@@ -30,8 +30,8 @@ const accepted = (local: string, localPort: number, peer: string, peerPort: numb
 const ALICE = 2001;
 /** Alice's request to the metadata address; the redirect gave it another source port. */
 const ORIGINAL = tuple("10.77.0.2", 40_000, "169.254.169.254", 80);
-const REPLY = tuple("127.0.0.1", 988, "10.77.0.2", 50_000);
-const ACCEPTED = accepted("127.0.0.1", 988, "10.77.0.2", 50_000);
+const REPLY = tuple("127.0.0.1", 254, "10.77.0.2", 50_000);
+const ACCEPTED = accepted("127.0.0.1", 254, "10.77.0.2", 50_000);
 const ALICES: FakeSocket = { tuple: ORIGINAL, uid: ALICE, inode: 77, cgroupId: 4_242n };
 
 function aKernel(sockets: FakeSocket[] = [ALICES], original = ORIGINAL, reply = REPLY) {
@@ -57,9 +57,9 @@ describe("identify() finds", () => {
     const { lookup } = aKernel(
       [{ ...ALICES, tuple: original }],
       original,
-      tuple("::1", 988, "fd77::2", 50_000),
+      tuple("::1", 254, "fd77::2", 50_000),
     );
-    expect(lookup.identify(accepted("::1", 988, "fd77::2", 50_000))).toEqual(owner(ALICE));
+    expect(lookup.identify(accepted("::1", 254, "fd77::2", 50_000))).toEqual(owner(ALICE));
   });
 
   test("the owner of an IPv4-mapped IPv6 socket", () => {
@@ -67,13 +67,13 @@ describe("identify() finds", () => {
   });
 
   test("the owner of a connection straight to our address, tracked, or where nothing is tracked", () => {
-    const direct = tuple("127.0.0.1", 40_000, "127.0.0.1", 988);
+    const direct = tuple("127.0.0.1", 40_000, "127.0.0.1", 254);
     const socket = { ...ALICES, tuple: direct };
-    const connection = accepted("127.0.0.1", 988, "127.0.0.1", 40_000);
-    const { lookup, kernel } = aKernel([socket], direct, tuple("127.0.0.1", 988, "127.0.0.1", 40_000));
+    const connection = accepted("127.0.0.1", 254, "127.0.0.1", 40_000);
+    const { lookup, kernel } = aKernel([socket], direct, tuple("127.0.0.1", 254, "127.0.0.1", 40_000));
     kernel.entries.length = 0;
     expect(lookup.identify(connection)).toEqual(owner(ALICE, false));
-    kernel.entries.push({ original: direct, reply: tuple("127.0.0.1", 988, "127.0.0.1", 40_000) });
+    kernel.entries.push({ original: direct, reply: tuple("127.0.0.1", 254, "127.0.0.1", 40_000) });
     expect(lookup.identify(connection)).toEqual(owner(ALICE, false));
     // Where others are tracked, one that is not has lost its entry.
     kernel.entries.length = 0;
@@ -97,20 +97,20 @@ describe("identify() finds", () => {
 
   test("the right one of two sockets that share the translated port", () => {
     // The attacker holds port 50,000 of the node's own address with a connection straight to the proxy.
-    const attackers = { tuple: tuple("10.77.0.2", 50_000, "127.0.0.1", 988), uid: 6_666, inode: 88 };
+    const attackers = { tuple: tuple("10.77.0.2", 50_000, "127.0.0.1", 254), uid: 6_666, inode: 88 };
     expect(aKernel([attackers, ALICES]).lookup.identify(ACCEPTED)).toEqual(owner(ALICE));
   });
 
   test("nobody's port alone: 127.0.0.2 on the victim's port is another connection", () => {
-    const victims = { ...ALICES, tuple: tuple("127.0.0.1", 40_000, "127.0.0.1", 988) };
-    const attackers = { tuple: tuple("127.0.0.2", 40_000, "127.0.0.1", 988), uid: 6_666, inode: 88 };
+    const victims = { ...ALICES, tuple: tuple("127.0.0.1", 40_000, "127.0.0.1", 254) };
+    const attackers = { tuple: tuple("127.0.0.2", 40_000, "127.0.0.1", 254), uid: 6_666, inode: 88 };
     const { lookup, kernel } = aKernel([victims, attackers]);
     kernel.entries.length = 0;
-    expect(lookup.identify(accepted("127.0.0.1", 988, "127.0.0.2", 40_000))).toEqual(
+    expect(lookup.identify(accepted("127.0.0.1", 254, "127.0.0.2", 40_000))).toEqual(
       owner(6_666, false, null),
     );
-    expect(lookup.identify(accepted("127.0.0.1", 988, "127.0.0.1", 40_000))).toEqual(owner(ALICE, false));
-    expect(why(lookup.identify(accepted("127.0.0.1", 988, "127.0.0.3", 40_000)))).toContain("no socket");
+    expect(lookup.identify(accepted("127.0.0.1", 254, "127.0.0.1", 40_000))).toEqual(owner(ALICE, false));
+    expect(why(lookup.identify(accepted("127.0.0.1", 254, "127.0.0.3", 40_000)))).toContain("no socket");
   });
 
   test("the answer behind late ones to earlier requests", () => {
@@ -182,7 +182,7 @@ describe("identify() refuses", () => {
     ["the metadata address, another port", tuple("10.77.0.2", 40_000, "169.254.169.254", 8080)],
     ["another address, port 80", tuple("10.77.0.2", 40_000, "10.0.0.1", 80)],
     ["the upstream", tuple("10.77.0.2", 40_000, "169.254.0.2", 9081)],
-    ["our port at another address", tuple("10.77.0.2", 40_000, "127.0.0.2", 988)],
+    ["our port at another address", tuple("10.77.0.2", 40_000, "127.0.0.2", 254)],
     ["our address, another port", tuple("10.77.0.2", 40_000, "127.0.0.1", 80)],
     ["fd00:ec2::253", tuple("fd77::2", 40_000, "fd00:ec2::253", 80)],
   ];
@@ -203,7 +203,7 @@ describe("identify() refuses", () => {
   ] as const) {
     test(`whoever it is where connection tracking answers ${name}: an untracked connection is ENOENT alone`, () => {
       const { lookup, kernel } = aKernel([
-        { ...ALICES, tuple: tuple("10.77.0.2", 50_000, "127.0.0.1", 988) },
+        { ...ALICES, tuple: tuple("10.77.0.2", 50_000, "127.0.0.1", 254) },
       ]);
       kernel.conntrackErrno = errno;
       expect(why(lookup.identify(ACCEPTED))).toBe(`connection tracking: errno ${errno}`);
@@ -221,7 +221,7 @@ describe("identify() refuses", () => {
     const others = aKernel(
       [],
       tuple("10.77.0.2", 40_001, "169.254.169.254", 80),
-      tuple("127.0.0.1", 988, "10.77.0.2", 50_001),
+      tuple("127.0.0.1", 254, "10.77.0.2", 50_001),
     );
     kernel.onTheWay = (datagram, from) => {
       if (from === "diag") return [datagram];
@@ -251,10 +251,10 @@ describe("identify() refuses", () => {
   test("an answer that came twice is not the next one's", () => {
     const bobs = { ...ALICES, tuple: tuple("10.77.0.2", 40_001, "169.254.169.254", 80), uid: 2002 };
     const { lookup, kernel } = aKernel([ALICES, bobs]);
-    kernel.entries.push({ original: bobs.tuple, reply: tuple("127.0.0.1", 988, "10.77.0.2", 50_001) });
+    kernel.entries.push({ original: bobs.tuple, reply: tuple("127.0.0.1", 254, "10.77.0.2", 50_001) });
     kernel.onTheWay = (datagram) => [datagram, datagram];
     expect(lookup.identify(ACCEPTED)).toEqual(owner(ALICE));
-    expect(lookup.identify(accepted("127.0.0.1", 988, "10.77.0.2", 50_001))).toEqual(owner(2002));
+    expect(lookup.identify(accepted("127.0.0.1", 254, "10.77.0.2", 50_001))).toEqual(owner(2002));
     expect(lookup.identify(ACCEPTED)).toEqual(owner(ALICE));
   });
 
@@ -354,7 +354,7 @@ describe("no damaged answer makes an owner", () => {
     let refusals = 0;
     for (let run = 0; run < fuzzRuns(20_000); run++) {
       const { lookup, kernel } = aKernel([ALICES, bobs]);
-      kernel.entries.push({ original: bobs.tuple, reply: tuple("127.0.0.1", 988, "10.77.0.2", 50_001) });
+      kernel.entries.push({ original: bobs.tuple, reply: tuple("127.0.0.1", 254, "10.77.0.2", 50_001) });
       kernel.onTheWay = (datagram, from) => {
         if (pick(2) === 0) return [datagram];
         let bytes: Uint8Array = datagram.slice();

@@ -4,8 +4,8 @@ import { knownAuthorities, originForm } from "../../src/imds/target.ts";
 import { holds } from "../support/fuzz.ts";
 
 const AUTHORITIES = knownAuthorities([
-  { address: "127.0.0.1", port: 988 },
-  { address: "::1", port: 988 },
+  { address: "127.0.0.1", port: 254 },
+  { address: "::1", port: 254 },
   { address: "169.254.0.2", port: 9081 },
 ]);
 
@@ -18,9 +18,9 @@ describe("knownAuthorities() has", () => {
     "instance-data",
     "instance-data.ec2.internal",
     "127.0.0.1",
-    "127.0.0.1:988",
-    "localhost:988",
-    "[::1]:988",
+    "127.0.0.1:254",
+    "localhost:254",
+    "[::1]:254",
     "169.254.0.2:9081",
   ];
   for (const name of known) test(name, () => expect(AUTHORITIES.has(name)).toBe(true));

@@ -74,7 +74,7 @@ describeAsRoot("containers on a bridge", () => {
         expect((await inContainer(proxied.node)).trim()).toBe("curl 7");
       });
       test("are refused at the agent's address and at the proxy's", async () => {
-        for (const base of ["http://169.254.0.2:9081", "http://172.17.0.1:9081", "http://172.17.0.1:988"]) {
+        for (const base of ["http://169.254.0.2:9081", "http://172.17.0.1:9081", "http://172.17.0.1:254"]) {
           expect((await inContainer(proxied.node, base)).trim()).toBe("curl 7");
         }
       });
@@ -135,12 +135,12 @@ describeAsRoot("containers on a bridge", () => {
         expect(status).toBe("401");
       });
       test("are refused at the agent's address, and at the proxy's own port when not redirected", async () => {
-        for (const base of ["http://169.254.0.2:9081", "http://172.17.0.1:9081", "http://172.17.0.1:988"]) {
+        for (const base of ["http://169.254.0.2:9081", "http://172.17.0.1:9081", "http://172.17.0.1:254"]) {
           expect((await inContainer(proxied.node, base)).trim()).toBe("curl 7");
         }
       });
       test("alice cannot pass for one: the port on the bridge's address is closed to her", async () => {
-        const answer = await mustExec(proxied.node, ALICE, ["sh", "-c", ROLE_LIST("http://172.17.0.1:988")]);
+        const answer = await mustExec(proxied.node, ALICE, ["sh", "-c", ROLE_LIST("http://172.17.0.1:254")]);
         expect(answer.trim()).toBe("curl 7");
       });
       test("alice cannot pass for one by its address as her source", async () => {

@@ -95,39 +95,39 @@ for (const backend of ["nft", "legacy"] as const) {
       });
       test("the listener is closed to it", async () => {
         await apply("reject");
-        node.node.write("/etc/imdsproxy/config.yaml", "containers: reject\nlisten: 172.30.0.1:988\n");
-        await listen(["172.30.0.1", "988"]);
-        expect(await container("172.30.0.1", "988")).toBe("proxy");
+        node.node.write("/etc/imdsproxy/config.yaml", "containers: reject\nlisten: 172.30.0.1:254\n");
+        await listen(["172.30.0.1", "254"]);
+        expect(await container("172.30.0.1", "254")).toBe("proxy");
         await node.must("apply");
-        expect(await container("172.30.0.1", "988")).toBe("ECONNREFUSED");
+        expect(await container("172.30.0.1", "254")).toBe("ECONNREFUSED");
       });
     });
 
     describe("proxy", () => {
       test("the container is redirected to the proxy, and reaches its port in no other way", async () => {
-        await listen(["0.0.0.0", "988"], ...(node.node.ipv6 ? ([["::", "988"]] as const) : []));
+        await listen(["0.0.0.0", "254"], ...(node.node.ipv6 ? ([["::", "254"]] as const) : []));
         await apply("proxy");
         expect(await container(...METADATA)).toBe("proxy");
         if (node.node.ipv6) {
           expect(await container(...METADATA6)).toBe("proxy");
-          expect(await container("fd30::1", "988")).toBe("ECONNREFUSED");
+          expect(await container("fd30::1", "254")).toBe("ECONNREFUSED");
         }
         for (const address of ["172.30.0.1", "10.77.0.2"]) {
-          expect([address, await container(address, "988")]).toEqual([address, "ECONNREFUSED"]);
+          expect([address, await container(address, "254")]).toEqual([address, "ECONNREFUSED"]);
         }
         // Nor the agent, which is guarded also where nothing shows that there is one.
         expect(await container("169.254.0.2", "9081")).toBe("ECONNREFUSED");
       });
       test("users of the node go through the redirect, and by no other local address", async () => {
-        await listen(["0.0.0.0", "988"], ...(node.node.ipv6 ? ([["::", "988"]] as const) : []));
+        await listen(["0.0.0.0", "254"], ...(node.node.ipv6 ? ([["::", "254"]] as const) : []));
         await apply("proxy");
         expect(await node.ask(ALICE, "ask", ...METADATA)).toBe("proxy");
         for (const address of ["127.0.0.1", "127.0.0.2", "10.77.0.2", "172.30.0.1", "0.0.0.0"]) {
-          expect([address, await node.ask(ALICE, "ask", address, "988")]).toEqual([address, "ECONNREFUSED"]);
+          expect([address, await node.ask(ALICE, "ask", address, "254")]).toEqual([address, "ECONNREFUSED"]);
         }
         if (node.node.ipv6) {
           for (const address of ["::1", "fd77::2", "fd30::1"]) {
-            expect([address, await node.ask(ALICE, "ask", address, "988")]).toEqual([
+            expect([address, await node.ask(ALICE, "ask", address, "254")]).toEqual([
               address,
               "ECONNREFUSED",
             ]);
@@ -135,7 +135,7 @@ for (const backend of ["nft", "legacy"] as const) {
         }
       });
       test("the container reaches nothing while the redirect is away", async () => {
-        await listen(["0.0.0.0", "988"]);
+        await listen(["0.0.0.0", "254"]);
         await apply("proxy");
         await node.must("remove-proxy");
         expect(await container(...METADATA)).toBe("ECONNREFUSED");

@@ -34,7 +34,7 @@ for (const backend of ["nft", "legacy"] as const) {
     beforeAll(async () => {
       node = await FirewallNode.start({ kind: "hyperpod", iptables: backend });
       await node.shell(FLUSH);
-      await node.listen(["127.0.0.1", "988"], ...(node.node.ipv6 ? ([["::1", "988"]] as const) : []));
+      await node.listen(["127.0.0.1", "254"], ...(node.node.ipv6 ? ([["::1", "254"]] as const) : []));
     });
     afterAll(() => node.node.stop());
     beforeEach(async () => {
@@ -296,7 +296,7 @@ for (const backend of ["nft", "legacy"] as const) {
         await node.must("apply");
         expect(await asAlice("::ffff:169.254.169.254", "80")).toBe("proxy");
         expect(await asAlice("::ffff:169.254.0.2", "9081")).toBe("ECONNREFUSED");
-        expect(await asAlice("::ffff:127.0.0.1", "988")).toBe("ECONNREFUSED");
+        expect(await asAlice("::ffff:127.0.0.1", "254")).toBe("ECONNREFUSED");
       });
       test("absent ip6tables do not stop IPv4, and are told", async () => {
         const multi = `/usr/sbin/xtables-${backend}-multi`;
@@ -370,9 +370,9 @@ for (const backend of ["nft", "legacy"] as const) {
       test("does not reach the listener but through the redirect", async () => {
         for (const address of ["127.0.0.1", "0.0.0.0", "::1", "::ffff:127.0.0.1"]) {
           if (address.includes(":") && !node.node.ipv6) continue;
-          expect([address, await asAlice(address, "988")]).toEqual([address, "ECONNREFUSED"]);
+          expect([address, await asAlice(address, "254")]).toEqual([address, "ECONNREFUSED"]);
         }
-        expect(await asRoot("127.0.0.1", "988")).toBe("proxy");
+        expect(await asRoot("127.0.0.1", "254")).toBe("proxy");
       });
       test("gets nothing while the redirect is away, untracked packets included", async () => {
         await node.shell("iptables -t nat -F");

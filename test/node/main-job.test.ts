@@ -129,7 +129,7 @@ describeAsRoot("the main job on a HyperPod node", () => {
   });
 
   test("no route to the agent or to EC2's service is open to alice", async () => {
-    for (const url of ["http://169.254.0.2:9081", "http://127.0.0.1:988", "http://[::1]:988"]) {
+    for (const url of ["http://169.254.0.2:9081", "http://127.0.0.1:254", "http://[::1]:254"]) {
       const answer = await curl(
         node,
         alice,
@@ -180,7 +180,7 @@ describeAsRoot("a killed proxy", () => {
     }
     expect(await sdkArn(node, root)).toBe(INSTANCE_ROLE);
     // Nobody can stand in for it: the port is privileged.
-    const bind = "import socket; s = socket.socket(); s.bind(('127.0.0.1', 988))";
+    const bind = "import socket; s = socket.socket(); s.bind(('127.0.0.1', 254))";
     const squatter = await node.exec({ ...alice, argv: ["/usr/bin/python3", "-c", bind] });
     expect(squatter.stderr).toContain("Permission denied");
 

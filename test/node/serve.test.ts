@@ -90,17 +90,17 @@ describeAsRoot("serve", () => {
     test("on a port that is taken: exit 1 and the port", async () => {
       const taker = node.spawn({
         ...ROOT,
-        argv: ["/usr/bin/python3", "-m", "http.server", "--bind", "127.0.0.1", "988"],
+        argv: ["/usr/bin/python3", "-m", "http.server", "--bind", "127.0.0.1", "254"],
         timeoutMs: 0,
       });
       await eventually("the port is taken", async () =>
-        (await mustExec(node, ROOT, ["ss", "-ltn"])).includes(":988"),
+        (await mustExec(node, ROOT, ["ss", "-ltn"])).includes(":254"),
       );
       const { exitCode, said } = await fails(SERVE);
       taker.kill("SIGTERM");
       await taker.done;
       expect(exitCode).toBe(1);
-      expect(said).toContain("127.0.0.1:988: the port is taken");
+      expect(said).toContain("127.0.0.1:254: the port is taken");
     });
     test("without CAP_NET_ADMIN: exit 1 and the capability", async () => {
       const { exitCode, said } = await fails([

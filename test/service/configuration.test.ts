@@ -49,6 +49,43 @@ describe("wantedConfiguration()", () => {
     });
   }
 
+  describe("the port that a node has by a former default", () => {
+    const former = { address: "127.0.0.1", port: 988 };
+    const installed = `${FILE}\n`;
+
+    test("is written down by an upgrade, with nothing else changed", () => {
+      const { text, config } = wantedConfiguration({ ...none, installed, lastListen: former });
+      expect(config.listen).toEqual(former);
+      expect(parseConfig(text, "again")).toEqual({ ...parseConfig(installed, "x"), listen: former });
+      expect(text).toContain("# our node");
+      // And stays so when the next upgrade finds it.
+      expect(wantedConfiguration({ ...none, installed: text, lastListen: former }).text).toBe(text);
+    });
+
+    test("gives way to a flag, to a given file, and to a listen in the installed one", () => {
+      const moved = { address: "127.0.0.1", port: 254 };
+      const given = { path: "/x.yaml", text: FILE };
+      expect(wantedConfiguration({ ...none, installed, given, lastListen: former }).config.listen).toEqual(
+        moved,
+      );
+      const flag = { listen: "127.0.0.1:254" };
+      expect(
+        wantedConfiguration({ given: null, installed, overrides: flag, lastListen: former }).config.listen,
+      ).toEqual(moved);
+      const own = `${FILE}listen: 127.0.0.1:253\n`;
+      expect(wantedConfiguration({ ...none, installed: own, lastListen: former }).text).toBe(own);
+    });
+
+    test("is no reason to write where the node has another, or none is remembered", () => {
+      for (const lastListen of [null, { address: "127.0.0.1", port: 254 }]) {
+        expect(wantedConfiguration({ ...none, installed, lastListen }).text).toBe(installed);
+      }
+      expect(
+        wantedConfiguration({ ...none, given: { path: "/x", text: FILE }, lastListen: former }).text,
+      ).toBe(FILE);
+    });
+  });
+
   test("an installed configuration that refuses everybody stays one", () => {
     expect(wantedConfiguration({ ...none, installed: "role: null\n" }).config.role).toBeNull();
   });

@@ -36,11 +36,11 @@ OPTIONS = {
 PLACES = [
     (socket.AF_INET, source, destination)
     for source in ("127.0.0.1", "127.0.0.2", NODE4, AGENT, "0.0.0.0")
-    for destination in ((METADATA4, 80), ("127.0.0.1", 988))
+    for destination in ((METADATA4, 80), ("127.0.0.1", 254))
 ] + [
     (socket.AF_INET6, source, destination)
     for source in (NODE6, "::1", "::")
-    for destination in ((METADATA6, 80), ("::1", 988))
+    for destination in ((METADATA6, 80), ("::1", 254))
 ] + [
     (socket.AF_INET6, "::ffff:" + NODE4, ("::ffff:" + METADATA4, 80)),
     (socket.AF_INET6, "::ffff:127.0.0.2", ("::ffff:" + METADATA4, 80)),
@@ -91,7 +91,7 @@ def _():
     with tcp() as s:
         s.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
         s.bind((METADATA4, port))
-        s.connect(("127.0.0.1", 988))
+        s.connect(("127.0.0.1", 254))
         return role(s)
 
 
@@ -150,7 +150,7 @@ def _():
 def _():
     """both ends opened at once, on the proxy's own port"""
     with tcp() as s:
-        s.bind(("127.0.0.1", 988))
+        s.bind(("127.0.0.1", 254))
         s.connect(("127.0.0.1", port))
         return role(s)
 

@@ -191,7 +191,7 @@ const TARGETS: readonly ((path: string) => string)[] = [
   (path) => `http://0xa9fea9fe${path}`,
   (path) => `http://0251.0376.0251.0376${path}`,
   (path) => `http://169.254.43518${path}`,
-  (path) => `http://localhost:988${path}`,
+  (path) => `http://localhost:254${path}`,
   (path) => `http://x@169.254.169.254${path}`,
   (path) => `http://169.254.169.254@rebound.example${path}`,
   (path) => `http://169.254.169.254\\@rebound.example${path}`,
@@ -244,11 +244,11 @@ const AUTHORITIES: readonly ((path: string) => string)[] = [
   () => "169.254.0.2",
   () => "rebound.example",
   () => "169.254.169.254.",
-  () => "169.254.169.254:988",
+  () => "169.254.169.254:254",
   () => "169.254.169.254:65616",
   () => "169.254.169.254:",
   () => "169.254.169.254:80:80",
-  () => "[::1]:988",
+  () => "[::1]:254",
   () => "[fd00:ec2::254%25lo]",
   () => "localhost",
   () => "0",
@@ -583,7 +583,7 @@ const REQUEST_FAMILIES: Readonly<Record<string, Family>> = {
   },
   "another protocol": {
     make: ({ path, pick }) => {
-      const spoofed = ["127.0.0.1 127.0.0.1 40000 988", "169.254.169.254 169.254.169.254 1 80"];
+      const spoofed = ["127.0.0.1 127.0.0.1 40000 254", "169.254.169.254 169.254.169.254 1 80"];
       return pick([
         `PROXY TCP4 ${pick(spoofed)}\r\n${get(path)}`,
         `PROXY UNKNOWN\r\n${get(path)}`,
