@@ -1,4 +1,5 @@
 import { defineCommand } from "citty";
+import { Signals } from "../wiring/signals.ts";
 import { configArg, overrideArgs, overridesOf } from "./common.ts";
 
 export default defineCommand({
@@ -13,7 +14,13 @@ export default defineCommand({
     },
   },
   async run({ args }) {
+    const signals = new Signals();
     const { serve } = await import("../wiring/serve.ts");
-    await serve({ configPath: args.config, overrides: overridesOf(args), sharePort: args["share-port"] });
+    await serve({
+      configPath: args.config,
+      overrides: overridesOf(args),
+      sharePort: args["share-port"],
+      signals,
+    });
   },
 });

@@ -12,6 +12,8 @@ export interface Answer {
   readonly tokenTtlSeconds?: number;
   /** For 405. */
   readonly allow?: string;
+  /** Seconds after which asking again makes sense; with 503 (RFC 9110, section 10.2.3). */
+  readonly retryAfterSeconds?: number;
   /** True where the connection must not be used again. */
   readonly close?: boolean;
 }
@@ -33,11 +35,18 @@ const startedMs = Date.now();
 /** Text as the metadata service has it. */
 export const text = (body: string): Answer => ({ status: 200, contentType: "text/plain", body });
 
-/** An error page, short XHTML as the real service's. Says nothing of the cause: that is in our log. */
+/** What a 503 names as Retry-After: what is away is asked again within a second, and SDKs wait no longer. */
+const RETRY_AFTER_SECONDS = 1;
+
+/**
+ * An error page, short XHTML as the real service's. Says nothing of the cause: that is in our log. A 503 says that asking
+ * again in a second makes sense.
+ */
 export function errorPage(status: number): Answer {
   const title = `${status} - ${REASONS[status] ?? "Error"}`;
   return {
     status,
+    ...(status === 503 ? { retryAfterSeconds: RETRY_AFTER_SECONDS } : {}),
     contentType: "text/html",
     body: `<?xml version="1.0" encoding="iso-8859-1"?>
 <!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Transitional//EN"
@@ -88,6 +97,7 @@ export function encodeAnswer(
     lines.push(`X-Aws-Ec2-Metadata-Token-Ttl-Seconds: ${answer.tokenTtlSeconds}`);
   }
   if (answer.allow !== undefined) lines.push(`Allow: ${answer.allow}`);
+  if (answer.retryAfterSeconds !== undefined) lines.push(`Retry-After: ${answer.retryAfterSeconds}`);
   lines.push(`Connection: ${options.keepAlive ? "keep-alive" : "close"}`);
   return Buffer.from(`${lines.join("\r\n")}\r\n\r\n${options.head ? "" : answer.body}`, "latin1");
 }

@@ -56,24 +56,35 @@ export interface RequestEvent {
   readonly status: number;
   /** Why it was refused, where it was. */
   readonly why?: string | undefined;
+  /** The kind of refusal: one of few, so that it can be a metric's label. Null where nothing was refused. */
+  readonly refusal: RefusalKind | null;
 }
+
+/**
+ * Kinds of refusals.
+ * - `rule`: the rules give this caller no role. `role`: the caller asked for a role that is not theirs.
+ * - `identity`: nobody can say who asks. `request`: the target, Host or another header is not one that is taken.
+ * - `token`: a token is missing, wrong or expired. `unavailable`: something that is needed cannot be had for now.
+ */
+export type RefusalKind = "rule" | "role" | "identity" | "request" | "token" | "unavailable";
 
 export interface HandlerOptions {
   readonly clock: Clock;
   readonly tokens: TokenMint;
   readonly metadata: MetadataCache;
   readonly broker: SessionBroker;
-  /** What a reload of the configuration replaces; asked at each request. */
+  /** What a reload of the configuration replaces; asked once for each request, so that a request has one policy. */
   readonly policy: () => Policy;
   /** Whether a request without a token is refused. */
   readonly tokensRequired: () => boolean;
-  readonly identify: (owner: SocketOwner) => Identity | Promise<Identity>;
   readonly onRequest: (event: RequestEvent) => void;
 }
 
 /** The part of the configuration that decides over requests. */
 export interface Policy {
   readonly rules: Rules;
+  /** Who a socket's owner is, as far as these rules need it. */
+  readonly identify: (owner: SocketOwner) => Identity | Promise<Identity>;
   readonly categories: CategoryFilter;
   /** Authorities that a Host may name, in lower case: the metadata service's and our own. */
   readonly authorities: ReadonlySet<string>;
@@ -86,11 +97,27 @@ const OURSELVES = -1;
 
 class Refusal {
   readonly status: number;
+  readonly kind: RefusalKind;
   readonly why: string;
-  constructor(status: number, why: string) {
+  constructor(status: number, kind: RefusalKind, why: string) {
     this.status = status;
+    this.kind = kind;
     this.why = why;
   }
+}
+
+/** What is noted of a request on its way, for its event. */
+interface Notes {
+  route: RequestEvent["route"];
+  why: string | undefined;
+  refusal: RefusalKind | null;
+}
+
+/** One request under the policy that stood when it came. */
+interface Task {
+  readonly caller: KnownCaller;
+  readonly policy: Policy;
+  readonly notes: Notes;
 }
 
 /** Request in, answer out; everything that the proxy knows comes together here. */
@@ -103,58 +130,57 @@ export class Handler {
 
   /** Answers one request. Never rejects: what goes wrong inside is a 503 without a word of why. */
   handle(request: Request, caller: Caller): Answer | Promise<Answer> {
-    const event: { route: RequestEvent["route"]; why: string | undefined } = {
-      route: "none",
-      why: undefined,
-    };
+    const notes: Notes = { route: "none", why: undefined, refusal: null };
     const done = (answer: Answer): Answer => {
       this.#options.onRequest({
         subject: caller.kind === "unknown" ? null : subjectOf(caller),
         method: request.method,
-        route: event.route,
+        route: notes.route,
         status: answer.status,
-        why: event.why,
+        why: notes.why,
+        refusal: notes.refusal,
       });
       return answer;
     };
     const failed = (error: unknown): Answer => {
-      const refusal = error instanceof AmbiguousIdentity ? new Refusal(403, error.message) : error;
-      event.why =
-        refusal instanceof Refusal
-          ? refusal.why
-          : `internal: ${error instanceof Error ? error.name : "unknown"}`;
-      return done(errorPage(refusal instanceof Refusal ? refusal.status : 503));
+      const refusal =
+        error instanceof AmbiguousIdentity ? new Refusal(403, "identity", error.message) : error;
+      const known = refusal instanceof Refusal ? refusal : null;
+      notes.refusal = known?.kind ?? "unavailable";
+      notes.why = known?.why ?? `internal: ${error instanceof Error ? error.name : "unknown"}`;
+      return done(errorPage(known?.status ?? 503));
     };
     try {
-      const answer = this.#handle(request, caller, event);
+      const answer = this.#handle(request, caller, notes);
       return answer instanceof Promise ? answer.then(done, failed) : done(answer);
     } catch (error) {
       return failed(error);
     }
   }
 
-  #handle(
-    request: Request,
-    caller: Caller,
-    event: { route: RequestEvent["route"]; why: string | undefined },
-  ): Answer | Promise<Answer> {
+  #handle(request: Request, caller: Caller, notes: Notes): Answer | Promise<Answer> {
     if (caller.kind === "unknown") {
-      event.why = "the caller could not be identified";
+      notes.refusal = "identity";
+      notes.why = "the caller could not be identified";
       return { ...errorPage(403), close: true };
     }
-    const { categories, authorities } = this.#options.policy();
-    if (request.headers.has("x-forwarded-for")) throw new Refusal(403, "X-Forwarded-For");
+    const policy = this.#options.policy();
+    const task: Task = { caller, policy, notes };
+    const { categories, authorities } = policy;
+    if (request.headers.has("x-forwarded-for")) throw new Refusal(403, "request", "X-Forwarded-For");
     const host = request.headers.get("host");
     if (host !== undefined && !authorities.has(host.toLowerCase())) {
-      throw new Refusal(403, "Host is no name of the metadata service");
+      throw new Refusal(403, "request", "Host is no name of the metadata service");
     }
     const target = originForm(request.target, authorities);
-    if (target === null)
-      throw new Refusal(400, "the target is neither a path nor a URL of the metadata service");
+    if (target === null) {
+      const why = "the target is neither a path nor a URL of the metadata service";
+      throw new Refusal(400, "request", why);
+    }
     const route = parseRoute(target, categories);
-    event.route = route.kind;
-    if (route.kind === "refused-spelling") throw new Refusal(400, route.why);
-    if (route.kind === "token") return this.#token(request, caller);
+    notes.route = route.kind;
+    if (route.kind === "refused-spelling") throw new Refusal(400, "request", route.why);
+    if (route.kind === "token") return this.#token(request, task);
     if (route.kind === "token-of-version" && request.method === "PUT") return errorPage(403);
     if (request.method !== "GET" && request.method !== "HEAD")
       return { ...errorPage(405), body: "", allow: ALLOWED };
@@ -163,12 +189,12 @@ export class Handler {
     let tokenTtlSeconds: number | undefined;
     if (token !== undefined) {
       const check = this.#options.tokens.check(token, subjectOf(caller), this.#options.clock.now());
-      if (!check.valid) throw new Refusal(401, "the token is wrong or expired");
+      if (!check.valid) throw new Refusal(401, "token", "the token is wrong or expired");
       tokenTtlSeconds = check.remainingSeconds;
     } else if (this.#options.tokensRequired()) {
-      throw new Refusal(401, "no token");
+      throw new Refusal(401, "token", "no token");
     }
-    const answer = this.#get(route, caller);
+    const answer = this.#get(route, task);
     if (tokenTtlSeconds === undefined) return answer;
     const ttl = tokenTtlSeconds;
     return answer instanceof Promise
@@ -176,28 +202,28 @@ export class Handler {
       : { ...answer, tokenTtlSeconds: ttl };
   }
 
-  #token(request: Request, caller: KnownCaller): Answer {
+  #token(request: Request, task: Task): Answer {
     if (request.method !== "PUT") return { ...errorPage(405), body: "", allow: ALLOWED_FOR_TOKEN };
     const ttl = parseTtl(request.headers.get("x-aws-ec2-metadata-token-ttl-seconds"));
-    if (ttl === null) throw new Refusal(400, "the token's TTL is not 1 to 21600");
+    if (ttl === null) throw new Refusal(400, "request", "the token's TTL is not 1 to 21600");
     return {
-      ...text(this.#options.tokens.issue(subjectOf(caller), ttl, this.#options.clock.now())),
+      ...text(this.#options.tokens.issue(subjectOf(task.caller), ttl, this.#options.clock.now())),
       tokenTtlSeconds: ttl,
     };
   }
 
-  #get(route: Route, caller: KnownCaller): Answer | Promise<Answer> {
+  #get(route: Route, task: Task): Answer | Promise<Answer> {
     switch (route.kind) {
       case "metadata":
-        return route.listing ? this.#listing(route, caller) : this.#metadata(route, caller);
+        return route.listing ? this.#listing(route, task) : this.#metadata(route, task.caller);
       case "versions":
-        return this.#versions(caller);
+        return this.#versions(task.caller);
       case "role-list":
       case "role-credentials":
       case "iam-info":
       case "iam-listing":
       case "whoami":
-        return this.#personal(route, caller);
+        return this.#personal(route, task);
       default:
         return errorPage(404);
     }
@@ -216,46 +242,38 @@ export class Handler {
   }
 
   /** The upstream's listing, less what this caller cannot read, and with `iam/` where they have a role. */
-  async #listing(route: Route & { kind: "metadata" }, caller: KnownCaller): Promise<Answer> {
-    const { categories } = this.#options.policy();
-    const found = await this.#options.metadata.read(route.version, route.path, shareOf(caller));
+  async #listing(route: Route & { kind: "metadata" }, task: Task): Promise<Answer> {
+    const found = await this.#options.metadata.read(route.version, route.path, shareOf(task.caller));
     if (found.kind !== "found") return metadataAnswer(found);
     const prefix = route.path === "" ? "" : `${route.path}/`;
     const lines = found.body.split("\n").filter((line) => {
       const name = line.trim().replace(/\/$/, "").replace(/=.*$/, "");
-      return name !== "" && categories.leadsTo(`${prefix}${name}`);
+      return name !== "" && task.policy.categories.leadsTo(`${prefix}${name}`);
     });
-    if (route.path === "meta-data" && (await this.#decide(caller)).kind === "role") {
+    if (route.path === "meta-data" && (await this.#decide(task)).decision.kind === "role") {
       lines.push("iam/");
       lines.sort();
     }
     return text(lines.join("\n"));
   }
 
-  #identify(caller: KnownCaller): Identity | Promise<Identity> {
-    return caller.kind === "owner" ? this.#options.identify(caller.owner) : containerIdentity(caller.address);
-  }
-
   /** What depends on who asks. */
-  #personal(route: Route, caller: KnownCaller): Answer | Promise<Answer> {
-    const identity = this.#identify(caller);
-    const instanceId = this.#instanceId();
-    if (identity instanceof Promise || instanceId instanceof Promise) {
-      return Promise.all([identity, instanceId]).then(([who, id]) => this.#answerFor(route, caller, who, id));
-    }
-    return this.#answerFor(route, caller, identity, instanceId);
+  #personal(route: Route, task: Task): Answer | Promise<Answer> {
+    const found = this.#decide(task);
+    return found instanceof Promise
+      ? found.then((decided) => this.#answerFor(route, task, decided))
+      : this.#answerFor(route, task, found);
   }
 
-  #answerFor(
-    route: Route,
-    caller: KnownCaller,
-    identity: Identity,
-    instanceId: string | null,
-  ): Answer | Promise<Answer> {
-    const decision = this.#options.policy().rules.decide(identity, instanceId);
+  #answerFor(route: Route, task: Task, { identity, decision }: Decided): Answer | Promise<Answer> {
     const { broker } = this.#options;
+    const { caller, notes } = task;
     if (route.kind === "whoami") return whoamiDocument(identity, decision, broker);
-    if (decision.kind === "refuse") return errorPage(404);
+    if (decision.kind === "refuse") {
+      notes.refusal = "rule";
+      notes.why = decision.reason;
+      return errorPage(404);
+    }
     const name = parseRoleArn(decision.roleArn)?.name;
     switch (route.kind) {
       case "iam-listing":
@@ -267,26 +285,46 @@ export class Handler {
         broker.prepare(decision.request, shareOf(caller));
         return name === undefined ? errorPage(404) : text(name);
       case "role-credentials":
-        if (route.name !== name) return errorPage(404);
+        if (route.name !== name) {
+          notes.refusal = "role";
+          notes.why = "asked for the credentials of a role by a name that is not the caller's role";
+          return errorPage(404);
+        }
         return broker.get(decision.request, shareOf(caller)).then(credentialsDocument);
       default:
         return errorPage(404);
     }
   }
 
-  async #decide(caller: KnownCaller): Promise<Decision> {
-    const [identity, instanceId] = await Promise.all([this.#identify(caller), this.#instanceId()]);
-    return this.#options.policy().rules.decide(identity, instanceId);
+  /** Who the caller is, and what the rules say: by one policy, also where the configuration is loaded again meanwhile. */
+  #decide({ caller, policy }: Task): Decided | Promise<Decided> {
+    const decided = (identity: Identity, instanceId: string | null): Decided => ({
+      identity,
+      decision: policy.rules.decide(identity, instanceId),
+    });
+    const identity =
+      caller.kind === "owner" ? policy.identify(caller.owner) : containerIdentity(caller.address);
+    const instanceId = this.#instanceId(policy);
+    if (identity instanceof Promise || instanceId instanceof Promise) {
+      return Promise.all([identity, instanceId]).then(([who, id]) => decided(who, id));
+    }
+    return decided(identity, instanceId);
   }
 
   /** The node's instance id where a template names it. @throws Refusal 503 where the upstream does not tell it. */
-  #instanceId(): string | null | Promise<string | null> {
-    if (!this.#options.policy().rules.needs.instanceId) return null;
+  #instanceId(policy: Policy): string | null | Promise<string | null> {
+    if (!policy.rules.needs.instanceId) return null;
     const { metadata } = this.#options;
     const known = metadata.peek("latest", "meta-data/instance-id");
     if (known !== null) return instanceIdOf(known);
     return metadata.read("latest", "meta-data/instance-id", OURSELVES).then(instanceIdOf);
   }
+}
+
+/** Who a caller is, and what the rules say of them. */
+interface Decided {
+  readonly identity: Identity;
+  readonly decision: Decision;
 }
 
 function metadataAnswer(found: UpstreamAnswer): Answer {
@@ -304,6 +342,7 @@ function metadataAnswer(found: UpstreamAnswer): Answer {
 
 function instanceIdOf(found: UpstreamAnswer): string | null {
   // A session name without the node would be another name, and another session, a minute later.
-  if (found.kind === "failed") throw new Refusal(503, `the instance id cannot be had: ${found.why}`);
+  if (found.kind === "failed")
+    throw new Refusal(503, "unavailable", `the instance id cannot be had: ${found.why}`);
   return found.kind === "found" ? found.body.trim() : null;
 }

@@ -22,7 +22,15 @@ export interface Request {
   readonly keepAlive: boolean;
   /** Bytes of body that follow the head and are to be read over. */
   readonly bodyLength: number;
+  /** Whether {@link EMPTY_CHUNKS} follow the head, and nothing after them: the connection is closed then. */
+  readonly emptyChunks: boolean;
 }
+
+/**
+ * The only body in chunks that is taken: an empty one. s3fs-fuse 1.91 sends it with the PUT of a token, and the metadata
+ * service answers 200 with `Connection: close` (s3fs-fuse, pull request 1766).
+ */
+export const EMPTY_CHUNKS = "0\r\n\r\n";
 
 /** What to answer instead, before the connection is closed. */
 export interface BadRequest {
@@ -81,14 +89,20 @@ export function parseRequest(head: string): Request | BadRequest {
   }
   if (minor === "1" && !headers.has("host")) return bad("an HTTP/1.1 request needs a Host");
   if (headers.has("expect")) return bad("expectations are not met", 417);
-  if (headers.has("transfer-encoding")) return bad("a body in chunks is not taken");
+  const transferEncoding = headers.get("transfer-encoding");
+  if (transferEncoding !== undefined) {
+    // Two lengths of one body are what smuggling stands on (RFC 9112, section 6.3), and HTTP/1.0 has no chunks.
+    if (method !== "PUT" || minor !== "1" || transferEncoding !== "chunked" || headers.has("content-length"))
+      return bad("a body in chunks is not taken");
+    return { method, target, headers, keepAlive: false, bodyLength: 0, emptyChunks: true };
+  }
   const contentLength = headers.get("content-length") ?? "0";
   if (!/^\d{1,15}$/.test(contentLength)) return bad("Content-Length is not a number");
   const bodyLength = Number(contentLength);
   if (bodyLength > MAX_BODY_BYTES) return bad("the body is too long", 413);
   const connection = (headers.get("connection") ?? "").toLowerCase();
   const keepAlive = minor === "1" ? !/\bclose\b/.test(connection) : /\bkeep-alive\b/.test(connection);
-  return { method, target, headers, keepAlive, bodyLength };
+  return { method, target, headers, keepAlive, bodyLength, emptyChunks: false };
 }
 
 /** Tells the two outcomes of {@link parseRequest} apart. */

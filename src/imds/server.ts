@@ -6,7 +6,7 @@ import type { SocketLookup } from "../identity/lookup.ts";
 import { type Answer, encodeAnswer, errorPage } from "./answer.ts";
 import { type Caller, shareOf } from "./handler.ts";
 import { Listener } from "./listener.ts";
-import { isBad, MAX_HEAD_BYTES, parseRequest, type Request } from "./request.ts";
+import { EMPTY_CHUNKS, isBad, MAX_HEAD_BYTES, parseRequest, type Request } from "./request.ts";
 import { Iterations, type Reader, Reads, Turns, type Work } from "./schedule.ts";
 import type { Subject } from "./tokens.ts";
 
@@ -69,6 +69,22 @@ export interface ServerOptions {
   readonly isContainer: (address: Uint8Array) => boolean;
   /** A caller who could not be identified, and why. */
   readonly onUnidentified: (why: string) => void;
+  /** A request or a connection that was turned away before the handler saw it. Default: nobody is told. */
+  readonly onTurnedAway?: (event: TurnedAway) => void;
+}
+
+/**
+ * What was turned away before the handler saw it.
+ * - `busy`: a request, because as many of the user's wait already as may.
+ * - `malformed`: a request whose head is not well-formed or too long.
+ * - `crowded`: a connection, because there are as many as there may be and none of them is idle.
+ */
+export interface TurnedAway {
+  readonly kind: "busy" | "malformed" | "crowded";
+  /** A uid, what stands for a user's subordinate uids, a container's address; null where nobody could be identified. */
+  readonly subject: Subject | null;
+  /** The status that was answered, or null where the connection was closed without an answer. */
+  readonly status: number | null;
 }
 
 /** How the server stands, for metrics. */
@@ -185,7 +201,10 @@ export class Server {
     } else this.#options.onUnidentified(found.why);
     const user = caller.kind === "unknown" ? UNKNOWN_USER : shareOf(caller);
     const connections = this.#connections.get(user) ?? new Set<Connection>();
+    const turnedAway = (kind: TurnedAway["kind"], status: number | null) =>
+      this.#options.onTurnedAway?.({ kind, subject: user === UNKNOWN_USER ? null : user, status });
     if (!this.#makeRoom(user, connections)) {
+      turnedAway("crowded", null);
       socket.terminate();
       return;
     }
@@ -197,6 +216,7 @@ export class Server {
       busy: () => (this.#underWay.get(user) ?? 0) >= this.#options.limits.perUser,
       waits: (count) => this.#waits(user, count),
       draining: () => this.#draining,
+      turnedAway,
       onClose: () => {
         this.#open--;
         connections.delete(connection);
@@ -253,6 +273,8 @@ interface ConnectionContext {
   /** Counts a request that waits for something, and that it does no longer. */
   readonly waits: (count: 1 | -1) => void;
   readonly draining: () => boolean;
+  /** Told of a request that the handler never sees, and of the status that it got. */
+  readonly turnedAway: (kind: "busy" | "malformed", status: number) => void;
   readonly onClose: () => void;
 }
 
@@ -263,6 +285,8 @@ class Connection implements Work, Reader {
   readonly #context: ConnectionContext;
   #buffered: Buffer = NOTHING;
   #unsent: Buffer = NOTHING;
+  /** Bytes that have to be here before the request is looked at: its head, and the empty chunks that it announced. */
+  #needed = 0;
   /** Bytes of the last request's body that are still to be read over. */
   #bodyLeft = 0;
   #state: "reading" | "queued" | "handling" | "writing" | "closing" | "closed" = "reading";
@@ -337,13 +361,28 @@ class Connection implements Work, Reader {
       this.#refuse(parsed.status);
       return false;
     }
+    if (parsed.emptyChunks) {
+      const body = rest.toString("latin1", 0, EMPTY_CHUNKS.length);
+      if (!EMPTY_CHUNKS.startsWith(body)) {
+        this.#refuse(400);
+        return false;
+      }
+      if (body.length < EMPTY_CHUNKS.length) {
+        this.#needed = end + HEAD_END.length + EMPTY_CHUNKS.length;
+        return this.#ready();
+      }
+      rest = rest.subarray(EMPTY_CHUNKS.length);
+    }
+    this.#needed = 0;
     const skipped = Math.min(parsed.bodyLength, rest.length);
     this.#bodyLeft = parsed.bodyLength - skipped;
     rest = rest.subarray(skipped);
     this.#buffered = rest.length === 0 ? NOTHING : rest;
     this.#state = "handling";
     // A request outlives its connection: without this, whoever resets theirs and comes again has no limit.
-    const answer = this.#context.busy() ? errorPage(503) : this.#context.handler.handle(parsed, this.#caller);
+    const busy = this.#context.busy();
+    if (busy) this.#context.turnedAway("busy", 503);
+    const answer = busy ? errorPage(503) : this.#context.handler.handle(parsed, this.#caller);
     if (answer instanceof Promise) {
       this.#context.waits(1);
       void answer.then((found) => {
@@ -415,7 +454,8 @@ class Connection implements Work, Reader {
   /** Whether a request is ready; if so, it is marked as being in line. */
   #ready(): boolean {
     if (this.#state !== "reading") return false;
-    if (this.#buffered.indexOf(HEAD_END) < 0 && this.#buffered.length <= MAX_HEAD_BYTES) {
+    const whole = this.#buffered.indexOf(HEAD_END) >= 0 && this.#buffered.length >= this.#needed;
+    if (!whole && (this.#needed > 0 || this.#buffered.length <= MAX_HEAD_BYTES)) {
       this.#ahead = false;
       this.#resume();
       if (this.#inputEnded) this.#end();
@@ -426,6 +466,7 @@ class Connection implements Work, Reader {
   }
 
   #refuse(status: 400 | 413 | 417): void {
+    this.#context.turnedAway("malformed", status);
     this.#buffered = NOTHING;
     const answer = { ...errorPage(status), close: true };
     const bytes = encodeAnswer(answer, { head: false, keepAlive: false, nowMs: Date.now() });

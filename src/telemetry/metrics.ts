@@ -1,6 +1,6 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { RequestEvent } from "../imds/handler.ts";
-import type { ServerCounts } from "../imds/server.ts";
+import type { ServerCounts, TurnedAway } from "../imds/server.ts";
 import type { BrokerCounts, SessionEvent } from "../sessions/broker.ts";
 import { version } from "../version.ts";
 
@@ -24,6 +24,7 @@ export class Metrics {
   readonly #registry = new Registry();
   readonly #requests: Counter<"route" | "status">;
   readonly #unidentified: Counter;
+  readonly #refusals: Counter<"kind">;
   readonly #attempts: Counter<"outcome">;
   readonly #attemptSeconds: Histogram;
 
@@ -54,6 +55,12 @@ export class Metrics {
     this.#unidentified = new Counter({
       name: "imdsproxy_unidentified_total",
       help: "Connections whose caller could not be identified",
+      registers,
+    });
+    this.#refusals = new Counter({
+      name: "imdsproxy_refusals_total",
+      help: "Requests and connections refused, by kind",
+      labelNames: ["kind"],
       registers,
     });
     this.#attempts = new Counter({
@@ -94,6 +101,12 @@ export class Metrics {
 
   request(event: RequestEvent): void {
     this.#requests.inc({ route: event.route, status: String(event.status) });
+    if (event.refusal !== null) this.#refusals.inc({ kind: event.refusal });
+  }
+
+  turnedAway(event: TurnedAway): void {
+    this.#refusals.inc({ kind: event.kind });
+    if (event.status !== null) this.#requests.inc({ route: "none", status: String(event.status) });
   }
 
   unidentified(): void {

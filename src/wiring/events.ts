@@ -1,14 +1,24 @@
 import type { RequestEvent } from "../imds/handler.ts";
+import type { TurnedAway } from "../imds/server.ts";
 import type { SessionEvent } from "../sessions/broker.ts";
 import { type Log, Seldom } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 
 /** How often an event that users cause is written, in milliseconds. */
 const SELDOM_MS = 10_000;
+/** How often it is written that the rules give a user no role: their programs may ask each second, for years. */
+const RULE_MS = 600_000;
+
+const TURNED_AWAY: Record<TurnedAway["kind"], string> = {
+  busy: "more requests of this user wait already than may",
+  malformed: "the head of a request is malformed or too long",
+  crowded: "more connections of this user, or of all, are open than may, and none is idle",
+};
 
 /** Where events go: the log, seldom where users cause them, and the metrics once they are there. */
 export function eventSinks(log: Log) {
   const seldom = new Seldom({ everyMs: SELDOM_MS, now: () => performance.now() });
+  const byRule = new Seldom({ everyMs: RULE_MS, now: () => performance.now() });
   let metrics: Metrics | null = null;
   return {
     attach(to: Metrics): void {
@@ -18,13 +28,21 @@ export function eventSinks(log: Log) {
       metrics?.request(event);
       log.debug("request", { ...event });
       if (event.why === undefined || event.status === 401) return;
-      seldom.about(`${event.subject} ${event.status}`, (count) =>
+      const limited = event.refusal === "rule" ? byRule : seldom;
+      limited.about(`${event.subject} ${event.refusal} ${event.status}`, (count) =>
         log[event.status === 503 ? "warn" : "info"]("refused", {
           subject: event.subject,
           status: event.status,
           why: event.why,
           count,
         }),
+      );
+    },
+    turnedAway(event: TurnedAway): void {
+      metrics?.turnedAway(event);
+      const { kind, subject, status } = event;
+      seldom.about(`${subject} ${kind}`, (count) =>
+        log.warn("turned away", { subject, status, why: TURNED_AWAY[kind], count }),
       );
     },
     unidentified(why: string): void {

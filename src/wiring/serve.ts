@@ -34,6 +34,7 @@ import {
   requireInitialUserNamespace,
   requireSafeEnvironment,
 } from "./self-check.ts";
+import type { Signals } from "./signals.ts";
 import { watchStartRole } from "./start-role.ts";
 import { TokenPolicy } from "./token-policy.ts";
 import { followAgent, upstreamOf } from "./upstream.ts";
@@ -51,6 +52,8 @@ export async function serve(options: {
   overrides: ConfigOverrides;
   /** See ServerOptions.sharePort. */
   sharePort: boolean;
+  /** Made before this file is loaded. */
+  signals: Signals;
 }): Promise<void> {
   const configPath = options.configPath ?? DEFAULT_CONFIG_PATH;
   const load = (): Config => {
@@ -91,7 +94,6 @@ export async function serve(options: {
   const listenOn = endpoints(config);
 
   let policy = policyOf(config, listenOn);
-  let identities = systemIdentities(policy.rules.needs);
   const handler = new Handler({
     clock: systemClock,
     tokens,
@@ -99,7 +101,6 @@ export async function serve(options: {
     broker,
     policy: () => policy,
     tokensRequired: () => tokenPolicy.required,
-    identify: (owner) => identities.resolve(owner),
     onRequest: events.request,
   });
   const monotonicMs = () => performance.now();
@@ -114,6 +115,7 @@ export async function serve(options: {
     shareOfUid,
     isContainer: containerTest(config),
     onUnidentified: events.unidentified,
+    onTurnedAway: events.turnedAway,
   });
   const metrics = new Metrics({
     server: () => server.counts(),
@@ -121,6 +123,8 @@ export async function serve(options: {
     firewall: firewallState,
   });
   events.attach(metrics);
+  // From here on there is something to end well.
+  const stopped = options.signals.untilStopped();
   for (const one of listenOn) server.listen(one);
   const metricsServer =
     config.metrics === null
@@ -161,9 +165,7 @@ export async function serve(options: {
     let fresh: Config;
     try {
       fresh = load();
-      const next = policyOf(fresh, listenOn);
-      identities = systemIdentities(next.rules.needs);
-      policy = next;
+      policy = policyOf(fresh, listenOn);
     } catch (error) {
       log.error("the configuration was not loaded again: the one before stays", {
         problem: error instanceof ImdsProxyError ? error.problem : "internal error",
@@ -180,13 +182,17 @@ export async function serve(options: {
     log.info("the configuration was loaded again", { rules: fresh.rules.length });
     if (needRestart.length > 0)
       log.warn("these keys take effect at the next start", { keys: needRestart.join(", ") });
+    const ofFirewall = (["containers", "exempt"] as const).filter(
+      (key) => JSON.stringify(fresh[key]) !== JSON.stringify(config[key]),
+    );
+    if (ofFirewall.length > 0) {
+      log.warn("the firewall rules follow these keys already, and the proxy does so at its next start", {
+        keys: ofFirewall.join(", "),
+        remedy: "sudo systemctl restart imdsproxy",
+      });
+    }
   };
-  process.on("SIGHUP", reload);
-  // Left alone they end the process; in other runtimes of this kind the first opens a debugger.
-  for (const signal of ["SIGUSR1", "SIGUSR2"] as const) process.on(signal, () => {});
-
-  const stopped = Promise.withResolvers<string>();
-  for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => stopped.resolve(signal));
+  options.signals.onReload(reload);
   const watchdog = startWatchdog();
   keepBacklogs();
   log.info("ready", {
@@ -199,7 +205,7 @@ export async function serve(options: {
   });
   notifySystemd("READY=1");
 
-  const signal = await stopped.promise;
+  const signal = await stopped;
   notifySystemd("STOPPING=1");
   log.info("stopping", { signal });
   stopFollowing();
@@ -214,9 +220,13 @@ export async function serve(options: {
   log.info("stopped");
 }
 
+/** @throws ImdsProxyError `missing` where the rules need what this node does not have. */
 function policyOf(config: Config, own: readonly Endpoint[]): Policy {
+  const rules = compileRules(config);
+  const identities = systemIdentities(rules.needs);
   return {
-    rules: compileRules(config),
+    rules,
+    identify: (owner) => identities.resolve(owner),
     categories: categoryFilter(config.imds.allow, config.imds.deny),
     authorities: knownAuthorities(own),
   };

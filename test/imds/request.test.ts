@@ -69,6 +69,12 @@ describe("parseRequest() reads", () => {
     expect(good(get("Content-Length: 65536")).bodyLength).toBe(65_536);
     expect(good(get("Content-Length: 007")).bodyLength).toBe(7);
   });
+
+  test("a PUT that announces chunks, which have to be empty ones, and closes the connection", () => {
+    const put = good(head("PUT /latest/api/token HTTP/1.1", HOST, "Transfer-Encoding: chunked"));
+    expect(put).toMatchObject({ emptyChunks: true, bodyLength: 0, keepAlive: false });
+    expect(good(get()).emptyChunks).toBe(false);
+  });
 });
 
 describe("parseRequest() refuses", () => {
@@ -111,6 +117,29 @@ describe("parseRequest() refuses", () => {
     ["Transfer-Encoding: identity", get("Transfer-Encoding: identity")],
     ["Transfer-Encoding with an odd blank", get("Transfer-Encoding:\tchunked")],
     ["Content-Length and Transfer-Encoding", get("Content-Length: 5", "Transfer-Encoding: chunked")],
+    ["chunks of HTTP/1.0", head("PUT / HTTP/1.0", HOST, "Transfer-Encoding: chunked")],
+    ["chunks with POST", head("POST / HTTP/1.1", HOST, "Transfer-Encoding: chunked")],
+    ...[
+      "Chunked",
+      "chunked, chunked",
+      "gzip, chunked",
+      "chunked, identity",
+      "chunked;q=1",
+      "xchunked",
+      '"chunked"',
+      "",
+    ].map((coding): [string, string] => [
+      `a PUT with Transfer-Encoding: ${coding}`,
+      head("PUT / HTTP/1.1", HOST, `Transfer-Encoding: ${coding}`),
+    ]),
+    [
+      "a PUT with chunks and a length",
+      head("PUT / HTTP/1.1", HOST, "Transfer-Encoding: chunked", "Content-Length: 0"),
+    ],
+    [
+      "a PUT with two Transfer-Encodings",
+      head("PUT / HTTP/1.1", HOST, "Transfer-Encoding: chunked", "Transfer-Encoding: chunked"),
+    ],
     ["two Content-Lengths", get("Content-Length: 5", "Content-Length: 5")],
     ["a list of Content-Lengths", get("Content-Length: 5, 5")],
     ["a negative Content-Length", get("Content-Length: -1")],
@@ -167,6 +196,7 @@ describe("parseRequest() holds for any bytes:", () => {
           latin1,
           pieces,
           pieces.map((text) => `GET / HTTP/1.1\r\nHost: a\r\n${text}`),
+          pieces.map((text) => `PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked${text}`),
         ),
         (text) => {
           const parsed = parseRequest(text);
@@ -176,7 +206,13 @@ describe("parseRequest() holds for any bytes:", () => {
             expect(name).toMatch(/^[!#$%&'*+\-.^_`|~0-9a-z]+$/);
             expect(value).not.toMatch(/[\x00-\x08\x0a-\x1f\x7f]/);
           }
-          expect(parsed.headers.has("transfer-encoding")).toBe(false);
+          // Chunks have one spelling, with no length beside them, and nothing may follow them.
+          expect(parsed.headers.has("transfer-encoding")).toBe(parsed.emptyChunks);
+          if (parsed.emptyChunks) {
+            expect(parsed.method).toBe("PUT");
+            expect(parsed.headers.get("transfer-encoding")).toBe("chunked");
+            expect([parsed.headers.has("content-length"), parsed.keepAlive]).toEqual([false, false]);
+          }
           expect(parsed.bodyLength).toBeGreaterThanOrEqual(0);
           expect(parsed.bodyLength).toBeLessThanOrEqual(65_536);
           // Written anew from the parts and read again, it is the same request.
@@ -189,6 +225,7 @@ describe("parseRequest() holds for any bytes:", () => {
             expect(second.target).toBe(parsed.target);
             expect([...second.headers]).toEqual([...parsed.headers]);
             expect(second.bodyLength).toBe(parsed.bodyLength);
+            expect(second.emptyChunks).toBe(parsed.emptyChunks);
           } else expect(parsed.headers.has("host")).toBe(false);
         },
       ),

@@ -229,6 +229,28 @@ describeAsRoot("serve", () => {
       chmodSync(node.path(CONFIG), 0o644);
       await proxy.stop();
     });
+    test("and says of containers and exempt that they wait for a restart, which the rules do not", async () => {
+      const proxy = await node.startProxy();
+      const changed = { containers: "proxy", exempt: ["root", "alice"] };
+      node.write(CONFIG, JSON.stringify(testConfig(node, changed)));
+      process.kill(proxy.pid, "SIGHUP");
+      await eventually("it says so", () => proxy.output().includes("containers, exempt"));
+      expect(proxy.output()).toContain("at its next start");
+      expect(proxy.output()).toContain("systemctl restart imdsproxy");
+      await proxy.stop();
+    });
+    test("also where it comes before the proxy is ready: it is remembered", async () => {
+      // From the moment at which SIGHUP is caught (bit 0 of SigCgt, proc(5)) until the listener is there.
+      const script = `
+        imdsproxy=$1; $imdsproxy serve 2>/tmp/early.log & pid=$!
+        until grep -q '^SigCgt:.*[13579bdf]$' /proc/$pid/status; do kill -0 $pid || exit 3; done
+        kill -HUP $pid; first=$(ss -Hltn 'sport = :254' | wc -l)
+        until grep -q '"ready"' /tmp/early.log; do kill -HUP $pid || exit 4; sleep 0.01; done
+        until grep -q 'loaded again' /tmp/early.log; do kill -0 $pid || exit 5; sleep 0.01; done
+        kill -TERM $pid; wait $pid; echo "exit $? listening $first"`;
+      const told = await mustExec(node, ROOT, ["sh", "-c", script, "sh", SERVE[0]]);
+      expect(told.trim()).toBe("exit 0 listening 0");
+    });
     test("and a bad file changes nothing, and is said", async () => {
       const proxy = await node.startProxy();
       node.write(CONFIG, "rules: nonsense\n");

@@ -1,0 +1,94 @@
+import { describe, expect, test } from "bun:test";
+import type { SocketOwner } from "../../src/identity/lookup.ts";
+import type { Identity } from "../../src/identity/types.ts";
+import type { Policy } from "../../src/imds/handler.ts";
+import { aHandler, CREDENTIALS, callerOf, identityOf, LIST, policyOf, ROLE } from "./support.ts";
+
+const ALICE = callerOf(2001);
+
+describe("a refusal is told with its reason and its kind:", () => {
+  const told: [
+    name: string,
+    config: object,
+    target: string,
+    headers: Record<string, string>,
+    expected: object,
+  ][] = [
+    [
+      "a rule without a role",
+      { role: ROLE, rules: [{ name: "guests", match: { uid: [2001] }, role: "none" }] },
+      LIST,
+      {},
+      { status: 404, refusal: "rule", why: 'rule "guests" gives no role' },
+    ],
+    [
+      "no rule and no default role",
+      {},
+      CREDENTIALS,
+      {},
+      { status: 404, refusal: "rule", why: "no rule matched, and there is no default role" },
+    ],
+    ["another role's name", { role: ROLE }, `${LIST}InstanceRole`, {}, { status: 404, refusal: "role" }],
+    [
+      "a Host that is not ours",
+      { role: ROLE },
+      LIST,
+      { host: "evil.example" },
+      { status: 403, refusal: "request" },
+    ],
+    [
+      "a wrong token",
+      { role: ROLE },
+      LIST,
+      { "x-aws-ec2-metadata-token": "x" },
+      { status: 401, refusal: "token" },
+    ],
+    ["an odd spelling", { role: ROLE }, "/latest/../x", {}, { status: 400, refusal: "request" }],
+  ];
+  for (const [name, config, target, headers, expected] of told) {
+    test(name, async () => {
+      const policy = policyOf(config);
+      const { ask, events } = aHandler({ policy: () => policy });
+      await ask(ALICE, "GET", target, headers);
+      expect(events).toHaveLength(1);
+      expect(events[0]).toMatchObject({ subject: 2001, ...expected });
+    });
+  }
+
+  test("the reason names nothing that the caller sent", async () => {
+    const { ask, events } = aHandler();
+    await ask(ALICE, "GET", `${LIST}Marker-4711`);
+    expect(JSON.stringify(events)).not.toContain("4711");
+  });
+
+  test("what is answered has none", async () => {
+    const { ask, events } = aHandler();
+    expect((await ask(ALICE, "GET", LIST)).status).toBe(200);
+    expect(events[0]).toMatchObject({ status: 200, refusal: null });
+  });
+});
+
+describe("a request has one policy, whatever is loaded meanwhile:", () => {
+  test("a session is named by the policy under which its caller was identified", async () => {
+    const pending = Promise.withResolvers<Identity>();
+    // The old one names no instance, so nobody asks for its id; the new one does.
+    const before = policyOf({ role: ROLE, sessionName: "{user}" }, () => pending.promise);
+    const after = policyOf({ role: ROLE, sessionName: "{user}@{instanceId}" });
+    let policy: Policy = before;
+    const { ask, sts } = aHandler({ policy: () => policy });
+    const answer = ask(ALICE, "GET", CREDENTIALS);
+    policy = after;
+    pending.resolve(identityOf({ uid: 2001 } as SocketOwner));
+    expect((await answer).status).toBe(200);
+    expect(sts.requests.map(({ sessionName }) => sessionName)).toEqual(["user2001"]);
+    expect((await ask(ALICE, "GET", CREDENTIALS)).status).toBe(200);
+    expect(sts.requests.map(({ sessionName }) => sessionName)).toEqual(["user2001", "user2001@i-0123"]);
+  });
+});
+
+test("a 503 says when to ask again", async () => {
+  const { ask } = aHandler({
+    policy: () => policyOf({ role: ROLE }, () => Promise.reject(new Error("away"))),
+  });
+  expect(await ask(ALICE, "GET", LIST)).toMatchObject({ status: 503, retryAfterSeconds: 1 });
+});

@@ -1,0 +1,74 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { mustExec } from "../support/node.ts";
+import { eventually, getWithToken, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
+import { describeAsRoot } from "../support/root.ts";
+
+const ALICE = { user: "alice" };
+const ROOT = { user: "root" };
+const LIST = "/latest/meta-data/iam/security-credentials/";
+
+/** Sends bytes to the metadata address and prints the status line of the answer. */
+const RAW = `
+import socket, sys
+s = socket.create_connection(("169.254.169.254", 80), 10)
+s.sendall(sys.argv[1].encode().decode("unicode_escape").encode("latin1"))
+answer = s.makefile("rb")
+print(answer.readline().decode().strip())
+`;
+
+describeAsRoot("a refusal is seen by who runs the node:", () => {
+  let proxied: ProxiedNode;
+  beforeAll(async () => {
+    proxied = await startProxiedNode(
+      {},
+      {
+        metrics: { listen: "127.0.0.1:9254" },
+        rules: [{ name: "not alice", match: { user: "alice" }, role: "none" }],
+      },
+    );
+  });
+  afterAll(() => proxied?.node.stop());
+
+  const refusals = async (kind: string): Promise<number> => {
+    const text = await mustExec(proxied.node, ROOT, ["curl", "-sf", "http://127.0.0.1:9254/metrics"]);
+    return Number(
+      new RegExp(`^imdsproxy_refusals_total\\{kind="${kind}"\\} (\\d+)$`, "m").exec(text)?.[1] ?? 0,
+    );
+  };
+  const lines = (kind: RegExp) =>
+    proxied.proxy
+      .output()
+      .split("\n")
+      .filter((line) => kind.test(line));
+
+  test("who gets no role by a rule is in the log once, with the rule's name, and each time in the metrics", async () => {
+    for (let asks = 0; asks < 5; asks++) {
+      expect((await getWithToken(proxied.node, ALICE, LIST)).status).toBe(404);
+    }
+    await eventually("all five are counted", async () => (await refusals("rule")) === 5);
+    const said = lines(/"refused"/);
+    expect(said).toHaveLength(1);
+    expect(said[0]).toContain("2001");
+    expect(said[0]).toContain('rule \\"not alice\\" gives no role');
+  });
+
+  test("a malformed head is in the log and in the metrics", async () => {
+    const status = await mustExec(proxied.node, ALICE, ["/usr/bin/python3", "-c", RAW, "G\\r\\n\\r\\n"]);
+    expect(status.trim()).toBe("HTTP/1.1 400 Bad Request");
+    await eventually("it is counted", async () => (await refusals("malformed")) === 1);
+    expect(lines(/"turned away"/).join()).toContain("the head of a request is malformed");
+  });
+
+  test("the token that s3fs-fuse asks for with an empty body in chunks is given, and the connection closed", async () => {
+    const answer = await mustExec(proxied.node, ALICE, [
+      "/usr/bin/python3",
+      "-c",
+      `${RAW}print(answer.read().decode("latin1"))`,
+      "PUT /latest/api/token HTTP/1.1\\r\\nHost: 169.254.169.254\\r\\nTransfer-Encoding: chunked\\r\\n" +
+        "X-aws-ec2-metadata-token-ttl-seconds: 21600\\r\\n\\r\\n0\\r\\n\\r\\n",
+    ]);
+    expect(answer).toStartWith("HTTP/1.1 200 OK\n");
+    expect(answer).toMatch(/^Connection: close\r$/m);
+    expect(answer.trim()).toMatch(/\r\n\r\n[\w-]{56}$/);
+  });
+});
