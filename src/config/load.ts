@@ -203,6 +203,7 @@ const KNOWN_KEYS: Record<string, readonly string[]> = {
   "": Object.keys(configSchema.shape),
   imds: ["tokens", "allow", "deny"],
   sts: ["endpoint"],
+  limits: ["assumeRolePerUser", "assumeRolePerNode", "newConnectionsPerUser", "trackedConnectionsPerUser"],
   metrics: ["listen"],
   log: ["level", "format"],
   "rules.#": [

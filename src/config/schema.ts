@@ -3,6 +3,7 @@ import { z } from "zod";
 import { sourceIdentityPlaceholders, templateProblem } from "../rules/template.ts";
 import { isRoleArn } from "../sessions/arn.ts";
 import { categoryProblem } from "./categories.ts";
+import { limitsSchema } from "./limits.ts";
 
 /**
  * The configuration file's shape, its defaults and its checks. Every message says what would be right; load.ts adds
@@ -184,6 +185,7 @@ export const configSchema = z.strictObject({
     })
     .default({ tokens: "auto", allow: [], deny: [] }),
   containers: z.enum(["leave", "reject", "proxy"], "must be leave, reject or proxy").default("leave"),
+  limits: limitsSchema.prefault({}),
   rules: z.array(rule).default([]),
   metrics: z
     .strictObject({ listen: endpoint.default({ address: "127.0.0.1", port: 9254 }) })

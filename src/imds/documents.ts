@@ -37,7 +37,9 @@ export function credentialsDocument(outcome: SessionOutcome): Answer {
         JSON.stringify({ Code: "AssumeRoleUnauthorizedAccess", Message: outcome.message }, null, 2),
       );
     case "unavailable":
-      return errorPage(503);
+      return outcome.retryAfterMs === undefined
+        ? errorPage(503)
+        : { ...errorPage(503), retryAfterSeconds: Math.max(1, Math.ceil(outcome.retryAfterMs / 1000)) };
   }
 }
 

@@ -1,5 +1,6 @@
 import type { Clock } from "../platform/clock.ts";
 import { FairSlots, type Owner } from "../platform/fair-slots.ts";
+import type { CallAllowance } from "./allowance.ts";
 import { StsFailure } from "./failure.ts";
 import { sessionKey } from "./key.ts";
 import {
@@ -57,6 +58,14 @@ export type SessionEvent =
       readonly request: SessionRequest;
       /** `ended`: its life was over. `crowded`: another needed its place. */
       readonly reason: "ended" | "crowded";
+    }
+  /** A call that was not made, because its user or the node had made too many. */
+  | {
+      readonly type: "postponed";
+      readonly request: SessionRequest;
+      readonly owner: Owner;
+      /** From now to the moment at which the call is made, or may be asked for again. */
+      readonly againInMs: number;
     };
 
 /** How the broker stands, for metrics. */
@@ -90,6 +99,8 @@ export interface BrokerOptions {
   readonly maxEntries?: number;
   /** Of these, those of one owner. Default 256. */
   readonly maxEntriesPerOwner?: number;
+  /** How often STS may be called. Default: as often as somebody asks. */
+  readonly allowance?: CallAllowance;
 }
 
 /** Attempts after passing failures that go on although nobody asks any more, where there is no session to keep. */
@@ -111,9 +122,13 @@ interface Entry {
   /** Somebody asked since the last refresh began. */
   asked: boolean;
   inFlight: boolean;
+  /** The call at the end of `retry` has its token of the allowance. */
+  granted: boolean;
   /** Passing failures in a row. */
   failures: number;
   failure: string | null;
+  /** Until when the allowance lets no call be made, where it is the reason that there is no session. */
+  putOffUntilMs: number | null;
   unaskedAttempts: number;
   /** Each is called when an attempt has ended, whichever way. */
   readonly waiters: Set<() => void>;
@@ -146,6 +161,7 @@ export class SessionBroker {
   readonly #maxEntries: number;
   readonly #maxEntriesPerOwner: number;
   readonly #slots: FairSlots;
+  readonly #allowance: CallAllowance | null;
   /** In the order in which they were last asked for. */
   readonly #entries = new Map<string, Entry>();
   readonly #entriesOf = new Map<Owner, number>();
@@ -163,6 +179,7 @@ export class SessionBroker {
     this.#maxEntries = options.maxEntries ?? 8_192;
     this.#maxEntriesPerOwner = options.maxEntriesPerOwner ?? 256;
     this.#slots = new FairSlots(options.maxConcurrent ?? 16);
+    this.#allowance = options.allowance ?? null;
   }
 
   /**
@@ -178,6 +195,8 @@ export class SessionBroker {
 
     const held = this.#asked(entry);
     if (held === "fresh") return this.#answer(entry);
+    // No call is under way, and none will be made for this one: too many were.
+    if (!entry.inFlight && entry.retry === null && entry.denial === null) return this.#answer(entry);
     // STS is known not to give a better one now: what is valid is served at once.
     if (held === "low" && (entry.denial !== null || entry.failures > 0)) return this.#answer(entry);
     if (entry.denial !== null) return this.#answer(entry);
@@ -239,7 +258,9 @@ export class SessionBroker {
       return { kind: "session", session: held.session, publishedExpiryMs };
     }
     if (denial !== null) return { kind: "denied", message: denial.message };
-    return unavailable(entry.failure ?? "STS has not answered yet; try again shortly");
+    const message = entry.failure ?? "STS has not answered yet; try again shortly";
+    if (entry.putOffUntilMs === null) return unavailable(message);
+    return { ...unavailable(message), retryAfterMs: Math.max(0, entry.putOffUntilMs - this.#clock.now()) };
   }
 
   /** Waits until an attempt at this entry has ended, at most `limitMs`. Who leaves, leaves nothing behind. */
@@ -262,12 +283,46 @@ export class SessionBroker {
   /** Begins an attempt, unless one is under way, is scheduled, or would only repeat a denial. */
   #attempt(entry: Entry, reason: AttemptReason): void {
     if (entry.inFlight || entry.retry !== null || entry.denial !== null || this.#stopped) return;
+    if (!this.#mayCall(entry)) return;
     entry.inFlight = true;
+    entry.putOffUntilMs = null;
     entry.refreshMissed = false;
     entry.cancelRefresh?.();
     entry.cancelRefresh = null;
     if (reason === "refresh") entry.asked = false;
     void this.#run(entry, reason);
+  }
+
+  /**
+   * Whether the allowance lets a call be made now. Where it will do so in a while, the call is scheduled, and whoever asks
+   * meanwhile waits for the same one.
+   */
+  #mayCall(entry: Entry): boolean {
+    const nowMs = this.#clock.now();
+    if (this.#allowance === null) return true;
+    if (entry.granted) {
+      entry.granted = false;
+      return true;
+    }
+    if (this.#standing(entry) !== "ended") {
+      this.#allowance.count(entry.owner, nowMs);
+      return true;
+    }
+    const { granted, waitMs } = this.#allowance.ask(entry.owner, nowMs);
+    if (granted && waitMs === 0) return true;
+    const seconds = Math.ceil(waitMs / 1000);
+    entry.failure = `too many new sessions are asked for; try again in ${seconds} s`;
+    entry.putOffUntilMs = nowMs + waitMs;
+    if (granted) {
+      entry.granted = true;
+      const cancel = this.#clock.schedule(waitMs, () => {
+        entry.retry = null;
+        this.#attempt(entry, "asked");
+      });
+      entry.retry = { dueAtMs: nowMs + waitMs, cancel };
+    } else this.#removeIfEmpty(entry);
+    this.#emit({ type: "postponed", request: entry.request, owner: entry.owner, againInMs: waitMs });
+    return false;
   }
 
   async #run(entry: Entry, reason: AttemptReason): Promise<void> {
@@ -411,8 +466,10 @@ export class SessionBroker {
       refreshMissed: false,
       asked: true,
       inFlight: false,
+      granted: false,
       failures: 0,
       failure: null,
+      putOffUntilMs: null,
       unaskedAttempts: 0,
       waiters: new Set(),
     };
@@ -467,13 +524,14 @@ export class SessionBroker {
     entry.denial = null;
     entry.retry?.cancel();
     entry.retry = null;
+    entry.granted = false;
     entry.cancelRefresh?.();
     entry.cancelRefresh = null;
     entry.refreshMissed = false;
   }
 }
 
-function unavailable(message: string): SessionOutcome {
+function unavailable(message: string): SessionOutcome & { readonly kind: "unavailable" } {
   return { kind: "unavailable", message };
 }
 

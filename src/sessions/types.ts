@@ -37,4 +37,9 @@ export type SessionOutcome =
   /** STS refused for good (trust policy, permission, malformed request): remembered for a minute. */
   | { readonly kind: "denied"; readonly message: string }
   /** STS cannot be asked for now, and nothing valid is in memory. */
-  | { readonly kind: "unavailable"; readonly message: string };
+  | {
+      readonly kind: "unavailable";
+      readonly message: string;
+      /** When asking again can help, in milliseconds from now; absent where nobody knows. */
+      readonly retryAfterMs?: number;
+    };

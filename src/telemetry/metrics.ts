@@ -26,6 +26,7 @@ export class Metrics {
   readonly #unidentified: Counter;
   readonly #refusals: Counter<"kind">;
   readonly #attempts: Counter<"outcome">;
+  readonly #postponed: Counter;
   readonly #attemptSeconds: Histogram;
 
   constructor(sources: MetricsSources) {
@@ -67,6 +68,11 @@ export class Metrics {
       name: "imdsproxy_assume_role_total",
       help: "AssumeRole requests",
       labelNames: ["outcome"],
+      registers,
+    });
+    this.#postponed = new Counter({
+      name: "imdsproxy_assume_role_postponed_total",
+      help: "AssumeRole requests that were not made at once, because of a limit of them",
       registers,
     });
     this.#attemptSeconds = new Histogram({
@@ -115,6 +121,10 @@ export class Metrics {
 
   session(event: SessionEvent): void {
     if (event.type === "dropped") return;
+    if (event.type === "postponed") {
+      this.#postponed.inc();
+      return;
+    }
     this.#attempts.inc({ outcome: event.type });
     this.#attemptSeconds.observe(event.tookMs / 1000);
   }

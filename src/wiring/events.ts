@@ -63,6 +63,16 @@ export function eventSinks(log: Log) {
           accessKeyId,
           expires: new Date(event.expiresAtMs).toISOString(),
         });
+      } else if (event.type === "postponed") {
+        seldom.about(`postponed ${event.owner}`, (count) =>
+          log.warn("too many new sessions: a call of STS has to wait", {
+            owner: event.owner,
+            role,
+            sessionName,
+            retryInMs: Math.ceil(event.againInMs),
+            count,
+          }),
+        );
       } else if (event.type === "dropped") {
         log.debug("session dropped", { role, sessionName, reason: event.reason });
       } else {

@@ -17,6 +17,7 @@ import { Upstream } from "../imds/upstream.ts";
 import { systemClock } from "../platform/clock.ts";
 import { forbidDumps, keepBacklogs, notifySystemd, raiseFileLimit } from "../platform/libc.ts";
 import { compileRules } from "../rules/decide.ts";
+import { CallAllowance } from "../sessions/allowance.ts";
 import { SessionBroker } from "../sessions/broker.ts";
 import { createSts, stsEndpoint } from "../sessions/sts.ts";
 import { firewallState } from "../telemetry/firewall-state.ts";
@@ -89,7 +90,16 @@ export async function serve(options: {
     endpoint: config.sts.endpoint,
     metadata: upstream,
   });
-  const broker = new SessionBroker({ sts, clock: systemClock, random: Math.random, onEvent: events.session });
+  const broker = new SessionBroker({
+    sts,
+    clock: systemClock,
+    random: Math.random,
+    onEvent: events.session,
+    allowance: new CallAllowance({
+      user: config.limits.assumeRolePerUser,
+      node: config.limits.assumeRolePerNode,
+    }),
+  });
   const tokenPolicy = new TokenPolicy({ setting: config.imds.tokens, upstream, clock: systemClock });
   const listenOn = endpoints(config);
 
@@ -173,7 +183,7 @@ export async function serve(options: {
       return;
     }
     const needRestart = (
-      ["listen", "upstream", "region", "sts", "metrics", "stateDirectory", "imds", "log"] as const
+      ["listen", "upstream", "region", "sts", "metrics", "stateDirectory", "imds", "limits", "log"] as const
     ).filter(
       (key) =>
         JSON.stringify(key === "imds" ? fresh.imds.tokens : fresh[key]) !==

@@ -32,6 +32,11 @@ durationSeconds: 3600
 exempt: [root]
 imds: { tokens: auto, allow: [], deny: [] }
 containers: leave
+limits:
+  assumeRolePerUser: { perSecond: 2, burst: 200 }
+  assumeRolePerNode: { perSecond: 20, burst: 500 }
+  newConnectionsPerUser: { perSecond: 4000, burst: 2000 }
+  trackedConnectionsPerUser: auto
 rules:
   - name: data engineers
     match: { group: [data-eng] }
@@ -62,11 +67,31 @@ describe("parseConfig()", () => {
       exempt: ["root"],
       imds: { tokens: "auto", allow: [], deny: [] },
       containers: "leave",
+      limits: {
+        assumeRolePerUser: { perSecond: 2, burst: 200 },
+        assumeRolePerNode: { perSecond: 20, burst: 500 },
+        newConnectionsPerUser: { perSecond: 4_000, burst: 2_000 },
+        trackedConnectionsPerUser: "auto",
+      },
       rules: [],
       metrics: { listen: { address: "127.0.0.1", port: 9254 } },
       stateDirectory: "/var/lib/imdsproxy",
       log: { level: "info", format: "auto" },
     });
+  });
+  test("takes limits that are switched off, and refuses those that are none", () => {
+    const off = "limits: { newConnectionsPerUser: null, trackedConnectionsPerUser: null }";
+    expect(parseConfig(off, "x").limits).toMatchObject({
+      newConnectionsPerUser: null,
+      trackedConnectionsPerUser: null,
+      assumeRolePerUser: { perSecond: 2, burst: 200 },
+    });
+    expect(complaint("limits: { trackedConnectionsPerUser: 0 }")).toContain("trackedConnectionsPerUser");
+    expect(complaint("limits: { assumeRolePerUser: { perSecond: 0, burst: 1 } }")).toContain(
+      "must be 0.01 to 600",
+    );
+    expect(complaint("limits: { newConnectionsPerUser: { perSecond: 10 } }")).toContain("burst");
+    expect(complaint("limits: { connections: 5 }")).toContain("known here: assumeRolePerUser");
   });
   test("takes part of a section, with the defaults of the rest", () => {
     expect(parseConfig("imds: { tokens: required }\nlog: { level: debug }", "x")).toMatchObject({

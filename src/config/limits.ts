@@ -1,0 +1,42 @@
+import { z } from "zod";
+
+/**
+ * The configuration's `limits`: what one user may take of what all share. A user is a uid, or an owner in /etc/subuid with
+ * all subordinate uids together.
+ */
+
+const MOST_PER_SECOND = 1_000_000;
+/** What fits the kernel's 32 bits with room to spare (NFTA_LIMIT_BURST, NFTA_CONNLIMIT_COUNT). */
+const MOST_AT_ONCE = 100_000_000;
+
+const count = (most: number) =>
+  z.number().int("must be a whole number").min(1, `must be 1 to ${most}`).max(most, `must be 1 to ${most}`);
+
+/** So many in a second in the long run, and `burst` of them at once. */
+const rate = (perSecond: z.ZodNumber) => z.strictObject({ perSecond, burst: count(MOST_AT_ONCE) });
+
+const callRate = rate(
+  z
+    .number()
+    .min(0.01, "must be 0.01 to 600: STS gives a whole account 600 calls a second")
+    .max(600, "must be 0.01 to 600: STS gives a whole account 600 calls a second"),
+);
+
+const AUTO_OR_NUMBER = "must be auto, a number of connections such as 16384, or null for no limit";
+
+export const limitsSchema = z.strictObject({
+  /** AssumeRole calls for one user's new sessions. 200 at once: a job for each processor, each with a session of its own. */
+  assumeRolePerUser: callRate.default({ perSecond: 2, burst: 200 }),
+  /** The same for all users of the node together. */
+  assumeRolePerNode: callRate.default({ perSecond: 20, burst: 500 }),
+  /** Connections of one user to the metadata address that begin; null for no limit. By nf_tables. */
+  newConnectionsPerUser: rate(count(MOST_PER_SECOND)).nullable().default({ perSecond: 4_000, burst: 2_000 }),
+  /**
+   * Connections of one user that the kernel tracks at a time, to wherever they lead; null for no limit. By nf_tables.
+   * `auto`: a sixteenth of net.netfilter.nf_conntrack_max, and 12,288 at the least.
+   */
+  trackedConnectionsPerUser: z
+    .union([z.literal("auto", AUTO_OR_NUMBER), count(MOST_AT_ONCE)], AUTO_OR_NUMBER)
+    .nullable()
+    .default("auto"),
+});

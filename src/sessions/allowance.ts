@@ -1,0 +1,67 @@
+import type { Owner } from "../platform/fair-slots.ts";
+import { type Rate, TokenBucket } from "../platform/token-bucket.ts";
+
+/** How many AssumeRole calls may be made. */
+export interface CallRates {
+  /** By each owner, that is a user with all subordinate uids. */
+  readonly user: Rate;
+  /** By the node, for all of them. */
+  readonly node: Rate;
+}
+
+/** How long a call may be put off, in milliseconds; what would wait longer is refused and takes no token. */
+export const LONGEST_WAIT_MS = 10_000;
+
+/**
+ * Who may call STS, and when. One user can have 65,536 uids, and each can have a session of its own where the template
+ * names it: without a limit their calls would use up what AWS gives the whole account (600 a second in a Region).
+ */
+export class CallAllowance {
+  readonly #rates: CallRates;
+  readonly #node: TokenBucket;
+  readonly #users = new Map<Owner, TokenBucket>();
+
+  constructor(rates: CallRates) {
+    this.#rates = rates;
+    this.#node = new TokenBucket(rates.node, LONGEST_WAIT_MS);
+  }
+
+  /** Owners who have not all of their tokens. */
+  get size(): number {
+    return this.#users.size;
+  }
+
+  /**
+   * Asks for one call. `granted`: it may be made in `waitMs` milliseconds, and its tokens are taken; else it may be asked
+   * for again after `waitMs`.
+   *
+   * @param nowMs of a clock that is not set back.
+   */
+  ask(owner: Owner, nowMs: number): { readonly granted: boolean; readonly waitMs: number } {
+    const user = this.#bucketOf(owner, nowMs);
+    const waitMs = Math.max(user.waitMs(nowMs), this.#node.waitMs(nowMs));
+    if (waitMs > LONGEST_WAIT_MS) return { granted: false, waitMs };
+    user.take(nowMs);
+    this.#node.take(nowMs);
+    return { granted: true, waitMs };
+  }
+
+  /**
+   * Counts a call that is made whatever the buckets hold: the refresh of a session that is served. It must not wait behind
+   * new sessions, and cannot be made often: once in half a session's life.
+   */
+  count(owner: Owner, nowMs: number): void {
+    this.#bucketOf(owner, nowMs).take(nowMs);
+    this.#node.take(nowMs);
+  }
+
+  #bucketOf(owner: Owner, nowMs: number): TokenBucket {
+    const known = this.#users.get(owner);
+    if (known !== undefined) return known;
+    // No more than have called within the time in which a bucket fills.
+    for (const [other, bucket] of this.#users) if (bucket.isFull(nowMs)) this.#users.delete(other);
+    const bucket = new TokenBucket(this.#rates.user, LONGEST_WAIT_MS);
+    this.#users.set(owner, bucket);
+    return bucket;
+  }
+}
