@@ -10,6 +10,11 @@ export interface FirewallSpec {
   readonly exemptUids: readonly number[];
   /** What becomes of bridged containers, which have no uid. */
   readonly containers: "leave" | "reject" | "proxy";
+  /**
+   * Ports of an upstream that is an address of this node: closed to users on every local address, since what listens there
+   * may listen everywhere. Default none.
+   */
+  readonly localPorts?: readonly number[];
 }
 
 /** A family of addresses, each with its own set of tables. */

@@ -43,6 +43,8 @@ const SOCK_CLOEXEC = 0o2000000;
 const MSG_DONTWAIT = 0x40;
 /** struct sockaddr_nl: u16 nl_family, u16 pad, u32 nl_pid, u32 nl_groups */
 const NETLINK_ADDRESS_LENGTH = 12;
+const SOL_NETLINK = 270;
+const NETLINK_GET_STRICT_CHK = 12;
 
 function errno(): number {
   const location = libc.__errno_location();
@@ -114,6 +116,14 @@ export class NetlinkSocket {
     if (new DataView(this.#sender.buffer).getUint32(4, true) !== 0)
       throw new Error("a process answered for the kernel");
     return new DataView(this.#buffer.buffer, 0, length);
+  }
+
+  /**
+   * Lets a request for a list say what of it is wanted, such as one table of routes (NETLINK_GET_STRICT_CHK, linux 4.20;
+   * an older kernel lists everything).
+   */
+  checkStrictly(): void {
+    libc.setsockopt(this.#descriptor, SOL_NETLINK, NETLINK_GET_STRICT_CHK, ptr(Int32Array.of(1)), 4);
   }
 
   close(): void {

@@ -1,0 +1,198 @@
+import { existsSync } from "node:fs";
+import { release } from "node:os";
+import { ImdsProxyError } from "../../errors.ts";
+import { NetlinkSocket } from "../../platform/libc.ts";
+import { type ReadMessage, readBatchAnswer, readDumpPart } from "../nftables/batch.ts";
+import { FAMILIES, type Family } from "../types.ts";
+import {
+  decodeAddress,
+  decodeLink,
+  decodeRoute,
+  decodeRule,
+  encodeChange,
+  encodeDump,
+  type Listing,
+  NETLINK_ROUTE,
+} from "./rtnetlink.ts";
+import { routeText, ruleText } from "./text.ts";
+import type { Change, RoutingState } from "./types.ts";
+
+/**
+ * The edge to the kernel's routing: one rtnetlink socket. Every request is answered before sendto(2) or recvfrom(2) returns,
+ * so that nothing here waits, starts a process or needs a thread.
+ */
+
+const EPERM = 1;
+const ENOENT = 2;
+const ESRCH = 3;
+const EEXIST = 17;
+const ENODEV = 19;
+const EAFNOSUPPORT = 97;
+const EOPNOTSUPP = 95;
+/** Of what is deleted it is no failure that it is gone, of what is added that it is there. */
+const HARMLESS: Record<Change["kind"], readonly number[]> = {
+  "add-rule": [],
+  "add-route": [EEXIST],
+  "delete-rule": [ENOENT, ESRCH],
+  "delete-route": [ENOENT, ESRCH, ENODEV],
+};
+const DUMP_TRIES = 50;
+
+/** The kernel's routing, as the wall needs it; the tests have another. */
+export interface RoutingKernel {
+  /** The families that the kernel has. */
+  readonly families: readonly Family[];
+  /** Why there can be no wall on this kernel, in words; null where there can. */
+  readonly problem: string | null;
+  read(tables: readonly number[]): RoutingState;
+  /** Carries out changes in their order. @throws ImdsProxyError with the first that the kernel refused. */
+  write(changes: readonly Change[]): void;
+}
+
+/** Rules by port and protocol are linux 4.17's; before, the kernel passed over what it did not know of a rule. */
+function tooOld(version: string): boolean {
+  const [major = 0, minor = 0] = version.split(".").map(Number);
+  return major < 4 || (major === 4 && minor < 17);
+}
+
+/** This machine's kernel. */
+export class Rtnetlink implements RoutingKernel {
+  readonly families: readonly Family[];
+  readonly problem: string | null;
+  readonly #socket: NetlinkSocket;
+  #sequence = 1;
+
+  /** @throws ImdsProxyError `missing` where the process may not use AF_NETLINK. */
+  constructor() {
+    this.#socket = new NetlinkSocket(NETLINK_ROUTE, "routing rules");
+    this.#socket.checkStrictly();
+    // No file there: the kernel has no IPv6, or was started with ipv6.disable=1.
+    this.families = existsSync("/proc/net/if_inet6") ? FAMILIES : ["ipv4"];
+    this.problem = this.#lookForProblem();
+  }
+
+  close(): void {
+    this.#socket.close();
+  }
+
+  #lookForProblem(): string | null {
+    if (tooOld(release())) return `linux ${release()} has no routing rules by port (4.17 has)`;
+    for (const family of this.families) {
+      const found = this.#dump("rules", family);
+      if (typeof found === "number") {
+        return `this kernel has no routing rules (${family}: errno ${found}; CONFIG_IP_MULTIPLE_TABLES, CONFIG_IPV6_MULTIPLE_TABLES)`;
+      }
+    }
+    return null;
+  }
+
+  #next(): number {
+    this.#sequence = (this.#sequence + 1) % 0x7fff_0000;
+    return this.#sequence;
+  }
+
+  /** Takes in everything that has come. */
+  #receiveAll(): DataView[] {
+    const datagrams: DataView[] = [];
+    for (let one = this.#socket.receive(); one !== null; one = this.#socket.receive()) {
+      // The socket has one buffer.
+      datagrams.push(
+        new DataView(one.buffer.slice(one.byteOffset, one.byteOffset + one.byteLength) as ArrayBuffer),
+      );
+    }
+    return datagrams;
+  }
+
+  /** All objects of a kind, or the number of the error. */
+  #dump(what: Listing, family: Family | null, table = 0): ReadMessage[] | number {
+    for (let attempt = 0; attempt < DUMP_TRIES; attempt++) {
+      const found = this.#dumpOnce(what, family, table);
+      if (found !== null) return found;
+    }
+    throw new ImdsProxyError(
+      "command-failed",
+      `the ${what} of the kernel's routing were changed by others in each of ${DUMP_TRIES} attempts to read them`,
+    );
+  }
+
+  #dumpOnce(what: Listing, family: Family | null, table: number): ReadMessage[] | number | null {
+    const sequence = this.#next();
+    this.#receiveAll();
+    this.#socket.send(encodeDump(what, family, sequence, table));
+    const objects: ReadMessage[] = [];
+    let interrupted = false;
+    while (true) {
+      const datagrams = this.#receiveAll();
+      if (datagrams.length === 0) {
+        throw new ImdsProxyError("command-failed", `the kernel does not list its ${what}`);
+      }
+      for (const datagram of datagrams) {
+        const part = readDumpPart(datagram, sequence);
+        if (part.kind === "malformed") {
+          throw new ImdsProxyError("command-failed", `the kernel's list of ${what} is damaged`);
+        }
+        if (part.kind === "error") return part.errno;
+        if (part.kind === "interrupted") {
+          // What is left of it comes all the same.
+          interrupted = true;
+          continue;
+        }
+        objects.push(...part.objects);
+        if (part.done) return interrupted ? null : objects;
+      }
+      if (interrupted) return null;
+    }
+  }
+
+  #list<T>(
+    what: Listing,
+    family: Family | null,
+    decode: (message: ReadMessage) => T | null,
+    table = 0,
+  ): readonly T[] {
+    const found = this.#dump(what, family, table);
+    if (typeof found === "number") {
+      // A table that nobody has made yet; a family that the kernel has not.
+      if ([ENOENT, EAFNOSUPPORT, EOPNOTSUPP].includes(found)) return [];
+      throw new ImdsProxyError("command-failed", `the kernel does not list its ${what} (errno ${found})`);
+    }
+    return found.map(decode).filter((object) => object !== null);
+  }
+
+  read(tables: readonly number[]): RoutingState {
+    const families = this.families;
+    return {
+      rules: families.flatMap((family) => this.#list("rules", family, decodeRule)),
+      routes: families.flatMap((family) =>
+        tables.flatMap((table) =>
+          // A kernel that does not check strictly lists every table.
+          this.#list("routes", family, decodeRoute, table).filter((route) => route.table === table),
+        ),
+      ),
+      links: this.#list("links", null, decodeLink),
+      addresses: families.flatMap((family) => this.#list("addresses", family, decodeAddress)),
+    };
+  }
+
+  write(changes: readonly Change[]): void {
+    for (const change of changes) {
+      const sequence = this.#next();
+      this.#receiveAll();
+      this.#socket.send(encodeChange(change, sequence));
+      const { acknowledged, errors } = readBatchAnswer(this.#receiveAll(), sequence - 1, 1);
+      const errno = errors[0]?.errno;
+      if (acknowledged || HARMLESS[change.kind].includes(errno ?? 0)) continue;
+      throw refused(change, errno);
+    }
+  }
+}
+
+function refused(change: Change, errno: number | undefined): ImdsProxyError {
+  const family = "rule" in change ? change.rule.family : change.route.family;
+  const text =
+    "rule" in change ? `rule ${ruleText(change.rule)}` : routeText(change.route).replace(/^-6 /, "");
+  const problem = `the kernel refused to ${change.kind.replace(/-.*/, "")} the routing ${text} (${family}, errno ${errno ?? "none"})`;
+  return errno === EPERM
+    ? new ImdsProxyError("permission", problem, "run it as root: with sudo")
+    : new ImdsProxyError("command-failed", problem);
+}

@@ -1,0 +1,100 @@
+import { FAMILIES, type FirewallSpec } from "../types.ts";
+import { type RoutingKernel, Rtnetlink } from "./kernel.ts";
+import { NO_WALL, planClosedEnd, planWall, TABLES, wallIsThere, wantedWall } from "./plan.ts";
+import { routeText, ruleText } from "./text.ts";
+import type { Change } from "./types.ts";
+
+/** The second wall as apply, remove, status and the watch use it. Nothing here waits or starts a process. */
+
+const TABLE_NUMBERS = Object.values(TABLES);
+/** Others (a network manager) may change rules while we do; after so many rounds something is wrong. */
+const ATTEMPTS = 6;
+
+export class SecondWall {
+  readonly #kernel: RoutingKernel;
+  constructor(kernel: RoutingKernel) {
+    this.#kernel = kernel;
+  }
+
+  /** Why there can be none on this kernel, in words; null where there can. */
+  get unavailable(): string | null {
+    return this.#kernel.problem;
+  }
+
+  get #families() {
+    return FAMILIES.filter((family) => this.#kernel.families.includes(family));
+  }
+
+  #plan(spec: FirewallSpec | null) {
+    const families = this.#families;
+    const state = this.#kernel.read(TABLE_NUMBERS);
+    const wanted = spec === null ? NO_WALL : wantedWall(spec, state, families);
+    return planWall(state, wanted, families);
+  }
+
+  /** Whether anything of it is there. */
+  isThere(): boolean {
+    return this.unavailable === null && wallIsThere(this.#kernel.read(TABLE_NUMBERS));
+  }
+
+  /** In words, each thing that is not as it should be; none where there can be no wall. `null` for: nothing of it. */
+  problems(spec: FirewallSpec | null): readonly string[] {
+    return this.unavailable === null ? this.#plan(spec).problems : [];
+  }
+
+  /** The commands of ip(8) that would do what {@link bring} does. */
+  describe(spec: FirewallSpec | null): readonly string[] {
+    return this.unavailable === null ? this.#plan(spec).changes.map(changeText) : [];
+  }
+
+  /**
+   * Puts it right, or with `null` takes it away.
+   *
+   * @returns what was not right, in words.
+   * @throws ImdsProxyError where the kernel refuses.
+   */
+  bring(spec: FirewallSpec | null): readonly string[] {
+    if (this.unavailable !== null) return [];
+    let found: readonly string[] = [];
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      const { problems, changes } = this.#plan(spec);
+      if (attempt === 0) found = problems;
+      if (changes.length === 0) break;
+      this.#kernel.write(changes);
+    }
+    return found;
+  }
+
+  /** Ends the closed state that the boot began with; safe to repeat. */
+  endClosedState(): void {
+    this.#kernel.write(planClosedEnd(this.#kernel.read([])));
+  }
+
+  /** All that there is of it, as ip(8) would show it. */
+  list(): readonly string[] {
+    const state = this.#kernel.read(TABLE_NUMBERS);
+    const named = (text: string) =>
+      text.replace(/dev if(\d+)/, (_, index) => {
+        const link = state.links.find((one) => one.index === Number(index));
+        return `dev ${link?.name ?? index}`;
+      });
+    return [
+      ...state.rules
+        .filter((rule) => rule.preference <= 1)
+        .map((rule) => `ip ${rule.family === "ipv6" ? "-6 " : ""}rule ${ruleText(rule)}`),
+      ...state.routes.map((route) => `ip ${named(routeText(route))}`),
+    ];
+  }
+}
+
+/** A change as a command of ip(8), to be read by people: ip itself refuses a rule that is there already. */
+function changeText(change: Change): string {
+  const verb = change.kind.startsWith("add") ? "add" : "del";
+  if ("rule" in change) {
+    return `ip ${change.rule.family === "ipv6" ? "-6 " : ""}rule ${verb} ${ruleText(change.rule)}`;
+  }
+  return `ip ${routeText(change.route).replace("route ", `route ${verb} `)}`;
+}
+
+/** This machine's. @throws ImdsProxyError `missing` where the process may not use AF_NETLINK. */
+export const systemWall = (): SecondWall => new SecondWall(new Rtnetlink());
