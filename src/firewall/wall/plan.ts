@@ -1,4 +1,3 @@
-import { isIP } from "node:net";
 import { familyOf, hostMask, METADATA, redirectTarget, sameEndpoint } from "../addresses.ts";
 import { guardedEndpoints } from "../rules.ts";
 import { FAMILIES, type Family, type FirewallSpec } from "../types.ts";
@@ -334,7 +333,3 @@ export function planClosedEnd(state: RoutingState): Change[] {
 
 /** Whether anything of the wall is there. */
 export const wallIsThere = (state: RoutingState): boolean => state.rules.some(isWallRule);
-
-/** For {@link familyOf}'s callers: whether a text is an address of this node. */
-export const isLocalAddress = (address: string, addresses: readonly LocalAddress[]): boolean =>
-  isIP(address) !== 0 && addresses.some((one) => one.address === address);
