@@ -1,6 +1,8 @@
 import { defineCommand } from "citty";
 import { parseEndpoint } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
+import { problemLines } from "../service/proxy-health.ts";
+import type { ServiceStatus } from "../service/setup.ts";
 import type { Finding } from "../service/verify.ts";
 import { dryRunArg, jsonArg, overrideArgs, overridesOf } from "./common.ts";
 
@@ -64,26 +66,41 @@ const uninstall = defineCommand({
   },
 });
 
+function statusLines(found: ServiceStatus): string[] {
+  const lines = [
+    `installed   ${found.version ?? "no"}`,
+    `account     ${found.account ? "imdsproxy" : "none"}`,
+    ...found.units.map((unit) => `${unit.name.padEnd(28)} ${unit.enabled}, ${unit.active}`),
+  ];
+  if (found.proxy?.kind === "not-root") {
+    lines.push(
+      "what callers get: only root is told; sudo imdsproxy service status, or imdsproxy whoami for your own",
+    );
+  } else if (found.proxy?.kind === "answered" && found.proxy.problems.length === 0) {
+    lines.push("what callers get: nothing keeps them from their credentials, as far as the proxy has seen");
+  } else if (found.proxy?.kind === "answered") {
+    lines.push(...found.proxy.problems.flatMap(problemLines));
+  }
+  return lines;
+}
+
 const status = defineCommand({
   meta: {
     name: "status",
-    description: "Whether the service is installed, enabled and running; exit 1 if not",
+    description: "Whether the service runs and callers get their credentials; exit 1 if not",
   },
   args: { json: jsonArg },
   async run({ args }) {
     const { serviceStatus } = await import("../service/setup.ts");
     const found = await serviceStatus();
     if (args.json) console.log(JSON.stringify(found, null, 2));
-    else {
-      console.log(`installed   ${found.version ?? "no"}`);
-      console.log(`account     ${found.account ? "imdsproxy" : "none"}`);
-      for (const unit of found.units) console.log(`${unit.name.padEnd(28)} ${unit.enabled}, ${unit.active}`);
-    }
+    else for (const line of statusLines(found)) console.log(line);
     if (!found.healthy) {
+      const first = found.problems[0];
       throw new ImdsProxyError(
         "unhealthy",
-        found.installed ? "the service is not all enabled and running" : "the service is not installed",
-        found.installed ? "imdsproxy service enable; journalctl -u imdsproxy" : "imdsproxy setup",
+        first?.what ?? "the service is not healthy",
+        first?.remedy ?? null,
       );
     }
   },

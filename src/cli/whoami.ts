@@ -51,6 +51,11 @@ function notAnswered(answer: MetadataReply): ImdsProxyError {
   );
 }
 
+const noSession = ({ lastError }: Whoami): string =>
+  lastError === null
+    ? "no session yet: one is made when it is asked for"
+    : "no session: STS gave none when it was asked";
+
 function render(found: Whoami): string {
   const rows: [string, string][] = [
     ["user", `${found.user ?? "(no name)"}${found.subordinate ? " (by a subordinate uid)" : ""}`],
@@ -60,8 +65,11 @@ function render(found: Whoami): string {
   if (found.slurmJobId !== null) rows.push(["Slurm job", found.slurmJobId]);
   rows.push(["rule", found.rule ?? "none"], ["role", found.role ?? "none: you are refused"]);
   if (found.sessionName !== null) rows.push(["session name", found.sessionName]);
-  if (found.role !== null)
-    rows.push(["session ends", found.sessionEnds ?? "no session yet: one is made when it is asked for"]);
+  if (found.role !== null) rows.push(["session ends", found.sessionEnds ?? noSession(found)]);
+  if (found.lastError !== null) {
+    const { message, since, remedy } = found.lastError;
+    rows.push(["last error", `${message} (since ${since})`], ["to do", remedy]);
+  }
   rows.push(["why", found.reason]);
   return table(rows);
 }

@@ -14,10 +14,8 @@ export interface Namespace {
   /**
    * Tells of a process that runs a command line of `enter`: nsenter(1) itself is in the network namespace and outside of
    * the pid namespace, so it ends a moment after what it ran.
-   *
-   * @param exited resolves when the process has ended.
    */
-  entered(exited: Promise<unknown>): void;
+  entered(process: Pick<Bun.Subprocess, "exited" | "kill">): void;
   /** Ends every process in it; resolves when they are gone, those of `entered` included. */
   close(): Promise<void>;
 }
@@ -64,7 +62,7 @@ export async function openNamespace(script: string, args: readonly string[]): Pr
       "it needs root with CAP_SYS_ADMIN and CAP_NET_ADMIN: in a container, run it with --privileged",
     );
   }
-  const inside = new Set<Promise<unknown>>();
+  const inside = new Set<Pick<Bun.Subprocess, "exited" | "kill">>();
   const children = readFileSync(`/proc/${keeper.pid}/task/${keeper.pid}/children`, "utf8").trim();
   const pid = Number(children);
   return {
@@ -74,15 +72,18 @@ export async function openNamespace(script: string, args: readonly string[]): Pr
       const mount = view === "own" ? ["--mount", "--root", "--wd"] : [];
       return ["nsenter", `--target=${pid}`, "--net", "--pid", "--ipc", ...mount, "--", ...argv];
     },
-    entered(exited) {
-      inside.add(exited);
-      void exited.finally(() => inside.delete(exited));
+    entered(process) {
+      inside.add(process);
+      void process.exited.finally(() => inside.delete(process));
     },
     async close() {
       // Not by a signal to unshare: it has to reap the keeper, which no init may be there to do.
       keeper.stdin.end();
+      // nsenter stops itself where its child was stopped (nsenter.c, WUNTRACED). Nobody else wakes it, and the namespace
+      // does not end before its parents outside have waited for their children.
+      for (const process of inside) process.kill("SIGCONT");
       await keeper.exited;
-      while (inside.size > 0) await Promise.allSettled(inside);
+      while (inside.size > 0) await Promise.allSettled([...inside].map(({ exited }) => exited));
     },
   };
 }

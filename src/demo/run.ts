@@ -61,7 +61,7 @@ export function runIn(namespace: Namespace, as: RunAs, options: RunOptions): Run
     cwd: "/",
     detached: true,
   });
-  namespace.entered(child.exited);
+  namespace.entered(child);
   const stdout = collect(child.stdout);
   const stderr = collect(child.stderr);
   let timedOut = false;

@@ -21,7 +21,7 @@ export async function startPart(namespace: Namespace, part: string, options: unk
     env: CLEAN_ENVIRONMENT,
     detached: true,
   });
-  namespace.entered(child.exited);
+  namespace.entered(child);
   const waiting = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
   let nextId = 0;
 

@@ -6,14 +6,16 @@ import type { Clock } from "../platform/clock.ts";
 import type { Decision, Rules } from "../rules/decide.ts";
 import { parseRoleArn } from "../sessions/arn.ts";
 import type { SessionBroker } from "../sessions/broker.ts";
+import type { SessionRequest } from "../sessions/types.ts";
 import { type Answer, errorPage, text } from "./answer.ts";
 import { credentialsDocument, infoDocument } from "./documents.ts";
 import type { MetadataCache, UpstreamAnswer } from "./metadata.ts";
+import type { OwnFailure } from "./own-failure.ts";
 import type { Request } from "./request.ts";
 import { parseRoute, type Route } from "./routes.ts";
 import { originForm } from "./target.ts";
 import { parseTtl, type Subject, type TokenMint } from "./tokens.ts";
-import { whoamiDocument } from "./whoami.ts";
+import { jsonAnswer, whoamiDocument } from "./whoami.ts";
 
 /** Who sent a request, as far as the kernel let us know. */
 export type Caller = KnownCaller | { readonly kind: "unknown" };
@@ -78,6 +80,13 @@ export interface HandlerOptions {
   /** Whether a request without a token is refused. */
   readonly tokensRequired: () => boolean;
   readonly onRequest: (event: RequestEvent) => void;
+  /** What went wrong, for whom it concerns. */
+  readonly health: {
+    /** Everything that keeps callers from their credentials, for root. A value that JSON can hold. */
+    document(): Promise<object>;
+    /** The last failure of one session, for its caller. */
+    ownFailure(request: SessionRequest): OwnFailure | null;
+  };
 }
 
 /** The part of the configuration that decides over requests. */
@@ -218,6 +227,11 @@ export class Handler {
         return route.listing ? this.#listing(route, task) : this.#metadata(route, task.caller);
       case "versions":
         return this.#versions(task.caller);
+      case "health":
+        // It names roles and errors of others. Whoever is not root finds nothing here.
+        return task.caller.kind === "owner" && task.caller.owner.uid === 0
+          ? this.#options.health.document().then(jsonAnswer)
+          : errorPage(404);
       case "role-list":
       case "role-credentials":
       case "iam-info":
@@ -268,7 +282,10 @@ export class Handler {
   #answerFor(route: Route, task: Task, { identity, decision }: Decided): Answer | Promise<Answer> {
     const { broker } = this.#options;
     const { caller, notes } = task;
-    if (route.kind === "whoami") return whoamiDocument(identity, decision, broker);
+    if (route.kind === "whoami") {
+      const failure = decision.kind === "role" ? this.#options.health.ownFailure(decision.request) : null;
+      return whoamiDocument(identity, decision, broker, failure);
+    }
     if (decision.kind === "refuse") {
       notes.refusal = "rule";
       notes.why = decision.reason;

@@ -1,5 +1,7 @@
 import { request } from "node:http";
+import { networkInterfaces } from "node:os";
 import { ImdsProxyError } from "../errors.ts";
+import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 
 /**
  * The metadata address as a client of this node sees it. By node:http: Bun's fetch would send plain HTTP through the proxy
@@ -12,18 +14,21 @@ export interface MetadataReply {
   readonly body: string;
 }
 
+const METADATA: Endpoint = { address: "169.254.169.254", port: 80 };
 const TIMEOUT_MS = 5_000;
 
 /**
  * Asks the metadata address as an SDK does: a token, then the path, over whatever the firewall makes of it.
  *
+ * @param at where to ask instead: the proxy's own address, where root is not redirected.
  * @throws ImdsProxyError `unhealthy` where nothing answers there.
  */
-export async function askMetadata(path: string): Promise<MetadataReply> {
-  const token = await send("PUT", "/latest/api/token", { "X-aws-ec2-metadata-token-ttl-seconds": "60" });
+export async function askMetadata(path: string, at: Endpoint = METADATA): Promise<MetadataReply> {
+  const ttl = { "X-aws-ec2-metadata-token-ttl-seconds": "60" };
+  const token = await send("PUT", "/latest/api/token", ttl, at);
   const headers: Record<string, string> =
     token.status === 200 ? { "X-aws-ec2-metadata-token": token.body } : {};
-  return send("GET", path, headers);
+  return send("GET", path, headers, at);
 }
 
 /**
@@ -35,12 +40,13 @@ export function send(
   method: "GET" | "PUT",
   path: string,
   headers: Readonly<Record<string, string>>,
+  at: Endpoint = METADATA,
 ): Promise<MetadataReply> {
   return new Promise((resolve, reject) => {
     const outgoing = request(
       {
-        host: "169.254.169.254",
-        port: 80,
+        host: at.address,
+        port: at.port,
         method,
         path,
         headers: { "Content-Length": "0", ...headers },
@@ -61,13 +67,24 @@ export function send(
       reject(
         new ImdsProxyError(
           "unhealthy",
-          `nothing answers at the metadata address 169.254.169.254 (${code})`,
-          /ECONNREFUSED/.test(code)
-            ? "the connection was refused: the proxy is not running; sudo systemctl status imdsproxy"
-            : "this node may not be on AWS, or its metadata service is turned off",
+          `nothing answers at ${at === METADATA ? "the metadata address 169.254.169.254" : endpointText(at)} (${code})`,
+          remedyOf(code),
         ),
       );
     });
     outgoing.end();
   });
+}
+
+/** What to look at, by how the connection failed. */
+function remedyOf(code: string): string {
+  // Bun calls an unreachable network a refused connection.
+  const others = Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? []);
+  if (!others.some(({ internal }) => !internal)) {
+    return "this process has no network but lo: a network namespace of its own (unshare, a container) has no way to the proxy";
+  }
+  if (/ECONNREFUSED|ECONNRESET|EACCES|EPERM/.test(code)) {
+    return "the connection was refused: the proxy is not running; sudo systemctl status imdsproxy";
+  }
+  return "this node may not be on AWS, or its metadata service is turned off";
 }

@@ -31,6 +31,8 @@ export type Route =
   | { readonly kind: "versions" }
   /** `/imdsproxy/whoami`: our own; no SDK asks for it and the real service has no such version. */
   | { readonly kind: "whoami" }
+  /** `/imdsproxy/health`: our own, for root alone. */
+  | { readonly kind: "health" }
   /** Well-formed, but nothing that this caller may read. */
   | { readonly kind: "not-found" }
   /** A spelling that nobody needs and that has been used to get past such proxies as this one. */
@@ -77,7 +79,7 @@ export function parseRoute(target: string, categories: CategoryFilter): Route {
   const [version, ...rest] = segments;
   if (version === undefined) return { kind: "versions" };
   if (version === "imdsproxy")
-    return rest.length === 1 && rest[0] === "whoami" ? { kind: "whoami" } : notFound;
+    return rest.length === 1 && (rest[0] === "whoami" || rest[0] === "health") ? { kind: rest[0] } : notFound;
   if (!VERSION.test(version)) return notFound;
   if (rest[0] === "api") {
     if (rest.length !== 2 || rest[1] !== "token") return notFound;

@@ -3,6 +3,7 @@ import type { Decision } from "../rules/decide.ts";
 import { parseRoleArn } from "../sessions/arn.ts";
 import type { SessionBroker } from "../sessions/broker.ts";
 import type { Answer } from "./answer.ts";
+import type { OwnFailure } from "./own-failure.ts";
 
 /** What `imdsproxy whoami` shows: what the proxy sees of the caller who asks, and what it would do. No secret. */
 export interface Whoami {
@@ -24,10 +25,17 @@ export interface Whoami {
   readonly sessionName: string | null;
   /** ISO 8601; null where no session was asked for yet. */
   readonly sessionEnds: string | null;
+  /** Why STS gave no session, or no newer one, when it was asked last; null where it did not fail. */
+  readonly lastError: OwnFailure | null;
 }
 
 /** The answer to `/imdsproxy/whoami`. */
-export function whoamiDocument(identity: Identity, decision: Decision, broker: SessionBroker): Answer {
+export function whoamiDocument(
+  identity: Identity,
+  decision: Decision,
+  broker: Pick<SessionBroker, "peek">,
+  lastError: OwnFailure | null,
+): Answer {
   const role = decision.kind === "role" ? decision : null;
   const endsMs = role === null ? null : broker.peek(role.request);
   const body: Whoami = {
@@ -43,7 +51,13 @@ export function whoamiDocument(identity: Identity, decision: Decision, broker: S
     roleName: role === null ? null : (parseRoleArn(role.roleArn)?.name ?? null),
     sessionName: role?.request.sessionName ?? null,
     sessionEnds: endsMs === null ? null : new Date(endsMs).toISOString(),
+    lastError,
   };
+  return jsonAnswer(body);
+}
+
+/** A document of our own as an answer. */
+export function jsonAnswer(body: object): Answer {
   // Names may be in any script; the answer's bytes are Latin-1.
   const json = JSON.stringify(body).replaceAll(
     /[\u0080-\uffff]/g,

@@ -8,11 +8,12 @@ import {
   realpathSync,
   statSync,
 } from "node:fs";
-import type { ConfigOverrides } from "../config/load.ts";
+import { type ConfigOverrides, loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { HYPERPOD_AGENT, sameEndpoint } from "../firewall/addresses.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
+import type { Problem } from "../telemetry/health.ts";
 import { mustRun, type RunCommand, runCommand } from "./command.ts";
 import { wantedConfiguration, withoutMetrics } from "./configuration.ts";
 import { describePlan, execute } from "./execute.ts";
@@ -28,6 +29,7 @@ import {
   uninstallSteps,
 } from "./plan.ts";
 import { portWarnings } from "./port-warnings.ts";
+import { type ProxyHealth, proxyHealth } from "./proxy-health.ts";
 import { type NodeFacts, unmet } from "./requirements.ts";
 import { type FileChange, recover, stagedPath } from "./transaction.ts";
 import { type Finding, findTester, verify } from "./verify.ts";
@@ -263,7 +265,12 @@ export interface ServiceStatus {
   readonly account: boolean;
   readonly units: readonly { readonly name: string; readonly enabled: string; readonly active: string }[];
   readonly version: string | null;
+  /** True where all of it runs and nothing keeps callers from their credentials. */
   readonly healthy: boolean;
+  /** What the proxy says of itself; null where it is not installed. */
+  readonly proxy: ProxyHealth | null;
+  /** Everything that is wrong, in words. */
+  readonly problems: readonly Pick<Problem, "what" | "remedy">[];
 }
 
 export async function serviceStatus(run: RunCommand = runCommand): Promise<ServiceStatus> {
@@ -276,7 +283,39 @@ export async function serviceStatus(run: RunCommand = runCommand): Promise<Servi
   );
   const installed = existsSync(BINARY);
   const version = installed ? (await mustRun(run, [BINARY, "--version"])).trim() : null;
-  const healthy =
-    installed && units.every(({ enabled, active }) => enabled === "enabled" && active === "active");
-  return { installed, account: (await findAccount(run)) !== null, units, version, healthy };
+  const problems: Pick<Problem, "what" | "remedy">[] = [];
+  if (!installed) problems.push({ what: "the service is not installed", remedy: "imdsproxy setup" });
+  else {
+    for (const { name, enabled, active } of units) {
+      if (enabled === "enabled" && active === "active") continue;
+      problems.push({
+        what: `${name} is ${enabled}, ${active}`,
+        remedy: `imdsproxy service enable; journalctl -u ${name}`,
+      });
+    }
+  }
+  const proxy = installed ? await proxyHealth(installedConfiguration(problems)) : null;
+  if (proxy?.kind === "answered") problems.push(...proxy.problems);
+  if (proxy?.kind === "silent") problems.push(proxy);
+  return {
+    installed,
+    account: (await findAccount(run)) !== null,
+    units,
+    version,
+    healthy: problems.length === 0,
+    proxy,
+    problems,
+  };
+}
+
+/** The installed configuration; where it cannot be read, the defaults, with a problem that says why. */
+function installedConfiguration(problems: Pick<Problem, "what" | "remedy">[]): Config {
+  try {
+    return loadConfig({ path: CONFIG });
+  } catch (error) {
+    if (!(error instanceof ImdsProxyError)) throw error;
+    // Others than root may not read it.
+    if (process.geteuid?.() === 0) problems.push({ what: error.problem, remedy: error.remedy });
+    return wantedConfiguration({ installed: "{}", given: null, overrides: {} }).config;
+  }
 }

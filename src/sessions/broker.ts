@@ -46,6 +46,8 @@ export type SessionEvent =
       readonly tookMs: number;
       /** StsFailure's code. */
       readonly code: string;
+      /** StsFailure's message: may be told to the caller. */
+      readonly message: string;
       /** StsFailure's detail: for the log, not for the caller. */
       readonly detail: string;
       /** From now to the next attempt, or to the moment from which one is allowed again. */
@@ -403,6 +405,7 @@ export class SessionBroker {
       reason,
       tookMs: nowMs - startedAtMs,
       code: failure.code,
+      message: failure.message,
       detail: failure.detail,
       againInMs,
       servingUntilMs: this.#standing(entry) === "ended" ? null : (entry.held?.life.publishedExpiryMs ?? null),

@@ -73,6 +73,11 @@ const TELLING = new Set([
 
 const THROTTLED_MS = 5_000;
 
+/** Whether a code of STS's finds fault with the node's own credentials or clock. */
+export const isOwnCredentialsCode = (code: string): boolean => OWN_CREDENTIALS.has(code);
+/** Whether a code of STS's says that it is asked too often. */
+export const isThrottlingCode = (code: string): boolean => THROTTLING.has(code);
+
 /** True where the same request, with credentials fetched anew and a corrected date, may pass. */
 export function isOwnCredentials(error: unknown): boolean {
   const found = read(error);

@@ -14,6 +14,8 @@ export interface MetricsSources {
     readonly healthy: boolean;
     readonly lastCheck: number;
   } | null;
+  /** Whether the configuration's file is what runs. */
+  readonly configuration: () => { readonly isCurrent: boolean; readonly lastReloadSuccessful: boolean };
 }
 
 /**
@@ -102,6 +104,12 @@ export class Metrics {
       "imdsproxy_firewall_last_check_seconds",
       "When the rules were last checked, since the epoch",
       () => sources.firewall()?.lastCheck ?? null,
+    );
+    gauge("imdsproxy_config_current", "1 where the configuration's file on the disk is what runs", () =>
+      Number(sources.configuration().isCurrent),
+    );
+    gauge("imdsproxy_config_last_reload_successful", "0 after a reload that was refused", () =>
+      Number(sources.configuration().lastReloadSuccessful),
     );
   }
 

@@ -21,12 +21,15 @@ import { CallAllowance } from "../sessions/allowance.ts";
 import { SessionBroker } from "../sessions/broker.ts";
 import { createSts, stsEndpoint } from "../sessions/sts.ts";
 import { firewallState } from "../telemetry/firewall-state.ts";
+import { Health } from "../telemetry/health.ts";
 import { createLog } from "../telemetry/log.ts";
 import { Metrics } from "../telemetry/metrics.ts";
 import { version } from "../version.ts";
 import { eventSinks } from "./events.ts";
+import { firewallFinding, upstreamFinding } from "./health-checks.ts";
 import { systemIdentities, systemLookup } from "./identities.ts";
 import { containerTest, endpoints } from "./listening.ts";
+import { LoadedConfiguration } from "./loaded-configuration.ts";
 import { serveMetrics } from "./metrics-server.ts";
 import { regionOf } from "./region.ts";
 import {
@@ -63,6 +66,7 @@ export async function serve(options: {
     return loadConfig({ path: options.configPath, overrides: options.overrides });
   };
   const config = load();
+  const loadedConfiguration = new LoadedConfiguration({ path: configPath });
   const log = createLog(config.log);
   forbidDumps();
   const fileLimit = raiseFileLimit();
@@ -90,11 +94,24 @@ export async function serve(options: {
     endpoint: config.sts.endpoint,
     metadata: upstream,
   });
+  const stsUrl = async () => config.sts.endpoint ?? stsEndpoint(await region());
+  const health = new Health({
+    now: () => systemClock.now(),
+    stsEndpoint: stsUrl,
+    checks: {
+      upstream: async () => upstreamFinding(upstream),
+      configuration: () => loadedConfiguration.finding(),
+      firewall: () => firewallFinding(firewallState()),
+    },
+  });
   const broker = new SessionBroker({
     sts,
     clock: systemClock,
     random: Math.random,
-    onEvent: events.session,
+    onEvent(event) {
+      events.session(event);
+      health.session(event);
+    },
     allowance: new CallAllowance({
       user: config.limits.assumeRolePerUser,
       node: config.limits.assumeRolePerNode,
@@ -112,6 +129,10 @@ export async function serve(options: {
     policy: () => policy,
     tokensRequired: () => tokenPolicy.required,
     onRequest: events.request,
+    health: {
+      document: async () => ({ version, problems: await health.problems() }),
+      ownFailure: (request) => health.ownFailure(request),
+    },
   });
   const monotonicMs = () => performance.now();
   const shares = new Shares({ read: subordinateFile(), monotonicMs });
@@ -131,6 +152,7 @@ export async function serve(options: {
     server: () => server.counts(),
     broker: () => broker.counts(),
     firewall: firewallState,
+    configuration: () => loadedConfiguration,
   });
   events.attach(metrics);
   // From here on there is something to end well.
@@ -166,7 +188,8 @@ export async function serve(options: {
     policy: () => policy,
     sts,
     metadata,
-    endpoint: async () => config.sts.endpoint ?? stsEndpoint(await region()),
+    health,
+    endpoint: stsUrl,
     clock: systemClock,
     log,
   });
@@ -177,11 +200,12 @@ export async function serve(options: {
       fresh = load();
       policy = policyOf(fresh, listenOn);
     } catch (error) {
-      log.error("the configuration was not loaded again: the one before stays", {
-        problem: error instanceof ImdsProxyError ? error.problem : "internal error",
-      });
+      const problem = error instanceof ImdsProxyError ? error.problem : "internal error";
+      loadedConfiguration.refused(problem);
+      log.error("the configuration was not loaded again: the one before stays", { problem });
       return;
     }
+    loadedConfiguration.loaded();
     const needRestart = (
       ["listen", "upstream", "region", "sts", "metrics", "stateDirectory", "imds", "limits", "log"] as const
     ).filter(

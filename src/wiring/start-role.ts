@@ -4,6 +4,7 @@ import type { Clock } from "../platform/clock.ts";
 import type { Sts } from "../sessions/broker.ts";
 import { explainDenial } from "../sessions/denial.ts";
 import { StsFailure } from "../sessions/failure.ts";
+import type { Health } from "../telemetry/health.ts";
 import type { Log } from "../telemetry/log.ts";
 
 /** Milliseconds until the next try, after one that failed. */
@@ -20,12 +21,13 @@ export function watchStartRole(options: {
   policy: () => Policy;
   sts: Sts;
   metadata: MetadataCache;
+  health: Pick<Health, "session">;
   /** The URL of the STS that is asked, for who has to open a way to it. */
   endpoint: () => Promise<string>;
   clock: Clock;
   log: Log;
 }): () => void {
-  const { clock, log } = options;
+  const { clock, log, health } = options;
   let cancel = () => {};
   let stopped = false;
   let complaint: string | null = null;
@@ -45,8 +47,12 @@ export function watchStartRole(options: {
     };
     const decision = options.policy().rules.decide(nobody, instanceId);
     if (stopped || decision.kind !== "role" || decision.rule !== null) return;
+    const { request } = decision;
+    const startedMs = clock.now();
+    const outcome = () => ({ request, reason: "asked", tookMs: clock.now() - startedMs }) as const;
     try {
-      await options.sts.assumeRole(decision.request, AbortSignal.timeout(TRY_MS));
+      const { accessKeyId, expiresAtMs } = await options.sts.assumeRole(request, AbortSignal.timeout(TRY_MS));
+      health.session({ type: "obtained", ...outcome(), accessKeyId, expiresAtMs });
       log.info(
         complaint === null ? "the default role can be assumed" : "the default role can be assumed now",
         {
@@ -58,6 +64,15 @@ export function watchStartRole(options: {
       if (stopped) return;
       const failure = error instanceof StsFailure ? error : null;
       const code = failure?.code ?? "unknown";
+      health.session({
+        type: failure?.kind === "denied" ? "denied" : "failed",
+        ...outcome(),
+        code,
+        message: failure?.message ?? "STS could not be asked",
+        detail: failure?.detail ?? "STS could not be asked",
+        againInMs: AGAIN_MS,
+        servingUntilMs: null,
+      });
       if (complaint !== code) {
         complaint = code;
         const denied = failure?.kind === "denied";

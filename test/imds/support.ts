@@ -97,6 +97,7 @@ export function aHandler(options: Partial<HandlerOptions> & { session?: Partial<
     policy: () => STANDARD,
     tokensRequired: () => false,
     onRequest: (event) => void events.push(event),
+    health: { document: async () => ({ problems: [] }), ownFailure: () => null },
     ...rest,
   });
   const ask = async (

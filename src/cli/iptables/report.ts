@@ -2,6 +2,7 @@ import { defineCommand } from "citty";
 import { systemIptables } from "../../firewall/iptables.ts";
 import { listChains, listText } from "../../firewall/listing.ts";
 import { type FirewallStatus, firewallStatus } from "../../firewall/status.ts";
+import { type ProxyHealth, problemLines, proxyHealth } from "../../service/proxy-health.ts";
 import { configArg, jsonArg } from "../common.ts";
 import { resolveSpec, specArgs, specLine } from "./common.ts";
 
@@ -23,6 +24,15 @@ function statusLines(status: FirewallStatus): string[] {
   ];
 }
 
+function proxyLines(proxy: ProxyHealth): string[] {
+  if (proxy.kind === "not-root") return [];
+  if (proxy.kind === "silent") {
+    const remedy = proxy.remedy === null ? "" : `: ${proxy.remedy}`;
+    return [`note: the proxy does not answer: ${proxy.what}${remedy}`];
+  }
+  return proxy.problems.flatMap(problemLines);
+}
+
 export const status = defineCommand({
   meta: {
     name: "status",
@@ -36,11 +46,14 @@ export const status = defineCommand({
       ...found.notes,
       ...(resolved.unknownExempt === null ? [] : [resolved.unknownExempt.problem]),
     ];
+    // Rules that are right give nobody credentials: what the proxy says of itself stands beside them.
+    const proxy = await proxyHealth(resolved.spec);
     if (args.json) {
       const { spec, upstream } = resolved;
-      console.log(JSON.stringify({ ...found, notes, spec, upstreamReason: upstream.reason }, null, 2));
+      console.log(JSON.stringify({ ...found, notes, spec, upstreamReason: upstream.reason, proxy }, null, 2));
     } else {
-      console.log([...statusLines({ ...found, notes }), specLine(resolved)].join("\n"));
+      const lines = [...statusLines({ ...found, notes }), specLine(resolved), ...proxyLines(proxy)];
+      console.log(lines.join("\n"));
     }
     if (!found.healthy) process.exitCode = 1;
   },

@@ -1,0 +1,160 @@
+import type { OwnFailure } from "../imds/own-failure.ts";
+import type { SessionEvent } from "../sessions/broker.ts";
+import { explainDenial } from "../sessions/denial.ts";
+import { sessionKey } from "../sessions/key.ts";
+import { passingRemedy } from "../sessions/remedy.ts";
+import type { SessionRequest } from "../sessions/types.ts";
+
+/**
+ * What keeps callers from their credentials now: the last failure of each session that STS did not give, and whatever else
+ * is not as it should be. A problem is here from its first sign until it is gone. Nothing in it is secret; what names
+ * the node's role or another user's session is for root alone.
+ */
+
+/** One thing that is wrong. */
+export interface Problem {
+  /** `sts`, `upstream`, `configuration`, …: stable, for scripts. */
+  readonly id: string;
+  /** In words, what was found. */
+  readonly what: string;
+  /** When it was first seen: ISO 8601, UTC. */
+  readonly since: string;
+  /** What to do, or null where nobody can say. May have several lines. */
+  readonly remedy: string | null;
+  /** True where waiting does not help: somebody has to change something. */
+  readonly lasting: boolean;
+}
+
+/** A problem before it has a time. */
+export type Finding = Omit<Problem, "id" | "since">;
+
+/** Sessions whose failure is remembered at once: a user can make others of them, by as many uids as they have. */
+const MAX_SESSIONS = 1_024;
+/** Milliseconds after which a failure that has not come again says nothing of now: nobody has asked for the session. */
+const FORGET_MS = 15 * 60_000;
+
+interface Failure {
+  readonly event: SessionEvent & { readonly type: "denied" | "failed" };
+  readonly sinceMs: number;
+  readonly lastMs: number;
+}
+
+export interface HealthOptions {
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
+  /** The URL of the STS that is asked; null where it is not known yet. */
+  readonly stsEndpoint: () => Promise<string | null>;
+  /** Looked at when somebody asks, by id; null where nothing is wrong. */
+  readonly checks: Readonly<Record<string, () => Promise<Finding | null> | Finding | null>>;
+}
+
+/** Keeps what is wrong. */
+export class Health {
+  readonly #options: HealthOptions;
+  /** By session key, the one that failed last at the end. */
+  readonly #failures = new Map<string, Failure>();
+  readonly #since = new Map<string, number>();
+
+  constructor(options: HealthOptions) {
+    this.#options = options;
+  }
+
+  /** Takes note of what became of an AssumeRole request. */
+  session(event: SessionEvent): void {
+    if (event.type === "dropped" || event.type === "postponed") return;
+    const key = sessionKey(event.request);
+    const before = this.#failures.get(key);
+    this.#failures.delete(key);
+    if (event.type === "obtained") return;
+    const now = this.#options.now();
+    // Another error is another problem, with a beginning of its own.
+    const same = before !== undefined && before.event.code === event.code;
+    this.#failures.set(key, { event, sinceMs: same ? before.sinceMs : now, lastMs: now });
+    if (this.#failures.size <= MAX_SESSIONS) return;
+    const oldest = this.#failures.keys().next().value;
+    if (oldest !== undefined) this.#failures.delete(oldest);
+  }
+
+  /** The last failure of one session, in words for its own caller; null where it did not fail. */
+  ownFailure(request: SessionRequest): OwnFailure | null {
+    const failure = this.#failures.get(sessionKey(request));
+    if (failure === undefined || this.#isOld(failure)) return null;
+    const { event, sinceMs } = failure;
+    return {
+      message: event.message,
+      since: new Date(sinceMs).toISOString(),
+      remedy:
+        event.type === "denied"
+          ? "an administrator of the node has to change the policies of the role: sudo imdsproxy service status says which"
+          : "try again shortly; where it stays so, an administrator finds the reason by: sudo imdsproxy service status",
+    };
+  }
+
+  /** Everything that is wrong now, what waiting does not mend first. */
+  async problems(): Promise<readonly Problem[]> {
+    const problems = [...(await this.#stsProblems()), ...(await this.#checked())];
+    return problems.sort((a, b) => Number(b.lasting) - Number(a.lasting));
+  }
+
+  #isOld({ lastMs }: Failure): boolean {
+    const age = this.#options.now() - lastMs;
+    return age > FORGET_MS;
+  }
+
+  /** One problem for each role and error, however many sessions have it. */
+  async #stsProblems(): Promise<Problem[]> {
+    const groups = new Map<string, { failures: Failure[]; sinceMs: number }>();
+    for (const [key, failure] of this.#failures) {
+      if (this.#isOld(failure)) {
+        this.#failures.delete(key);
+        continue;
+      }
+      const name = `${failure.event.request.roleArn} ${failure.event.code}`;
+      const group = groups.get(name) ?? { failures: [], sinceMs: failure.sinceMs };
+      group.failures.push(failure);
+      group.sinceMs = Math.min(group.sinceMs, failure.sinceMs);
+      groups.set(name, group);
+    }
+    const endpoint = groups.size === 0 ? null : await this.#options.stsEndpoint().catch(() => null);
+    return [...groups.values()].flatMap(({ failures, sinceMs }) => {
+      const last = failures.at(-1)?.event;
+      if (last === undefined) return [];
+      return [
+        { id: "sts", since: new Date(sinceMs).toISOString(), ...wordsOf(last, failures.length, endpoint) },
+      ];
+    });
+  }
+
+  async #checked(): Promise<Problem[]> {
+    const found = await Promise.all(
+      Object.entries(this.#options.checks).map(async ([id, check]) => [id, await check()] as const),
+    );
+    const now = this.#options.now();
+    return found.flatMap(([id, finding]) => {
+      if (finding === null) {
+        this.#since.delete(id);
+        return [];
+      }
+      const sinceMs = this.#since.get(id) ?? now;
+      this.#since.set(id, sinceMs);
+      return [{ id, since: new Date(sinceMs).toISOString(), ...finding }];
+    });
+  }
+}
+
+function wordsOf(event: Failure["event"], sessions: number, endpoint: string | null): Finding {
+  const { roleArn } = event.request;
+  const of = sessions === 1 ? "one session" : `${sessions} sessions`;
+  if (event.type === "denied") {
+    return {
+      what: `${roleArn} cannot be assumed (${event.code}, ${of}): ${event.detail}`,
+      remedy: explainDenial(event.request, null, event.detail).text,
+      lasting: true,
+    };
+  }
+  return {
+    what: `${roleArn} could not be assumed for now (${event.code}, ${of}): ${event.detail}`,
+    remedy: passingRemedy(event.code, endpoint),
+    lasting: false,
+  };
+}

@@ -1,0 +1,28 @@
+import type { Upstream } from "../imds/upstream.ts";
+import type { FirewallState } from "../telemetry/firewall-state.ts";
+import type { Finding } from "../telemetry/health.ts";
+
+/** What is looked at when somebody asks how the service stands. */
+
+/** The metadata service upstream, asked now for what every node has. */
+export async function upstreamFinding(upstream: Pick<Upstream, "read" | "url">): Promise<Finding | null> {
+  const found = await upstream.read("latest", "meta-data/instance-id");
+  if (found.kind !== "failed") return null;
+  return {
+    what: `the node's own metadata service at ${upstream.url} does not answer: ${found.why}`,
+    remedy:
+      "see that it runs (on HyperPod its agent: ss -ltnp 'sport = 9081'), and that root gets an answer: curl -sS " +
+      `${upstream.url}/latest/meta-data/`,
+    lasting: false,
+  };
+}
+
+/** What the watch over the rules last said. */
+export function firewallFinding(state: FirewallState | null): Finding | null {
+  if (state === null || state.healthy) return null;
+  return {
+    what: "the firewall rules are not as they should be, and could not be put right",
+    remedy: "sudo imdsproxy iptables status; journalctl -u imdsproxy-repair",
+    lasting: true,
+  };
+}

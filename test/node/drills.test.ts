@@ -1,0 +1,248 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import type { StsFault } from "../../src/demo/sts/server.ts";
+import { mustExec, TEST_ROLE } from "../support/node.ts";
+import {
+  credentialsOf,
+  eventually,
+  getWithToken,
+  type ProxiedNode,
+  startProxiedNode,
+} from "../support/proxied.ts";
+import { describeAsRoot } from "../support/root.ts";
+
+/**
+ * What goes wrong on a node, and whether the first command that a person types names it: with its reason, since when, and
+ * what to do.
+ */
+
+const ROOT = { user: "root" } as const;
+const DENIED: StsFault = {
+  kind: "error",
+  status: 403,
+  code: "AccessDenied",
+  message: `User: arn:aws:sts::842413447717:assumed-role/MySageMakerClusterInstanceRole/SageMaker is not authorized to perform: sts:AssumeRole on resource: ${TEST_ROLE} because no identity-based policy allows the sts:AssumeRole action`,
+};
+const THROTTLED: StsFault = { kind: "error", status: 400, code: "Throttling", message: "Rate exceeded" };
+
+interface Problem {
+  readonly id: string;
+  readonly what: string;
+  readonly since: string;
+  readonly remedy: string;
+  readonly lasting: boolean;
+}
+
+describeAsRoot("when something is wrong, the first command names it:", () => {
+  let proxied: ProxiedNode;
+  let count = 0;
+  const users = Array.from({ length: 12 }, (_, index) => ({ name: `user${index}`, uid: 3100 + index }));
+  const someone = () => ({ user: users[count++ % users.length]?.name ?? "" });
+
+  beforeAll(async () => {
+    proxied = await startProxiedNode({ users });
+  });
+  afterAll(() => proxied?.node.stop());
+  beforeEach(async () => {
+    await proxied.node.sts.set({ fault: { kind: "none" }, delayMs: 0 });
+    // What an earlier test's failures left behind must not be taken for this one's.
+    await proxied.proxy.stop();
+    await proxied.restart();
+  });
+
+  const statusOf = async () => {
+    const { stdout } = await proxied.node.exec({
+      ...ROOT,
+      argv: ["imdsproxy", "iptables", "status", "--json"],
+    });
+    return JSON.parse(stdout) as { healthy: boolean; proxy: { kind: string; problems: Problem[] } };
+  };
+  const shown = async () =>
+    (await proxied.node.exec({ ...ROOT, argv: ["imdsproxy", "iptables", "status"] })).stdout;
+  const whoami = async (who: { user: string }) => {
+    const { stdout } = await proxied.node.exec({ ...who, argv: ["imdsproxy", "whoami", "--json"] });
+    return JSON.parse(stdout) as {
+      sessionEnds: string | null;
+      lastError: { message: string; since: string; remedy: string } | null;
+    };
+  };
+
+  test("nothing is wrong: no problem, and no last error", async () => {
+    const who = someone();
+    expect((await credentialsOf(proxied.node, who)).status).toBe(200);
+    expect((await statusOf()).proxy).toEqual({ kind: "answered", problems: [] });
+    expect((await whoami(who)).lastError).toBeNull();
+  });
+
+  const faults: [
+    name: string,
+    fault: StsFault,
+    what: RegExp,
+    remedy: RegExp,
+    lasting: boolean,
+    own: RegExp,
+  ][] = [
+    [
+      "the role is denied",
+      DENIED,
+      /ImdsProxyTestRole cannot be assumed \(AccessDenied.*MySageMakerClusterInstanceRole/,
+      /permissions of arn:aws:iam::842413447717:role\/MySageMakerClusterInstanceRole need this statement/,
+      true,
+      /STS refuses to assume/,
+    ],
+    ["STS throttles", THROTTLED, /\(Throttling/, /asked too often/, false, /asked too often/],
+    [
+      "STS drops connections",
+      { kind: "drop" },
+      /\(connection/,
+      /can reach http.*DNS/,
+      false,
+      /cannot be reached/,
+    ],
+    [
+      "STS answers with another's page",
+      { kind: "body", status: 200, body: "<html>Login</html>" },
+      /\(answer, /,
+      /sts\.endpoint/,
+      false,
+      /not STS/,
+    ],
+    [
+      "the clock is wrong by 20 minutes, in STS's eyes",
+      { kind: "error", status: 403, code: "RequestExpired", message: "Request has expired." },
+      /\(RequestExpired/,
+      /clock is right/,
+      false,
+      /node's own credentials/,
+    ],
+  ];
+  for (const [name, fault, what, remedy, lasting, own] of faults) {
+    test(name, async () => {
+      await proxied.node.sts.set({ fault });
+      const who = someone();
+      await credentialsOf(proxied.node, who);
+      await eventually("the failure is known", async () => (await statusOf()).proxy.problems.length > 0);
+      const { healthy, proxy } = await statusOf();
+      // The rules are right all the while.
+      expect(healthy).toBe(true);
+      const [problem] = proxy.problems;
+      expect(problem).toMatchObject({ id: "sts", lasting });
+      expect(problem?.what).toMatch(what);
+      expect(problem?.remedy).toMatch(remedy);
+      expect(Date.parse(problem?.since ?? "")).toBeGreaterThan(0);
+      expect(await shown()).toMatch(what);
+      const { lastError, sessionEnds } = await whoami(who);
+      expect(sessionEnds).toBeNull();
+      expect(lastError?.message).toMatch(own);
+      expect(lastError?.remedy.length).toBeGreaterThan(20);
+      const text = await proxied.node.exec({ ...who, argv: ["imdsproxy", "whoami"] });
+      expect(text.stdout).toContain("no session: STS gave none");
+      expect(text.stdout).toContain("last error");
+      // The next one works: the problem is gone with its cause.
+      expect(JSON.stringify(lastError)).not.toContain("MySageMakerClusterInstanceRole");
+    });
+  }
+
+  test("STS hangs", async () => {
+    await proxied.node.sts.set({ fault: { kind: "hang" } });
+    await credentialsOf(proxied.node, someone());
+    await eventually(
+      "the time-out is known",
+      async () =>
+        (await statusOf()).proxy.problems.some(({ what }) => /\(timeout, .*did not answer/.test(what)),
+      30_000,
+    );
+    expect((await statusOf()).proxy.problems[0]?.remedy).toContain("can reach");
+  });
+
+  test("the agent is away", async () => {
+    const stopped = await mustExec(proxied.node, ROOT, [
+      "sh",
+      "-c",
+      "ss -Hltnp 'sport = 9081' | grep -o 'pid=[0-9]*'",
+    ]);
+    const pid = Number(/pid=(\d+)/.exec(stopped)?.[1]);
+    await mustExec(proxied.node, ROOT, ["kill", "-STOP", String(pid)]);
+    try {
+      const { proxy } = await statusOf();
+      const problem = proxy.problems.find(({ id }) => id === "upstream");
+      expect(problem?.what).toContain("169.254.0.2:9081 does not answer");
+      expect(problem?.remedy).toContain("sport = 9081");
+    } finally {
+      await mustExec(proxied.node, ROOT, ["kill", "-CONT", String(pid)]);
+    }
+  });
+
+  test("a problem that is over is not told any more", async () => {
+    const who = someone();
+    await proxied.node.sts.set({ fault: { kind: "drop" } });
+    await credentialsOf(proxied.node, who);
+    await eventually("it is known", async () => (await statusOf()).proxy.problems.length > 0);
+    await proxied.node.sts.set({ fault: { kind: "none" } });
+    await eventually("it is over for the user", async () => (await whoami(who)).sessionEnds !== null);
+    expect((await whoami(who)).lastError).toBeNull();
+  });
+
+  test("a file that was changed and not loaded, and one that was refused at a reload", async () => {
+    const { node, proxy } = proxied;
+    const path = "/etc/imdsproxy/config.yaml";
+    const before = await mustExec(node, ROOT, ["cat", path]);
+    const metric = async (name: string) => {
+      const text = await mustExec(node, ROOT, ["curl", "-sS", "http://127.0.0.1:9254/metrics"]);
+      return new RegExp(`^${name} (\\S+)$`, "m").exec(text)?.[1];
+    };
+    try {
+      node.write(path, JSON.stringify({ ...JSON.parse(before), metrics: { listen: "127.0.0.1:9254" } }));
+      await proxied.proxy.stop();
+      await proxied.restart();
+      const good = await mustExec(node, ROOT, ["cat", path]);
+      expect(await metric("imdsproxy_config_current")).toBe("1");
+      node.write(path, `${good}\n# changed`);
+      await eventually("the metric tells", async () => (await metric("imdsproxy_config_current")) === "0");
+      expect((await statusOf()).proxy.problems).toMatchObject([{ id: "configuration", lasting: true }]);
+      node.write(path, "role: nonsense\n");
+      process.kill(proxied.proxy.pid, "SIGHUP");
+      await eventually(
+        "the reload was refused",
+        async () => (await metric("imdsproxy_config_last_reload_successful")) === "0",
+      );
+      const [problem] = (await statusOfBroken()).problems;
+      expect(problem?.what).toContain("was not loaded");
+      expect(problem?.what).toContain("role");
+      node.write(path, good);
+      process.kill(proxied.proxy.pid, "SIGHUP");
+      await eventually(
+        "the reload was taken",
+        async () => (await metric("imdsproxy_config_last_reload_successful")) === "1",
+      );
+      expect((await statusOf()).proxy.problems).toEqual([]);
+    } finally {
+      node.write(path, before);
+      void proxy;
+    }
+    // `iptables status` cannot read a broken file: it says where it is broken, and exits with 2.
+    async function statusOfBroken() {
+      const { stdout } = await node.exec({
+        ...ROOT,
+        argv: ["curl", "-sS", "-H", "Host: 127.0.0.1:254", "http://127.0.0.1:254/imdsproxy/health"],
+      });
+      return JSON.parse(stdout) as { problems: Problem[] };
+    }
+  });
+
+  describe("what the proxy says of itself is for root:", () => {
+    test("alice finds nothing there, by the redirect or straight", async () => {
+      const who = someone();
+      expect((await getWithToken(proxied.node, who, "/imdsproxy/health")).status).toBe(404);
+    });
+  });
+
+  test("from a network namespace of its own, whoami says that there is no network", async () => {
+    const { stderr, exitCode } = await proxied.node.exec({
+      ...ROOT,
+      argv: ["unshare", "--net", "imdsproxy", "whoami"],
+    });
+    expect(exitCode).toBe(1);
+    expect(stderr).toContain("network namespace of its own");
+    expect(stderr).not.toContain("is not running");
+  });
+});

@@ -1,0 +1,40 @@
+import { describe, expect, test } from "bun:test";
+import { LoadedConfiguration } from "../../src/wiring/loaded-configuration.ts";
+
+describe("LoadedConfiguration", () => {
+  const disk = { text: "role: a" as string | null };
+  const read = () => {
+    if (disk.text === null) throw new Error("ENOENT");
+    return disk.text;
+  };
+  const aLoaded = () => new LoadedConfiguration({ path: "/etc/imdsproxy/config.yaml", read });
+
+  test("is current as long as the file has the text that was loaded", () => {
+    disk.text = "role: a";
+    const loaded = aLoaded();
+    expect([loaded.isCurrent, loaded.finding()]).toEqual([true, null]);
+    disk.text = "role: b";
+    expect(loaded.isCurrent).toBe(false);
+    expect(loaded.finding()?.what).toContain("changed since it was loaded");
+    disk.text = "role: a";
+    expect(loaded.isCurrent).toBe(true);
+  });
+  test("a refused reload is told with its reason until the file is taken, or is as before", () => {
+    disk.text = "role: a";
+    const loaded = aLoaded();
+    disk.text = "role: nonsense";
+    loaded.refused("config.yaml:1: role must be an ARN");
+    expect(loaded.lastReloadSuccessful).toBe(false);
+    expect(loaded.finding()?.what).toContain("config.yaml:1: role must be an ARN");
+    disk.text = "role: c";
+    loaded.loaded();
+    expect([loaded.isCurrent, loaded.lastReloadSuccessful, loaded.finding()]).toEqual([true, true, null]);
+  });
+  test("no file is a state like another", () => {
+    disk.text = null;
+    const loaded = aLoaded();
+    expect(loaded.isCurrent).toBe(true);
+    disk.text = "role: a";
+    expect(loaded.isCurrent).toBe(false);
+  });
+});
