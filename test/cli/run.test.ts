@@ -135,6 +135,7 @@ describe("config", () => {
       "durationSeconds",
       "exempt",
       "imds",
+      "limits",
       "listen",
       "log",
       "metrics",
