@@ -53,6 +53,26 @@ export type Lookup =
       readonly remote?: Uint8Array;
     };
 
+/** The other end of a connection of ours, where this node has it. */
+export type Peer =
+  /** A process has accepted it: the one that ran with this uid when it did. */
+  | { readonly kind: "accepted"; readonly uid: number }
+  /** It waits in a listener's queue, and is nobody's so far. */
+  | { readonly kind: "waiting" }
+  /** It has been closed there. */
+  | { readonly kind: "closed" }
+  /** No socket of this node has it. */
+  | { readonly kind: "none" }
+  /** The kernel did not say, or not in a way that can be believed. */
+  | { readonly kind: "unknown"; readonly why: string };
+
+/** Who listens at an address of this node. */
+export type Listening =
+  /** The inode tells one listening socket from the next at the same address. */
+  | { readonly kind: "listener"; readonly uid: number; readonly inode: number }
+  | { readonly kind: "none" }
+  | { readonly kind: "unknown"; readonly why: string };
+
 /** An accepted connection as accept() has it, from our side. */
 export interface AcceptedConnection {
   readonly localAddress: Uint8Array;
@@ -68,6 +88,8 @@ const METADATA_PORT = 80;
 
 /** TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2: a caller who is connected to us, or has sent all it wants to. */
 const LIVE_STATES = new Set([1, 4, 5]);
+/** TCP_ESTABLISHED, TCP_SYN_RECV, TCP_CLOSE_WAIT: as a connection is before accept(); a closed one has left these states. */
+const NOT_ACCEPTED_STATES = new Set([1, 3, 8]);
 /** TCP_LISTEN */
 const LISTEN = 10;
 const ENOENT = 2;
@@ -156,33 +178,57 @@ export class SocketLookup {
   }
 
   /**
-   * Who answers on this node at an address and port: the uid of the socket that has the connection to `peer`, or, without
-   * a peer or where that socket has no owner any more, of the one that listens there.
+   * The socket of this node that has the other end of a connection of ours.
    *
-   * @returns null where no socket of this node does, or where nobody can say whose it is.
+   * @param endpoint the address and port that we connected to.
+   * @param local our own end.
    */
-  answererOf(endpoint: SocketAddress, peer: SocketAddress | null): number | null {
-    const at = { sourceAddress: endpoint.address, sourcePort: endpoint.port };
-    try {
-      if (peer !== null) {
-        const tuple = { ...at, destinationAddress: peer.address, destinationPort: peer.port };
-        const connected = this.#socket(tuple);
-        if (connected !== null && sameTuple(connected.tuple, tuple) && connected.inode !== 0)
-          return connected.uid;
-      }
-      const none = new Uint8Array(endpoint.address.length);
-      const listener = this.#socket({ ...at, destinationAddress: none, destinationPort: 0 });
-      return listener === null || listener.state !== LISTEN || listener.inode === 0 ? null : listener.uid;
-    } catch {
-      return null;
-    }
+  peerOf(endpoint: SocketAddress, local: SocketAddress): Peer {
+    const tuple: Tuple = {
+      sourceAddress: endpoint.address,
+      sourcePort: endpoint.port,
+      destinationAddress: local.address,
+      destinationPort: local.port,
+    };
+    const found = this.#socket(tuple);
+    if (found === null) return { kind: "none" };
+    if ("why" in found) return { kind: "unknown", why: found.why };
+    // The kernel's look-up falls back to a listener on the same port; that is not the other end.
+    if (!sameTuple(found.tuple, tuple)) return { kind: "none" };
+    // A uid without an inode says nothing: before Linux 6.17 it reads 0 (sock_i_uid in net/core/sock.c), after that it is
+    // the listener's.
+    if (found.inode === 0) return { kind: NOT_ACCEPTED_STATES.has(found.state) ? "waiting" : "closed" };
+    if (found.uid === INVALID_UID) return { kind: "unknown", why: "the socket has an invalid uid" };
+    return { kind: "accepted", uid: found.uid };
   }
 
-  #socket(tuple: Tuple): DiagSocket | null {
-    const answer = this.#ask(this.#diag, (sequence) => encodeSocketRequest(tuple, sequence));
-    return answer.kind === "message" && answer.type === SOCK_DIAG_BY_FAMILY
-      ? decodeSocket(answer.payload)
-      : null;
+  /** The socket that would get the next connection to an address and port of this node. */
+  listenerOf(endpoint: SocketAddress): Listening {
+    const found = this.#socket({
+      sourceAddress: endpoint.address,
+      sourcePort: endpoint.port,
+      destinationAddress: new Uint8Array(endpoint.address.length),
+      destinationPort: 0,
+    });
+    if (found === null) return { kind: "none" };
+    if ("why" in found) return { kind: "unknown", why: found.why };
+    if (found.state !== LISTEN || found.inode === 0) return { kind: "none" };
+    if (found.uid === INVALID_UID) return { kind: "unknown", why: "the socket has an invalid uid" };
+    return { kind: "listener", uid: found.uid, inode: found.inode };
+  }
+
+  /** The kernel's answer for a tuple; null where it has no such socket, and a reason where it does not tell. */
+  #socket(tuple: Tuple): DiagSocket | { readonly why: string } | null {
+    let answer: Reply;
+    try {
+      answer = this.#ask(this.#diag, (sequence) => encodeSocketRequest(tuple, sequence));
+    } catch (error) {
+      return { why: `the kernel could not be asked: ${error instanceof Error ? error.message : "unknown"}` };
+    }
+    if (answer.kind === "error" && answer.errno === ENOENT) return null;
+    if (answer.kind !== "message" || answer.type !== SOCK_DIAG_BY_FAMILY)
+      return { why: `sock_diag: ${replyText(answer)}` };
+    return decodeSocket(answer.payload) ?? { why: "the answer of sock_diag cannot be read" };
   }
 
   #ask(channel: NetlinkChannel, encode: (sequence: number) => Uint8Array): Reply {

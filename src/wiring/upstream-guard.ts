@@ -1,8 +1,8 @@
 import { networkInterfaces } from "node:os";
 import { parseAddress, sameAddress } from "../identity/address.ts";
 import { endpointText } from "../identity/endpoint.ts";
-import type { SocketLookup } from "../identity/lookup.ts";
-import type { UpstreamGuard } from "../imds/upstream.ts";
+import type { Listening, SocketAddress, SocketLookup } from "../identity/lookup.ts";
+import type { ConnectionGuard, UpstreamGuard, Verdict } from "../imds/upstream-client.ts";
 import type { Log } from "../telemetry/log.ts";
 
 /** UID_MIN of login.defs(5) on every system that we suit: accounts below are the system's own. */
@@ -10,52 +10,148 @@ const FIRST_ORDINARY_UID = 1_000;
 /** How often the same complaint is logged, in milliseconds. */
 const COMPLAIN_MS = 60_000;
 
+/** What is wrong, each with what an administrator can do. Logged separately, so that none hides another. */
+const COMPLAINTS = {
+  impostor: {
+    level: "error",
+    message: "somebody answers in the upstream's place",
+    remedy:
+      "see who it is with ss -ltnp; if the agent runs under that account, name the account under exempt",
+  },
+  absent: {
+    level: "warn",
+    message: "the upstream is away",
+    remedy: "see whether the agent runs (ss -ltnp), or set upstream in the configuration",
+  },
+  slow: {
+    level: "warn",
+    message: "the upstream does not accept connections",
+    remedy:
+      "see whether the agent is stopped or overloaded; one that listens with TCP_DEFER_ACCEPT cannot be asked",
+  },
+  unknown: {
+    level: "error",
+    message: "the kernel does not tell who answers in the upstream's place",
+    remedy: "the kernel must have inet_diag and tcp_diag (modprobe tcp_diag)",
+  },
+} as const;
+
 /**
- * Holds impostors off. The HyperPod agent's port is above 1023: while the agent is away, any user can take it, and hand out
- * credentials and metadata of their own to whoever asks. So where the upstream is an address of this node, whoever
- * answers there must be root, a system account, or an exempt user: under which account AWS runs the agent is not
- * documented, but people are not logged in under it. An upstream elsewhere has no socket here; the network vouches for it.
+ * Keeps impostors away. The HyperPod agent's port is above 1023: while the agent is away, any user can take it, and hand
+ * out credentials and metadata of their own to whoever asks. So where the upstream is an address of this node, only root,
+ * a system account or an exempt user is asked and believed: under which account AWS runs the agent is not documented, but
+ * people are not logged in under it. An upstream elsewhere has no socket here; the network vouches for it.
+ *
+ * A connection is trusted once three answers of the kernel agree, before a byte is sent:
+ * 1. before it is made, a trusted account listens at the address;
+ * 2. the socket at its other end has been accepted by a trusted account;
+ * 3. after that, the listening socket is still the one of (1).
+ *
+ * (2) alone would be enough for sockets that a process accepts: the uid is that of the process that called accept(), and
+ * stays (sock_alloc in net/socket.c; fchown() to another account takes CAP_CHOWN). But the kernel itself accepts the TCP
+ * connections below an AF_SMC listener, in a worker thread, and such a socket is root's whoever listens
+ * (smc_clcsock_accept in net/smc/af_smc.c); and somebody could hand a listener to a program that runs as root. (1) and (3)
+ * say that nobody else had the address in between, since one listening socket does not share it with another account's.
+ *
+ * From then on the connection is its accepted socket's: it is asked for again before each request and at each answer. Where
+ * it has been closed by then, what came is still the trusted account's, because our end was open all the time and no other
+ * socket can have taken over the connection. Nothing is ever believed because of who listens there now.
  */
 export function upstreamGuard(options: {
-  lookup: Pick<SocketLookup, "answererOf">;
+  lookup: Pick<SocketLookup, "peerOf" | "listenerOf">;
   /** Uids that may be the upstream besides root and system accounts. */
   trusted: ReadonlySet<number>;
-  log: Log;
+  log: Pick<Log, "warn" | "error">;
   monotonicMs: () => number;
+  /** Whether an address is one of this node's; asked each time, since addresses come and go. Default: the interfaces'. */
+  isLocal?: (address: Uint8Array) => boolean;
 }): UpstreamGuard {
   const { lookup, trusted, log, monotonicMs } = options;
-  let complainedMs = Number.NEGATIVE_INFINITY;
+  const isLocal = options.isLocal ?? isOfThisNode;
+  const isTrusted = (uid: number) => uid < FIRST_ORDINARY_UID || trusted.has(uid);
+  const complainedMs = new Map<keyof typeof COMPLAINTS, number>();
 
-  const complain = (why: string): string => {
-    if (monotonicMs() - complainedMs >= COMPLAIN_MS) {
-      complainedMs = monotonicMs();
-      log.error("somebody answers in the upstream's place", {
-        why,
-        remedy:
-          "see who it is with ss -ltnp; if the agent runs under that account, name the account under exempt",
-      });
+  const complain = (what: keyof typeof COMPLAINTS, why: string): string => {
+    const now = monotonicMs();
+    if (now - (complainedMs.get(what) ?? Number.NEGATIVE_INFINITY) >= COMPLAIN_MS) {
+      complainedMs.set(what, now);
+      const { level, message, remedy } = COMPLAINTS[what];
+      log[level](message, { why, remedy });
     }
     return why;
   };
+
+  /** Why whoever listens must not be asked, or null where a trusted account does. */
+  const problemOf = (listening: Listening, text: string): string | null => {
+    if (listening.kind === "unknown") return complain("unknown", `${text}: ${listening.why}`);
+    if (listening.kind === "none") return complain("absent", `nobody listens at ${text}`);
+    return isTrusted(listening.uid)
+      ? null
+      : complain(
+          "impostor",
+          `uid ${listening.uid} answers at ${text}: it listens there, and is not the agent`,
+        );
+  };
+
+  const watch = (at: SocketAddress, text: string, before: Listening | null): ConnectionGuard => {
+    /** Whether a trusted account has accepted the connection. */
+    let accepted = false;
+    const refuse = (why: string): Verdict => ({ kind: "refused", why });
+
+    const judge = (local: SocketAddress): Verdict => {
+      const peer = lookup.peerOf(at, local);
+      const isHere =
+        before !== null || (peer.kind !== "none" && peer.kind !== "unknown") || isLocal(at.address);
+      if (!isHere) return { kind: "trusted" };
+      if (peer.kind === "unknown") return refuse(complain("unknown", `${text}: ${peer.why}`));
+      if (peer.kind === "accepted") {
+        if (!isTrusted(peer.uid)) return refuse(complain("impostor", `uid ${peer.uid} answers at ${text}`));
+        if (accepted) return { kind: "trusted" };
+        const now = lookup.listenerOf(at);
+        const problem = problemOf(now, text);
+        if (problem !== null) return refuse(problem);
+        if (before !== null && !isSameListener(before, now))
+          return refuse(`${text}: another socket listens there since the connection was made; ask again`);
+        accepted = true;
+        return { kind: "trusted" };
+      }
+      if (accepted) return { kind: "gone" };
+      if (peer.kind === "closed")
+        return refuse(`${text} closed the connection before it was known who that was`);
+      // In the listener's queue, or, where that is full, not even there.
+      const problem = problemOf(lookup.listenerOf(at), text);
+      if (problem !== null) return refuse(problem);
+      return {
+        kind: "waiting",
+        giveUp: () => complain("slow", `the agent at ${text} does not accept connections (slow, or stopped)`),
+      };
+    };
+    return {
+      check(local) {
+        const address = parseAddress(local.address);
+        return address === null
+          ? refuse(complain("unknown", `our own address ${local.address} cannot be read`))
+          : judge({ address, port: local.port });
+      },
+    };
+  };
+
   return {
-    problem(endpoint, local) {
-      const at = { address: parseAddress(endpoint.address), port: endpoint.port };
-      if (at.address === null || !isOfThisNode(at.address)) return null;
-      const peer = local === null ? null : { address: parseAddress(local.address), port: local.port };
-      if (peer !== null && peer.address === null) return complain("our own address cannot be read");
-      const uid = lookup.answererOf(
-        { address: at.address, port: at.port },
-        peer === null || peer.address === null ? null : { address: peer.address, port: peer.port },
-      );
-      // Nobody listens: the connection will be refused. Nobody, after an answer: then it was not the agent's.
-      if (uid === null)
-        return local === null ? null : complain(`nobody owns what answered at ${endpointText(endpoint)}`);
-      return uid < FIRST_ORDINARY_UID || trusted.has(uid)
-        ? null
-        : complain(`uid ${uid} answers at ${endpointText(endpoint)}`);
+    open(endpoint) {
+      const text = endpointText(endpoint);
+      const address = parseAddress(endpoint.address);
+      if (address === null) return { refused: complain("unknown", `${text} is no address`) };
+      const at = { address, port: endpoint.port };
+      if (!isLocal(address)) return watch(at, text, null);
+      const listening = lookup.listenerOf(at);
+      const problem = problemOf(listening, text);
+      return problem === null ? watch(at, text, listening) : { refused: problem };
     },
   };
 }
+
+const isSameListener = (a: Listening, b: Listening): boolean =>
+  a.kind === "listener" && b.kind === "listener" && a.inode === b.inode;
 
 /** 127.0.0.0/8 is this node's, whether or not an interface has the address. */
 function isOfThisNode(address: Uint8Array): boolean {

@@ -79,11 +79,16 @@ export class FakeKernel {
       sourceAddress: slice(body, 12, size),
       destinationAddress: slice(body, 28, size),
     };
-    // __inet_lookup: the connection itself, else whoever listens on the port.
+    // __inet_lookup: the connection itself, else whoever listens at the address, else on every address.
+    const listens = (socket: FakeSocket): boolean =>
+      socket.state === TCP_LISTEN && socket.tuple.sourcePort === wanted.sourcePort;
     const found =
       this.sockets.find((socket) => socket.state !== TCP_LISTEN && same(socket.tuple, wanted)) ??
       this.sockets.find(
-        (socket) => socket.state === TCP_LISTEN && socket.tuple.sourcePort === wanted.sourcePort,
+        (socket) => listens(socket) && Buffer.from(socket.tuple.sourceAddress).equals(wanted.sourceAddress),
+      ) ??
+      this.sockets.find(
+        (socket) => listens(socket) && socket.tuple.sourceAddress.every((byte) => byte === 0),
       );
     return found === undefined ? failure(ENOENT) : { type: SOCK_DIAG_BY_FAMILY, payload: diagMessage(found) };
   }

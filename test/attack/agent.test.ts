@@ -1,0 +1,146 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { DEFAULT_FACTS } from "../../src/demo/imds/tree.ts";
+import { ADDRESSES } from "../../src/demo/network.ts";
+import type { SimulatedNode, Who } from "../../src/demo/node.ts";
+import type { Running } from "../../src/demo/run.ts";
+import type { CurlAnswer } from "../support/node.ts";
+import { eventually, getWithToken, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
+import { describeAsRoot } from "../support/root.ts";
+import { SHOW_PROGRAMS, whileStopped } from "./support/attack.ts";
+
+/**
+ * Alice wants to be HyperPod's agent to the proxy while the agent restarts: to see a token of the node's metadata service, or
+ * to have her own answers believed, by the proxy or by other users. The agent itself may be stopped, slow, or gone.
+ */
+
+const ROOT: Who = { user: "root" };
+const ALICE: Who = { user: "alice" };
+const BOB: Who = { user: "bob" };
+const AT = [ADDRESSES.agent, String(ADDRESSES.agentPort)];
+const PLACE = AT.join(":");
+/** What her programs make up. */
+const FORGED = /evil|impostor/i;
+const PATHS = [
+  "/latest/meta-data/instance-id",
+  "/latest/meta-data/placement/region",
+  "/latest/dynamic/instance-identity/document",
+  "/latest/meta-data/iam/security-credentials/",
+  "/latest/meta-data/iam/security-credentials/ImdsProxyTestRole",
+];
+
+describeAsRoot("the agent's place", () => {
+  let proxied: ProxiedNode;
+  let node: SimulatedNode;
+  beforeAll(async () => {
+    // The region is asked of the upstream, and session names hold the instance id: both would show a forgery.
+    proxied = await startProxiedNode(
+      { show: SHOW_PROGRAMS },
+      { sessionName: "{user}@{instanceId}", region: "auto" },
+    );
+    node = proxied.node;
+  });
+  afterAll(() => node?.stop());
+
+  const away = () => node.agent?.set({ fault: "refuse" });
+  /** The agent comes back; where somebody has its address at that moment, it tries again, as systemd has it do. */
+  async function back(): Promise<void> {
+    const endMs = performance.now() + 20_000;
+    for (;;) {
+      try {
+        await away();
+        await node.agent?.set({ fault: "none" });
+        return;
+      } catch (error) {
+        if (performance.now() > endMs) throw error;
+      }
+    }
+  }
+  async function program(who: Who, name: string, ...args: string[]): Promise<Running> {
+    const argv = ["/usr/bin/python3", `/run/attack/${name}.py`, ...args];
+    const running = node.spawn({ ...who, argv, timeoutMs: 120_000 });
+    await eventually(`${name} says what came of it`, () => running.stdout() !== "");
+    expect(running.stdout()).toMatch(/^(?:listening|contending)\n/);
+    return running;
+  }
+  async function end(running: Running): Promise<void> {
+    running.kill("SIGKILL");
+    await running.done;
+  }
+  const complaints = () => proxied.proxy.output();
+
+  test("taken 700 times a second while the agent restarts: not a byte of a token, and nothing of hers is believed", async () => {
+    const alice = await program(ALICE, "contender", ...AT);
+    const answers: CurlAnswer[] = [];
+    const ask = async () => {
+      const found = await Promise.all(PATHS.map((path) => getWithToken(node, BOB, path)));
+      answers.push(...found);
+      return found;
+    };
+    try {
+      for (let round = 0; round < 8; round++) {
+        await away();
+        await proxied.proxy.stop();
+        await proxied.restart();
+        // Away, and away again as soon as it is back: each time between the proxy's look and its connection is one to try.
+        for (let restart = 0; restart < 4; restart++) {
+          await Promise.all([ask(), ask(), back().then(() => (restart < 3 ? away() : undefined))]);
+        }
+        await eventually("bob is served as soon as the agent is back", async () =>
+          (await ask()).every(({ status }) => status === 200),
+        );
+      }
+      expect(answers.filter(({ body }) => FORGED.test(body)).map(({ body }) => body)).toEqual([]);
+      const [id, region, , list] = answers.slice(-PATHS.length).map(({ body }) => body);
+      expect([id, region, list]).toEqual([
+        DEFAULT_FACTS.instanceId,
+        DEFAULT_FACTS.region,
+        "ImdsProxyTestRole",
+      ]);
+      // Sessions that were made meanwhile have the real instance id, and were asked for in the real region.
+      const sessions = (await node.sts.log()).filter(({ action }) => action === "AssumeRole");
+      const names = sessions.map(({ parameters }) => parameters["RoleSessionName"]);
+      expect(names.filter((name) => FORGED.test(name ?? "evil"))).toEqual([]);
+      expect(JSON.stringify(sessions)).not.toContain("evil");
+    } finally {
+      alice.kill("SIGTERM");
+    }
+    const report = JSON.parse((await alice.done).stdout.split("\n")[1] ?? "") as {
+      listened: number;
+      seen: string[];
+    };
+    expect(report.seen).toEqual([]);
+    expect(report.listened).toBeGreaterThan(100);
+  }, 120_000);
+
+  describe("with an agent of root's that", () => {
+    beforeAll(async () => {
+      await away();
+      await proxied.proxy.stop();
+      await proxied.restart();
+    });
+    afterAll(back);
+    const instanceType = (type: string) => getWithToken(node, BOB, `/latest/meta-data/tags/instance/${type}`);
+
+    test("is stopped: 503, and the log says that it is slow, not that somebody stands in", async () => {
+      const agent = await program(ROOT, "impostor", ...AT, "SO_REUSEADDR");
+      try {
+        const answer = await whileStopped(agent.pid() ?? 0, () => instanceType("a"));
+        expect(answer.status).toBe(503);
+        expect(complaints()).toContain(`the agent at ${PLACE} does not accept connections`);
+        expect(complaints()).not.toContain("in the upstream's place");
+        expect((await instanceType("b")).status).toBe(200);
+      } finally {
+        await end(agent);
+      }
+    });
+
+    test("is slow to accept, and closes each connection after its answer: it is waited for, and believed", async () => {
+      const agent = await program(ROOT, "impostor", ...AT, "SO_REUSEADDR", "late=0.1", "close");
+      try {
+        for (const name of ["c", "d", "e"]) expect((await instanceType(name)).status).toBe(200);
+      } finally {
+        await end(agent);
+      }
+    });
+  });
+});
