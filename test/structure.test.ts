@@ -149,6 +149,7 @@ describe("pure parts are pure:", () => {
     "src/imds/routes.ts",
     "src/imds/request.ts",
     "src/imds/target.ts",
+    "src/imds/upstream-answer.ts",
     "src/rules",
     "src/identity/netlink",
     "src/identity/address.ts",
