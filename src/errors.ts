@@ -64,3 +64,24 @@ export class ImdsProxyError extends Error {
     return EXIT_CODES[this.code];
   }
 }
+
+/** How many of our own frames an unforeseen error is told with. */
+const FRAMES = 4;
+
+/**
+ * An error that nobody foresaw, for the log: its class and where in our code it came about. Its own words could quote anything, a
+ * secret included, so they are told only where they are ours.
+ */
+export function describeUnforeseen(error: unknown): string {
+  if (error instanceof ImdsProxyError) return `${error.name}: ${error.problem}`;
+  if (!(error instanceof Error)) return typeof error;
+  const code = (error as NodeJS.ErrnoException).code;
+  const kind =
+    typeof code === "string" && /^[A-Z0-9_]{1,40}$/.test(code) ? `${error.name} ${code}` : error.name;
+  const frames = (error.stack ?? "")
+    .split("\n")
+    .map((line) => /^\s+at (.*)$/.exec(line)?.[1])
+    .filter((frame) => frame !== undefined && !/node_modules|\bnative\b|\bnode:/.test(frame))
+    .slice(0, FRAMES);
+  return frames.length === 0 ? kind : `${kind} at ${frames.join(", ")}`;
+}

@@ -4,8 +4,8 @@ import { DATA_GROUP, DATA_ROLE, DEFAULT_ROLE } from "../demo/checks.ts";
 import { type DemoProgress, runDemo } from "../demo/demo.ts";
 import { groundProblem, surveyGround } from "../demo/preflight.ts";
 import { type ReportRow, renderReport } from "../demo/report.ts";
-import { compiledExecutable } from "../demo/self.ts";
 import { ImdsProxyError } from "../errors.ts";
+import { compiledExecutable } from "../platform/self.ts";
 import { jsonArg } from "./common.ts";
 
 const INTRODUCTION = `A shared node on AWS has one role, and whoever asks its metadata service gets it: every user.

@@ -1,12 +1,11 @@
 import { defineCommand } from "citty";
 import { loadConfig } from "../config/load.ts";
 import { ImdsProxyError } from "../errors.ts";
-import { Accounts } from "../identity/accounts.ts";
+import { NamesUntold } from "../identity/accounts.ts";
 import { slurmJobOf } from "../identity/cgroup.ts";
-import { getentDatabase, uidOf } from "../identity/getent.ts";
 import type { Identity } from "../identity/types.ts";
-import { systemClock } from "../platform/clock.ts";
 import { compileRules, type Decision } from "../rules/decide.ts";
+import { systemNames } from "../wiring/identities.ts";
 import { configArg, jsonArg } from "./common.ts";
 import { table } from "./table.ts";
 
@@ -54,25 +53,36 @@ function cgroupOf(cgroup: string | undefined, slurmJob: string | undefined): str
 }
 
 async function identityOf(name: string, cgroup: string): Promise<Identity> {
-  const uid = /^\d+$/.test(name) ? Number(name) : await uidOf(name);
-  if (uid === null || uid > 4_294_967_294) {
-    throw new ImdsProxyError(
-      "usage",
-      `explain: there is no account ${JSON.stringify(name)}`,
-      "name an account that getent passwd knows, or a uid",
-    );
-  }
   // As the proxy asks, so that both tell the same story.
-  const known = await new Accounts({ database: getentDatabase, clock: systemClock }).resolve(uid);
-  if (known.conflict !== undefined) {
+  const { accounts, close } = systemNames();
+  try {
+    const uid = /^\d+$/.test(name) ? Number(name) : await accounts.uidOf(name);
+    if (uid === null || uid > 4_294_967_294) {
+      throw new ImdsProxyError(
+        "usage",
+        `explain: there is no account ${JSON.stringify(name)}`,
+        "name an account that getent passwd knows, or a uid",
+      );
+    }
+    const { conflict, ...known } = await accounts.resolve(uid);
+    if (conflict !== undefined) {
+      throw new ImdsProxyError(
+        "unhealthy",
+        `explain: refused, for ${conflict}`,
+        "give the account a uid that is in nobody's range, or the range elsewhere",
+      );
+    }
+    return { uid, container: null, ...known, cgroup, slurmJobId: slurmJobOf(cgroup) };
+  } catch (error) {
+    if (!(error instanceof NamesUntold)) throw error;
     throw new ImdsProxyError(
       "unhealthy",
-      `explain: refused, for ${known.conflict}`,
-      "give the account a uid that is in nobody's range, or the range elsewhere",
+      `explain: ${error.message}`,
+      "the proxy answers 503 until NSS can tell; look at the service that is named: systemctl status sssd, nslcd or winbind",
     );
+  } finally {
+    close();
   }
-  const { user, groups, subordinate } = known;
-  return { uid, container: null, user, subordinate, groups, cgroup, slurmJobId: slurmJobOf(cgroup) };
 }
 
 /** An external id says who may assume a role: a password of sorts. */
@@ -81,10 +91,21 @@ const withoutSecrets = (decision: Decision): Decision =>
     ? { ...decision, request: { ...decision.request, externalId: "(set)" } }
     : decision;
 
+function groupsText({ groups, groupsUntold, userUntold }: Identity): string {
+  if (userUntold !== undefined) return "cannot be told for now";
+  const known = groups.length === 0 ? "none" : groups.join(", ");
+  return groupsUntold === undefined ? known : `${known}; others cannot be told for now: ${groupsUntold}`;
+}
+
 const who = (identity: Identity): [string, string][] => [
-  ["user", `${identity.user ?? "(no name)"}${identity.subordinate ? " (by a subordinate uid)" : ""}`],
+  [
+    "user",
+    identity.userUntold !== undefined
+      ? "cannot be told for now"
+      : `${identity.user ?? "(no name)"}${identity.subordinate ? " (by a subordinate uid)" : ""}`,
+  ],
   ["uid", String(identity.uid)],
-  ["groups", identity.groups.length === 0 ? "none" : identity.groups.join(", ")],
+  ["groups", groupsText(identity)],
   [
     "cgroup",
     `${identity.cgroup}${identity.slurmJobId === null ? "" : ` (Slurm job ${identity.slurmJobId})`}`,
@@ -102,7 +123,7 @@ function rows(identity: Identity, decision: Decision): [string, string][] {
     return [
       ...who(identity),
       ["rule", decision.rule ?? "none"],
-      ["role", "none: refused"],
+      ["role", decision.passing === true ? "none: 503 until it can be told" : "none: refused"],
       ["why", decision.reason],
     ];
   }

@@ -27,6 +27,7 @@ export const root: AnyCommand = {
     config: lazy(() => import("./config.ts")),
     demo: lazy(() => import("./demo.ts")),
     "demo-ask": lazy(() => import("./demo-ask.ts")),
+    "resolve-names": lazy(() => import("./resolve-names.ts")),
     "demo-part": lazy(() => import("./demo-part.ts")),
   },
 };

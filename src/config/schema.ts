@@ -176,6 +176,8 @@ export const configSchema = z.strictObject({
   role: roleArn.nullable().default(null),
   sessionName: template().default("{user}@{instanceId}"),
   durationSeconds: durationSeconds.default(3600),
+  /** What a rule by user or group does with a uid that has no name: refuse it, or pass on to the rules below and `role`. */
+  nameless: z.enum(["refuse", "default"], "must be refuse or default").default("refuse"),
   exempt: z.array(z.union([name, z.number().int().min(0).transform(String)])).default(["root"]),
   imds: z
     .strictObject({

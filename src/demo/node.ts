@@ -2,6 +2,7 @@ import { chownSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "n
 import { dirname } from "node:path";
 import { ImdsProxyError } from "../errors.ts";
 import { systemClock } from "../platform/clock.ts";
+import { compiledExecutable } from "../platform/self.ts";
 import { homeOf, type NodeUser, withUsers } from "./accounts.ts";
 import { createInstanceSecrets, type InstanceSecrets } from "./imds/secrets.ts";
 import type { ImdsLogEntry } from "./imds/server.ts";
@@ -11,7 +12,6 @@ import { type Namespace, openNamespace } from "./namespace.ts";
 import { ADDRESSES, awsNetwork, nodeNetwork, ORIGINAL_ENTRY } from "./network.ts";
 import { type ProxyOptions, type RunningProxy, startProxyIn } from "./proxy.ts";
 import { type RunAs, type Running, type RunOptions, type RunResult, runIn } from "./run.ts";
-import { compiledExecutable } from "./self.ts";
 import { type RemotePart, startPart } from "./stand-in.ts";
 import { instancePrincipal } from "./sts/principals.ts";
 import type { StsLogEntry, StsMode, StsStandInOptions } from "./sts/server.ts";

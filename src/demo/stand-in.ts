@@ -1,9 +1,9 @@
 import { createInterface } from "node:readline";
 import { Readable } from "node:stream";
 import { ImdsProxyError } from "../errors.ts";
+import { selfCommand } from "../platform/self.ts";
 import { CLEAN_ENVIRONMENT, type Namespace } from "./namespace.ts";
 import type { PartAnswer, PartCall, PartStart } from "./part.ts";
-import { selfCommand } from "./self.ts";
 
 /** A stand-in that runs in a namespace, as seen from here. */
 export interface RemotePart {

@@ -18,9 +18,9 @@ export class IdentityResolver {
   }
 
   /**
-   * The identity; at once where all is in memory. Rejects where NSS does not answer.
+   * The identity; at once where all is in memory.
    *
-   * @throws (or rejects) AmbiguousIdentity
+   * @throws (or rejects) AmbiguousIdentity, NamesUntold
    */
   resolve(owner: SocketOwner): Identity | Promise<Identity> {
     const known = this.#accounts.resolve(owner.uid);

@@ -8,8 +8,14 @@ export interface Identity {
   readonly user: string | null;
   /** True where the uid is not the account's own but one of its range in /etc/subuid. */
   readonly subordinate: boolean;
+  /** The uid of the owner of a subordinate uid. */
+  readonly ownerUid?: number;
   /** Names of all groups of the account; may hold spaces. */
   readonly groups: readonly string[];
+  /** Why NSS cannot tell the account's name for now; then `user` is null and `groups` is empty, and neither says anything. */
+  readonly userUntold?: string;
+  /** Why NSS cannot tell all groups for now; `groups` has those that are known. */
+  readonly groupsUntold?: string;
   /** Path of the caller's cgroup v2 below the mount, such as `/user.slice/user-1000.slice`, or null where unknown. */
   readonly cgroup: string | null;
   /** The Slurm job whose cgroup the caller is in, or null. */

@@ -1,4 +1,6 @@
 import type { CategoryFilter } from "../config/categories.ts";
+import { describeUnforeseen } from "../errors.ts";
+import { NamesUntold } from "../identity/accounts.ts";
 import type { SocketOwner } from "../identity/lookup.ts";
 import { AmbiguousIdentity } from "../identity/resolver.ts";
 import type { Identity } from "../identity/types.ts";
@@ -115,6 +117,14 @@ class Refusal {
   }
 }
 
+/** What an error that came about on the way is to the caller, where it was foreseen. */
+function refusalOf(error: unknown): Refusal | null {
+  if (error instanceof Refusal) return error;
+  if (error instanceof AmbiguousIdentity) return new Refusal(403, "identity", error.message);
+  if (error instanceof NamesUntold) return new Refusal(503, "unavailable", error.message);
+  return null;
+}
+
 /** What is noted of a request on its way, for its event. */
 interface Notes {
   route: RequestEvent["route"];
@@ -152,12 +162,10 @@ export class Handler {
       return answer;
     };
     const failed = (error: unknown): Answer => {
-      const refusal =
-        error instanceof AmbiguousIdentity ? new Refusal(403, "identity", error.message) : error;
-      const known = refusal instanceof Refusal ? refusal : null;
-      notes.refusal = known?.kind ?? "unavailable";
-      notes.why = known?.why ?? `internal: ${error instanceof Error ? error.name : "unknown"}`;
-      return done(errorPage(known?.status ?? 503));
+      const refusal = refusalOf(error);
+      notes.refusal = refusal?.kind ?? "unavailable";
+      notes.why = refusal?.why ?? `internal: ${describeUnforeseen(error)}`;
+      return done(errorPage(refusal?.status ?? 503));
     };
     try {
       const answer = this.#handle(request, caller, notes);
@@ -287,6 +295,8 @@ export class Handler {
       return whoamiDocument(identity, decision, broker, failure);
     }
     if (decision.kind === "refuse") {
+      // A client takes 404 for "no role", and 503 for "later".
+      if (decision.passing === true) throw new Refusal(503, "unavailable", decision.reason);
       notes.refusal = "rule";
       notes.why = decision.reason;
       return errorPage(404);

@@ -2,7 +2,7 @@ import { dlopen, FFIType, ptr, read } from "bun:ffi";
 import { ImdsProxyError } from "../errors.ts";
 
 /**
- * The calls of the C library that Bun does not offer. The only file that touches FFI.
+ * The calls of the C library that Bun does not offer. No file outside of this directory touches FFI.
  */
 
 const { symbols: libc } = dlopen("libc.so.6", {

@@ -15,7 +15,13 @@ export type Decision =
       /** The request for the caller's session. */
       readonly request: SessionRequest;
     }
-  | { readonly kind: "refuse"; readonly rule: string | null; readonly reason: string };
+  | {
+      readonly kind: "refuse";
+      readonly rule: string | null;
+      readonly reason: string;
+      /** True where it is refused for what cannot be told for now: the same caller may get a role later. */
+      readonly passing?: true;
+    };
 
 /** What of an identity and of the node the rules look at: what none needs is not asked for. */
 export interface Needs {
@@ -32,11 +38,11 @@ export interface Rules {
   decide(identity: Identity, instanceId: string | null): Decision;
 }
 
-type RulesConfig = Pick<Config, "role" | "rules" | "sessionName" | "durationSeconds">;
+type RulesConfig = Pick<Config, "role" | "rules" | "sessionName" | "durationSeconds" | "nameless">;
 
 /** Compiles the configuration's rules. Pure: the same identity always gets the same decision. */
 export function compileRules(config: RulesConfig): Rules {
-  const compiled = config.rules.map((rule) => ({ rule, matches: compileMatch(rule.match) }));
+  const compiled = config.rules.map((rule) => ({ rule, matches: compileMatch(rule.match, config.nameless) }));
   const templates = config.rules.flatMap((rule) => [
     rule.sessionName ?? config.sessionName,
     rule.sourceIdentity ?? "",
@@ -54,12 +60,9 @@ export function compileRules(config: RulesConfig): Rules {
     decide(identity, instanceId) {
       for (const { rule, matches } of compiled) {
         const verdict = matches(identity);
-        if (verdict === "unknown") {
-          // Passing it over would give the caller what the rules below have for others.
-          const reason = `rule ${JSON.stringify(rule.name)} asks for the cgroup, which is not known`;
-          return { kind: "refuse", rule: rule.name, reason };
-        }
-        if (!verdict) continue;
+        if (verdict === false) continue;
+        // Passing it over would give the caller what the rules below have for others.
+        if (verdict !== true) return unknown(`rule ${JSON.stringify(rule.name)}`, rule.name, verdict);
         if (rule.role === "none") {
           return {
             kind: "refuse",
@@ -67,25 +70,58 @@ export function compileRules(config: RulesConfig): Rules {
             reason: `rule ${JSON.stringify(rule.name)} gives no role`,
           };
         }
-        return {
-          kind: "role",
-          roleArn: rule.role,
-          rule: rule.name,
-          reason: `rule ${JSON.stringify(rule.name)} matched`,
-          request: sessionRequest(config, rule, rule.role, identity, instanceId),
-        };
+        const reason = `rule ${JSON.stringify(rule.name)} matched`;
+        return assume(config, rule, rule.role, reason, identity, instanceId);
       }
       if (config.role === null) {
         return { kind: "refuse", rule: null, reason: "no rule matched, and there is no default role" };
       }
-      return {
-        kind: "role",
-        roleArn: config.role,
-        rule: null,
-        reason: config.rules.length === 0 ? "the default role" : "no rule matched: the default role",
-        request: sessionRequest(config, null, config.role, identity, instanceId),
-      };
+      const reason = config.rules.length === 0 ? "the default role" : "no rule matched: the default role";
+      return assume(config, null, config.role, reason, identity, instanceId);
     },
+  };
+}
+
+/** What cannot be told of an identity, in words that complete "rule X asks for the …". */
+interface Unknown {
+  readonly what: string;
+  /** Whether it may be told later. */
+  readonly passing: boolean;
+}
+
+const unknown = (asking: string, rule: string | null, { what, passing }: Unknown): Decision => ({
+  kind: "refuse",
+  rule,
+  reason: `${asking} asks for ${what}`,
+  ...(passing ? { passing } : {}),
+});
+
+/** The role, unless the session's own texts need what is not known. */
+function assume(
+  config: RulesConfig,
+  rule: Rule | null,
+  roleArn: string,
+  reason: string,
+  identity: Identity,
+  instanceId: string | null,
+): Decision {
+  const templates = [
+    rule?.sessionName ?? config.sessionName,
+    rule?.sourceIdentity ?? "",
+    ...Object.values(rule?.tags ?? {}),
+  ];
+  const asking = (placeholder: string) =>
+    `${rule === null ? "the default role" : `rule ${JSON.stringify(rule.name)}`} has a text with {${placeholder}}, which`;
+  if (identity.cgroup === null && templates.some((template) => mentions(template, "slurmJobId")))
+    return unknown(asking("slurmJobId"), rule?.name ?? null, CGROUP);
+  if (identity.userUntold !== undefined && templates.some((template) => mentions(template, "user")))
+    return unknown(asking("user"), rule?.name ?? null, untoldUser(identity.userUntold));
+  return {
+    kind: "role",
+    roleArn,
+    rule: rule?.name ?? null,
+    reason,
+    request: sessionRequest(config, rule, roleArn, identity, instanceId),
   };
 }
 
@@ -120,25 +156,67 @@ function sessionRequest(
   };
 }
 
-/** All parts that a match names must hold; of a list, any. "unknown" where what a part needs is not known. */
-function compileMatch(match: Match): (identity: Identity) => boolean | "unknown" {
+const CGROUP: Unknown = { what: "the cgroup, which is not known", passing: false };
+const untoldUser = (why: string): Unknown => ({
+  what: `the user's name, which cannot be told for now: ${why}`,
+  passing: true,
+});
+const untoldGroups = (why: string): Unknown => ({
+  what: `groups, not all of which can be told for now: ${why}`,
+  passing: true,
+});
+const noName = (what: string): Unknown => ({
+  what: `${what}, and the uid has no name ("nameless: default" in the configuration passes it over)`,
+  passing: false,
+});
+
+/** Whether a part of a match holds, or why nobody knows. */
+type Verdict = boolean | Unknown;
+
+/**
+ * All parts that a match names must hold; of a list, any. A part that does not hold settles it, whatever is not known of the
+ * others; else what is not known does.
+ */
+function compileMatch(match: Match, nameless: RulesConfig["nameless"]): (identity: Identity) => Verdict {
+  const parts: ((identity: Identity) => Verdict)[] = [];
+  const { user: users, uid: uids, group: groups, slurmJob } = match;
+  if (uids !== undefined) parts.push((identity) => uidMatches(uids, identity));
+  if (users !== undefined) {
+    parts.push(({ user, userUntold, uid }) => {
+      if (userUntold !== undefined) return untoldUser(userUntold);
+      if (user !== null) return users.includes(user);
+      return uid !== null && nameless === "refuse" && noName("users");
+    });
+  }
+  if (groups !== undefined) {
+    parts.push((identity) => {
+      if (identity.userUntold !== undefined) return untoldUser(identity.userUntold);
+      if (identity.groups.some((group) => groups.includes(group))) return true;
+      if (identity.groupsUntold !== undefined) return untoldGroups(identity.groupsUntold);
+      return identity.user === null && identity.uid !== null && nameless === "refuse" && noName("groups");
+    });
+  }
   const globs = match.cgroup?.map(compileGlob);
+  if (globs !== undefined || slurmJob !== undefined) {
+    parts.push(({ cgroup, slurmJobId }) => {
+      if (cgroup === null) return CGROUP;
+      if (globs !== undefined && !globs.some((glob) => glob(cgroup))) return false;
+      return slurmJob === undefined || slurmJob === (slurmJobId !== null);
+    });
+  }
   return (identity) => {
-    if (match.user !== undefined && (identity.user === null || !match.user.includes(identity.user)))
-      return false;
-    const { uid } = identity;
-    if (
-      match.uid !== undefined &&
-      !match.uid.some(({ from, to }) => uid !== null && from <= uid && uid <= to)
-    ) {
-      return false;
+    let verdict: Verdict = true;
+    for (const part of parts) {
+      const one = part(identity);
+      if (one === false) return false;
+      if (verdict === true) verdict = one;
     }
-    if (match.group !== undefined && !match.group.some((group) => identity.groups.includes(group)))
-      return false;
-    if (globs === undefined && match.slurmJob === undefined) return true;
-    const { cgroup } = identity;
-    if (cgroup === null) return "unknown";
-    if (globs !== undefined && !globs.some((glob) => glob(cgroup))) return false;
-    return match.slurmJob === undefined || match.slurmJob === (identity.slurmJobId !== null);
+    return verdict;
   };
+}
+
+/** Of a subordinate uid both count: itself and its owner's, who took it with newuidmap(1). */
+function uidMatches(ranges: NonNullable<Match["uid"]>, { uid, ownerUid }: Identity): boolean {
+  const inRanges = (one: number) => ranges.some(({ from, to }) => from <= one && one <= to);
+  return (uid !== null && inRanges(uid)) || (ownerUid !== undefined && inRanges(ownerUid));
 }

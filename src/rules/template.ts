@@ -39,9 +39,12 @@ export function templateProblem(text: string, allowed: readonly string[] = PLACE
 function render(template: string, values: TemplateValues, absent: string): string {
   return template.replaceAll(/\{(\w+)\}/g, (_, name: string) => {
     switch (name) {
-      // `=` cannot be in an account's name, so no account can pass for a nameless uid, or for a container.
       case "user":
-        return values.user ?? (values.uid === null ? `container=${values.container}` : `uid=${values.uid}`);
+        return values.user === null
+          ? values.uid === null
+            ? `container=${values.container}`
+            : `uid=${values.uid}`
+          : userText(values.user);
       case "uid":
         return values.uid === null ? absent : String(values.uid);
       case "instanceId":
@@ -52,14 +55,32 @@ function render(template: string, values: TemplateValues, absent: string): strin
   });
 }
 
+/**
+ * The name as it is, unless it reads as what stands for a uid without a name or for a container: a directory can have an account
+ * that is called `uid=5010`. Such a name, and one that reads as what becomes of it, gets `user:` in front.
+ */
+const userText = (user: string): string =>
+  /^(?:user:)*(?:uid|container)=/.test(user) ? `user:${user}` : user;
+
 /** How a text that was changed ends; one that has this end of itself is given another, so that it cannot be taken for one. */
 const HASH_END = /-[0-9a-f]{10}$/;
 
 /** Cuts `text` to `limit` characters with a hash of the whole at the end, so that different texts stay different. */
 function withHash(text: string, whole: string, limit: number): string {
-  const hash = createHash("sha256").update(whole).digest("hex").slice(0, 10);
-  return `${text.slice(0, limit - hash.length - 1)}-${hash}`;
+  const hash = createHash("sha256").update(bytesOf(whole)).digest("hex").slice(0, 10);
+  const start = text.slice(0, limit - hash.length - 1);
+  // Half of a pair of surrogates is no character.
+  return `${start.isWellFormed() ? start : start.slice(0, -1)}-${hash}`;
 }
+
+/**
+ * Different bytes for different texts. A name that is no UTF-8 has lone surrogates (src/identity/name-text.ts), which UTF-8 would
+ * all make one: such a text is taken as UTF-16, behind a byte that UTF-8 never has.
+ */
+const bytesOf = (text: string): Buffer =>
+  text.isWellFormed()
+    ? Buffer.from(text, "utf8")
+    : Buffer.concat([Uint8Array.of(0xff), Buffer.from(text, "utf16le")]);
 
 /**
  * A RoleSessionName or SourceIdentity: 2 to 64 characters of `[\w+=,.@-]` (STS API reference, AssumeRole).

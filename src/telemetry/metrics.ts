@@ -1,4 +1,5 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { UntoldEvent } from "../identity/accounts.ts";
 import type { RequestEvent } from "../imds/handler.ts";
 import type { ServerCounts, TurnedAway } from "../imds/server.ts";
 import type { BrokerCounts, SessionEvent } from "../sessions/broker.ts";
@@ -26,6 +27,7 @@ export class Metrics {
   readonly #registry = new Registry();
   readonly #requests: Counter<"route" | "status">;
   readonly #unidentified: Counter;
+  readonly #untold: Counter<"outcome">;
   readonly #refusals: Counter<"kind">;
   readonly #attempts: Counter<"outcome">;
   readonly #postponed: Counter;
@@ -64,6 +66,12 @@ export class Metrics {
       name: "imdsproxy_refusals_total",
       help: "Requests and connections refused, by kind",
       labelNames: ["kind"],
+      registers,
+    });
+    this.#untold = new Counter({
+      name: "imdsproxy_names_untold_total",
+      help: "Look-ups of names that a service of NSS could not answer: what was told before was kept, or is unknown",
+      labelNames: ["outcome"],
       registers,
     });
     this.#attempts = new Counter({
@@ -125,6 +133,10 @@ export class Metrics {
 
   unidentified(): void {
     this.#unidentified.inc();
+  }
+
+  untold(event: UntoldEvent): void {
+    this.#untold.inc({ outcome: event.outcome });
   }
 
   session(event: SessionEvent): void {

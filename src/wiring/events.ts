@@ -1,3 +1,4 @@
+import type { UntoldEvent } from "../identity/accounts.ts";
 import type { RequestEvent } from "../imds/handler.ts";
 import type { TurnedAway } from "../imds/server.ts";
 import type { SessionEvent } from "../sessions/broker.ts";
@@ -49,6 +50,18 @@ export function eventSinks(log: Log) {
       metrics?.unidentified();
       seldom.about(`unidentified ${why}`, (count) =>
         log.warn("a caller could not be identified", { why, count }),
+      );
+    },
+    /** A service of NSS could not tell: whose name is kept, and who is unknown for now. */
+    names(event: UntoldEvent): void {
+      metrics?.untold(event);
+      seldom.about(`names ${event.outcome} ${event.why}`, (count) =>
+        log.warn(
+          event.outcome === "kept"
+            ? "NSS cannot tell for now: what it told before is kept"
+            : "NSS cannot tell for now who somebody is: they are refused where a rule or a text asks for it",
+          { uid: event.uid, why: event.why, count },
+        ),
       );
     },
     session(event: SessionEvent): void {

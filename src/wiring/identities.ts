@@ -1,14 +1,16 @@
 import { ImdsProxyError } from "../errors.ts";
-import { Accounts } from "../identity/accounts.ts";
+import { Accounts, type UntoldEvent } from "../identity/accounts.ts";
 import { Cgroups } from "../identity/cgroup.ts";
 import { cgroupMount, cgroupTree } from "../identity/cgroup-tree.ts";
-import { getentDatabase } from "../identity/getent.ts";
 import { SocketLookup } from "../identity/lookup.ts";
+import { nameDatabase } from "../identity/name-database.ts";
+import { NameHelpers } from "../identity/name-helpers.ts";
 import { NETLINK_NETFILTER } from "../identity/netlink/conntrack.ts";
 import { NETLINK_SOCK_DIAG } from "../identity/netlink/inet-diag.ts";
 import { IdentityResolver } from "../identity/resolver.ts";
 import { systemClock } from "../platform/clock.ts";
 import { NetlinkSocket } from "../platform/libc.ts";
+import { selfCommand } from "../platform/self.ts";
 import type { Needs } from "../rules/decide.ts";
 
 /** The exact look-up over this machine's kernel. @throws ImdsProxyError `missing` where it has no such netlink. */
@@ -18,13 +20,38 @@ export const systemLookup = (): SocketLookup =>
     conntrack: new NetlinkSocket(NETLINK_NETFILTER, "connection tracking"),
   });
 
+/** Names of this machine. */
+export interface SystemNames {
+  readonly accounts: Accounts;
+  /** Ends the processes that ask NSS. */
+  close(): void;
+}
+
+/**
+ * By a path, a newer executable may stand there by now, which need not understand what this one says; the link leads to the
+ * file that runs, also where it has been replaced (proc(5), /proc/PID/exe).
+ */
+const OURSELVES = "/proc/self/exe";
+
+/** @param onUntold hears of look-ups that a service of NSS could not answer. */
+export function systemNames(onUntold: (event: UntoldEvent) => void = () => {}): SystemNames {
+  const [, ...rest] = selfCommand();
+  const helpers = new NameHelpers({
+    command: [OURSELVES, ...rest],
+    monotonicMs: () => performance.now(),
+  });
+  helpers.start();
+  const accounts = new Accounts({ database: nameDatabase(helpers), clock: systemClock, onUntold });
+  return { accounts, close: () => helpers.close() };
+}
+
 /**
  * Names and cgroups of this machine, as far as the rules need them.
  *
+ * @param accounts stays over a reload of the configuration: what it remembers is good as long as a directory is away.
  * @throws ImdsProxyError `missing` where they need cgroups and there is no cgroup v2.
  */
-export function systemIdentities(needs: Needs): IdentityResolver {
-  const accounts = new Accounts({ database: getentDatabase, clock: systemClock });
+export function systemIdentities(needs: Needs, accounts: Accounts): IdentityResolver {
   if (!needs.cgroup) return new IdentityResolver({ accounts, cgroups: null });
   const mount = cgroupMount();
   if (mount === null) {

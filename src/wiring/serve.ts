@@ -4,8 +4,9 @@ import { type ConfigOverrides, DEFAULT_CONFIG_PATH, loadConfig } from "../config
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { exemptUids } from "../firewall/spec.ts";
+import type { Accounts } from "../identity/accounts.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
-import { subordinateFile } from "../identity/getent.ts";
+import { subordinateFile } from "../identity/name-database.ts";
 import { Shares } from "../identity/shares.ts";
 import { Handler, type Policy } from "../imds/handler.ts";
 import { MetadataCache } from "../imds/metadata.ts";
@@ -27,7 +28,7 @@ import { Metrics } from "../telemetry/metrics.ts";
 import { version } from "../version.ts";
 import { eventSinks } from "./events.ts";
 import { firewallFinding, upstreamFinding } from "./health-checks.ts";
-import { systemIdentities, systemLookup } from "./identities.ts";
+import { systemIdentities, systemLookup, systemNames } from "./identities.ts";
 import { containerTest, endpoints } from "./listening.ts";
 import { LoadedConfiguration } from "./loaded-configuration.ts";
 import { serveMetrics } from "./metrics-server.ts";
@@ -120,7 +121,8 @@ export async function serve(options: {
   const tokenPolicy = new TokenPolicy({ setting: config.imds.tokens, upstream, clock: systemClock });
   const listenOn = endpoints(config);
 
-  let policy = policyOf(config, listenOn);
+  const names = systemNames(events.names);
+  let policy = policyOf(config, listenOn, names.accounts);
   const handler = new Handler({
     clock: systemClock,
     tokens,
@@ -198,7 +200,7 @@ export async function serve(options: {
     let fresh: Config;
     try {
       fresh = load();
-      policy = policyOf(fresh, listenOn);
+      policy = policyOf(fresh, listenOn, names.accounts);
     } catch (error) {
       const problem = error instanceof ImdsProxyError ? error.problem : "internal error";
       loadedConfiguration.refused(problem);
@@ -250,14 +252,15 @@ export async function serve(options: {
   broker.stop();
   sts.close();
   upstream.close();
+  names.close();
   clearInterval(watchdog);
   log.info("stopped");
 }
 
 /** @throws ImdsProxyError `missing` where the rules need what this node does not have. */
-function policyOf(config: Config, own: readonly Endpoint[]): Policy {
+function policyOf(config: Config, own: readonly Endpoint[], accounts: Accounts): Policy {
   const rules = compileRules(config);
-  const identities = systemIdentities(rules.needs);
+  const identities = systemIdentities(rules.needs, accounts);
   return {
     rules,
     identify: (owner) => identities.resolve(owner),

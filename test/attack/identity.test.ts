@@ -75,6 +75,7 @@ describeAsRoot("identity by attack", () => {
       },
       {
         log: { level: "debug", format: "json" },
+        nameless: "default",
         rules: [{ name: "bob", match: { user: ["bob", "erin"] }, role: BETTER }],
       },
     );

@@ -64,6 +64,7 @@ describe("parseConfig()", () => {
       role: null,
       sessionName: "{user}@{instanceId}",
       durationSeconds: 3600,
+      nameless: "refuse",
       exempt: ["root"],
       imds: { tokens: "auto", allow: [], deny: [] },
       containers: "leave",

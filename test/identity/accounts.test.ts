@@ -1,48 +1,121 @@
 import { describe, expect, test } from "bun:test";
-import { type Account, type AccountDatabase, Accounts, type KnownAs } from "../../src/identity/accounts.ts";
+import {
+  type AccountDatabase,
+  Accounts,
+  type KnownAs,
+  type UntoldEvent,
+} from "../../src/identity/accounts.ts";
+import type { OwnersAnswer } from "../../src/identity/name-protocol.ts";
+import type { AccountAnswer, BeforeAccount, Membership, Untold } from "../../src/identity/name-walk.ts";
 import { FakeClock, settle } from "../support/fake-clock.ts";
 
+/** An account as a service has it; the first of the groups is the primary one. */
+interface Account {
+  readonly user: string;
+  readonly groups: readonly string[];
+  /** Default: sss. */
+  readonly service?: string;
+}
 const ALICE: Account = { user: "alice", groups: ["alice", "domain admins"] };
 const SECOND = 1_000;
+const AWAY: Untold = { service: "sss", why: "unavailable, errno 111" };
 
-/** NSS and the account files, as a test has them. */
+/** NSS with the services files and sss, and the account files, as a test has them. */
 class Database implements AccountDatabase {
   readonly accounts = new Map<number, Account>([[2001, ALICE]]);
   readonly owners = new Map<number, string[]>();
+  service: string | null = null;
+  ownersTold: OwnersAnswer = { status: "success", owners: [] };
   files = "1";
   asked: number[] = [];
-  /** Set, look-ups wait to be answered or failed by hand. */
+  /** Set, look-ups wait to be answered by hand. */
   manual = false;
-  readonly open: { uid: number; answer(): void; fail(): void }[] = [];
+  readonly open: { uid: number; answer(): void }[] = [];
+  /** Whether sss cannot tell: its accounts, and the groups of anybody. */
   down = false;
+  /** Whether nothing can be asked at all. */
+  gone = false;
 
-  byUid(uid: number): Promise<Account | null> {
+  byUid(uid: number, before: BeforeAccount | null): Promise<AccountAnswer> {
     this.asked.push(uid);
-    if (this.down) return Promise.reject(new Error("getent passwd did not answer"));
-    const found = this.accounts.get(uid) ?? null;
+    const found = this.#answer(uid, this.accounts.get(uid), before);
     if (!this.manual) return Promise.resolve(found);
-    return new Promise((resolve, reject) =>
-      this.open.push({ uid, answer: () => resolve(found), fail: () => reject(new Error("did not answer")) }),
-    );
+    return new Promise((resolve) => this.open.push({ uid, answer: () => resolve(found) }));
   }
 
-  byName(name: string): Promise<Account | null> {
-    return Promise.resolve([...this.accounts.values()].find(({ user }) => user === name) ?? null);
+  #answer(uid: number, told: Account | undefined, before: BeforeAccount | null): AccountAnswer {
+    if (this.gone) return { account: null, untold: [{ service: "NSS", why: "cannot be asked" }] };
+    const untold = this.down ? [AWAY] : [];
+    const service = told?.service ?? "sss";
+    const seen = told !== undefined && !(this.down && service === "sss") ? told : undefined;
+    const kept = seen === undefined && this.down && before?.service === "sss" ? before : null;
+    const user = seen?.user ?? kept?.user;
+    if (user === undefined) return { account: null, untold };
+    const groups = (seen?.groups ?? []).map((name, index): Membership => {
+      const by = this.down && index > 0 && name.startsWith("domain") ? [] : [service];
+      return { gid: gidOf(name), name, nameUntold: [], by };
+    });
+    return {
+      account: {
+        user,
+        uid,
+        gid: uid,
+        service: seen === undefined ? "sss" : service,
+        groups: groups.filter(({ by }) => by.length > 0),
+        groupsUntold: untold,
+        kept: kept !== null,
+      },
+      untold,
+    };
   }
 
-  subordinateOwners(uid: number): readonly string[] {
+  byName(name: string): Promise<AccountAnswer> {
+    const entry = [...this.accounts].find(([, { user }]) => user === name);
+    if (this.gone)
+      return Promise.resolve({ account: null, untold: [{ service: "NSS", why: "cannot be asked" }] });
+    const untold = this.down ? [AWAY] : [];
+    const service = entry?.[1].service ?? "sss";
+    if (entry === undefined || (this.down && service === "sss"))
+      return Promise.resolve({ account: null, untold });
+    const account = {
+      user: name,
+      uid: entry[0],
+      gid: entry[0],
+      service,
+      groups: [],
+      groupsUntold: [],
+      kept: false,
+    };
+    return Promise.resolve({ account, untold });
+  }
+
+  ownersInFile(uid: number): readonly string[] {
     return this.owners.get(uid) ?? [];
   }
-
+  ownersService(): string | null {
+    return this.service;
+  }
+  ownersByService(): Promise<OwnersAnswer> {
+    return Promise.resolve(this.ownersTold);
+  }
   fingerprint(): string {
     return this.files;
   }
 }
 
+const gids = new Map<string, number>();
+function gidOf(name: string): number {
+  const known = gids.get(name) ?? 5_000 + gids.size;
+  gids.set(name, known);
+  return known;
+}
+
 function aCache() {
   const clock = new FakeClock();
   const database = new Database();
-  return { clock, database, accounts: new Accounts({ database, clock }) };
+  const events: UntoldEvent[] = [];
+  const accounts = new Accounts({ database, clock, onUntold: (event) => events.push(event) });
+  return { clock, database, accounts, events };
 }
 
 const alice: KnownAs = { ...ALICE, subordinate: false };
@@ -73,15 +146,12 @@ describe("resolve()", () => {
     expect(await accounts.resolve(4_242)).toMatchObject({ user: "new" });
   });
 
-  test("an answer is used for a minute and never after, however NSS fares", async () => {
+  test("an answer is asked for anew after a minute, and waited for", async () => {
     const { accounts, database, clock } = aCache();
     await accounts.resolve(2001);
-    database.down = true;
-    await clock.advance(60 * SECOND - 1);
-    expect(accounts.resolve(2001)).toEqual(alice);
-    await settle();
-    await clock.advance(1);
-    expect(Promise.resolve(accounts.resolve(2001))).rejects.toThrow("did not answer");
+    await clock.advance(60 * SECOND);
+    database.accounts.set(2001, { user: "mallory", groups: ["mallory"] });
+    expect(await accounts.resolve(2001)).toMatchObject({ user: "mallory", groups: ["mallory"] });
   });
 
   test("after half a minute it is asked anew beside the way, so that nobody waits", async () => {
@@ -116,18 +186,6 @@ describe("resolve()", () => {
     expect(database.asked).toHaveLength(2);
   });
 
-  test("a failure is an error for who waits, and is not kept", async () => {
-    const { accounts, database } = aCache();
-    database.down = true;
-    for (let i = 0; i < 2; i++) {
-      expect(Promise.resolve(accounts.resolve(2001))).rejects.toThrow("did not answer");
-      await settle();
-    }
-    database.down = false;
-    expect(await accounts.resolve(2001)).toEqual(alice);
-    expect(database.asked).toHaveLength(3);
-  });
-
   test("a user who was deleted, and whose uid another has, is another within a quarter of a second", async () => {
     const { accounts, database, clock } = aCache();
     await accounts.resolve(2001);
@@ -158,9 +216,117 @@ describe("resolve()", () => {
     const { accounts, database } = aCache();
     for (let uid = 10_000; uid < 20_001; uid++) await accounts.resolve(uid);
     expect(accounts.resolve(20_000)).toEqual(nameless);
+    await settle();
     database.asked = [];
     await accounts.resolve(10_000);
     expect(database.asked).toEqual([10_000]);
+  }, 20_000);
+});
+
+describe("where the directory cannot tell", () => {
+  test("a uid whose name is not known is not one without a name: it is said why", async () => {
+    const { accounts, database, events } = aCache();
+    database.down = true;
+    const known = await accounts.resolve(2001);
+    expect(known).toEqual({ ...nameless, userUntold: "sss (unavailable, errno 111)" });
+    expect(events).toEqual([{ uid: 2001, outcome: "unknown", why: "sss (unavailable, errno 111)" }]);
+  });
+
+  test("who asks a second later is looked up anew, so that the directory's return is seen", async () => {
+    const { accounts, database, clock } = aCache();
+    database.down = true;
+    await accounts.resolve(2001);
+    database.down = false;
+    await clock.advance(1 * SECOND);
+    expect(await accounts.resolve(2001)).toEqual(alice);
+  });
+
+  test("a name and groups that were known stay, however long it lasts, and it is told", async () => {
+    const { accounts, database, clock, events } = aCache();
+    await accounts.resolve(2001);
+    database.down = true;
+    for (let hour = 0; hour < 48; hour++) {
+      await clock.advance(3_600 * SECOND);
+      expect(await accounts.resolve(2001)).toEqual(alice);
+    }
+    expect(events.at(-1)).toEqual({ uid: 2001, outcome: "kept", why: "sss (unavailable, errno 111)" });
+    database.down = false;
+    database.accounts.set(2001, { user: "alice", groups: ["alice"] });
+    await clock.advance(20 * SECOND);
+    expect(await accounts.resolve(2001)).toMatchObject({ groups: ["alice"] });
+  });
+
+  test("they stay also where the local files change meanwhile, as anybody can have them changed with chsh", async () => {
+    const { accounts, database, clock } = aCache();
+    await accounts.resolve(2001);
+    database.down = true;
+    database.files = "2";
+    await clock.advance(250);
+    expect(await accounts.resolve(2001)).toEqual(alice);
+  });
+
+  test("they stay where nothing can be asked at all, as with a full process table", async () => {
+    const { accounts, database, clock } = aCache();
+    await accounts.resolve(2001);
+    database.gone = true;
+    await clock.advance(60 * SECOND);
+    expect(await accounts.resolve(2001)).toEqual(alice);
+    expect(await accounts.resolve(2002)).toMatchObject({ user: null, userUntold: "NSS (cannot be asked)" });
+  });
+
+  test("they go where it says that there is no such account", async () => {
+    const { accounts, database, clock } = aCache();
+    await accounts.resolve(2001);
+    database.accounts.delete(2001);
+    await clock.advance(60 * SECOND);
+    expect(await accounts.resolve(2001)).toEqual(nameless);
+    database.down = true;
+    await clock.advance(60 * SECOND);
+    expect(await accounts.resolve(2001)).toMatchObject({ user: null, userUntold: expect.any(String) });
+  });
+
+  test("a name of the local files does not stay for it: the files told that it is gone", async () => {
+    const { accounts, database, clock } = aCache();
+    database.accounts.set(2003, { user: "local", groups: ["local"], service: "files" });
+    await accounts.resolve(2003);
+    database.accounts.delete(2003);
+    database.down = true;
+    database.files = "2";
+    await clock.advance(60 * SECOND);
+    expect(await accounts.resolve(2003)).toMatchObject({ user: null, userUntold: expect.any(String) });
+  });
+
+  test("a local account's groups cannot all be told, and it is said why; those known before stay, less those that are gone", async () => {
+    const { accounts, database, clock } = aCache();
+    const groups = ["local", "wheel", "domain users"];
+    database.accounts.set(2003, { user: "local", groups, service: "files" });
+    const fresh = aCache();
+    fresh.database.accounts.set(2003, { user: "local", groups, service: "files" });
+    fresh.database.down = true;
+    expect(await fresh.accounts.resolve(2003)).toEqual({
+      user: "local",
+      groups: ["local", "wheel"],
+      subordinate: false,
+      groupsUntold: "sss (unavailable, errno 111)",
+    });
+    expect(await accounts.resolve(2003)).toMatchObject({ groups });
+    database.down = true;
+    database.accounts.set(2003, { user: "local", groups: ["local"], service: "files" });
+    await clock.advance(60 * SECOND);
+    expect(await accounts.resolve(2003)).toMatchObject({ groups: ["local"] });
+  });
+
+  test("ten thousand subordinate uids push no account's name out", async () => {
+    const { accounts, database, clock } = aCache();
+    await accounts.resolve(2001);
+    database.accounts.set(2003, { user: "mallory", groups: [], service: "files" });
+    for (let uid = 100_000; uid < 110_100; uid++) {
+      database.owners.set(uid, ["mallory"]);
+      await accounts.resolve(uid);
+    }
+    database.down = true;
+    await clock.advance(60 * SECOND);
+    expect(await accounts.resolve(2001)).toEqual(alice);
   }, 20_000);
 });
 
@@ -168,20 +334,97 @@ describe("a subordinate uid", () => {
   test("is its owner's, and says so", async () => {
     const { accounts, database } = aCache();
     database.owners.set(165_000, ["alice"]);
-    expect(await accounts.resolve(165_000)).toEqual({ ...ALICE, subordinate: true });
+    expect(await accounts.resolve(165_000)).toEqual({ ...ALICE, subordinate: true, ownerUid: 2001 });
+  });
+
+  test("whose owner is a number in the file is that account's", async () => {
+    const { accounts, database } = aCache();
+    database.owners.set(165_000, ["2001"]);
+    expect(await accounts.resolve(165_000)).toEqual({ ...ALICE, subordinate: true, ownerUid: 2001 });
+  });
+
+  test("that one owns by name and by number is that one's", async () => {
+    const { accounts, database } = aCache();
+    database.owners.set(165_000, ["alice", "2001"]);
+    expect(await accounts.resolve(165_000)).toMatchObject({ user: "alice", ownerUid: 2001 });
+  });
+
+  test("whose owner in digits is an account's name and another's uid is nobody's", async () => {
+    const { accounts, database } = aCache();
+    database.accounts.set(2009, { user: "2001", groups: [] });
+    database.owners.set(165_000, ["2001"]);
+    expect(await accounts.resolve(165_000)).toMatchObject({
+      user: null,
+      conflict: "uid 165000 is a subordinate uid of 2001 and of alice",
+    });
   });
 
   test("that two own is nobody's: either would be a guess", async () => {
     const { accounts, database } = aCache();
     database.accounts.set(2002, { user: "bob", groups: [] });
     database.owners.set(165_000, ["alice", "bob"]);
-    expect(await accounts.resolve(165_000)).toEqual(nameless);
+    expect(await accounts.resolve(165_000)).toMatchObject({
+      user: null,
+      conflict: "uid 165000 is a subordinate uid of alice and of bob",
+    });
   });
 
-  test("of an owner who is no account is nobody's", async () => {
+  test("of an owner who is no account is nobody's, and it is said why", async () => {
     const { accounts, database } = aCache();
     database.owners.set(165_000, ["gone"]);
-    expect(await accounts.resolve(165_000)).toEqual(nameless);
+    expect(await accounts.resolve(165_000)).toMatchObject({
+      user: null,
+      conflict: 'uid 165000 is in a range of /etc/subuid whose owner "gone" is no account',
+    });
+  });
+
+  test("whose owner cannot be told is refused for now, and remembered where it was known", async () => {
+    const { accounts, database, clock } = aCache();
+    database.owners.set(165_000, ["alice"]);
+    database.owners.set(165_001, ["alice"]);
+    database.down = true;
+    expect(Promise.resolve(accounts.resolve(165_000))).rejects.toThrow(
+      "NSS cannot tell for now whose subordinate uid 165000 is: sss (unavailable, errno 111)",
+    );
+    await settle();
+    database.down = false;
+    const known = { ...ALICE, subordinate: true, ownerUid: 2001 };
+    expect(await accounts.resolve(165_000)).toEqual(known);
+    database.down = true;
+    await clock.advance(60 * SECOND);
+    expect(await accounts.resolve(165_000)).toEqual(known);
+    // A uid that was never asked for may be an account of the directory.
+    expect(Promise.resolve(accounts.resolve(165_001))).rejects.toThrow("whether it is an account");
+  });
+
+  describe("by a service of nsswitch.conf", () => {
+    const CANNOT = "which knows subordinate uids by nsswitch.conf, cannot tell whose it is";
+    const withService = () => {
+      const cache = aCache();
+      cache.database.service = "sss";
+      return cache;
+    };
+    test("is its owner's, whatever /etc/subuid says", async () => {
+      const { accounts, database } = withService();
+      database.ownersTold = { status: "success", owners: [2001] };
+      database.owners.set(165_000, ["mallory"]);
+      expect(await accounts.resolve(165_000)).toMatchObject({
+        user: "alice",
+        subordinate: true,
+        ownerUid: 2001,
+      });
+    });
+    test("that does not answer: refused for now", async () => {
+      const { accounts, database } = withService();
+      database.ownersTold = { status: "unavail" };
+      expect(Promise.resolve(accounts.resolve(165_000))).rejects.toThrow("sss does not answer");
+    });
+    test("that cannot tell: whoever has no name is refused, an account is itself", async () => {
+      const { accounts, database } = withService();
+      database.ownersTold = { status: "unsupported" };
+      expect(await accounts.resolve(165_000)).toMatchObject({ conflict: expect.stringContaining(CANNOT) });
+      expect(await accounts.resolve(2001)).toEqual(alice);
+    });
   });
 
   test("that is also an account is nobody's, and it is said why", async () => {
@@ -204,7 +447,7 @@ describe("a subordinate uid", () => {
       void Promise.resolve(accounts.resolve(uid));
     }
     await settle();
-    expect(database.open.length).toBeLessThanOrEqual(4);
+    expect(database.open.length).toBeLessThanOrEqual(2);
     void Promise.resolve(accounts.resolve(2001));
     await settle();
     expect(database.open.at(-1)?.uid).toBe(2001);

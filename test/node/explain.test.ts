@@ -111,13 +111,16 @@ describeAsRoot("explain, whoami and iam", () => {
         expect([seen.role, exitCode]).toEqual(decision.kind === "role" ? [decision.roleArn, 0] : [null, 1]);
       });
     }
-    test("and a user without a name is still one", async () => {
-      const { stdout } = await proxied.node.exec({ uid: 4711, argv: ["imdsproxy", "whoami", "--json"] });
-      expect(JSON.parse(stdout)).toMatchObject({
-        user: null,
+    test("a uid without a name is refused where a rule names groups, and both say why", async () => {
+      const { stdout, exitCode } = await proxied.node.exec({
         uid: 4711,
-        sessionName: "uid=4711@i-0123456789abcdef0",
+        argv: ["imdsproxy", "whoami", "--json"],
       });
+      const seen = JSON.parse(stdout);
+      const { decision } = await explain("4711");
+      expect([seen.user, seen.uid, seen.role, exitCode]).toEqual([null, 4711, null, 1]);
+      expect(seen.reason).toContain('rule "data engineers" asks for groups, and the uid has no name');
+      expect(decision).toMatchObject({ kind: "refuse", rule: "data engineers", reason: seen.reason });
     });
   });
 

@@ -1,0 +1,87 @@
+import type { AccountAnswer, BeforeAccount, Membership, Untold } from "./name-walk.ts";
+import { cannotTell } from "./name-walk.ts";
+
+/**
+ * What is known of a uid after an answer of NSS, given what was known before. Pure.
+ *
+ * Where a service cannot tell now, what it told before still holds, for there is nothing better. What a service tells, and that
+ * it has no such account, always replaces what it told before.
+ */
+
+/** An account as it is remembered. */
+export interface KnownAccount extends BeforeAccount {
+  readonly groups: readonly Membership[];
+  /** Why `groups` may lack some, or null where it is whole. */
+  readonly groupsUntold: string | null;
+}
+
+export interface Outcome {
+  /** Null where the uid has none, or where `untold` says why nobody can tell. */
+  readonly account: KnownAccount | null;
+  readonly untold: string | null;
+  /** Why something of before was kept, or null where nothing was. */
+  readonly kept: string | null;
+}
+
+/** @param before what was known; undefined where nothing is, null where it was known that the uid has no account. */
+export function outcomeOf(answer: AccountAnswer, before: KnownAccount | null | undefined): Outcome {
+  const { account: told, untold } = answer;
+  if (told === null) {
+    if (untold.length === 0) return { account: null, untold: null, kept: null };
+    const why = untoldText(untold);
+    // Reached where nothing could be asked at all: else the answer has the account of before.
+    if (before != null && cannotTell(untold, before.service))
+      return { account: before, untold: null, kept: why };
+    // That it had no account was everybody's answer, so nothing else has been told since.
+    if (before === null) return { account: null, untold: null, kept: why };
+    return { account: null, untold: why, kept: null };
+  }
+  const same = before != null && before.user === told.user && before.uid === told.uid ? before : null;
+  const groups = new Map<number, Membership>();
+  const missing: Untold[] = [];
+  let kept = told.kept ? untold : [];
+  for (const group of told.groups) {
+    const old = group.nameUntold.length === 0 ? undefined : same?.groups.find(({ gid }) => gid === group.gid);
+    if (old !== undefined && old.name !== null) {
+      kept = [...kept, ...group.nameUntold];
+      groups.set(group.gid, { ...group, name: old.name });
+      continue;
+    }
+    missing.push(...group.nameUntold);
+    groups.set(group.gid, group);
+  }
+  if (told.groupsUntold.length > 0) {
+    for (const old of same?.groups ?? []) {
+      const stillTold = old.by.filter((service) => cannotTell(told.groupsUntold, service));
+      if (stillTold.length === 0) continue;
+      const now = groups.get(old.gid);
+      groups.set(
+        old.gid,
+        now === undefined
+          ? { ...old, by: stillTold }
+          : { ...now, by: [...new Set([...now.by, ...stillTold])] },
+      );
+    }
+    if (same !== null && same.groupsUntold === null) kept = [...kept, ...told.groupsUntold];
+    else missing.push(...told.groupsUntold);
+  }
+  const { user, uid, gid, service } = told;
+  return {
+    account: {
+      user,
+      uid,
+      gid,
+      service,
+      groups: [...groups.values()],
+      groupsUntold: missing.length === 0 ? null : untoldText(missing),
+    },
+    untold: null,
+    kept: kept.length === 0 ? null : untoldText(kept),
+  };
+}
+
+/** `sss (unavailable, errno 111), ldap (did not answer in time)`. */
+export function untoldText(untold: readonly Untold[]): string {
+  const reasons = new Map(untold.map(({ service, why }) => [service, why]));
+  return [...reasons].map(([service, why]) => `${service} (${why})`).join(", ");
+}

@@ -1,0 +1,82 @@
+import { existsSync, readFileSync, readSync, writeSync } from "node:fs";
+import { endWithParent, socketIsDead, subordinateOwners } from "../platform/nss.ts";
+import type { NameMessage, NameQuestion } from "./name-protocol.ts";
+import { nameService } from "./name-services.ts";
+import { accountOfName, accountOfUid, type Walk } from "./name-walk.ts";
+import { parseNameSwitch } from "./nsswitch.ts";
+
+/**
+ * The process that calls the modules of NSS: it reads a question, calls, writes the answer, and ends with its input. All of it
+ * blocks; it has nothing else to do, and whoever waits too long kills it.
+ */
+
+/** Where SSSD listens for its NSS module, and the cache that it leaves for it (sssd's src/sss_client). */
+const SSSD_SOCKET = "/var/lib/sss/pipes/nss";
+const SSSD_CACHE = "/var/lib/sss/mc/passwd";
+
+export function answerQuestions(): void {
+  endWithParent();
+  // A terminal sends its signals to all of a process group; the parent decides when this one ends.
+  for (const signal of ["SIGINT", "SIGHUP"] as const) process.on(signal, () => {});
+  for (const line of linesOf(0)) write(answer(JSON.parse(line) as NameQuestion));
+}
+
+function answer(question: NameQuestion): NameMessage {
+  if (question.kind === "owners") {
+    write({ asking: question.service });
+    return { owners: subordinateOwners(question.service, question.uid) };
+  }
+  const tests = {
+    // Present and dead, or gone while its cache is there. A node where SSSD never ran has neither.
+    sssdIsAway: () => socketIsDead(SSSD_SOCKET) || (!existsSync(SSSD_SOCKET) && existsSync(SSSD_CACHE)),
+    onAsk: (service: string) => write({ asking: service }),
+  };
+  const walk: Walk = {
+    services: parseNameSwitch(readSwitch()),
+    open: (service) => nameService(service, question.skip, tests),
+  };
+  return {
+    account:
+      question.kind === "uid"
+        ? accountOfUid(walk, question.uid, question.before)
+        : accountOfName(walk, question.user),
+  };
+}
+
+function readSwitch(): string {
+  try {
+    return readFileSync("/etc/nsswitch.conf", "latin1");
+  } catch {
+    return "";
+  }
+}
+
+function write(message: NameMessage): void {
+  const bytes = Buffer.from(`${JSON.stringify(message)}\n`);
+  for (let at = 0; at < bytes.length; ) at += patiently(() => writeSync(1, bytes, at));
+}
+
+/** The lines of a descriptor until its end. */
+function* linesOf(descriptor: number): Generator<string, void, undefined> {
+  const chunk = Buffer.alloc(4_096);
+  let pending = "";
+  for (;;) {
+    const length = patiently(() => readSync(descriptor, chunk));
+    if (length === 0) return;
+    const lines = (pending + chunk.toString("latin1", 0, length)).split("\n");
+    pending = lines.pop() ?? "";
+    yield* lines;
+  }
+}
+
+/** The runtime may have made the descriptor one that does not block. */
+function patiently(call: () => number): number {
+  for (;;) {
+    try {
+      return call();
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
+      Bun.sleepSync(1);
+    }
+  }
+}

@@ -1,0 +1,71 @@
+import { readFileSync, statSync } from "node:fs";
+import type { AccountDatabase } from "./accounts.ts";
+import type { NameHelpers } from "./name-helpers.ts";
+import { parseNameSwitch } from "./nsswitch.ts";
+import { parseSubordinateRanges, type SubordinateRange } from "./shares.ts";
+
+/** The names of this node: NSS by helper processes, and /etc/subuid, which no library has to read. */
+
+const SUBUID = "/etc/subuid";
+const NSSWITCH = "/etc/nsswitch.conf";
+const FILES = ["/etc/passwd", "/etc/group", SUBUID, NSSWITCH];
+
+/** The file's text as Latin-1, which every byte has a letter in; empty where it cannot be read. */
+function read(path: string): string {
+  try {
+    return readFileSync(path, "latin1");
+  } catch {
+    return "";
+  }
+}
+
+/** Which file is there now: another one, or changed, has another text. */
+function stamp(path: string): string {
+  try {
+    const { ino, size, mtimeMs } = statSync(path);
+    return `${ino}:${size}:${mtimeMs}`;
+  } catch {
+    return "-";
+  }
+}
+
+/** The text of /etc/subuid at the first call, and where it has changed; else null. No file is an empty one. */
+export function subordinateFile(): () => string | null {
+  let seen: string | null = null;
+  return () => {
+    const found = stamp(SUBUID);
+    if (found === seen) return null;
+    seen = found;
+    return read(SUBUID);
+  };
+}
+
+/** Parses a file when it is another than at the last call. */
+function whenChanged<T>(path: string, parse: (text: string) => T): () => T {
+  let seen: string | null = null;
+  let parsed: T | undefined;
+  return () => {
+    const found = stamp(path);
+    if (parsed === undefined || found !== seen) {
+      seen = found;
+      parsed = parse(read(path));
+    }
+    return parsed;
+  };
+}
+
+export function nameDatabase(helpers: NameHelpers): AccountDatabase {
+  const ranges = whenChanged<readonly SubordinateRange[]>(SUBUID, parseSubordinateRanges);
+  const services = whenChanged(NSSWITCH, parseNameSwitch);
+  return {
+    byUid: (uid, before) => helpers.byUid(uid, { before }),
+    byName: (user, hurry) => helpers.byName(user, { hurry }),
+    ownersInFile(uid) {
+      const owners = ranges().filter(({ first, last }) => uid >= first && uid <= last);
+      return [...new Set(owners.map(({ owner }) => owner))];
+    },
+    ownersService: () => services().subid,
+    ownersByService: (service, uid) => helpers.owners(service, uid),
+    fingerprint: () => FILES.map(stamp).join(" "),
+  };
+}

@@ -1,0 +1,271 @@
+import type { NameMessage, NameQuestion, OwnersAnswer } from "./name-protocol.ts";
+import { type AccountAnswer, ANY_SERVICE, type BeforeAccount, type Untold } from "./name-walk.ts";
+
+/**
+ * NSS by processes of our own. The C library's calls block for as long as a directory takes, and its modules are other people's
+ * code, with other people's libraries: here they can hang, crash and leak without the proxy, and see nothing of what it keeps.
+ * One process stays, so that a look-up starts none.
+ */
+
+/** No progress for so long is no answer; milliseconds. Each call of a service counts anew. */
+const TIMEOUT_MS = 5_000;
+/** All calls of one question together. */
+const QUESTION_MS = 30_000;
+/** How long a service that did not answer is passed over for those whose name is known from before. */
+const SLOW_MS = 5_000;
+/** A further process that was of no use for so long ends. */
+const IDLE_MS = 30_000;
+
+/** Why a process gave no answer. */
+class NoAnswer extends Error {
+  /** The service that it was asking, or null where none is to blame. */
+  readonly service: string | null;
+  constructor(why: string, service: string | null) {
+    super(why);
+    this.service = service;
+  }
+}
+
+interface Waiting {
+  readonly resolve: (message: NameMessage) => void;
+  readonly reject: (error: NoAnswer) => void;
+}
+
+/** One process; it answers one question at a time. */
+class Helper {
+  readonly #child: Bun.Subprocess<"pipe", "pipe", "ignore">;
+  #waiting: Waiting | null = null;
+  #asking: string | null = null;
+  #stalled: ReturnType<typeof setTimeout> | undefined;
+  #ended = false;
+  idle: ReturnType<typeof setTimeout> | undefined;
+
+  /** @throws where no process can be started. */
+  constructor(command: readonly string[], onEnd: (helper: Helper) => void) {
+    this.#child = Bun.spawn([...command, "resolve-names"], {
+      stdin: "pipe",
+      stdout: "pipe",
+      stderr: "ignore",
+      cwd: "/",
+      env: { PATH: "/usr/bin:/bin", LC_ALL: "C" },
+    });
+    this.#child.unref();
+    void this.#read().then(() => {
+      this.#ended = true;
+      onEnd(this);
+      this.#settle((waiting, service) =>
+        waiting.reject(new NoAnswer("its module ended the process", service)),
+      );
+    });
+  }
+
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  async ask(question: NameQuestion): Promise<NameMessage> {
+    const answer = new Promise<NameMessage>((resolve, reject) => {
+      this.#waiting = { resolve, reject };
+    });
+    const tooLong = setTimeout(() => this.#giveUp(), QUESTION_MS);
+    this.#stalled = setTimeout(() => this.#giveUp(), TIMEOUT_MS);
+    try {
+      this.#child.stdin.write(`${JSON.stringify(question)}\n`);
+      await this.#child.stdin.flush();
+    } catch {
+      // It has ended; the end of its output says so.
+    }
+    try {
+      return await answer;
+    } finally {
+      clearTimeout(tooLong);
+      clearTimeout(this.#stalled);
+    }
+  }
+
+  end(): void {
+    clearTimeout(this.idle);
+    this.#child.kill("SIGKILL");
+  }
+
+  #giveUp(): void {
+    this.#settle((waiting, service) => waiting.reject(new NoAnswer("did not answer in time", service)));
+    this.end();
+  }
+
+  #settle(how: (waiting: Waiting, service: string | null) => void): void {
+    const waiting = this.#waiting;
+    const service = this.#asking;
+    this.#waiting = null;
+    this.#asking = null;
+    if (waiting !== null) how(waiting, service);
+  }
+
+  async #read(): Promise<void> {
+    const decoder = new TextDecoder();
+    let pending = "";
+    try {
+      for await (const chunk of this.#child.stdout) {
+        const lines = (pending + decoder.decode(chunk, { stream: true })).split("\n");
+        pending = lines.pop() ?? "";
+        for (const line of lines) this.#take(JSON.parse(line) as NameMessage);
+      }
+    } catch {
+      // A module that writes to our output, for instance: such a process is not asked again.
+      this.end();
+    }
+  }
+
+  #take(message: NameMessage): void {
+    if (!("asking" in message)) {
+      this.#settle((waiting) => waiting.resolve(message));
+      return;
+    }
+    this.#asking = message.asking;
+    if (this.#waiting === null) return;
+    clearTimeout(this.#stalled);
+    this.#stalled = setTimeout(() => this.#giveUp(), TIMEOUT_MS);
+  }
+}
+
+/** Questions to NSS. */
+export class NameHelpers {
+  readonly #command: readonly string[];
+  readonly #monotonicMs: () => number;
+  readonly #all = new Set<Helper>();
+  readonly #idle: Helper[] = [];
+  /** Service -> when it did not answer in time. */
+  readonly #slow = new Map<string, number>();
+  #closed = false;
+
+  /** @param options.command this program, as a command line. */
+  constructor(options: { command: readonly string[]; monotonicMs: () => number }) {
+    this.#command = options.command;
+    this.#monotonicMs = options.monotonicMs;
+  }
+
+  /** Starts the process that stays, so that the first look-up finds it. A failure shows at the look-up. */
+  start(): void {
+    try {
+      this.#giveBack(this.#take());
+    } catch {
+      // As above.
+    }
+  }
+
+  /**
+   * @param options.before the account of before: where its service cannot tell now, the groups are asked for as if it had.
+   *   With it, a service that did not answer a moment ago is passed over.
+   */
+  byUid(uid: number, options: { before: BeforeAccount | null }): Promise<AccountAnswer> {
+    const { before } = options;
+    return this.#account((skip) => ({ kind: "uid", uid, before, skip }), before !== null);
+  }
+
+  /** @param options.hurry whether a service that did not answer a moment ago is passed over. */
+  byName(user: string, options: { hurry: boolean }): Promise<AccountAnswer> {
+    return this.#account((skip) => ({ kind: "name", user, skip }), options.hurry);
+  }
+
+  /** Whose subordinate uid it is, by the service of `subid:`. */
+  async owners(service: string, uid: number): Promise<OwnersAnswer> {
+    try {
+      const message = await this.#ask({ kind: "owners", uid, service });
+      return "owners" in message ? message.owners : { status: "unavail" };
+    } catch {
+      return { status: "unavail" };
+    }
+  }
+
+  /** Ends the processes; what waits is not answered. */
+  close(): void {
+    this.#closed = true;
+    for (const helper of this.#all) helper.end();
+  }
+
+  async #account(
+    question: (skip: readonly string[]) => NameQuestion,
+    hurry: boolean,
+  ): Promise<AccountAnswer> {
+    const skip = new Map<string, string>();
+    if (hurry) for (const service of this.#slowServices()) skip.set(service, "did not answer a moment ago");
+    for (;;) {
+      try {
+        const message = await this.#ask(question([...skip.keys()]));
+        if (!("account" in message)) throw new NoAnswer("gave another answer", null);
+        return explained(message.account, skip);
+      } catch (error) {
+        const why = error instanceof Error ? error.message : "unknown";
+        const service = error instanceof NoAnswer ? error.service : null;
+        if (service === null || skip.has(service)) {
+          return { account: null, untold: [{ service: ANY_SERVICE, why: `cannot be asked: ${why}` }] };
+        }
+        // The other services may know the account: ask them alone.
+        skip.set(service, why);
+        this.#slow.set(service, this.#monotonicMs());
+      }
+    }
+  }
+
+  #slowServices(): string[] {
+    const now = this.#monotonicMs();
+    return [...this.#slow].filter(([, sinceMs]) => now - sinceMs < SLOW_MS).map(([service]) => service);
+  }
+
+  async #ask(question: NameQuestion): Promise<NameMessage> {
+    const helper = this.#take();
+    try {
+      return await helper.ask(question);
+    } finally {
+      this.#giveBack(helper);
+    }
+  }
+
+  /** @throws NoAnswer where no process can be started. */
+  #take(): Helper {
+    if (this.#closed) throw new NoAnswer("the proxy is stopping", null);
+    for (let helper = this.#idle.pop(); helper !== undefined; helper = this.#idle.pop()) {
+      clearTimeout(helper.idle);
+      if (!helper.ended) return helper;
+    }
+    try {
+      const helper = new Helper(this.#command, (ended) => this.#all.delete(ended));
+      this.#all.add(helper);
+      return helper;
+    } catch (error) {
+      const code = (error as NodeJS.ErrnoException | null)?.code ?? "unknown";
+      throw new NoAnswer(`no process can be started (${code})`, null);
+    }
+  }
+
+  #giveBack(helper: Helper): void {
+    if (helper.ended) return;
+    this.#idle.push(helper);
+    helper.idle = setTimeout(() => {
+      const at = this.#idle.indexOf(helper);
+      if (at < 0 || this.#all.size <= 1) return;
+      this.#idle.splice(at, 1);
+      helper.end();
+    }, IDLE_MS);
+    helper.idle.unref();
+  }
+}
+
+/** The answer with the reason why a service was passed over. */
+function explained(answer: AccountAnswer, skipped: ReadonlyMap<string, string>): AccountAnswer {
+  if (skipped.size === 0) return answer;
+  const reasons = (untold: readonly Untold[]) =>
+    untold.map((one) => ({ ...one, why: skipped.get(one.service) ?? one.why }));
+  const { account } = answer;
+  return {
+    untold: reasons(answer.untold),
+    account:
+      account === null
+        ? null
+        : {
+            ...account,
+            groupsUntold: reasons(account.groupsUntold),
+            groups: account.groups.map((group) => ({ ...group, nameUntold: reasons(group.nameUntold) })),
+          },
+  };
+}

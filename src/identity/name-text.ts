@@ -1,0 +1,29 @@
+/**
+ * Names of accounts and groups are bytes (passwd(5) has no encoding). Here they become text, so that two names are the same
+ * text exactly when they are the same bytes.
+ */
+
+const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** What stands for a byte that is no UTF-8: a surrogate without its other half, which no UTF-8 decodes to (PEP 383). */
+const LONE = 0xdc00;
+
+/**
+ * The name as text: UTF-8 as it is, a byte order mark included; each byte of anything else as U+DC80 to U+DCFF.
+ *
+ * A name with such a byte is equal to no name of a configuration, which is UTF-8.
+ */
+export function nameText(bytes: Uint8Array): string {
+  try {
+    return strict.decode(bytes);
+  } catch {
+    // Byte by byte from the first that is not ASCII: mixed forms could make one text of two names.
+    return Array.from(bytes, (byte) => String.fromCharCode(byte < 0x80 ? byte : LONE + byte)).join("");
+  }
+}
+
+/** The bytes of a name; the inverse of {@link nameText}. */
+export function nameBytes(text: string): Uint8Array {
+  if (text.isWellFormed()) return Buffer.from(text, "utf8");
+  return Uint8Array.from(text, (letter) => letter.charCodeAt(0) & 0xff);
+}

@@ -1,0 +1,171 @@
+import type { NameSwitch, SwitchedService, SwitchStatus } from "./nsswitch.ts";
+
+/**
+ * Asks the services of nsswitch.conf one by one, as glibc does, and keeps what glibc drops: which of them could not tell.
+ * Pure but for the services that it is given.
+ */
+
+/** What a service said. */
+export type ServiceReply<T> =
+  | { readonly status: "success"; readonly value: T }
+  | { readonly status: "notfound" }
+  | { readonly status: "unavail" | "tryagain"; readonly why: string };
+
+/** A service's functions; names as text of src/identity/name-text.ts. */
+export interface NameService {
+  accountByUid(uid: number): ServiceReply<NamedAccount>;
+  accountByName(user: string): ServiceReply<NamedAccount>;
+  groupName(gid: number): ServiceReply<string>;
+  groupsOf(user: string, gid: number): ServiceReply<readonly number[]>;
+}
+
+export interface NamedAccount {
+  readonly user: string;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** In {@link Untold.service} where it is not one service that could not tell. */
+export const ANY_SERVICE = "NSS";
+
+/** What was known of an account before: who it was, and which service had it. */
+export type BeforeAccount = NamedAccount & { readonly service: string };
+
+/** A service that could not tell, and why in words: `sss (unavailable, errno 111)`. */
+export interface Untold {
+  readonly service: string;
+  readonly why: string;
+}
+
+/** A group of an account. */
+export interface Membership {
+  readonly gid: number;
+  /** Null where the group has no name, or where `nameUntold` says so. */
+  readonly name: string | null;
+  /** The services that could not tell its name. Empty where it is known, or where there is none. */
+  readonly nameUntold: readonly Untold[];
+  /** The services that named the account a member of it; the service of the account itself for its primary group. */
+  readonly by: readonly string[];
+}
+
+/** An account, or that there is none, or that nobody can say. */
+export interface AccountAnswer {
+  readonly account:
+    | (NamedAccount & {
+        /** The service that has the account. */
+        readonly service: string;
+        readonly groups: readonly Membership[];
+        /** The services that could not say of which groups it is a member: then `groups` may lack some. */
+        readonly groupsUntold: readonly Untold[];
+        /** True where it is the account of before, whose service cannot tell now. */
+        readonly kept: boolean;
+      })
+    | null;
+  /** The services that could not tell. Where there is no account and this is empty, the uid or name has none. */
+  readonly untold: readonly Untold[];
+}
+
+export interface Walk {
+  readonly services: NameSwitch;
+  /** The service of that name. */
+  open(service: string): NameService;
+}
+
+/**
+ * The account of a uid with its groups.
+ *
+ * @param before where its service cannot tell now and no other has the uid, it is taken as told, and its groups are asked for.
+ */
+export function accountOfUid(walk: Walk, uid: number, before: BeforeAccount | null): AccountAnswer {
+  const asked = ask(walk, walk.services.passwd, (service) =>
+    exactly(service.accountByUid(uid), (one) => one.uid === uid),
+  );
+  const { value, service, untold } = asked;
+  if (value !== null) return { account: { ...withGroups(walk, value, service), kept: false }, untold };
+  if (before === null || !cannotTell(untold, before.service)) return { account: null, untold };
+  const { user, gid } = before;
+  return { account: { ...withGroups(walk, { user, uid, gid }, before.service), kept: true }, untold };
+}
+
+/** Whether this service is among those that cannot tell. */
+export const cannotTell = (untold: readonly Untold[], service: string): boolean =>
+  untold.some((one) => one.service === service || one.service === ANY_SERVICE);
+
+/** The same by name, without groups. */
+export function accountOfName(walk: Walk, user: string): AccountAnswer {
+  const { value, service, untold } = ask(walk, walk.services.passwd, (one) =>
+    exactly(one.accountByName(user), (account) => account.user === user),
+  );
+  const account = value === null ? null : { ...value, service, groups: [], groupsUntold: [], kept: false };
+  return { account, untold };
+}
+
+/** An answer for another uid or name than was asked for is none: LDAP compares names without regard to case. */
+const exactly = (
+  reply: ServiceReply<NamedAccount>,
+  same: (account: NamedAccount) => boolean,
+): ServiceReply<NamedAccount> =>
+  reply.status === "success" && (reply.value.user === "" || !same(reply.value))
+    ? { status: "notfound" }
+    : reply;
+
+function withGroups(walk: Walk, account: NamedAccount, service: string) {
+  const { gids, untold: groupsUntold } = groupsOf(walk, account);
+  gids.set(account.gid, [...new Set([service, ...(gids.get(account.gid) ?? [])])]);
+  const groups = [...gids].map(([gid, by]): Membership => {
+    const named = ask(walk, walk.services.group, (one) => one.groupName(gid));
+    const name = named.value === "" ? null : named.value;
+    return { gid, by, name, nameUntold: name === null ? named.untold : [] };
+  });
+  return { ...account, service, groups, groupsUntold };
+}
+
+/** By gid, the services that told of it. As glibc does: without a line for initgroups every service of `group` adds its own. */
+function groupsOf(
+  walk: Walk,
+  { user, gid }: NamedAccount,
+): { gids: Map<number, string[]>; untold: readonly Untold[] } {
+  const { initgroups, group } = walk.services;
+  const gids = new Map<number, string[]>([[gid, []]]);
+  const untold: Untold[] = [];
+  for (const { name, actions } of initgroups ?? group) {
+    const reply = walk.open(name).groupsOf(user, gid);
+    if (reply.status === "success") {
+      for (const one of reply.value) if (one !== gid) gids.set(one, [...(gids.get(one) ?? []), name]);
+    } else if (reply.status !== "notfound") {
+      untold.push({ service: name, why: reply.why });
+    }
+    if (initgroups === null && reply.status === "success") continue;
+    if (actions[reply.status] === "return") break;
+  }
+  return { gids, untold };
+}
+
+interface Asked<T> {
+  readonly value: T | null;
+  /** Who told it. */
+  readonly service: string;
+  readonly untold: readonly Untold[];
+}
+
+function ask<T>(
+  walk: Walk,
+  services: readonly SwitchedService[],
+  call: (service: NameService) => ServiceReply<T>,
+): Asked<T> {
+  const untold: Untold[] = [];
+  let value: T | null = null;
+  let by = "";
+  for (const { name, actions } of services) {
+    const reply = call(walk.open(name));
+    if (reply.status === "success") {
+      // The first that has it holds, also where the switch goes on to merge members of groups: only names count here.
+      if (value === null) [value, by] = [reply.value, name];
+    } else if (reply.status !== "notfound") {
+      untold.push({ service: name, why: reply.why });
+    }
+    const status: SwitchStatus = reply.status;
+    if (actions[status] === "return") break;
+  }
+  return { value, service: by, untold };
+}
