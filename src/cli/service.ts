@@ -81,6 +81,7 @@ function statusLines(found: ServiceStatus): string[] {
   } else if (found.proxy?.kind === "answered") {
     lines.push(...found.proxy.problems.flatMap(problemLines));
   }
+  lines.push(...found.notes.map((note) => `note: ${note}`));
   return lines;
 }
 

@@ -34,6 +34,21 @@ const RESET = "-j REJECT --reject-with tcp-reset";
 
 const to = (endpoint: Endpoint): string => `-d ${hostMask(endpoint)} -p tcp -m tcp --dport ${endpoint.port}`;
 
+/**
+ * No packet leaves from a port, whatever its local address, unless a rule before this one lets its sender pass. So whoever
+ * else listens there answers nobody: the SYN-ACK is the listener's own packet, and xt_owner sees the listener's socket in
+ * it (skb_to_full_sk, net/sock.h). All flags and not SYN-ACK alone: a connection can also be opened from both ends at once,
+ * with a SYN of the impostor's. Dropped, not reset: a reset would go to the impostor, and nothing reaches the client.
+ *
+ * @param port the TCP port that is not everybody's.
+ * @param impostors whose packets are dropped: a range of uids such as `1000-4294967294`; null for all who come this far,
+ *   sockets that the kernel opened included.
+ */
+export function silence(port: number, impostors: string | null = null): string {
+  const owner = impostors === null ? "" : `-m owner --uid-owner ${impostors} `;
+  return `-p tcp ${owner}-m tcp --sport ${port} -j DROP`;
+}
+
 /** Where the instance role can be had over a family: nobody but the exempt may get a packet there. */
 export function guardedEndpoints(spec: FirewallSpec, family: Family): Endpoint[] {
   const guarded: Endpoint[] = [];
@@ -92,6 +107,10 @@ function filterOutput(spec: FirewallSpec, family: Family): WantedChain {
       // Whatever conntrack thinks of the packet: this also ends the connections that were open before the rules came, and
       // takes packets that are INVALID or untracked, which the redirect never sees. A reset, so that clients fail at once.
       ...guardedEndpoints(spec, family).map((endpoint) => `${to(endpoint)} ${RESET}`),
+      // Only the service and root, who have returned above, answer at the proxy's port. It is under 1024, but
+      // net.ipv4.ip_unprivileged_port_start may give it to everybody, and while the proxy is away a user could have it. The
+      // packets of a socket that is gone (RST, TIME_WAIT) have returned too.
+      silence(target.port),
       // Straight to the proxy, by whichever local address reaches its listener: such connections occupy the ports that a
       // victim's redirected connection would have, and nobody needs them.
       `${listener} -m conntrack ! --ctstate DNAT ${RESET}`,

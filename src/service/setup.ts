@@ -271,6 +271,8 @@ export interface ServiceStatus {
   readonly proxy: ProxyHealth | null;
   /** Everything that is wrong, in words. */
   readonly problems: readonly Pick<Problem, "what" | "remedy">[];
+  /** What an operator should know, one line each; no reason to be unhealthy. */
+  readonly notes: readonly string[];
 }
 
 export async function serviceStatus(run: RunCommand = runCommand): Promise<ServiceStatus> {
@@ -294,7 +296,8 @@ export async function serviceStatus(run: RunCommand = runCommand): Promise<Servi
       });
     }
   }
-  const proxy = installed ? await proxyHealth(installedConfiguration(problems)) : null;
+  const config = installed ? installedConfiguration(problems) : null;
+  const proxy = config === null ? null : await proxyHealth(config);
   if (proxy?.kind === "answered") problems.push(...proxy.problems);
   if (proxy?.kind === "silent") problems.push(proxy);
   return {
@@ -305,6 +308,7 @@ export async function serviceStatus(run: RunCommand = runCommand): Promise<Servi
     healthy: problems.length === 0,
     proxy,
     problems,
+    notes: config === null ? [] : portWarnings(config.listen, portFacts()),
   };
 }
 

@@ -17,6 +17,7 @@ import { TokenMint } from "../imds/tokens.ts";
 import { Upstream } from "../imds/upstream.ts";
 import { systemClock } from "../platform/clock.ts";
 import { forbidDumps, keepBacklogs, notifySystemd, raiseFileLimit } from "../platform/libc.ts";
+import { firstUnprivilegedPort } from "../platform/unprivileged-port.ts";
 import { compileRules } from "../rules/decide.ts";
 import { CallAllowance } from "../sessions/allowance.ts";
 import { SessionBroker } from "../sessions/broker.ts";
@@ -176,6 +177,17 @@ export async function serve(options: {
       {
         listen: endpointText(config.listen),
         remedy: "choose a listen port below 1024, such as 127.0.0.1:254",
+      },
+    );
+  }
+  const unprivilegedFrom = firstUnprivilegedPort();
+  if (config.listen.port <= 1023 && config.listen.port >= unprivilegedFrom) {
+    log.warn(
+      "every user of this node may bind the port: while the proxy is away, one can keep it from starting",
+      {
+        listen: endpointText(config.listen),
+        setting: `net.ipv4.ip_unprivileged_port_start is ${unprivilegedFrom}`,
+        remedy: "sysctl -w net.ipv4.ip_unprivileged_port_start=1024, and the same in /etc/sysctl.d",
       },
     );
   }

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { parseRule } from "../../src/firewall/rule-text.ts";
-import { guardedEndpoints, OWN_CHAINS, wantedTable } from "../../src/firewall/rules.ts";
+import { guardedEndpoints, OWN_CHAINS, silence, wantedTable } from "../../src/firewall/rules.ts";
 import { FAMILIES, type Family, type FirewallSpec, type TableName } from "../../src/firewall/types.ts";
 import type { Endpoint } from "../../src/identity/endpoint.ts";
 import { EC2, HYPERPOD } from "./support.ts";
@@ -43,9 +43,25 @@ describe("wantedTable()", () => {
           (port) =>
             `-d ${port === 80 ? "169.254.169.254" : "169.254.0.2"}/32 -p tcp -m tcp --dport ${port} -j REJECT --reject-with tcp-reset`,
         ),
+        "-p tcp -m tcp --sport 254 -j DROP",
         "-d 127.0.0.1/32 -p tcp -m tcp --dport 254 -m conntrack ! --ctstate DNAT -j REJECT --reject-with tcp-reset",
       ]);
     }
+  });
+  test("lets only the exempt answer at the listener's port, in both families, whatever the address", () => {
+    for (const address of ["127.0.0.1", "10.0.0.5", "0.0.0.0", "::1"]) {
+      const spec = { ...HYPERPOD, listen: { address, port: 253 } };
+      for (const family of FAMILIES) {
+        const rules = chain(spec, family, "filter");
+        const at = rules.indexOf("-p tcp -m tcp --sport 253 -j DROP");
+        expect(at).toBeGreaterThan(rules.indexOf("-m owner --uid-owner 500 -j RETURN"));
+      }
+    }
+  });
+  test("can silence a port for a range of uids", () => {
+    expect(silence(9081, "1000-4294967294")).toBe(
+      "-p tcp -m owner --uid-owner 1000-4294967294 -m tcp --sport 9081 -j DROP",
+    );
   });
   test("enters each chain once, and from nowhere but OUTPUT while containers are left alone", () => {
     for (const family of FAMILIES) {
@@ -103,6 +119,8 @@ describe("wantedTable()", () => {
 /** A packet that leaves the node, as the filter's OUTPUT sees it. */
 interface Packet {
   readonly to: Endpoint;
+  /** Its source port. */
+  readonly from: number;
   /** Who made the socket; null where there is no socket, or none with a file. */
   readonly uid: number | null;
   readonly syn: boolean;
@@ -114,6 +132,7 @@ const MATCHES: Record<string, (value: string, packet: Packet) => boolean> = {
   "-d": (value, { to }) => value.replace(/\/\d+$/, "") === to.address,
   "-p": (value) => value === "tcp",
   "--dport": (value, { to }) => Number(value) === to.port,
+  "--sport": (value, { from }) => Number(value) === from,
   "--uid-owner": (value, { uid }) => {
     const [from = 0, until = from] = value.split("-").map(Number);
     return uid !== null && uid >= from && uid <= until;
@@ -160,6 +179,7 @@ const spec: fc.Arbitrary<FirewallSpec> = fc.record({
 });
 const packet: fc.Arbitrary<Packet> = fc.record({
   to: endpoint,
+  from: fc.oneof(fc.constantFrom(80, 254), fc.integer({ min: 1, max: 65_535 })),
   uid: fc.option(uid),
   syn: fc.boolean(),
   redirected: fc.boolean(),
@@ -204,6 +224,23 @@ describe("the rules, walked as the kernel would", () => {
           ({ address, port }) => address === sent.to.address && port === sent.to.port,
         );
         expect(guarded || (sent.to.port === built.listen.port && !sent.redirected)).toBe(true);
+      }),
+    );
+  });
+  test("whoever is not exempt sends nothing from the listener's port, by a socket of theirs or of the kernel's", () => {
+    fc.assert(
+      fc.property(spec, packet, (built, sent) => {
+        const from = built.listen.port;
+        fc.pre(sent.uid === null || !built.exemptUids.includes(sent.uid));
+        const syn = sent.uid === null || sent.syn;
+        expect(verdict(filter(built), { ...sent, from, syn })).toMatch(/^(?:DROP|REJECT)$/);
+      }),
+    );
+  });
+  test("what is dropped has the listener's port as its source", () => {
+    fc.assert(
+      fc.property(spec, packet, (built, sent) => {
+        if (verdict(filter(built), sent) === "DROP") expect(sent.from).toBe(built.listen.port);
       }),
     );
   });

@@ -2,6 +2,8 @@ import { defineCommand } from "citty";
 import { systemIptables } from "../../firewall/iptables.ts";
 import { listChains, listText } from "../../firewall/listing.ts";
 import { type FirewallStatus, firewallStatus } from "../../firewall/status.ts";
+import { portFacts } from "../../service/facts.ts";
+import { portWarnings } from "../../service/port-warnings.ts";
 import { type ProxyHealth, problemLines, proxyHealth } from "../../service/proxy-health.ts";
 import { configArg, jsonArg } from "../common.ts";
 import { resolveSpec, specArgs, specLine } from "./common.ts";
@@ -45,6 +47,7 @@ export const status = defineCommand({
     const notes = [
       ...found.notes,
       ...(resolved.unknownExempt === null ? [] : [resolved.unknownExempt.problem]),
+      ...portWarnings(resolved.spec.listen, portFacts()),
     ];
     // Rules that are right give nobody credentials: what the proxy says of itself stands beside them.
     const proxy = await proxyHealth(resolved.spec);
