@@ -3,7 +3,10 @@ import { findProgram, runProgram } from "./iptables.ts";
 
 /** Account names to uids, through NSS: accounts may be in LDAP or SSSD. */
 export interface Accounts {
-  /** The uid of an account, or null where there is none of that name. */
+  /**
+   * The uid of an account, or null where there is none of that name. A name of digits is a name here: the answer is the uid
+   * of the account that is called so, and null where there is none or where its uid is that very number.
+   */
   uidOf(name: string): Promise<number | null>;
 }
 
@@ -15,6 +18,7 @@ const NOT_FOUND = 2;
 /** The system's accounts, by getent(1). */
 export const systemAccounts: Accounts = {
   async uidOf(name) {
+    if (/^\d+$/.test(name)) return uidOfDigits(name);
     const getent = findProgram("getent");
     if (getent === null) {
       throw new ImdsProxyError("missing", `cannot look up the account ${name}: there is no getent`);
@@ -31,3 +35,19 @@ export const systemAccounts: Accounts = {
     );
   },
 };
+
+/** getent(1) takes digits for a uid; id(1) asks for a name first, and prints the number itself where there is none. */
+async function uidOfDigits(name: string): Promise<number | null> {
+  const id = findProgram("id");
+  if (id === null)
+    throw new ImdsProxyError("missing", `cannot look up an account named ${name}: there is no id`);
+  const { exitCode, stdout, stderr } = await runProgram([id, "-u", "--", name], GETENT_TIMEOUT_MS);
+  const uid = stdout.trim();
+  if (exitCode === 0 && /^\d+$/.test(uid)) return Number(uid) === Number(name) ? null : Number(uid);
+  // "no such user": neither a name nor, to id, a uid that somebody has.
+  if (exitCode === 1 && /no such user/i.test(stderr)) return null;
+  throw new ImdsProxyError(
+    "command-failed",
+    `cannot look up an account named ${name}: id ended with ${exitCode} ${stderr.trim()}`.trim(),
+  );
+}

@@ -14,6 +14,7 @@ import { anonymousFile, tryLock } from "../platform/libc.ts";
 import type { FamilyAccess, Iptables, Restore, WriteFailure } from "./operations.ts";
 import { parseSave } from "./state.ts";
 import { FAMILIES, type Family, type RuleSet } from "./types.ts";
+import { withoutNss } from "./without-nss.ts";
 
 /** The edge to iptables(8): finds its programs, reads with iptables-save, writes with iptables-restore. */
 
@@ -58,16 +59,27 @@ export interface ProgramResult {
   readonly stderr: string;
 }
 
-/** Runs a program to its end. Killed after `timeoutMs` milliseconds (default 20,000), then the exit code is not 0. */
-export async function runProgram(argv: readonly string[], timeoutMs = 20_000): Promise<ProgramResult> {
-  const child = Bun.spawn([...argv], {
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-    env: environment(),
-    timeout: timeoutMs,
-    killSignal: "SIGKILL",
-  });
+/**
+ * Runs a program to its end. Killed after `timeoutMs` milliseconds (default 20,000), then the exit code is not 0.
+ *
+ * @param variables added to its environment.
+ * @throws ImdsProxyError `command-failed` where the node has no process left for it.
+ */
+export async function runProgram(
+  argv: readonly string[],
+  timeoutMs = 20_000,
+  variables: Readonly<Record<string, string>> = {},
+): Promise<ProgramResult> {
+  const child = start(argv[0] ?? "", () =>
+    Bun.spawn([...argv], {
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+      env: { ...environment(), ...variables },
+      timeout: timeoutMs,
+      killSignal: "SIGKILL",
+    }),
+  );
   const [exitCode, stdout, stderr] = await Promise.all([
     child.exited,
     new Response(child.stdout).text(),
@@ -76,10 +88,34 @@ export async function runProgram(argv: readonly string[], timeoutMs = 20_000): P
   return { exitCode, stdout, stderr };
 }
 
+/** Bun throws where fork(2) fails (EAGAIN: pid_max, a limit of tasks; ENOMEM), and where the program is gone. */
+function start<T>(program: string, spawn: () => T): T {
+  try {
+    return spawn();
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code ?? "unknown";
+    throw new ImdsProxyError(
+      "command-failed",
+      `cannot start ${program}: ${code}`,
+      code === "EAGAIN" ? "the node has no process left: see pid_max, TasksMax and who runs so many" : null,
+    );
+  }
+}
+
 const isRoot = () => process.geteuid?.() === 0;
 
-/** The machine's own iptables. */
-export function systemIptables(): Iptables {
+/** The two ways of iptables to the kernel, which know nothing of each other's rules. */
+type Backend = "nft" | "legacy";
+
+const backendOf = (version: string): Backend => (version.includes("legacy") ? "legacy" : "nft");
+
+/**
+ * The machine's own iptables.
+ *
+ * @param backend one of the two, by the name of its programs; default: whichever `iptables` is on this node.
+ */
+export function systemIptables(backend: Backend | null = null): Iptables {
+  const infix = backend === null ? "" : `-${backend}`;
   // Handed on to what we run, so that the lock lasts until both have ended.
   let heldLock: number | null = null;
   const programs = new Map<Family, Promise<{ save: string; restore: string[]; version: string } | string>>();
@@ -88,7 +124,7 @@ export function systemIptables(): Iptables {
   const lookFor = async (
     family: Family,
   ): Promise<{ save: string; restore: string[]; version: string } | string> => {
-    const name = PROGRAM[family];
+    const name = `${PROGRAM[family]}${infix}`;
     // No file there: the kernel has no IPv6, or was started with ipv6.disable=1 (Documentation/networking/ipv6.rst).
     if (family === "ipv6" && !existsSync("/proc/net/if_inet6")) {
       return "IPv6 is off in this kernel: there is nothing to guard";
@@ -123,7 +159,7 @@ export function systemIptables(): Iptables {
     async access() {
       const found: FamilyAccess[] = [];
       for (const family of FAMILIES) {
-        const program = family === "ipv4" ? await need(family) : await find(family);
+        const program = family === "ipv4" && backend === null ? await need(family) : await find(family);
         found.push(
           typeof program === "string"
             ? { family, version: null, problem: program }
@@ -140,16 +176,17 @@ export function systemIptables(): Iptables {
       }
       return parseSave(stdout);
     },
-    async readOtherBackend() {
+    async otherBackend() {
+      if (backend !== null) return null;
       const found = await find("ipv4");
       if (typeof found === "string") return null;
+      const other = systemIptables(backendOf(found.version) === "legacy" ? "nft" : "legacy");
+      return (await other.access()).some(({ problem }) => problem === null) ? other : null;
+    },
+    async readOtherBackend() {
+      const other = await this.otherBackend();
       // Both are read without loading a table: iptables-legacy-save shows only those that somebody uses.
-      const other = findProgram(
-        found.version.includes("legacy") ? "iptables-nft-save" : "iptables-legacy-save",
-      );
-      if (other === null) return null;
-      const { exitCode, stdout } = await runProgram([other]);
-      return exitCode === 0 ? parseSave(stdout) : null;
+      return other === null ? null : await other.read("ipv4").catch(() => null);
     },
     async write(restores) {
       const commands: string[][] = [];
@@ -230,10 +267,13 @@ async function runRestores(
       (command, i) =>
         `${command.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(" ")} <&${3 + i} || exit ${100 + i}`,
     );
-    const child = Bun.spawn(["/bin/sh", "-c", ["trap '' HUP INT TERM PIPE", ...steps].join("\n")], {
-      stdio: ["ignore", complaints, complaints, ...inputs, ...(lock === null ? [] : [lock])],
-      env: environment(),
-    });
+    const script = ["trap '' HUP INT TERM PIPE", ...steps].join("\n");
+    const child = start("/bin/sh", () =>
+      Bun.spawn(["/bin/sh", "-c", script], {
+        stdio: ["ignore", complaints, complaints, ...inputs, ...(lock === null ? [] : [lock])],
+        env: { ...environment(), ...withoutNss() },
+      }),
+    );
     const exitCode = await child.exited;
     if (exitCode === 0) return null;
     const failed = restores[exitCode - 100];

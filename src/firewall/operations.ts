@@ -3,11 +3,14 @@ import { removeOriginal, restoreOriginal } from "./original.ts";
 import { planTable } from "./plan.ts";
 import { emptyTable, OWN_CHAINS, wantedTable } from "./rules.ts";
 import { FAMILIES, type Family, type FirewallSpec, type RuleSet, type TableName } from "./types.ts";
+import { spellUids, strangersIn } from "./uid-text.ts";
 
 /** One run of iptables-restore --noflush: the whole change of a family. */
 export interface Restore {
   readonly family: Family;
   readonly text: string;
+  /** Set where it is for the backend that this node's `iptables` does not use. */
+  readonly backend?: "other";
 }
 
 /** Whether the rules of a family can be read and written here. */
@@ -33,6 +36,8 @@ export interface Iptables {
   read(family: Family): Promise<RuleSet>;
   /** IPv4 rules in the backend (nft or legacy) that `read` does not show; null where there is none, or it cannot be read. */
   readOtherBackend(): Promise<RuleSet | null>;
+  /** The backend (nft or legacy) whose rules `read` does not show; null where the node has no programs for it. */
+  otherBackend(): Promise<Iptables | null>;
   /** The restores in their order, up to the first that fails; not to be broken off by the end of this process. */
   write(restores: readonly Restore[]): Promise<WriteFailure | null>;
   /** Runs `work` while no other process of ours changes rules. */
@@ -70,73 +75,107 @@ const applyPlan =
   (current, family) =>
     join(tablesOf(part).map((table) => planTable(current, wantedTable(spec, family, table)).text));
 
+/** What to do where rules are read back, after our own writing, that let somebody else pass than they should. */
+const closePlan =
+  (spec: FirewallSpec, part: Part): Plan =>
+  (current, family) =>
+    strangersIn(current, spec.exemptUids).length === 0
+      ? null
+      : applyPlan({ ...spec, exemptUids: [] }, part)(current, family);
+
 const removePlan =
   (part: Part): Plan =>
   (current, family) =>
     join([...tablesOf(part)].reverse().map((table) => planTable(current, emptyTable(family, table)).text));
 
-/** Brings the rules, or what is missing of them. Safe to repeat: what is right already is not touched. */
+/**
+ * Brings the rules, or what is missing of them. Safe to repeat: what is right already is not touched. What the other
+ * backend holds of ours, from before the node's `iptables` was switched, is taken away once the rules stand in this one.
+ */
 export async function apply(
   iptables: Iptables,
   spec: FirewallSpec,
   part: Part = "both",
   dryRun = false,
 ): Promise<Outcome> {
-  return change(iptables, applyPlan(spec, part), dryRun, removePlan(part));
+  const plans = { plan: applyPlan(spec, part), undo: removePlan(part), close: closePlan(spec, part) };
+  const outcome = await change(iptables, plans, dryRun);
+  return withOther(outcome, await removeFromOther(iptables, part, dryRun));
 }
 
-/** Takes away everything of ours, also what an earlier configuration made. */
+/** Takes away everything of ours from both backends, also what an earlier configuration made. */
 export async function remove(iptables: Iptables, part: Part = "both", dryRun = false): Promise<Outcome> {
-  return change(iptables, removePlan(part), dryRun);
+  const outcome = await change(iptables, { plan: removePlan(part) }, dryRun);
+  return withOther(outcome, await removeFromOther(iptables, part, dryRun));
 }
+
+/** @returns null where the other backend cannot be read, or the node has no programs for it. */
+async function removeFromOther(iptables: Iptables, part: Part, dryRun: boolean): Promise<Outcome | null> {
+  const other = await iptables.otherBackend();
+  if (other === null) return null;
+  const families = await readable(other);
+  return families.length === 0 ? null : change(other, { plan: removePlan(part) }, dryRun, families);
+}
+
+/** The families that can be read: without its kernel modules, iptables-legacy-save of an unused family may fail. */
+async function readable(iptables: Iptables): Promise<Family[]> {
+  const found: Family[] = [];
+  for (const { family, problem } of await iptables.access()) {
+    if (problem !== null) continue;
+    if ((await iptables.read(family).catch(() => null)) !== null) found.push(family);
+  }
+  return found;
+}
+
+const withOther = (outcome: Outcome, other: Outcome | null): Outcome => ({
+  changed: outcome.changed || other?.changed === true,
+  restores: [
+    ...outcome.restores,
+    ...(other?.restores ?? []).map((restore): Restore => ({ ...restore, backend: "other" })),
+  ],
+  notes: outcome.notes,
+});
 
 /** Takes away every copy of the HyperPod agent's entry. */
 export async function removeOriginalEntry(iptables: Iptables, dryRun = false): Promise<Outcome> {
-  return change(
-    iptables,
-    (current, family) => (family === "ipv4" ? removeOriginal(current) : null),
-    dryRun,
-    undefined,
-    ["ipv4"],
-  );
+  return change(iptables, { plan: removeOriginal }, dryRun, ["ipv4"]);
 }
 
 /** Puts the HyperPod agent's entry back where it is absent. */
 export async function restoreOriginalEntry(iptables: Iptables, dryRun = false): Promise<Outcome> {
-  return change(
-    iptables,
-    (current, family) => (family === "ipv4" ? restoreOriginal(current) : null),
-    dryRun,
-    undefined,
-    ["ipv4"],
-  );
+  return change(iptables, { plan: restoreOriginal }, dryRun, ["ipv4"]);
 }
 
 /** Others (the agent, Docker, an administrator) may change rules while we do; after so many rounds something is wrong. */
 const ATTEMPTS = 6;
 
-/**
- * Reads, plans, writes, and reads again until nothing is left to do.
- *
- * @param undo how to get back to nothing, where a first installation fails in the middle.
- */
+/** What a change wants. */
+interface Plans {
+  readonly plan: Plan;
+  /** How to get back to nothing, where a first installation fails in the middle. */
+  readonly undo?: Plan;
+  /** What to write at once where the rules that were read back let pass whom they should not; null where they do not. */
+  readonly close?: Plan;
+}
+
+/** Reads, plans, writes, and reads again until nothing is left to do. */
 async function change(
   iptables: Iptables,
-  plan: Plan,
+  { plan, undo, close }: Plans,
   dryRun: boolean,
-  undo?: Plan,
   families: readonly Family[] = FAMILIES,
 ): Promise<Outcome> {
   const access = (await iptables.access()).filter(({ family }) => families.includes(family));
   const usable = access.filter(({ problem }) => problem === null).map(({ family }) => family);
   const notes = access.map(({ problem }) => problem).filter((problem) => problem !== null);
+  const restoresFor = (states: readonly RuleSet[], how: Plan): Restore[] =>
+    usable.flatMap((family, i) => {
+      const text = how(states[i] ?? new Map(), family);
+      return text === null ? [] : [{ family, text: spellUids(text) }];
+    });
   const planAll = async (): Promise<{ restores: Restore[]; states: readonly RuleSet[] }> => {
     const states = await Promise.all(usable.map((family) => iptables.read(family)));
-    const restores = usable.flatMap((family, i) => {
-      const text = plan(states[i] ?? new Map(), family);
-      return text === null ? [] : [{ family, text }];
-    });
-    return { restores, states };
+    return { restores: restoresFor(states, plan), states };
   };
   if (dryRun) {
     const { restores } = await planAll();
@@ -150,6 +189,9 @@ async function change(
       const { restores, states } = await planAll();
       wasClean ??= states.every((state) => !hasOurs(state));
       if (restores.length === 0) return { changed: written.length > 0, restores: written, notes };
+      // What an earlier configuration exempted is replaced by the first write; after it there is no reason for any.
+      const closing = attempt > 0 && close !== undefined ? restoresFor(states, close) : [];
+      if (closing.length > 0) throw await closed(iptables, closing);
       const sameAgain = failure !== null && textOf(restores) === textOf(written);
       if (sameAgain && attempt > 1) break;
       written = restores;
@@ -164,6 +206,17 @@ async function change(
       );
     throw await afterFailure(iptables, { problem, failure, wasClean: wasClean === true, undo });
   });
+}
+
+/** Closes, and says why: whoever is let pass under a number that is not theirs would have the instance role. */
+async function closed(iptables: Iptables, closing: readonly Restore[]): Promise<ImdsProxyError> {
+  const failure = await iptables.write(closing);
+  return new ImdsProxyError(
+    "command-failed",
+    "the rules that were read back let another uid pass than was written, so that nobody is exempt now, not even root" +
+      (failure === null ? "" : `; and that could not be written: ${failure.error.problem}`),
+    "see `imdsproxy iptables list`, find out who rewrites the rules, and run `imdsproxy iptables apply` again",
+  );
 }
 
 const textOf = (restores: readonly Restore[]): string => restores.map(({ text }) => text).join("\n");
@@ -195,7 +248,7 @@ async function afterFailure(
   const restores: Restore[] = [];
   for (const family of FAMILIES) {
     const text = undo(await iptables.read(family).catch(() => new Map()), family);
-    if (text !== null) restores.push({ family, text });
+    if (text !== null) restores.push({ family, text: spellUids(text) });
   }
   if (restores.length > 0) await iptables.write(restores);
   return problem;

@@ -47,6 +47,13 @@ function withMask(address: string): string {
   return address.includes(":") ? `${address}/128` : `${address}/32`;
 }
 
+/** `990:990` means the same as `990` and `1:5` the same as `1-5`, as iptables-save has them; uid-text.ts says why they occur. */
+function asRange(option: string, value: string): string {
+  const [, first, last] = (/^--[ug]id-owner$/.test(option) && /^(\d+)[:-](\d+)$/.exec(value)) || [];
+  if (first === undefined) return value;
+  return first === last ? first : `${first}-${last}`;
+}
+
 /** Takes a rule apart; the text is what follows `-A CHAIN`. */
 export function parseRule(text: string): ParsedRule {
   const base: Option[] = [];
@@ -61,7 +68,10 @@ export function parseRule(text: string): ParsedRule {
     if (values === null) return;
     const [name = "", ...rest] = values;
     const plain = name.replace(/^! /, "");
-    into.push([name, ...(plain === "-s" || plain === "-d" ? rest.map(withMask) : rest)].join(" "));
+    const isAddress = plain === "-s" || plain === "-d";
+    into.push(
+      [name, ...(isAddress ? rest.map(withMask) : rest.map((value) => asRange(plain, value)))].join(" "),
+    );
     values = null;
   };
   for (const token of tokens(text)) {

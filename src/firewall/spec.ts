@@ -79,8 +79,19 @@ export async function exemptUids(
   for (const name of names) {
     const number = /^\d+$/.test(name) ? Number(name) : null;
     if (number !== null) {
-      if (number <= MAX_UID) uids.add(number);
-      else problems.push(`${name} is no uid: the highest is ${MAX_UID}`);
+      if (number > MAX_UID) {
+        problems.push(`${name} is no uid: the highest is ${MAX_UID}`);
+        continue;
+      }
+      // Who wrote it may have meant either: neither is exempt. A directory that cannot say whether there is such an account
+      // changes nothing: digits are a uid.
+      const named = await accounts.uidOf(name).catch(() => null);
+      if (named === null || named === number) uids.add(number);
+      else
+        problems.push(
+          `${name} is ambiguous: it is uid ${number}, and the name of an account whose uid is ${named}; ` +
+            `rename that account, or name the account that has uid ${number}`,
+        );
       continue;
     }
     try {

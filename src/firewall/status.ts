@@ -1,12 +1,12 @@
 import type { Iptables } from "./operations.ts";
 import { type OriginalEntry, originalEntry, redirectOfEveryone } from "./original.ts";
 import { type Deviation, planTable } from "./plan.ts";
-import { wantedTable } from "./rules.ts";
+import { emptyTable, wantedTable } from "./rules.ts";
 import type { FirewallSpec, RuleSet, TableName } from "./types.ts";
 
 /** What is in place, compared with what should be. */
 export interface FirewallStatus {
-  /** True where every table that is available holds exactly what it should, entered first. */
+  /** True where every table that is available holds exactly what it should, entered first, and the other backend nothing of ours. */
   readonly healthy: boolean;
   /** What is missing, changed or not first. */
   readonly deviations: readonly Deviation[];
@@ -33,12 +33,24 @@ export async function firewallStatus(iptables: Iptables, spec: FirewallSpec): Pr
     }
   }
   const original = originalEntry(ipv4);
-  const other = await iptables.readOtherBackend();
-  if (other !== null && (redirectOfEveryone(other) !== null || other.get("nat")?.has("IMDSPROXY"))) {
-    notes.push(
-      "the other iptables (legacy beside nft, or the reverse) also holds rules for the metadata address: " +
-        "whose redirect comes first is the kernel's choice; use the same one for both",
-    );
+  const other = await iptables.otherBackend();
+  for (const { family, problem } of (await other?.access()) ?? []) {
+    const theirs = problem === null ? await other?.read(family).catch(() => null) : null;
+    if (!theirs) continue;
+    for (const table of TABLES) {
+      deviations.push(
+        ...planTable(theirs, emptyTable(family, table)).deviations.map((deviation) => ({
+          ...deviation,
+          detail: `in the other iptables (legacy beside nft, or the reverse): ${deviation.detail}`,
+        })),
+      );
+    }
+    if (family === "ipv4" && redirectOfEveryone(theirs) !== null) {
+      notes.push(
+        "the other iptables (legacy beside nft, or the reverse) also redirects the metadata address: " +
+          "whose redirect comes first is the kernel's choice; use the same one for both",
+      );
+    }
   }
   return { healthy: deviations.length === 0, deviations, original, notes };
 }

@@ -1,4 +1,5 @@
 import type { Config } from "../config/schema.ts";
+import { NO_MODULES_DIRECTORY } from "../firewall/without-nss.ts";
 import {
   BINARY,
   CONFIG,
@@ -193,6 +194,7 @@ export function uninstallSteps(
           RUNTIME_DIRECTORY,
           ROOT_STATE_DIRECTORY,
           FIREWALL_LOCK,
+          NO_MODULES_DIRECTORY,
         ],
         ...(keepState ? [JOURNAL] : [CONFIG_DIRECTORY, stateDirectory]),
       ],

@@ -57,7 +57,9 @@ export function restore(rules: RuleSet, text: string): RuleSet {
       table.set(declared[1] ?? "", { policy: null, rules: [] });
       continue;
     }
-    const [, command = "", chainName = "", rest = ""] = /^(-[ADIFX]) (\S+) ?(.*)$/.exec(line) ?? [];
+    const [, command = "", chainName = "", given = ""] = /^(-[ADIFX]) (\S+) ?(.*)$/.exec(line) ?? [];
+    // As iptables-save has it: one uid without a range.
+    const rest = given.replaceAll(/(?<=-owner )(\d+):(\d+)/g, (_, a, b) => (a === b ? a : `${a}-${b}`));
     const chain = table.get(chainName) ?? fail(line, "no chain");
     const referenced = () =>
       [...table.values()].some(({ rules }) => rules.some((rule) => parseRule(rule).target === chainName));
@@ -94,7 +96,8 @@ export class FakeIptables implements Iptables {
   /** A table of a family whose writing the kernel refuses. */
   refuses: { readonly family: Family; readonly table: string } | null = null;
   ipv6: string | null = null;
-  other: RuleSet | null = null;
+  /** IPv4 rules of the other backend, or that backend whole. */
+  other: RuleSet | FakeIptables | null = null;
   locked = 0;
 
   async access() {
@@ -107,7 +110,13 @@ export class FakeIptables implements Iptables {
     return this.states.get(family) ?? new Map();
   }
   async readOtherBackend(): Promise<RuleSet | null> {
-    return this.other;
+    return (await (await this.otherBackend())?.read("ipv4")) ?? null;
+  }
+  async otherBackend(): Promise<FakeIptables | null> {
+    if (this.other === null || this.other instanceof FakeIptables) return this.other;
+    const other = new FakeIptables();
+    other.states.set("ipv4", this.other);
+    return other;
   }
   async write(restores: readonly Restore[]): Promise<WriteFailure | null> {
     this.beforeWrite?.();

@@ -50,7 +50,9 @@ export async function printOutcome(
     return;
   }
   const iptables = systemIptables();
-  for (const { family, text } of outcome.restores) {
-    console.log(`# ${await iptables.commandOf(family)}\n${text.trimEnd()}`);
+  const other = await iptables.otherBackend();
+  for (const { family, text, backend } of outcome.restores) {
+    const command = await ((backend === "other" ? other : null) ?? iptables).commandOf(family);
+    console.log(`# ${command}\n${text.trimEnd()}`);
   }
 }
