@@ -160,6 +160,8 @@ describe("pure parts are pure:", () => {
     "src/firewall/nftables/attributes.ts",
     "src/firewall/nftables/batch.ts",
     "src/firewall/nftables/names.ts",
+    "src/firewall/nftables/snapshot.ts",
+    "src/firewall/uid-text.ts",
     "src/firewall/wall/plan.ts",
     "src/firewall/wall/rtnetlink.ts",
     "src/firewall/wall/text.ts",

@@ -6,6 +6,7 @@ import {
   fstatSync,
   openSync,
   readSync,
+  realpathSync,
   writeSync,
 } from "node:fs";
 import { delimiter, join } from "node:path";
@@ -113,11 +114,13 @@ const backendOf = (version: string): Backend => (version.includes("legacy") ? "l
  * The machine's own iptables.
  *
  * @param backend one of the two, by the name of its programs; default: whichever `iptables` is on this node.
+ * @param held the lock that this process holds, shared by both backends.
  */
-export function systemIptables(backend: Backend | null = null): Iptables {
+export function systemIptables(
+  backend: Backend | null = null,
+  held: { lock: number | null } = { lock: null },
+): Iptables {
   const infix = backend === null ? "" : `-${backend}`;
-  // Handed on to what we run, so that the lock lasts until both have ended.
-  let heldLock: number | null = null;
   const programs = new Map<Family, Promise<{ save: string; restore: string[]; version: string } | string>>();
 
   /** The programs of a family, or why there are none. */
@@ -180,7 +183,7 @@ export function systemIptables(backend: Backend | null = null): Iptables {
       if (backend !== null) return null;
       const found = await find("ipv4");
       if (typeof found === "string") return null;
-      const other = systemIptables(backendOf(found.version) === "legacy" ? "nft" : "legacy");
+      const other = systemIptables(backendOf(found.version) === "legacy" ? "nft" : "legacy", held);
       return (await other.access()).some(({ problem }) => problem === null) ? other : null;
     },
     async readOtherBackend() {
@@ -191,18 +194,20 @@ export function systemIptables(backend: Backend | null = null): Iptables {
     async write(restores) {
       const commands: string[][] = [];
       for (const { family } of restores) commands.push((await need(family)).restore);
-      return runRestores(restores, commands, heldLock);
+      // The lock is handed on to what we run, so that it lasts until both have ended.
+      return runRestores(restores, commands, held.lock);
     },
     async commandOf(family) {
       return (await need(family)).restore.join(" ");
     },
     async exclusively(work) {
+      if (held.lock !== null) return work();
       const lock = await takeLock();
       try {
-        heldLock = lock;
+        held.lock = lock;
         return await work();
       } finally {
-        heldLock = null;
+        held.lock = null;
         closeSync(lock);
       }
     },
@@ -216,10 +221,42 @@ function waitFlag(version: string): string[] {
   return number >= 1_006_002 ? ["-w", String(WAIT_SECONDS)] : [];
 }
 
+const openLock = (): number =>
+  openSync(LOCK_PATH, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
+
+/**
+ * Runs `work` where no process of ours, this one included, is changing rules; else does nothing and returns null. Never
+ * waits. Where the lock cannot be made, as on a full /run, it runs all the same.
+ */
+export function unlessChanging<T>(work: () => T): T | null {
+  let lock: number | null = null;
+  try {
+    lock = openLock();
+  } catch {
+    // No lock.
+  }
+  try {
+    return lock !== null && !tryLock(lock) ? null : work();
+  } finally {
+    if (lock !== null) closeSync(lock);
+  }
+}
+
+/** What `iptables` is on this node, so that a switch of the alternatives is seen: the programs' real paths. Starts nothing. */
+export function backendStamp(): string {
+  return FAMILIES.map((family) => {
+    try {
+      return realpathSync(findProgram(`${PROGRAM[family]}-save`) ?? "");
+    } catch {
+      return "none";
+    }
+  }).join(" ");
+}
+
 async function takeLock(): Promise<number> {
   let descriptor: number;
   try {
-    descriptor = openSync(LOCK_PATH, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
+    descriptor = openLock();
   } catch (error) {
     throw refused(`cannot take the lock ${LOCK_PATH}: ${(error as NodeJS.ErrnoException).code ?? "unknown"}`);
   }

@@ -24,6 +24,7 @@ const { symbols: libc } = dlopen("libc.so.6", {
     returns: FFIType.i64_fast,
   },
   close: { args: [FFIType.i32], returns: FFIType.i32 },
+  poll: { args: [FFIType.ptr, FFIType.u64_fast, FFIType.i32], returns: FFIType.i32 },
   prctl: {
     args: [FFIType.i32, FFIType.u64_fast, FFIType.u64_fast, FFIType.u64_fast, FFIType.u64_fast],
     returns: FFIType.i32,
@@ -126,9 +127,33 @@ export class NetlinkSocket {
     libc.setsockopt(this.#descriptor, SOL_NETLINK, NETLINK_GET_STRICT_CHK, ptr(Int32Array.of(1)), 4);
   }
 
+  /** The descriptor, for {@link waitReadable}. */
+  get descriptor(): number {
+    return this.#descriptor;
+  }
+
   close(): void {
     libc.close(this.#descriptor);
   }
+}
+
+const POLLIN = 1;
+
+/**
+ * Blocks this thread until one of the descriptors has something to read or an error to tell (poll(2)). For a process that
+ * has nothing else to do: it hears of a change in the moment in which the kernel tells of it, and needs no thread for that.
+ *
+ * @param timeoutMs the longest that it waits; a signal ends the wait as well.
+ * @returns whether there is something.
+ */
+export function waitReadable(descriptors: readonly number[], timeoutMs: number): boolean {
+  // struct pollfd: i32 fd, i16 events, i16 revents
+  const polled = new DataView(new ArrayBuffer(8 * Math.max(1, descriptors.length)));
+  for (const [i, descriptor] of descriptors.entries()) {
+    polled.setInt32(8 * i, descriptor, true);
+    polled.setInt16(8 * i + 4, POLLIN, true);
+  }
+  return libc.poll(ptr(polled.buffer), descriptors.length, timeoutMs) > 0;
 }
 
 const PR_SET_DUMPABLE = 4;

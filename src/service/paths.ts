@@ -17,6 +17,13 @@ export const ROOT_STATE_DIRECTORY = "/var/lib/imdsproxy-root";
 export const RUNTIME_DIRECTORY = "/run/imdsproxy";
 export const FIREWALL_STATUS = `${RUNTIME_DIRECTORY}/firewall.json`;
 export const LAST_FIREWALL = `${ROOT_STATE_DIRECTORY}/firewall.json`;
+/**
+ * The rules as they were when they were seen right, in bytes. Below /run: what exempted an account before a boot may
+ * exempt another after it.
+ */
+export const KNOWN_RULES = `${RUNTIME_DIRECTORY}/rules.json`;
+/** Is there where HyperPod's agent has been seen to have its entry in nat OUTPUT, and nobody has removed it by our command. */
+export const AGENT_ENTRY_SEEN = `${ROOT_STATE_DIRECTORY}/agent-entry`;
 
 /** What is left to do of an installation that was cut short; see transaction.ts. */
 export const JOURNAL = `${CONFIG_DIRECTORY}/.setup-journal.json`;

@@ -1,54 +1,16 @@
-import { chmodSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
-import { dirname } from "node:path";
-import { DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
 import { DEFAULT_LISTEN } from "../config/schema.ts";
 import { METADATA } from "../firewall/addresses.ts";
-import { systemIptables } from "../firewall/iptables.ts";
-import { apply } from "../firewall/operations.ts";
-import { buildFirewallSpec } from "../firewall/spec.ts";
-import { firewallStatus } from "../firewall/status.ts";
+import { type Changer, changedByText, RuleEvents } from "../firewall/nftables/events.ts";
 import type { FirewallSpec } from "../firewall/types.ts";
-import { endpointText } from "../identity/endpoint.ts";
-import { NETLINK_NETFILTER } from "../identity/netlink/conntrack.ts";
 import { systemClock } from "../platform/clock.ts";
-import { NetlinkSocket, notifySystemd } from "../platform/libc.ts";
+import { notifySystemd, waitReadable } from "../platform/libc.ts";
+import { asSpec, NodeRules } from "./node-rules.ts";
 import { FIREWALL_STATUS, JOURNAL, LAST_FIREWALL } from "./paths.ts";
 import { CHECK_INTERVAL_MS, type FirewallHealth, FirewallWatch } from "./repair.ts";
+import { readJson, writeWhole } from "./state-files.ts";
 import { recover } from "./transaction.ts";
 
 /** The watch on this machine: real iptables, real files, the journal. */
-
-/** A configuration's file and the node, as what the rules are built from. */
-const rulesOf = (configPath: string | undefined) => {
-  const iptables = systemIptables();
-  const path = configPath ?? DEFAULT_CONFIG_PATH;
-  let saidOfUpstream = "";
-  let saidOfExempt = "";
-  return {
-    async resolve(): Promise<FirewallSpec> {
-      const { spec, upstream, unknownExempt } = await buildFirewallSpec(loadConfig({ path: configPath }));
-      const ofUpstream = `upstream ${endpointText(upstream.upstream)}: ${upstream.reason}`;
-      if (ofUpstream !== saidOfUpstream) log("notice", ofUpstream);
-      saidOfUpstream = ofUpstream;
-      const ofExempt = unknownExempt?.problem ?? "";
-      if (ofExempt !== "" && ofExempt !== saidOfExempt)
-        log("error", `not exempt until they are known: ${ofExempt}`);
-      saidOfExempt = ofExempt;
-      return spec;
-    },
-    configurationStamp(): string {
-      const found = statSync(path, { throwIfNoEntry: false });
-      return found === undefined ? "none" : `${found.ino}:${found.size}:${found.mtimeMs}`;
-    },
-    async deviations(spec: FirewallSpec): Promise<readonly string[]> {
-      const { deviations } = await firewallStatus(iptables, spec);
-      return deviations.map(({ family, table, detail }) => `${family} ${table}: ${detail}`);
-    },
-    async apply(spec: FirewallSpec): Promise<void> {
-      await apply(iptables, spec);
-    },
-  };
-};
 
 /** journald takes the number in angle brackets as the priority (sd-daemon(3)). */
 const log = (level: "notice" | "error", message: string): void => {
@@ -56,39 +18,10 @@ const log = (level: "notice" | "error", message: string): void => {
   process.stderr.write(`${prefix}${message.replaceAll("\n", " ")}\n`);
 };
 
-function writeWhole(path: string, value: unknown, mode: number): void {
-  mkdirSync(dirname(path), { recursive: true });
-  writeFileSync(`${path}.new`, `${JSON.stringify(value)}\n`, { mode: 0o600 });
-  // Whatever the umask is.
-  chmodSync(`${path}.new`, mode);
-  renameSync(`${path}.new`, path);
-}
-
-function readJson(path: string): unknown {
-  try {
-    return JSON.parse(readFileSync(path, "utf8"));
-  } catch {
-    return null;
-  }
-}
-
 /** Only root writes these files; still, what an older version wrote may look otherwise. */
 function asHealth(value: unknown): FirewallHealth | null {
   const health = value as FirewallHealth | null;
   return typeof health?.repairs === "number" ? health : null;
-}
-
-function asSpec(value: unknown): FirewallSpec | null {
-  const spec = value as FirewallSpec | null;
-  const endpoint = (e: unknown) =>
-    typeof (e as { address?: unknown } | undefined)?.address === "string" &&
-    typeof (e as { port?: unknown } | undefined)?.port === "number";
-  const good =
-    endpoint(spec?.listen) &&
-    endpoint(spec?.upstream) &&
-    Array.isArray(spec?.exemptUids) &&
-    ["leave", "reject", "proxy"].includes(spec.containers);
-  return good ? spec : null;
 }
 
 /**
@@ -110,9 +43,10 @@ function attempt(what: string, action: () => void): void {
   }
 }
 
-function openWatch(configPath: string | undefined): FirewallWatch<FirewallSpec> {
-  return new FirewallWatch<FirewallSpec>({
-    rules: rulesOf(configPath),
+function openWatch(configPath: string | undefined, changedBy: () => string = () => "") {
+  const rules = new NodeRules({ configPath, clock: systemClock, log });
+  const watch = new FirewallWatch<FirewallSpec>({
+    rules,
     clock: systemClock,
     remembered: asSpec(readJson(LAST_FIREWALL)) ?? CLOSED,
     // A full disk must not keep the rules from being put right.
@@ -122,7 +56,9 @@ function openWatch(configPath: string | undefined): FirewallWatch<FirewallSpec> 
     report: (health) =>
       attempt(`cannot write ${FIREWALL_STATUS}`, () => writeWhole(FIREWALL_STATUS, health, 0o644)),
     log,
+    changedBy,
   });
+  return { rules, watch };
 }
 
 /**
@@ -135,7 +71,7 @@ export async function bringRules(configPath: string | undefined): Promise<boolea
   attempt("cannot finish an interrupted setup", () => {
     for (const path of recover(JOURNAL)) log("notice", `finished an interrupted setup: ${path}`);
   });
-  return openWatch(configPath).round();
+  return openWatch(configPath).watch.round();
 }
 
 /**
@@ -144,7 +80,8 @@ export async function bringRules(configPath: string | undefined): Promise<boolea
  * @returns false where the first look fails.
  */
 export async function watchRules(configPath: string | undefined): Promise<boolean> {
-  const watch = openWatch(configPath);
+  const changes = listenForChanges();
+  const { rules, watch } = openWatch(configPath, () => changedByText(changes?.by ?? []));
   if (!(await watch.round())) return false;
   notifySystemd("READY=1");
   let stopped = false;
@@ -153,44 +90,58 @@ export async function watchRules(configPath: string | undefined): Promise<boolea
       stopped = true;
     });
   }
-  const changes = ruleChanges();
-  let tookMs = 0;
+  const now = () => performance.now();
+  const descriptors = changes === null ? [] : [changes.descriptor];
+  let checkAtMs = now();
+  let fedAtMs = Number.NEGATIVE_INFINITY;
   while (!stopped) {
-    notifySystemd("WATCHDOG=1");
-    // A node on which something changes rules all the time is not slowed down by looking at them all the time.
-    const restMs = Math.max(POLL_MS, REST_FACTOR * tookMs);
-    for (let waitedMs = 0; waitedMs < CHECK_INTERVAL_MS && !stopped; waitedMs += POLL_MS) {
-      await Bun.sleep(POLL_MS);
-      if (waitedMs + POLL_MS >= restMs && changes()) break;
+    // Short where something is under way, which goes on only between two waits.
+    const heard = waitReadable(descriptors, watch.busy || rules.waiting ? BUSY_WAIT_MS : IDLE_WAIT_MS);
+    if (heard) changes?.take();
+    // In this order: what is known comes back before anything else is done, and before anybody is asked.
+    if (heard || rules.waiting) watch.glance();
+    changes?.forget();
+    if (now() - fedAtMs >= CHECK_INTERVAL_MS) {
+      notifySystemd("WATCHDOG=1");
+      fedAtMs = now();
     }
-    const startedMs = performance.now();
-    if (!stopped) await watch.round();
-    tookMs = performance.now() - startedMs;
+    if (now() >= checkAtMs || (heard && !watch.busy)) {
+      const startedMs = now();
+      // A node on which something changes rules all the time is not slowed down by comparing them all the time.
+      checkAtMs = startedMs + CHECK_INTERVAL_MS;
+      void watch.check().then(() => {
+        checkAtMs = Math.max(checkAtMs, now() + REST_FACTOR * (now() - startedMs));
+      });
+      void watch.refresh();
+    }
+    await Bun.sleep(1);
   }
   return true;
 }
 
-const POLL_MS = 100;
+const IDLE_WAIT_MS = 50;
+const BUSY_WAIT_MS = 2;
 const REST_FACTOR = 5;
-/** NFNLGRP_NFTABLES (linux/netfilter/nfnetlink.h) is 7: the kernel tells it of every change to an nftables rule set. */
-const NFTABLES_GROUP = 1 << (7 - 1);
-/** More than that at once are read the next time. */
-const MOST_MESSAGES = 1_000;
 
-/**
- * Says whether nftables rules have changed since it was last asked; iptables-nft makes nftables rules. Of iptables-legacy
- * the kernel tells nobody: there, only the interval helps.
- */
-function ruleChanges(): () => boolean {
-  let socket: NetlinkSocket;
+/** Changes to nf_tables as they happen, with who made those since the last glance; null where the kernel tells of none. */
+function listenForChanges() {
+  let events: RuleEvents;
   try {
-    socket = new NetlinkSocket(NETLINK_NETFILTER, "changes of rules", NFTABLES_GROUP);
+    events = new RuleEvents(process.pid);
   } catch {
-    return () => false;
+    return null;
   }
-  return () => {
-    let heard = 0;
-    while (heard < MOST_MESSAGES && socket.receive() !== null) heard++;
-    return heard > 0;
+  let by: Changer[] = [];
+  return {
+    descriptor: events.descriptor,
+    get by(): readonly Changer[] {
+      return by;
+    },
+    take(): void {
+      by = [...by, ...events.take().by];
+    },
+    forget(): void {
+      by = [];
+    },
   };
 }

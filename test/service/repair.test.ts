@@ -20,13 +20,29 @@ class FakeRules implements WatchedRules<Spec> {
   applied = 0;
   broken = false;
 
+  /** A directory that hangs: nothing is resolved until it answers. */
+  hangs: Promise<void> | null = null;
+  failsAtOnce = false;
+
   async resolve(): Promise<Spec> {
     this.resolved++;
+    await this.hangs;
     if (this.spec === null) throw new Error("role: must be an ARN");
     return { ...this.spec };
   }
   configurationStamp(): string {
     return this.stamp;
+  }
+  /** What can be put back at once; null: nothing can. */
+  known: string | null = null;
+  restored = 0;
+  restore(): readonly string[] {
+    if (this.failsAtOnce) throw new Error("the kernel refused a change");
+    if (this.known === null || this.inPlace === this.known) return [];
+    const found = `lost ${this.inPlace}`;
+    this.inPlace = this.known;
+    this.restored++;
+    return [found];
   }
   async deviations({ upstream }: Spec): Promise<readonly string[]> {
     return this.inPlace === upstream ? [] : [`found ${this.inPlace}, not ${upstream}`];
@@ -38,7 +54,7 @@ class FakeRules implements WatchedRules<Spec> {
   }
 }
 
-function watch(more: { remembered?: Spec; before?: FirewallHealth } = {}) {
+function watch(more: { remembered?: Spec; before?: FirewallHealth; by?: string } = {}) {
   const rules = new FakeRules();
   const clock = new FakeClock(Date.UTC(2030, 0, 1));
   const reports: FirewallHealth[] = [];
@@ -52,6 +68,7 @@ function watch(more: { remembered?: Spec; before?: FirewallHealth } = {}) {
     before: more.before ?? null,
     report: (health) => reports.push(health),
     log: (level, message) => logs.push(`${level}: ${message}`),
+    changedBy: () => more.by ?? "",
   });
   return { made, rules, clock, reports, logs, memory, health: () => reports.at(-1) };
 }
@@ -157,5 +174,69 @@ describe("FirewallWatch", () => {
     clock.jump(-86_400_000);
     await made.round();
     expect(rules.resolved).toBe(2);
+  });
+
+  describe("where the known rules can be put back at once", () => {
+    const settled = async (more: Parameters<typeof watch>[0] = {}) => {
+      const one = watch(more);
+      await one.made.round();
+      one.rules.known = "agent";
+      return one;
+    };
+
+    test("they are, before anybody is asked and without iptables, and the log says what was gone and who did it", async () => {
+      const { made, rules, logs, health } = await settled({ by: "changed by nft (pid 7)" });
+      rules.inPlace = "flushed";
+      made.glance();
+      expect([rules.inPlace, rules.applied, rules.resolved]).toEqual(["agent", 1, 1]);
+      expect(health()).toMatchObject({ repairs: 1, healthy: true });
+      expect(logs.at(-1)).toBe("notice: firewall rules repaired: lost flushed (changed by nft (pid 7))");
+    });
+
+    test("they are while the directory hangs, as often as they go; and it is asked once", async () => {
+      const { made, rules, clock } = await settled();
+      let answer = () => {};
+      rules.hangs = new Promise((resolve) => {
+        answer = resolve;
+      });
+      await clock.advance(RESOLVE_INTERVAL_MS);
+      const refreshed = made.refresh();
+      for (let i = 0; i < 3; i++) {
+        rules.inPlace = "flushed";
+        made.glance();
+        expect(rules.inPlace).toBe("agent");
+        void made.refresh();
+      }
+      expect([made.busy, rules.resolved]).toEqual([true, 2]);
+      rules.spec = { upstream: "elsewhere" };
+      rules.known = null;
+      answer();
+      await refreshed;
+      expect([rules.inPlace, made.busy]).toEqual(["elsewhere", false]);
+    });
+
+    test("but the kernel refuses: said once, and iptables puts them right", async () => {
+      const { made, rules, logs } = await settled();
+      rules.failsAtOnce = true;
+      rules.inPlace = "flushed";
+      made.glance();
+      made.glance();
+      expect(logs.filter((line) => line.includes("at once"))).toEqual([
+        "error: the firewall rules cannot be put back at once: the kernel refused a change",
+      ]);
+      expect(await made.check()).toBe(true);
+      expect(rules.inPlace).toBe("agent");
+    });
+  });
+
+  test("rules that iptables has to put back are, while the directory hangs", async () => {
+    const { made, rules, clock } = watch();
+    await made.round();
+    rules.hangs = new Promise(() => {});
+    await clock.advance(RESOLVE_INTERVAL_MS);
+    void made.refresh();
+    rules.inPlace = "flushed";
+    expect(await made.check()).toBe(true);
+    expect([rules.inPlace, rules.applied]).toEqual(["agent", 2]);
   });
 });

@@ -1,0 +1,223 @@
+import { statSync } from "node:fs";
+import { DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
+import { backendStamp, systemIptables, unlessChanging } from "../firewall/iptables.ts";
+import { captureRules, restoreRules, rulesGeneration } from "../firewall/nftables/known-rules.ts";
+import { asSnapshot, type Snapshot } from "../firewall/nftables/snapshot.ts";
+import { apply } from "../firewall/operations.ts";
+import { wantedTable } from "../firewall/rules.ts";
+import { buildFirewallSpec } from "../firewall/spec.ts";
+import { firewallStatus } from "../firewall/status.ts";
+import type { FirewallSpec } from "../firewall/types.ts";
+import { endpointText } from "../identity/endpoint.ts";
+import type { Clock } from "../platform/clock.ts";
+import { AGENT_ENTRY_SEEN, KNOWN_RULES } from "./paths.ts";
+import { RESOLVE_INTERVAL_MS, type WatchedRules } from "./repair.ts";
+import { mark, readJson, writeWhole } from "./state-files.ts";
+
+/** The firewall of this machine, as the watch has it. */
+
+/** Something beside iptables that keeps users out, such as routing rules. Asks the kernel alone: no process, no waiting. */
+export interface Guard {
+  /** In words, each thing that is not as it should be; nothing where all is right. */
+  problems(spec: FirewallSpec): readonly string[];
+  /** Puts it right. */
+  restore(spec: FirewallSpec): void;
+}
+
+/** Another imdsproxy that changes rules for longer than this hangs: then the known rules are put back all the same. */
+const MOST_LOCKED_MS = 10_000;
+
+/** Rules that were seen right. */
+interface Known {
+  readonly spec: FirewallSpec;
+  /** Null where they are not in nf_tables. */
+  readonly snapshot: Snapshot | null;
+  /** Which file they were read from or written to. */
+  readonly stamp: string;
+}
+
+export interface NodeRulesOptions {
+  readonly configPath: string | undefined;
+  readonly clock: Clock;
+  readonly log: (level: "notice" | "error", message: string) => void;
+  readonly guards?: readonly Guard[];
+}
+
+export class NodeRules implements WatchedRules<FirewallSpec> {
+  readonly #options: NodeRulesOptions;
+  readonly #guards: readonly Guard[];
+  #iptables = systemIptables();
+  #backend = backendStamp();
+  #known: Known | null = null;
+  #comparedAtMs = Number.NEGATIVE_INFINITY;
+  #lockedSinceMs: number | null = null;
+  #saidOfUpstream = "";
+  #saidOfExempt = "";
+
+  constructor(options: NodeRulesOptions) {
+    this.#options = options;
+    this.#guards = options.guards ?? [];
+  }
+
+  /** True where `restore` has to be asked again soon: another imdsproxy is changing the rules. */
+  get waiting(): boolean {
+    return this.#lockedSinceMs !== null;
+  }
+
+  async resolve(): Promise<FirewallSpec> {
+    const { configPath, log } = this.#options;
+    const { spec, upstream, unknownExempt } = await buildFirewallSpec(loadConfig({ path: configPath }));
+    const ofUpstream = `upstream ${endpointText(upstream.upstream)}: ${upstream.reason}`;
+    if (ofUpstream !== this.#saidOfUpstream) log("notice", ofUpstream);
+    this.#saidOfUpstream = ofUpstream;
+    const ofExempt = unknownExempt?.problem ?? "";
+    if (ofExempt !== "" && ofExempt !== this.#saidOfExempt)
+      log("error", `not exempt until they are known: ${ofExempt}`);
+    this.#saidOfExempt = ofExempt;
+    return spec;
+  }
+
+  configurationStamp(): string {
+    return stampOf(this.#options.configPath ?? DEFAULT_CONFIG_PATH);
+  }
+
+  restore(): readonly string[] {
+    this.#takeUpWhatAnotherWrote();
+    const known = this.#known;
+    if (known === null) return [];
+    const work = () => this.#restore(known);
+    const now = this.#options.clock.now();
+    const found = unlessChanging(work);
+    if (found !== null) {
+      this.#lockedSinceMs = null;
+      return found;
+    }
+    this.#lockedSinceMs ??= now;
+    return Math.abs(now - this.#lockedSinceMs) > MOST_LOCKED_MS ? work() : [];
+  }
+
+  #restore({ spec, snapshot }: Known): readonly string[] {
+    const found: string[] = [];
+    for (const guard of this.#guards) {
+      const problems = guard.problems(spec);
+      if (problems.length > 0) guard.restore(spec);
+      found.push(...problems);
+    }
+    if (snapshot === null) return found;
+    try {
+      found.push(...restoreRules(snapshot));
+    } catch (error) {
+      // iptables has to do it.
+      this.#forget();
+      throw error;
+    }
+    return found;
+  }
+
+  /** A setup, or the unit that brings the rules, has put other rules into place: these are right now. */
+  #takeUpWhatAnotherWrote(): void {
+    const stamp = stampOf(KNOWN_RULES);
+    if (stamp === NO_FILE || stamp === this.#known?.stamp) return;
+    const kept = readJson(KNOWN_RULES) as { spec?: unknown; snapshot?: unknown } | null;
+    const spec = asSpec(kept?.spec);
+    if (spec !== null) this.#known = { spec, snapshot: asSnapshot(kept?.snapshot), stamp };
+  }
+
+  async deviations(spec: FirewallSpec): Promise<readonly string[]> {
+    const backend = backendStamp();
+    if (backend !== this.#backend) {
+      // The alternatives were switched: what is in the other backend is not what iptables shows any more.
+      this.#backend = backend;
+      this.#iptables = systemIptables();
+      this.#forget();
+    }
+    const ofGuards = this.#guards.flatMap((guard) => guard.problems(spec));
+    const age = this.#options.clock.now() - this.#comparedAtMs;
+    const compared = age >= 0 && age < RESOLVE_INTERVAL_MS && this.#known?.snapshot != null;
+    // `restore` has just looked, in bytes.
+    if (compared && same(this.#known?.spec, spec)) return ofGuards;
+    return [...ofGuards, ...(await this.#compare(spec))];
+  }
+
+  /** Compares as text, by iptables-save, and keeps what is right. */
+  async #compare(spec: FirewallSpec): Promise<string[]> {
+    const generation = rulesGeneration();
+    const access = await this.#iptables.access();
+    const { deviations, original } = await firewallStatus(this.#iptables, spec);
+    if (original.copies > 0) this.#attempt("cannot remember the agent's entry", () => mark(AGENT_ENTRY_SEEN));
+    if (deviations.length > 0)
+      return deviations.map(({ family, table, detail }) => `${family} ${table}: ${detail}`);
+    const families = access.filter(({ problem }) => problem === null);
+    const inKernel = families.every(({ version }) => version?.includes("legacy") !== true);
+    this.#keep(
+      spec,
+      inKernel && generation !== null
+        ? captureRules(
+            families.flatMap(({ family }) => [
+              wantedTable(spec, family, "filter"),
+              wantedTable(spec, family, "nat"),
+            ]),
+            generation,
+          )
+        : null,
+    );
+    return [];
+  }
+
+  async apply(spec: FirewallSpec): Promise<void> {
+    // The lock is kept until the new rules are known, so that no other watch takes them for a change.
+    await this.#iptables.exclusively(async () => {
+      await apply(this.#iptables, spec);
+      for (const guard of this.#guards) guard.restore(spec);
+      this.#forget();
+      await this.#compare(spec);
+    });
+  }
+
+  #keep(spec: FirewallSpec, snapshot: Snapshot | null): void {
+    this.#comparedAtMs = this.#options.clock.now();
+    const isNews = !same(this.#known?.spec, spec) || !same(this.#known?.snapshot, snapshot);
+    if (isNews) {
+      // A full disk must not keep the rules from being put right.
+      this.#attempt(`cannot remember the rules in ${KNOWN_RULES}`, () =>
+        writeWhole(KNOWN_RULES, { spec, snapshot }, 0o600),
+      );
+    }
+    this.#known = { spec, snapshot, stamp: stampOf(KNOWN_RULES) };
+  }
+
+  #forget(): void {
+    this.#comparedAtMs = Number.NEGATIVE_INFINITY;
+    if (this.#known !== null) this.#known = { ...this.#known, snapshot: null };
+  }
+
+  #attempt(what: string, action: () => void): void {
+    try {
+      action();
+    } catch (error) {
+      this.#options.log("error", `${what}: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+}
+
+const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
+
+const NO_FILE = "none";
+function stampOf(path: string): string {
+  const found = statSync(path, { throwIfNoEntry: false });
+  return found === undefined ? NO_FILE : `${found.ino}:${found.size}:${found.mtimeMs}`;
+}
+
+/** Only root writes these files; still, what an older version wrote may look otherwise. */
+export function asSpec(value: unknown): FirewallSpec | null {
+  const spec = value as FirewallSpec | null;
+  const endpoint = (e: unknown) =>
+    typeof (e as { address?: unknown } | undefined)?.address === "string" &&
+    typeof (e as { port?: unknown } | undefined)?.port === "number";
+  const good =
+    endpoint(spec?.listen) &&
+    endpoint(spec?.upstream) &&
+    Array.isArray(spec?.exemptUids) &&
+    ["leave", "reject", "proxy"].includes(spec.containers);
+  return good ? spec : null;
+}

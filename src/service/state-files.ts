@@ -1,0 +1,31 @@
+import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
+
+/** Small files in which root remembers. Each is written whole, or not at all. */
+
+/** @throws what the file system says. */
+export function writeWhole(path: string, value: unknown, mode: number): void {
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(`${path}.new`, `${JSON.stringify(value)}\n`, { mode: 0o600 });
+  // Whatever the umask is.
+  chmodSync(`${path}.new`, mode);
+  renameSync(`${path}.new`, path);
+}
+
+/** The value in a file; null where there is none that can be read. */
+export function readJson(path: string): unknown {
+  try {
+    return JSON.parse(readFileSync(path, "utf8"));
+  } catch {
+    return null;
+  }
+}
+
+/** Makes sure that a file is there, whatever is in it. */
+export function mark(path: string): void {
+  if (!existsSync(path)) writeWhole(path, true, 0o600);
+}
+
+export const isMarked = (path: string): boolean => existsSync(path);
+
+export const forget = (path: string): void => rmSync(path, { force: true });
