@@ -7,10 +7,11 @@ import type { Identity } from "../identity/types.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Decision, Rules } from "../rules/decide.ts";
 import { parseRoleArn } from "../sessions/arn.ts";
-import type { SessionBroker } from "../sessions/broker.ts";
+import type { FirstAttempt, SessionBroker } from "../sessions/broker.ts";
 import type { SessionRequest } from "../sessions/types.ts";
 import { type Answer, errorPage, text } from "./answer.ts";
 import { credentialsDocument, infoDocument } from "./documents.ts";
+import { Holding } from "./holding.ts";
 import type { MetadataCache, UpstreamAnswer } from "./metadata.ts";
 import type { OwnFailure } from "./own-failure.ts";
 import type { Request } from "./request.ts";
@@ -89,6 +90,8 @@ export interface HandlerOptions {
     /** The last failure of one session, for its caller. */
     ownFailure(request: SessionRequest): OwnFailure | null;
   };
+  /** How far the event loop is behind, in milliseconds. */
+  readonly lagMs: () => number;
 }
 
 /** The part of the configuration that decides over requests. */
@@ -105,6 +108,9 @@ const ALLOWED_FOR_TOKEN = "OPTIONS, PUT";
 const ALLOWED = "GET, HEAD";
 /** The share of the upstream from which what we need ourselves is read. */
 const OURSELVES = -1;
+/** How long it is remembered that a caller's session was looked at, in milliseconds, and of how many callers. */
+const LOOKED_MS = 1_000;
+const MOST_LOOKED = 4_096;
 
 class Refusal {
   readonly status: number;
@@ -142,9 +148,14 @@ interface Task {
 /** Request in, answer out; everything that the proxy knows comes together here. */
 export class Handler {
   readonly #options: HandlerOptions;
+  readonly #holding: Holding;
+  /** What a token's request found of the caller's first session, by caller, under the policy beside it. */
+  readonly #looked = new Map<string, { readonly atMs: number; readonly attempt: Attempt }>();
+  #lookedUnder: Policy | null = null;
 
   constructor(options: HandlerOptions) {
     this.#options = options;
+    this.#holding = new Holding(options);
   }
 
   /** Answers one request. Never rejects: what goes wrong inside is a 503 without a word of why. */
@@ -219,14 +230,50 @@ export class Handler {
       : { ...answer, tokenTtlSeconds: ttl };
   }
 
-  #token(request: Request, task: Task): Answer {
+  #token(request: Request, task: Task): Answer | Promise<Answer> {
     if (request.method !== "PUT") return { ...errorPage(405), body: "", allow: ALLOWED_FOR_TOKEN };
     const ttl = parseTtl(request.headers.get("x-aws-ec2-metadata-token-ttl-seconds"));
     if (ttl === null) throw new Refusal(400, "request", "the token's TTL is not 1 to 21600");
-    return {
+    const answer = {
       ...text(this.#options.tokens.issue(subjectOf(task.caller), ttl, this.#options.clock.now())),
       tokenTtlSeconds: ttl,
     };
+    const held = this.#holding.token(this.#early(task), shareOf(task.caller));
+    return held === null ? answer : held.then(() => answer);
+  }
+
+  /**
+   * Begins the session of a caller who asks for a token: the credentials come next, or nothing but metadata does. What goes
+   * wrong here is said when they ask for what needs it.
+   */
+  #early(task: Task): Attempt {
+    const { caller, policy } = task;
+    if (this.#lookedUnder !== policy) {
+      this.#lookedUnder = policy;
+      this.#looked.clear();
+    }
+    const cgroup = caller.kind === "owner" && policy.rules.needs.cgroup ? caller.owner.cgroupId : "";
+    const key = `${subjectOf(caller)} ${cgroup}`;
+    const nowMs = this.#options.clock.now();
+    const known = this.#looked.get(key);
+    if (known !== undefined && Math.abs(nowMs - known.atMs) < LOOKED_MS) return known.attempt;
+    const attempt = this.#begin(task);
+    if (this.#looked.size >= MOST_LOOKED) this.#looked.clear();
+    this.#looked.set(key, { atMs: nowMs, attempt });
+    return attempt;
+  }
+
+  #begin(task: Task): Attempt {
+    const begin = ({ decision }: Decided) =>
+      decision.kind === "role"
+        ? this.#options.broker.prepareEarly(decision.request, shareOf(task.caller))
+        : null;
+    try {
+      const decided = this.#decide(task);
+      return decided instanceof Promise ? decided.then(begin, () => null) : begin(decided);
+    } catch {
+      return null;
+    }
   }
 
   #get(route: Route, task: Task): Answer | Promise<Answer> {
@@ -307,10 +354,13 @@ export class Handler {
         return text("info\nsecurity-credentials/");
       case "iam-info":
         return infoDocument(decision.roleArn, this.#options.clock.now());
-      case "role-list":
+      case "role-list": {
+        if (name === undefined) return errorPage(404);
         // The credentials are asked for next: by then they shall be there.
-        broker.prepare(decision.request, shareOf(caller));
-        return name === undefined ? errorPage(404) : text(name);
+        const first = broker.prepare(decision.request, shareOf(caller));
+        const held = this.#holding.list(first, shareOf(caller));
+        return held === null ? text(name) : held.then(() => text(name));
+      }
       case "role-credentials":
         if (route.name !== name) {
           notes.refusal = "role";
@@ -347,6 +397,8 @@ export class Handler {
     return metadata.read("latest", "meta-data/instance-id", OURSELVES).then(instanceIdOf);
   }
 }
+
+type Attempt = FirstAttempt | null | Promise<FirstAttempt | null>;
 
 /** Who a caller is, and what the rules say of them. */
 interface Decided {

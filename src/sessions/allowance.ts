@@ -55,6 +55,16 @@ export class CallAllowance {
     this.#node.take(nowMs);
   }
 
+  /** Whether the node could make a call now; takes nothing. */
+  hasForNode(nowMs: number): boolean {
+    return this.#node.waitMs(nowMs) === 0;
+  }
+
+  /** Counts a call for the node and for no owner: one that is made before its owner has asked for anything. */
+  countForNode(nowMs: number): void {
+    this.#node.take(nowMs);
+  }
+
   #bucketOf(owner: Owner, nowMs: number): TokenBucket {
     const known = this.#users.get(owner);
     if (known !== undefined) return known;

@@ -1,13 +1,16 @@
 import type { Clock } from "../platform/clock.ts";
 import { FairSlots, type Owner } from "../platform/fair-slots.ts";
 import type { CallAllowance } from "./allowance.ts";
+import { EarlyStarts } from "./early-starts.ts";
 import { StsFailure } from "./failure.ts";
 import { sessionKey } from "./key.ts";
 import {
   DENIAL_MS,
+  EARLY_DENIAL_MS,
   expiryToPublish,
   type Life,
   lifeOf,
+  PUBLISH_EARLY_MS,
   refreshDelayMs,
   retryDelayMs,
   standing,
@@ -25,8 +28,19 @@ export interface Sts {
   assumeRole(request: SessionRequest, signal: AbortSignal): Promise<Session>;
 }
 
-/** Why an attempt was made: a caller needed it, the session was half over, or the last attempt failed. */
-export type AttemptReason = "asked" | "refresh" | "retry";
+/**
+ * Why an attempt was made: a caller needed it (`asked`), or will need it in a moment (`early`), the session was half over,
+ * or the last attempt failed.
+ */
+export type AttemptReason = "asked" | "early" | "refresh" | "retry";
+
+/** An attempt at the first session of a request, under way. */
+export interface FirstAttempt {
+  /** Milliseconds since the epoch. */
+  readonly beganAtMs: number;
+  /** Waits until it has ended, whichever way, at most `limitMs`; null where it has. Never rejects. */
+  wait(limitMs: number): Promise<void> | null;
+}
 
 /** What happened, for the audit log and for metrics. Holds no secret. Times are milliseconds. */
 export type SessionEvent =
@@ -115,7 +129,8 @@ interface Entry {
   readonly owner: Owner;
   /** The session and the timer that removes it at its published end. */
   held: { readonly session: Session; readonly life: Life; readonly cancelEnd: () => void } | null;
-  denial: { readonly message: string; readonly cancel: () => void } | null;
+  /** `brief`: nobody has asked for it yet, and it is forgotten soon. */
+  denial: { readonly message: string; readonly brief: boolean; readonly cancel: () => void } | null;
   /** The next attempt after a passing failure. */
   retry: { readonly dueAtMs: number; readonly cancel: () => void } | null;
   cancelRefresh: (() => void) | null;
@@ -126,6 +141,8 @@ interface Entry {
   inFlight: boolean;
   /** The call at the end of `retry` has its token of the allowance. */
   granted: boolean;
+  /** When the last attempt began, milliseconds since the epoch. */
+  beganAtMs: number;
   /** Passing failures in a row. */
   failures: number;
   failure: string | null;
@@ -164,6 +181,7 @@ export class SessionBroker {
   readonly #maxEntriesPerOwner: number;
   readonly #slots: FairSlots;
   readonly #allowance: CallAllowance | null;
+  readonly #earlyStarts = new EarlyStarts();
   /** In the order in which they were last asked for. */
   readonly #entries = new Map<string, Entry>();
   readonly #entriesOf = new Map<Owner, number>();
@@ -209,10 +227,40 @@ export class SessionBroker {
     return this.#answer(entry);
   }
 
-  /** Begins to get the session for a request that will be asked for in a moment. Nobody waits for it. */
-  prepare(request: SessionRequest, owner: Owner = request.sessionName): void {
+  /**
+   * Begins to get the session for a request that will be asked for in a moment. Nobody waits for it here.
+   *
+   * @returns the attempt, where it is the first one and under way; null where there is nothing to wait for: a session is
+   *   at hand, the request was denied, or the attempt before this one failed.
+   */
+  prepare(request: SessionRequest, owner: Owner = request.sessionName): FirstAttempt | null {
     const entry = this.#stopped ? null : this.#entryFor(request, owner);
-    if (entry !== null) this.#asked(entry);
+    if (entry === null) return null;
+    this.#asked(entry);
+    return this.#first(entry);
+  }
+
+  /**
+   * The same for a request that may never be asked for: it is begun early at most once in a session's life, not tried
+   * again where it fails, and not renewed until somebody has asked for it.
+   */
+  prepareEarly(request: SessionRequest, owner: Owner = request.sessionName): FirstAttempt | null {
+    if (this.#stopped) return null;
+    const key = sessionKey(request);
+    const known = this.#entries.get(key);
+    if (known !== undefined) return this.#first(known);
+    const lifeMs = request.durationSeconds * 1000 - PUBLISH_EARLY_MS;
+    const nowMs = this.#clock.now();
+    // Of what its owner may ask for, nothing is taken: it would be gone when they ask.
+    if (this.#allowance?.hasForNode(nowMs) === false) return null;
+    if (!this.#earlyStarts.take(key, owner, lifeMs, nowMs)) return null;
+    this.#allowance?.countForNode(nowMs);
+    const entry = this.#entryFor(request, owner);
+    if (entry === null) return null;
+    entry.asked = false;
+    entry.unaskedAttempts = UNASKED_ATTEMPTS;
+    this.#attempt(entry, "early");
+    return this.#first(entry);
   }
 
   /** The end that clients are told of this request's session, or null where none is valid. Asks nobody. */
@@ -243,10 +291,24 @@ export class SessionBroker {
   #asked(entry: Entry): "fresh" | "low" | "ended" {
     entry.asked = true;
     entry.unaskedAttempts = 0;
+    if (entry.denial?.brief === true) {
+      entry.denial.cancel();
+      this.#deny(entry, entry.denial.message, DENIAL_MS, false);
+    }
     const held = this.#standing(entry);
     if (held !== "fresh") this.#attempt(entry, "asked");
     else if (entry.refreshMissed) this.#attempt(entry, "refresh");
     return held;
+  }
+
+  #first(entry: Entry): FirstAttempt | null {
+    const isFirst = () =>
+      entry.inFlight && entry.held === null && entry.denial === null && entry.failures === 0;
+    if (!isFirst()) return null;
+    return {
+      beganAtMs: entry.beganAtMs,
+      wait: (limitMs) => (isFirst() ? this.#settle(entry, limitMs) : null),
+    };
   }
 
   #standing(entry: Entry): "fresh" | "low" | "ended" {
@@ -285,9 +347,11 @@ export class SessionBroker {
   /** Begins an attempt, unless one is under way, is scheduled, or would only repeat a denial. */
   #attempt(entry: Entry, reason: AttemptReason): void {
     if (entry.inFlight || entry.retry !== null || entry.denial !== null || this.#stopped) return;
-    if (!this.#mayCall(entry)) return;
+    // An early one has its place in the allowance already.
+    if (reason !== "early" && !this.#mayCall(entry)) return;
     entry.inFlight = true;
     entry.putOffUntilMs = null;
+    entry.beganAtMs = this.#clock.now();
     entry.refreshMissed = false;
     entry.cancelRefresh?.();
     entry.cancelRefresh = null;
@@ -390,8 +454,9 @@ export class SessionBroker {
     if (failure.kind === "denied") {
       entry.failures = 0;
       entry.failure = null;
-      const cancel = this.#clock.schedule(DENIAL_MS, () => this.#denialOver(entry));
-      entry.denial = { message: failure.message, cancel };
+      const brief = reason === "early" && !entry.asked;
+      againInMs = brief ? EARLY_DENIAL_MS : DENIAL_MS;
+      this.#deny(entry, failure.message, againInMs, brief);
     } else {
       entry.failures++;
       entry.failure = failure.message;
@@ -410,6 +475,11 @@ export class SessionBroker {
       againInMs,
       servingUntilMs: this.#standing(entry) === "ended" ? null : (entry.held?.life.publishedExpiryMs ?? null),
     });
+  }
+
+  #deny(entry: Entry, message: string, forMs: number, brief: boolean): void {
+    const cancel = this.#clock.schedule(forMs, () => this.#denialOver(entry));
+    entry.denial = { message, brief, cancel };
   }
 
   #refreshDue(entry: Entry): void {
@@ -470,6 +540,7 @@ export class SessionBroker {
       asked: true,
       inFlight: false,
       granted: false,
+      beganAtMs: 0,
       failures: 0,
       failure: null,
       putOffUntilMs: null,

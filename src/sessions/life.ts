@@ -14,6 +14,12 @@ export const SERVE_FLOOR_MS = 20 * MINUTE_MS;
 /** How long a denial is remembered. */
 export const DENIAL_MS = MINUTE_MS;
 
+/**
+ * How long a denial is remembered that came before anybody had asked. Who asked for a token asks for credentials in a
+ * moment; after that, the policy may have been put right before the first one asks.
+ */
+export const EARLY_DENIAL_MS = 5_000;
+
 const FIRST_RETRY_MS = 1_000;
 const LONGEST_RETRY_MS = MINUTE_MS;
 /** The longest that STS can ask for, so that a mad Retry-After does not end the service. */

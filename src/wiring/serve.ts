@@ -16,6 +16,7 @@ import { tokenKey } from "../imds/token-key.ts";
 import { TokenMint } from "../imds/tokens.ts";
 import { Upstream } from "../imds/upstream.ts";
 import { systemClock } from "../platform/clock.ts";
+import { LagMeter } from "../platform/lag.ts";
 import { forbidDumps, keepBacklogs, notifySystemd, raiseFileLimit } from "../platform/libc.ts";
 import { firstUnprivilegedPort } from "../platform/unprivileged-port.ts";
 import { compileRules } from "../rules/decide.ts";
@@ -124,6 +125,9 @@ export async function serve(options: {
 
   const names = systemNames(events.names);
   let policy = policyOf(config, listenOn, names.accounts);
+  const monotonicMs = () => performance.now();
+  const lag = new LagMeter({ clock: systemClock, monotonicMs });
+  lag.start();
   const handler = new Handler({
     clock: systemClock,
     tokens,
@@ -136,8 +140,8 @@ export async function serve(options: {
       document: async () => ({ version, problems: await health.problems() }),
       ownFailure: (request) => health.ownFailure(request),
     },
+    lagMs: () => lag.lagMs,
   });
-  const monotonicMs = () => performance.now();
   const shares = new Shares({ read: subordinateFile(), monotonicMs });
   const shareOfUid = (uid: number) => shares.of(uid);
   const server = new Server({
@@ -259,6 +263,7 @@ export async function serve(options: {
   stopFollowing();
   stopStartRole();
   tokenPolicy.stop();
+  lag.stop();
   await server.drain(DRAIN_MS);
   await metricsServer?.drain(0);
   broker.stop();

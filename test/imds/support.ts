@@ -98,6 +98,7 @@ export function aHandler(options: Partial<HandlerOptions> & { session?: Partial<
     tokensRequired: () => false,
     onRequest: (event) => void events.push(event),
     health: { document: async () => ({ problems: [] }), ownFailure: () => null },
+    lagMs: () => 0,
     ...rest,
   });
   const ask = async (

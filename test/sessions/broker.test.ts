@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { CallAllowance } from "../../src/sessions/allowance.ts";
 import type { SessionOutcome } from "../../src/sessions/types.ts";
 import { aBroker, aRequest, DAY, denied, HOUR, idOf, MINUTE, passing, SECOND } from "./support.ts";
 
@@ -26,6 +27,183 @@ describe("prepare()", () => {
     for (let i = 0; i < 1_000; i++) broker.prepare(aRequest());
     await clock.advance(0);
     expect([sts.calls, clock.pending - timers]).toEqual([1, 0]);
+  });
+});
+
+describe("prepare() tells of the first attempt", () => {
+  test("until it has ended, and each who waits leaves then or when their time is over", async () => {
+    const { broker, sts, clock } = aBroker();
+    sts.manual = true;
+    const first = broker.prepare(aRequest());
+    await clock.advance(0);
+    const timers = clock.pending;
+    let [short, long] = [false, false];
+    void first?.wait(200)?.then(() => {
+      short = true;
+    });
+    void first?.wait(450)?.then(() => {
+      long = true;
+    });
+    await clock.advance(200);
+    expect([short, long]).toEqual([true, false]);
+    sts.open[0]?.answer();
+    await clock.advance(0);
+    expect([short, long]).toEqual([true, true]);
+    expect(first?.wait(200)).toBeNull();
+    // What is left is the end of the session and its refresh, in place of the attempt's own limit.
+    expect(clock.pending).toBe(timers + 1);
+  });
+
+  test("never where a session is held, refreshed, denied, or where the attempt before failed", async () => {
+    const { broker, sts, clock } = aBroker();
+    await broker.get(aRequest());
+    expect(broker.prepare(aRequest())).toBeNull();
+    sts.manual = true;
+    await clock.advance(30 * MINUTE + SECOND);
+    expect(broker.counts().inFlight).toBe(1);
+    expect(broker.prepare(aRequest())).toBeNull();
+
+    sts.manual = false;
+    sts.failing = () => denied();
+    const bob = aRequest({ sessionName: "bob" });
+    await broker.get(bob);
+    expect(broker.prepare(bob)).toBeNull();
+    sts.failing = () => passing();
+    const carol = aRequest({ sessionName: "carol" });
+    await broker.get(carol);
+    expect(broker.prepare(carol)).toBeNull();
+  });
+
+  test("is null when the broker has stopped", () => {
+    const { broker } = aBroker();
+    broker.stop();
+    expect([broker.prepare(aRequest()), broker.prepareEarly(aRequest())]).toEqual([null, null]);
+  });
+});
+
+describe("prepareEarly()", () => {
+  test("has the session there when it is asked for", async () => {
+    const { broker, sts, clock, events } = aBroker();
+    expect(broker.prepareEarly(aRequest())).not.toBeNull();
+    await clock.advance(0);
+    expect(events).toMatchObject([{ type: "obtained", reason: "early" }]);
+    expect(idOf(await broker.get(aRequest()))).toBe("ASIA1");
+    expect(sts.calls).toBe(1);
+  });
+
+  test("joins an attempt that is under way, and leaves what is held, denied or waited for alone", async () => {
+    const { broker, sts, clock } = aBroker();
+    sts.manual = true;
+    broker.prepare(aRequest());
+    expect(broker.prepareEarly(aRequest())).not.toBeNull();
+    await clock.advance(0);
+    expect(sts.calls).toBe(1);
+    sts.open[0]?.fail(denied());
+    await clock.advance(0);
+    expect(broker.prepareEarly(aRequest())).toBeNull();
+    await clock.advance(0);
+    expect(sts.calls).toBe(1);
+  });
+
+  for (const [name, failing] of [
+    ["made", null],
+    ["denied", denied],
+    ["failing", passing],
+  ] as const) {
+    test(`asked each second for a day by who wants nothing but metadata, makes a call each 59 minutes: ${name}`, async () => {
+      const { broker, sts, clock } = aBroker();
+      sts.failing = failing;
+      for (let seconds = 0; seconds < 24 * 3600; seconds += 30) {
+        broker.prepareEarly(aRequest());
+        await clock.advance(30 * SECOND);
+      }
+      expect(sts.calls).toBe(25);
+    });
+  }
+
+  test("a denial of what nobody has asked for is remembered for 5 s; who asks then asks STS", async () => {
+    const { broker, sts, clock, events } = aBroker();
+    sts.failing = () => denied();
+    broker.prepareEarly(aRequest());
+    await clock.advance(5 * SECOND - 1);
+    expect(events).toMatchObject([{ type: "denied", reason: "early", againInMs: 5 * SECOND }]);
+    expect(broker.counts().entries).toBe(1);
+    await clock.advance(1);
+    expect([broker.counts().entries, clock.pending]).toEqual([0, 0]);
+    sts.failing = null;
+    expect(idOf(await broker.get(aRequest()))).toBe("ASIA2");
+  });
+
+  test("a denial that somebody asks for within these 5 s is remembered for a minute", async () => {
+    const { broker, sts, clock } = aBroker();
+    sts.failing = () => denied();
+    broker.prepareEarly(aRequest());
+    await clock.advance(4 * SECOND);
+    for (let seconds = 0; seconds < 60; seconds += 10) {
+      expect(idOf(await broker.get(aRequest()))).toBe("denied");
+      await clock.advance(10 * SECOND - 1);
+    }
+    expect(sts.calls).toBe(1);
+    await clock.advance(6);
+    await broker.get(aRequest());
+    expect(sts.calls).toBe(2);
+  });
+
+  test("a denial of what somebody has asked for meanwhile is remembered", async () => {
+    const { broker, sts, clock } = aBroker();
+    sts.manual = true;
+    broker.prepareEarly(aRequest());
+    const asked = broker.get(aRequest());
+    await clock.advance(0);
+    sts.open[0]?.fail(denied());
+    expect(idOf(await asked)).toBe("denied");
+    expect(idOf(await broker.get(aRequest()))).toBe("denied");
+    expect(sts.calls).toBe(1);
+  });
+
+  test("takes nothing of what its owner may ask for, and one call of the node's", async () => {
+    const allowance = new CallAllowance({
+      user: { perSecond: 0.01, burst: 1 },
+      node: { perSecond: 0.01, burst: 3 },
+    });
+    const { broker, sts, clock } = aBroker({ allowance });
+    broker.prepareEarly(aRequest({ sessionName: "a1" }), 2001);
+    broker.prepareEarly(aRequest({ sessionName: "a2" }), 2001);
+    await clock.advance(0);
+    expect(sts.calls).toBe(2);
+    expect(idOf(await broker.get(aRequest({ sessionName: "a3" }), 2001))).toBe("ASIA3");
+    // The node has none left: nothing is begun that nobody asks for.
+    expect(broker.prepareEarly(aRequest({ sessionName: "b1" }), 2002)).toBeNull();
+    await clock.advance(0);
+    expect([sts.calls, broker.counts().entries]).toEqual([3, 3]);
+  });
+
+  test("what it began is refreshed and tried again once somebody asks", async () => {
+    const { broker, sts, clock } = aBroker();
+    broker.prepareEarly(aRequest());
+    await clock.advance(10 * MINUTE);
+    await broker.get(aRequest());
+    await clock.advance(21 * MINUTE);
+    expect(sts.calls).toBe(2);
+
+    sts.failing = () => passing();
+    const bob = aRequest({ sessionName: "bob" });
+    broker.prepareEarly(bob);
+    await clock.advance(0);
+    broker.prepare(bob);
+    sts.failing = null;
+    await clock.advance(2 * SECOND);
+    expect(idOf(await broker.get(bob))).toStartWith("ASIA");
+  });
+
+  test("does not count among what its owner asks for: with 16 begun, the next is begun when it is asked for", async () => {
+    const { broker, sts, clock } = aBroker();
+    for (let n = 0; n < 20; n++) broker.prepareEarly(aRequest({ sessionName: `s${n}` }), 2001);
+    await clock.advance(0);
+    expect(sts.calls).toBe(16);
+    expect(broker.prepare(aRequest({ sessionName: "s19" }), 2001)).not.toBeNull();
+    await clock.advance(0);
+    expect(sts.calls).toBe(17);
   });
 });
 
