@@ -1,5 +1,6 @@
 import { defineCommand } from "citty";
 import { ImdsProxyError } from "../errors.ts";
+import { problemLines } from "../service/proxy-health.ts";
 import { setup } from "../service/setup.ts";
 import { dryRunArg, jsonArg, overrideArgs, overridesOf } from "./common.ts";
 import { findingLines } from "./service.ts";
@@ -36,13 +37,15 @@ export default defineCommand({
     });
     if (report === null) return;
     const ok = report.findings.every((finding) => finding.ok);
-    if (args.json) console.log(JSON.stringify({ ok, findings: report.findings }));
-    else for (const line of findingLines(report.findings)) console.log(line);
+    const { findings, problems } = report;
+    if (args.json) console.log(JSON.stringify({ ok, findings, problems }));
+    else for (const line of [...findingLines(findings), ...problems.flatMap(problemLines)]) console.log(line);
     if (!ok) {
       throw new ImdsProxyError(
         "unhealthy",
         "the service is installed and runs, but does not do what it should",
-        "see the lines above, and: imdsproxy service status; journalctl -u imdsproxy",
+        "The rules are in place: users get what the proxy gives them, or nothing. What is installed stays so.\n" +
+          "Mend what the lines above name, then: imdsproxy service status, or imdsproxy setup again.",
       );
     }
     if (!args.json) console.log(`done in ${((performance.now() - started) / 1000).toFixed(1)} s`);

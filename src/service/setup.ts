@@ -32,7 +32,7 @@ import { portWarnings } from "./port-warnings.ts";
 import { type ProxyHealth, proxyHealth } from "./proxy-health.ts";
 import { type NodeFacts, unmet } from "./requirements.ts";
 import { type FileChange, recover, stagedPath } from "./transaction.ts";
-import { type Finding, findTester, verify } from "./verify.ts";
+import { findTester, type Verification, verify } from "./verify.ts";
 
 /** setup and the parts of it: what an operator asks for, as plans that are carried out under one lock. */
 
@@ -217,8 +217,7 @@ export interface SetupOptions extends InstallOptions {
 }
 
 /** What setup found in the end. */
-export interface SetupReport {
-  readonly findings: readonly Finding[];
+export interface SetupReport extends Verification {
   readonly config: Config;
 }
 
@@ -241,8 +240,13 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
       return null;
     }
     options.say(`verify as ${tester.name} and as root`);
-    const findings = await verify(wanted.config, tester, directAddresses(wanted.config), VERIFY_WAIT_MS);
-    return { findings, config: wanted.config };
+    const { config } = wanted;
+    const verification = await verify(config, tester, directAddresses(config), {
+      waitMs: VERIFY_WAIT_MS,
+      health: () => proxyHealth(config),
+      say: options.say,
+    });
+    return { ...verification, config };
   });
 }
 
@@ -251,12 +255,6 @@ export function directAddresses({ upstream }: Config): readonly Endpoint[] {
   if (upstream === "auto" || sameEndpoint(upstream, HYPERPOD_AGENT)) return [HYPERPOD_AGENT];
   // The metadata address itself is what the redirect is about: what answers there is judged by what it gives.
   return upstream.address === "169.254.169.254" ? [HYPERPOD_AGENT] : [HYPERPOD_AGENT, upstream];
-}
-
-/** Verifies an installed service. */
-export async function verifyInstalled(verifyAs: string, config: Config): Promise<readonly Finding[]> {
-  const tester = await findTester(runCommand, verifyAs, config);
-  return verify(config, tester, directAddresses(config), 0);
 }
 
 /** How the service stands. */

@@ -100,6 +100,8 @@ function proxyService(facts: UnitFacts): readonly Line[] {
     "Type=notify",
     "NotifyAccess=main",
     `ExecStart=${facts.binary ?? BINARY} serve --share-port --config ${facts.config ?? CONFIG}`,
+    "# The file first: a reload of one that cannot be taken fails, with what is wrong with it.",
+    `ExecReload=${facts.binary ?? BINARY} config check --config ${facts.config ?? CONFIG}`,
     "ExecReload=/bin/kill -HUP $MAINPID",
     "Restart=always",
     "RestartSec=500ms",

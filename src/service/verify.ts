@@ -4,8 +4,10 @@ import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
 import { compileRules } from "../rules/decide.ts";
+import type { Problem } from "../telemetry/health.ts";
 import type { RunCommand } from "./command.ts";
 import { type Probe, probe } from "./probe.ts";
+import type { ProxyHealth } from "./proxy-health.ts";
 
 /**
  * Whether the node keeps its promise, tried as an ordinary user and as root: the user gets what the configuration gives
@@ -127,27 +129,63 @@ export function judge(expected: string | null, tester: Tester, user: Probe, root
 
 const statusText = (status: number): string => (status === 0 ? "nothing" : `status ${status}`);
 
+/** What was found in the end, and what the proxy says of the reason where something does not hold. */
+export interface Verification {
+  readonly findings: readonly Finding[];
+  readonly problems: readonly Pick<Problem, "what" | "since" | "remedy">[];
+}
+
+export interface VerifyOptions {
+  /** Milliseconds to go on trying: the agent or STS may come later than the service. */
+  readonly waitMs: number;
+  /** What the proxy says of itself. */
+  readonly health: () => Promise<ProxyHealth>;
+  /** Called with a line for the person while it waits. */
+  readonly say: (line: string) => void;
+}
+
+/** Milliseconds between two tries, and between two lines that say why it waits. */
+const AGAIN_MS = 1_000;
+const SAY_MS = 5_000;
+
 /**
- * Tries until everything holds, for as long as `waitMs`: the agent or STS may come later than the service.
+ * Tries until everything holds, for as long as `waitMs`. Ends before that where waiting does not help: STS denies the role,
+ * or the configuration is not what runs.
  *
  * @param direct where the upstream is, and wherever else it could be.
- * @returns the last findings.
  */
 export async function verify(
   config: Config,
   tester: Tester,
   direct: readonly Endpoint[],
-  waitMs: number,
-): Promise<readonly Finding[]> {
+  { waitMs, health, say }: VerifyOptions,
+): Promise<Verification> {
   const expected = expectedRole(config, tester);
-  for (let waitedMs = 0; ; waitedMs += 1000) {
+  for (let waitedMs = 0; ; waitedMs += AGAIN_MS) {
     const root = await probe(null, []);
     const rootRole = root.list.status === 200 ? root.list.text.trim() : null;
     const user = await probeAs(tester, rootRole, direct);
     const findings = judge(expected, tester, user, root);
-    if (findings.every(({ ok }) => ok) || waitedMs >= waitMs) return findings;
-    await Bun.sleep(1000);
+    if (findings.every(({ ok }) => ok)) return { findings, problems: [] };
+    const told = await health();
+    if (waitedMs >= waitMs || isLasting(told)) return { findings, problems: reasons(told) };
+    if (waitedMs % SAY_MS === 0) {
+      const [why] = reasons(told);
+      const failed = findings.find(({ ok }) => !ok);
+      const what = why?.what ?? `not yet: ${failed?.what} (${failed?.found})`;
+      say(`waiting, ${Math.ceil((waitMs - waitedMs) / 1000)} s at most: ${what}`);
+    }
+    await Bun.sleep(AGAIN_MS);
   }
+}
+
+const isLasting = (health: ProxyHealth): boolean =>
+  health.kind === "answered" && health.problems.some(({ lasting }) => lasting);
+
+function reasons(health: ProxyHealth): readonly Pick<Problem, "what" | "since" | "remedy">[] {
+  if (health.kind === "answered") return health.problems;
+  if (health.kind === "silent") return [{ ...health, since: "now" }];
+  return [];
 }
 
 /** This program again, as the tester: `imdsproxy service probe`. node:child_process drops all groups with the uid. */

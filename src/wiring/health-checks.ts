@@ -23,6 +23,6 @@ export function firewallFinding(state: FirewallState | null): Finding | null {
   return {
     what: "the firewall rules are not as they should be, and could not be put right",
     remedy: "sudo imdsproxy iptables status; journalctl -u imdsproxy-repair",
-    lasting: true,
+    lasting: false,
   };
 }

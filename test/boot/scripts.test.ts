@@ -158,7 +158,72 @@ describeAsRoot("what an operator's scripts do on a node", () => {
       expect(ran.code).toBe(1);
       expect(ran.stdout).toMatch(/^FAIL nobody gets ImdsProxyTestRole/m);
       expect(ran.stdout).toMatch(/^ok {3}nobody cannot reach 169\.254\.0\.2:9081/m);
+      // The reason, while it waits and at the end.
+      expect(ran.stdout).toMatch(/^waiting, \d+ s at most: .*STS cannot be reached/m);
+      expect(ran.stdout).toMatch(/^PROBLEM .*ImdsProxyTestRole could not be assumed for now \(connection/m);
+      expect(ran.stdout).toMatch(/^ {2}to do: .*127\.0\.0\.1:8080/m);
+      expect(ran.stderr).toContain("The rules are in place");
     },
     3 * MINUTES,
+  );
+
+  test(
+    "a role that is denied: setup says so at once, with the statements that are missing; so does service status until it is mended",
+    async () => {
+      const fault = {
+        kind: "error",
+        status: 403,
+        code: "AccessDenied",
+        message: `User: arn:aws:sts::842413447717:assumed-role/${INSTANCE_ROLE}/SageMaker is not authorized to perform: sts:AssumeRole on resource: ${ROLE_ARN}`,
+      };
+      const directory = "/var/lib/stand-in";
+      const isTaken = (word: string) =>
+        until("STS has the fault", async () =>
+          (await node.run(`cat ${directory}/sts-fault.taken`)).stdout.includes(word),
+        );
+      await node.ok(`cat > ${directory}/new && mv ${directory}/new ${directory}/sts-fault`, {
+        input: JSON.stringify(fault),
+      });
+      await isTaken("AccessDenied");
+      const ran = await node.run(`/root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE}`);
+      const status = await node.run("imdsproxy service status");
+      const json = JSON.parse((await node.run("imdsproxy service status --json")).stdout);
+      await node.ok(`rm ${directory}/sts-fault`);
+      await isTaken("none");
+      expect(ran.code).toBe(1);
+      expect(ran.stdout).not.toMatch(/^waiting/m);
+      expect(ran.stdout).toMatch(/^PROBLEM .*cannot be assumed \(AccessDenied/m);
+      expect(ran.stdout).toContain(`arn:aws:iam::842413447717:role/${INSTANCE_ROLE} need this statement`);
+      expect(status.code).toBe(1);
+      expect(status.stdout).toMatch(/^PROBLEM .*AccessDenied/m);
+      expect(status.stdout).toMatch(/^ {2}since \d{4}-/m);
+      expect(json).toMatchObject({ healthy: false, proxy: { kind: "answered" } });
+      expect(json.problems[0]).toMatchObject({ id: "sts", lasting: true });
+      await node.ok("systemctl restart imdsproxy");
+      expect((await node.run("imdsproxy service status")).code).toBe(0);
+    },
+    3 * MINUTES,
+  );
+
+  test(
+    "a reload of a file that cannot be taken fails with what is wrong with it, and what ran before runs on",
+    async () => {
+      await node.ok(`/root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE}`);
+      await node.ok(
+        "cp /etc/imdsproxy/config.yaml /root/good.yaml; echo 'roel: x' >> /etc/imdsproxy/config.yaml",
+      );
+      const reload = await node.run("systemctl reload imdsproxy");
+      const status = await node.run("imdsproxy service status");
+      const journal = await node.ok("journalctl -u imdsproxy -o cat --no-pager | tail -20");
+      await node.ok("cp /root/good.yaml /etc/imdsproxy/config.yaml");
+      expect(reload.code).not.toBe(0);
+      expect(journal).toMatch(/config\.yaml:\d+: roel/);
+      expect(status.code).toBe(1);
+      expect(status.stderr).toContain("roel");
+      expect(await roleOf(node, "alice")).toBe(ROLE);
+      await node.ok("systemctl reload imdsproxy");
+      expect((await node.run("imdsproxy service status")).code).toBe(0);
+    },
+    2 * MINUTES,
   );
 });

@@ -17,6 +17,10 @@ import { startStsStandIn } from "../../../src/demo/sts/server.ts";
 
 const DIRECTORY = "/var/lib/stand-in";
 const SECRETS = `${DIRECTORY}/secrets.json`;
+/** A test breaks STS by renaming a fault (JSON) to here, mends it by taking the file away, and waits for the copy. */
+const FAULT = `${DIRECTORY}/sts-fault`;
+const FAULT_TAKEN = `${DIRECTORY}/sts-fault.taken`;
+const NO_FAULT = '{"kind":"none"}';
 const A_DAY_MS = 86_400_000;
 
 function secrets(): InstanceSecrets {
@@ -40,7 +44,14 @@ if (what === "files") {
   const roleArn = `arn:aws:iam::${account}:role/${roleName}`;
   const principal = instancePrincipal(secrets().role, roleArn, instanceId, Date.now() + 10 * A_DAY_MS);
   const sts = await startStsStandIn({ listen: [listen], principals: [principal] });
+  let taken = NO_FAULT;
   setInterval(() => {
+    const fault = existsSync(FAULT) ? readFileSync(FAULT, "utf8") : NO_FAULT;
+    if (fault !== taken) {
+      taken = fault;
+      sts.set({ fault: JSON.parse(fault) });
+      writeFileSync(FAULT_TAKEN, fault);
+    }
     for (const entry of sts.log()) appendFileSync(`${DIRECTORY}/sts.log`, `${JSON.stringify(entry)}\n`);
     sts.clearLog();
   }, 200);
