@@ -26,6 +26,7 @@ const WAIT_SECONDS = 10;
 const LOCK_PATH = "/run/imdsproxy-iptables.lock";
 const LOCK_WAIT_MS = 60_000;
 const LOCK_POLL_MS = 20;
+const NO_ROOM: ReadonlySet<string> = new Set(["ENOSPC", "EDQUOT", "EROFS", "EIO"]);
 
 /** Searched after PATH, which for many users leaves out where iptables is. */
 const FALLBACK_DIRECTORIES = ["/usr/sbin", "/sbin"];
@@ -208,7 +209,7 @@ export function systemIptables(
         return await work();
       } finally {
         held.lock = null;
-        closeSync(lock);
+        if (lock !== null) closeSync(lock);
       }
     },
   };
@@ -253,11 +254,13 @@ export function backendStamp(): string {
   }).join(" ");
 }
 
-async function takeLock(): Promise<number> {
+/** Null where /run has no room for the file: each table is written as a whole, and what two have mixed up is seen. */
+async function takeLock(): Promise<number | null> {
   let descriptor: number;
   try {
     descriptor = openLock();
   } catch (error) {
+    if (NO_ROOM.has((error as NodeJS.ErrnoException).code ?? "")) return null;
     throw refused(`cannot take the lock ${LOCK_PATH}: ${(error as NodeJS.ErrnoException).code ?? "unknown"}`);
   }
   for (let waitedMs = 0; !tryLock(descriptor); waitedMs += LOCK_POLL_MS) {

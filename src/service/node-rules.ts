@@ -1,5 +1,6 @@
 import { statSync } from "node:fs";
 import { DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
+import { endClosedState, isClosed } from "../firewall/closed-node.ts";
 import { backendStamp, systemIptables, unlessChanging } from "../firewall/iptables.ts";
 import { captureRules, restoreRules, rulesGeneration } from "../firewall/nftables/known-rules.ts";
 import { asSnapshot, type Snapshot } from "../firewall/nftables/snapshot.ts";
@@ -131,7 +132,10 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
       this.#iptables = systemIptables();
       this.#forget();
     }
-    const ofGuards = this.#guards.flatMap((guard) => guard.problems(spec));
+    const ofGuards = [
+      ...this.#guards.flatMap((guard) => guard.problems(spec)),
+      ...((await isClosed()) ? ["closed to users since the boot, until the rules are there"] : []),
+    ];
     const age = this.#options.clock.now() - this.#comparedAtMs;
     const compared = age >= 0 && age < RESOLVE_INTERVAL_MS && this.#known?.snapshot != null;
     // `restore` has just looked, in bytes.
@@ -171,6 +175,8 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
       for (const guard of this.#guards) guard.restore(spec);
       this.#forget();
       await this.#compare(spec);
+      // Last: until here, and wherever this fails, the node stays closed.
+      await endClosedState();
     });
   }
 

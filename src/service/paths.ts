@@ -30,11 +30,15 @@ export const JOURNAL = `${CONFIG_DIRECTORY}/.setup-journal.json`;
 /** One setup at a time. In /run, which only root can write to: a user must not be able to hold the lock. */
 export const LOCK = "/run/imdsproxy-setup.lock";
 
+/** ip(8) of iproute2, where Debian, Ubuntu and Amazon Linux have it. */
+export const IP = "/sbin/ip";
+
 /** What firewall/iptables.ts locks. */
 export const FIREWALL_LOCK = "/run/imdsproxy-iptables.lock";
 
 /** The units, in the order in which they start. */
 export const UNITS = {
+  closed: "imdsproxy-closed.service",
   iptables: "imdsproxy-iptables.service",
   repair: "imdsproxy-repair.service",
   proxy: "imdsproxy.service",

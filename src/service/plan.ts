@@ -73,6 +73,7 @@ export function installedFiles(installation: Installation): readonly FileChange[
   const units = unitTexts({
     systemdVersion: installation.systemdVersion,
     stateDirectory: installation.config.stateDirectory,
+    upstream: installation.config.upstream,
   });
   return [
     { path: BINARY, content: { copyOf: installation.executable }, mode: 0o755 },
@@ -147,7 +148,10 @@ const rulesSteps = (): readonly Step[] => [
   { kind: "run", argv: ["systemctl", "restart", UNITS.repair], remedy: `see: journalctl -u ${UNITS.repair}` },
 ];
 
-/** Starts what is installed, now and at every boot: first the proxy, so that nobody is refused in between. */
+/**
+ * Starts what is installed, now and at every boot: first the proxy, so that nobody is refused in between. The closed unit
+ * is not started: it would refuse users until the rules are there, and is for the boot alone.
+ */
 export function enableSteps(): readonly Step[] {
   return [
     { kind: "run", argv: ["systemctl", "daemon-reload"] },
@@ -157,13 +161,17 @@ export function enableSteps(): readonly Step[] {
   ];
 }
 
-/** Stops everything and gives the node its own firewall back; the installed files stay. */
+/**
+ * Stops everything and gives the node its own firewall back; the installed files stay. What the closed unit put in place
+ * goes with the rules.
+ */
 export function disableSteps(): readonly Step[] {
   return [
     { kind: "run", argv: ["systemctl", "--quiet", "disable", ...Object.values(UNITS)], mayFail: true },
     // The watch first, or it would put the rules back; the proxy last, so that nobody is sent to a closed door.
     { kind: "run", argv: ["systemctl", "stop", UNITS.repair], mayFail: true },
     { kind: "run", argv: ["systemctl", "stop", UNITS.iptables], mayFail: true },
+    { kind: "run", argv: ["systemctl", "stop", UNITS.closed], mayFail: true },
     { kind: "run", argv: ["@self", "iptables", "remove"] },
     { kind: "run", argv: ["systemctl", "stop", HANDOVER_UNIT], mayFail: true },
     { kind: "run", argv: ["systemctl", "stop", UNITS.proxy], mayFail: true },

@@ -1,4 +1,4 @@
-import { ACCOUNT } from "./paths.ts";
+import { ACCOUNT, IP } from "./paths.ts";
 
 /** What a node must have before anything is changed on it. Pure: the facts are gathered in facts.ts. */
 
@@ -42,6 +42,7 @@ export const PROGRAMS: Readonly<Record<string, string>> = {
   ip6tables: "iptables",
   "ip6tables-save": "iptables",
   "ip6tables-restore": "iptables",
+  [IP]: "iproute2 or iproute",
   getent: "libc-bin or glibc-common",
   useradd: "passwd or shadow-utils",
   userdel: "passwd or shadow-utils",

@@ -287,7 +287,9 @@ export async function serviceStatus(run: RunCommand = runCommand): Promise<Servi
   if (!installed) problems.push({ what: "the service is not installed", remedy: "imdsproxy setup" });
   else {
     for (const { name, enabled, active } of units) {
-      if (enabled === "enabled" && active === "active") continue;
+      // The closed unit runs at boot alone: setup does not start it.
+      const runs = active === "active" || (name === UNITS.closed && active === "inactive");
+      if (enabled === "enabled" && runs) continue;
       problems.push({
         what: `${name} is ${enabled}, ${active}`,
         remedy: `imdsproxy service enable; journalctl -u ${name}`,

@@ -5,7 +5,8 @@ import { dirname } from "node:path";
 
 /** @throws what the file system says. */
 export function writeWhole(path: string, value: unknown, mode: number): void {
-  mkdirSync(dirname(path), { recursive: true });
+  // Whatever the umask is: others than root read some of the files in it.
+  if (mkdirSync(dirname(path), { recursive: true }) !== undefined) chmodSync(dirname(path), 0o755);
   writeFileSync(`${path}.new`, `${JSON.stringify(value)}\n`, { mode: 0o600 });
   // Whatever the umask is.
   chmodSync(`${path}.new`, mode);

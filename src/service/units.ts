@@ -1,4 +1,6 @@
-import { ACCOUNT, BINARY, CONFIG, UNITS } from "./paths.ts";
+import { CLOSED_TABLE, closedRules } from "../firewall/closed-state.ts";
+import type { Endpoint } from "../identity/endpoint.ts";
+import { ACCOUNT, BINARY, CONFIG, IP, ROOT_STATE_DIRECTORY, UNITS } from "./paths.ts";
 
 /**
  * The text of the systemd units. Pure. Directives: systemd.unit(5), systemd.service(5), systemd.exec(5),
@@ -11,6 +13,8 @@ export interface UnitFacts {
   readonly systemdVersion: number;
   /** The configuration's `stateDirectory`: a path below /var/lib. */
   readonly stateDirectory: string;
+  /** The configuration's `upstream`. Default `auto`. */
+  readonly upstream?: Endpoint | "auto";
   /** Default {@link BINARY}. */
   readonly binary?: string;
   /** Default {@link CONFIG}. */
@@ -57,8 +61,7 @@ const sandbox: readonly Line[] = [
   "NoNewPrivileges=yes",
   "ProtectSystem=strict",
   "ProtectHome=yes",
-  "PrivateTmp=yes",
-  "PrivateDevices=yes",
+  "InaccessiblePaths=-/tmp -/var/tmp",
   "DevicePolicy=closed",
   { since: 245, line: "ProtectClock=yes" },
   "ProtectHostname=yes",
@@ -82,6 +85,8 @@ const sandbox: readonly Line[] = [
 const LEFT_OUT: readonly Line[] = [
   "# Left out, each for a reason:",
   "#   MemoryDenyWriteExecute=  Bun compiles JavaScript and its FFI calls at run time, into memory that is written and run",
+  "#   PrivateTmp=              systemd makes directories in /tmp and /var/tmp for it: users can fill both, and it would not start",
+  "#   PrivateDevices=          the same, in /tmp; DevicePolicy= and the missing CAP_MKNOD keep it from devices",
   "#   PrivateNetwork=          the metadata address, STS and the callers' sockets are in this network namespace",
 ];
 
@@ -141,8 +146,9 @@ function proxy(facts: UnitFacts): readonly Line[] {
   return [
     "[Unit]",
     "Description=imdsproxy: a role of their own for each user of the instance metadata service",
-    `Wants=${UNITS.iptables} ${UNITS.repair}`,
-    `After=${UNITS.iptables}`,
+    "# The unit of the rules comes before sysinit.target. It is not named here: each start of this one would wait for its next",
+    "# try, as long as it fails.",
+    `Wants=${UNITS.repair}`,
     "# Whoever comes in finds it there. Only an order: a proxy that cannot start delays nobody for longer than a moment.",
     `Before=${USERS_COME_IN}`,
     "StartLimitIntervalSec=0",
@@ -162,7 +168,6 @@ function handover(facts: UnitFacts): readonly Line[] {
   return [
     "[Unit]",
     "Description=imdsproxy while its service is being replaced",
-    `After=${UNITS.iptables}`,
     "StartLimitIntervalSec=0",
     "",
     ...proxyService(facts)
@@ -183,21 +188,110 @@ const firewallSandbox: readonly Line[] = [
   "IPAddressDeny=any",
   "IPAddressAllow=localhost link-local",
   "# iptables-legacy takes its lock in /run.",
-  "ReadWritePaths=/run",
-  "StateDirectory=imdsproxy-root",
-  "StateDirectoryMode=0700",
-  "# The directory is root's, not the proxy's, and stays when a unit stops: the metrics read firewall.json in it.",
-  "RuntimeDirectory=imdsproxy",
-  "RuntimeDirectoryMode=0755",
-  "RuntimeDirectoryPreserve=yes",
+  `ReadWritePaths=/run -${ROOT_STATE_DIRECTORY}`,
   ...sandbox,
   "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
   ...LEFT_OUT,
   "#   PrivateUsers=            rules belong to the network namespace of the node, and so must the capability to change them",
   "#   RootDirectory=           it runs the node's iptables, and asks its NSS",
+  "#   StateDirectory=          with a full or read-only /var or /run systemd would not start it; nor RuntimeDirectory=",
   "#   ProcSubset=              iptables and the look for IPv6 read /proc/net",
   "#   User=                    rules are root's to change",
 ];
+
+/** One command of a unit. Its failure is ignored: the rule is there already, or the kernel has no IPv6. */
+const byIp = (family: "ipv4" | "ipv6", ...words: readonly string[]) =>
+  `ExecStart=-${IP} ${family === "ipv4" ? "-4" : "-6"} ${words.join(" ")}`;
+
+/**
+ * Puts `local` behind the closed rules. It is never absent: preference 1 has it in between, also where this is cut short
+ * and run again. Where an administrator has moved `local` away, it stays there. `$$` is systemd's for `$`.
+ */
+const localLast = (family: "ipv4" | "ipv6") => {
+  const ip = `${IP} ${family === "ipv4" ? "-4" : "-6"} rule`;
+  const list = `${IP} ${family === "ipv4" ? "-4" : "-6"} -N rule list pref`;
+  return (
+    `ExecStart=-/bin/sh -c 'case "$$(${list} 0; ${list} 1)" in *"lookup 255"*) ` +
+    `${ip} add pref 1 lookup 255 protocol kernel; ${ip} del pref 0 lookup 255; ` +
+    `${ip} add pref 0 lookup 255 protocol kernel; ${ip} del pref 1 lookup 255;; esac'`
+  );
+};
+
+const NOTHING_TO_FAIL: readonly Line[] = [
+  "# Left out: for each of these systemd makes a namespace, a directory, a keyring or a BPF program, and where that fails, as",
+  "# on a full disk, nothing of the unit runs:",
+  ...[
+    "ProtectSystem",
+    "ProtectHome",
+    "PrivateTmp",
+    "PrivateDevices",
+    "DevicePolicy",
+    "ProtectClock",
+    "ProtectHostname",
+    "ProtectKernelLogs",
+    "ProtectKernelTunables",
+    "ProtectControlGroups",
+    "ProtectKernelModules",
+    "ProtectProc",
+    "ProcSubset",
+    "PrivateNetwork",
+    "PrivateUsers",
+    "RootDirectory",
+    "KeyringMode",
+    "IPAddressDeny",
+  ].map((name) => `#   ${name}=`),
+];
+
+function closed(facts: UnitFacts): readonly Line[] {
+  const upstream = facts.upstream === undefined || facts.upstream === "auto" ? null : facts.upstream;
+  return [
+    "[Unit]",
+    "Description=imdsproxy: the metadata service is closed to users until the firewall rules are there",
+    "# The first of ours, before file systems are mounted. It needs the kernel, ip(8) and sh, and nothing that a user can fill",
+    "# or that another program writes. Rules by uid: root alone passes. The rules' unit takes this away as its last step.",
+    "DefaultDependencies=no",
+    "Before=local-fs-pre.target sysinit.target network-pre.target",
+    "StartLimitIntervalSec=0",
+    "",
+    "[Service]",
+    "Type=oneshot",
+    "RemainAfterExit=yes",
+    "# Not the journal, which may be stopped.",
+    "StandardOutput=null",
+    "StandardError=null",
+    "# For sockets that users bind to an interface: the kernel does not heed `prohibit` there.",
+    "ExecStart=-/bin/sh -c 'n=0; for i in /sys/class/net/*; do n=$$((n+1)); " +
+      `${IP} route add broadcast default dev "$$\{i##*/}" scope host metric $$n table ${CLOSED_TABLE}; done'`,
+    ...closedRules(upstream).map(({ family, words }) => byIp(family, "rule", "add", "pref", "0", ...words)),
+    localLast("ipv4"),
+    localLast("ipv6"),
+    "# Failed where the rules are not there, or stand behind the table `local`.",
+    `ExecStart=/bin/sh -c 'case "$$(${IP} -4 -N rule list pref 0)" in *"lookup 255"*"lookup ${CLOSED_TABLE}"*) exit 1;; ` +
+      `*"lookup ${CLOSED_TABLE}"*) exit 0;; esac; exit 1'`,
+    "TimeoutStartSec=30s",
+    "CapabilityBoundingSet=CAP_NET_ADMIN",
+    "NoNewPrivileges=yes",
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+    "RestrictNamespaces=yes",
+    "RestrictRealtime=yes",
+    "RestrictSUIDSGID=yes",
+    "LockPersonality=yes",
+    "MemoryDenyWriteExecute=yes",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=@system-service",
+    "SystemCallErrorNumber=EPERM",
+    "UMask=0077",
+    "LimitCORE=0",
+    ...NOTHING_TO_FAIL,
+    "#   User=                    rules are root's to change",
+    "",
+    "[Install]",
+    "WantedBy=sysinit.target",
+  ];
+}
+
+/** What is remembered of the rules is kept there; they are brought without it, too. */
+const ROOT_STATE = `ExecStartPre=-+/bin/mkdir -p -m 0700 ${ROOT_STATE_DIRECTORY}`;
 
 function iptables(facts: UnitFacts): readonly Line[] {
   return [
@@ -206,10 +300,11 @@ function iptables(facts: UnitFacts): readonly Line[] {
     "# Before sysinit.target, hence before every service with ordinary dependencies: sshd, slurmd, sssd, cron, logind and",
     "# the sessions of users; before the network is there; and with or without the units of a SageMaker HyperPod node.",
     "DefaultDependencies=no",
-    `After=local-fs.target systemd-modules-load.service ${EARLY_FIREWALLS}`,
+    `After=${UNITS.closed} local-fs.target systemd-modules-load.service ${EARLY_FIREWALLS}`,
     "Before=sysinit.target network-pre.target",
     "Wants=network-pre.target",
-    `RequiresMountsFor=${facts.binary ?? BINARY} ${facts.config ?? CONFIG} /var/lib`,
+    "# Tried again for ever. The boot waits for the first try alone, and goes on without the rules: closed.",
+    "StartLimitIntervalSec=0",
     "",
     "[Service]",
     "Type=oneshot",
@@ -217,7 +312,10 @@ function iptables(facts: UnitFacts): readonly Line[] {
     "RemainAfterExit=yes",
     "# iptables-legacy, inet_diag and conntrack_netlink may be modules, which the unit itself may not load.",
     "ExecStartPre=-+/sbin/modprobe --all --quiet ip_tables ip6_tables inet_diag tcp_diag nf_conntrack_netlink",
+    ROOT_STATE,
     `ExecStart=${facts.binary ?? BINARY} iptables watch --once --config ${facts.config ?? CONFIG}`,
+    "Restart=on-failure",
+    "RestartSec=2s",
     "TimeoutStartSec=60s",
     ...firewallSandbox,
     "",
@@ -230,16 +328,16 @@ function repair(facts: UnitFacts): readonly Line[] {
   return [
     "[Unit]",
     "Description=imdsproxy's watch over its firewall rules",
-    `Wants=${UNITS.iptables}`,
     "# After every firewall that could drop the rules while it loads its own, and before users come in: it says that it is",
     "# ready when it has seen the rules in order.",
-    `After=${UNITS.iptables} ${FIREWALLS}`,
+    `After=${FIREWALLS}`,
     `Before=${USERS_COME_IN}`,
     "StartLimitIntervalSec=0",
     "",
     "[Service]",
     "Type=notify",
     "NotifyAccess=main",
+    ROOT_STATE,
     `ExecStart=${facts.binary ?? BINARY} iptables watch --config ${facts.config ?? CONFIG}`,
     "Restart=always",
     "RestartSec=1s",
@@ -256,6 +354,7 @@ function repair(facts: UnitFacts): readonly Line[] {
 /** The text of each installed unit, by name. */
 export function unitTexts(facts: UnitFacts): Record<(typeof UNITS)[keyof typeof UNITS], string> {
   return {
+    [UNITS.closed]: render(closed(facts), facts.systemdVersion),
     [UNITS.iptables]: render(iptables(facts), facts.systemdVersion),
     [UNITS.repair]: render(repair(facts), facts.systemdVersion),
     [UNITS.proxy]: render(proxy(facts), facts.systemdVersion),

@@ -35,11 +35,17 @@ const CLOSED: FirewallSpec = {
   containers: "leave",
 };
 
+const complaints = new Map<string, string>();
+
+/** Does what may fail, and says once of each failure what it was: a full disk would be told of every two seconds. */
 function attempt(what: string, action: () => void): void {
   try {
     action();
+    complaints.delete(what);
   } catch (error) {
-    log("error", `${what}: ${error instanceof Error ? error.message : String(error)}`);
+    const message = error instanceof Error ? error.message : String(error);
+    if (complaints.get(what) !== message) log("error", `${what}: ${message}`);
+    complaints.set(what, message);
   }
 }
 

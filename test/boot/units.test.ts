@@ -24,11 +24,13 @@ describeAsRoot("the units on a booted node", () => {
   afterAll(() => node?.destroy(), MINUTES);
 
   for (const unit of OURS) {
+    // It counts PrivateTmp= and PrivateDevices= with 0.2 each, and cannot know that InaccessiblePaths= stands for the first: with
+    // either, the unit does not start on a disk that a user has filled.
     test(
-      `systemd-analyze security ${unit} is below 2.0`,
+      `systemd-analyze security ${unit} is below 2.3`,
       async () => {
         const text = await node.ok(`systemd-analyze security ${unit} --no-pager`);
-        expect(Number(/exposure level for \S+: ([\d.]+)/.exec(text)?.[1])).toBeLessThan(2);
+        expect(Number(/exposure level for \S+: ([\d.]+)/.exec(text)?.[1])).toBeLessThan(2.3);
       },
       MINUTES,
     );

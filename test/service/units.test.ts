@@ -27,6 +27,44 @@ describe("unitTexts()", () => {
     for (const unit of Object.values(units)) expect(unit).not.toContain("sagemaker");
   });
 
+  test("closes the node before file systems are mounted, by ip alone, with nothing that systemd would have to make for it", () => {
+    const text = lines(units["imdsproxy-closed.service"]);
+    expect(text).toContain("DefaultDependencies=no");
+    expect(text).toContain("Before=local-fs-pre.target sysinit.target network-pre.target");
+    expect(text).toContain("WantedBy=sysinit.target");
+    for (const line of text.filter((one) => one.startsWith("ExecStart="))) {
+      expect(line).toMatch(/^ExecStart=-?(?:\/sbin\/ip -[46] rule add pref 0 |\/bin\/sh -c ')/);
+    }
+    // What systemd needs a name, a namespace, a directory, a file or a device for.
+    const needs =
+      /^(?:User|Group|DynamicUser|Private\w+|Protect\w+|(?:State|Runtime|Cache|Logs)Directory|\w+Paths|Root\w+|Requires\w*|Device\w+|IPAddress\w+|LoadCredential)=/;
+    expect(text.filter((line) => needs.test(line))).toEqual([]);
+  });
+
+  test("closes a configured upstream too", () => {
+    const text = unitTexts({ ...FACTS, upstream: { address: "127.0.0.1", port: 1338 } });
+    expect(text["imdsproxy-closed.service"]).toContain("to 127.0.0.1 ipproto 6 dport 1338 uidrange");
+  });
+
+  test("lets the units of the firewall write nothing before they work, and try for ever", () => {
+    for (const name of ["imdsproxy-iptables.service", "imdsproxy-repair.service"] as const) {
+      // Directories that systemd makes before the start, and mounts that it waits for.
+      expect(units[name]).not.toMatch(
+        /^(?:PrivateTmp|PrivateDevices|\w+Directory|RequiresMountsFor|Requires|BindsTo)=/m,
+      );
+      expect(lines(units[name])).toContain("StartLimitIntervalSec=0");
+      expect(units[name]).toMatch(/^Restart=/m);
+    }
+    expect(units["imdsproxy.service"]).not.toMatch(/^(?:PrivateTmp|PrivateDevices)=/m);
+  });
+
+  test("makes no unit wait for the next try of the rules", () => {
+    for (const name of ["imdsproxy.service", "imdsproxy-repair.service"] as const) {
+      expect(units[name]).not.toMatch(/^(?:After|Wants|Requires)=.*imdsproxy-iptables/m);
+    }
+    expect(handoverUnitText(FACTS)).not.toContain("imdsproxy-iptables");
+  });
+
   test("orders nothing that starts before basic.target after a unit that starts after it", () => {
     for (const name of ["imdsproxy.service", "imdsproxy-repair.service"] as const) {
       expect(units[name]).not.toMatch(/^Before=.*\.(?:socket|target)/m);

@@ -1,4 +1,5 @@
 import { defineCommand } from "citty";
+import { endClosedState } from "../../firewall/closed-node.ts";
 import { systemIptables } from "../../firewall/iptables.ts";
 import { apply as applyRules, type Part, remove as removeRules } from "../../firewall/operations.ts";
 import { configArg, dryRunArg } from "../common.ts";
@@ -14,6 +15,7 @@ const bring = (name: string, part: Part, description: string, what: string) =>
       console.error(specLine(resolved));
       const dryRun = args["dry-run"];
       const outcome = await applyRules(systemIptables(), resolved.spec, part, dryRun);
+      if (part === "both" && !dryRun) await endClosedState();
       await printOutcome(outcome, dryRun, {
         done: `${what} is in place`,
         already: `${what} is in place already: nothing to do`,
@@ -34,6 +36,7 @@ const take = (name: string, part: Part, description: string, what: string) =>
     async run({ args }) {
       const dryRun = args["dry-run"];
       const outcome = await removeRules(systemIptables(), part, dryRun);
+      if (part === "both" && !dryRun) await endClosedState();
       await printOutcome(outcome, dryRun, {
         done: `${what} is removed`,
         already: `${what} is not there: nothing to do`,

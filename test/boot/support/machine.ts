@@ -8,6 +8,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readFileSync,
+  rmdirSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -29,11 +30,32 @@ export interface Ran {
 export interface MachineOptions {
   /** Size of the disk in MiB where it must be small; it is in memory then, and gone at the end of the boot. */
   readonly diskMiB?: number;
+  /** The disk is an ext4 file system of its own, which a user can fill, in a file that stays from boot to boot. */
+  readonly ext4?: { readonly mib: number; readonly inodes: number };
   /** What the node's cgroups are: v2 alone, or v1 with v2 beside it, as on older systems. Default v2. */
   readonly cgroups?: "v2" | "v1";
 }
 
 const SIGRTMIN = 34;
+
+/** How it is switched on. */
+export interface BootOptions {
+  /** Whether to wait for {@link Machine.booted}; default true. */
+  readonly wait?: boolean;
+  /** Limits what is read of the disk in this boot; for a machine with `ext4`. */
+  readonly slow?: { readonly bytesPerSecond: number; readonly readsPerSecond: number };
+}
+
+/**
+ * What overlayfs needs to mount a disk that is full, as a kernel that mounts its root needs nothing: freed before, and taken
+ * again after.
+ */
+const reserve = (directory: string) =>
+  `mkdir ${directory}/reserve; for i in 1 2 3 4 5 6 7 8; do dd if=/dev/zero of=${directory}/reserve/$i bs=16k count=1; done 2>/dev/null;`;
+
+const BLKIO = "/sys/fs/cgroup/blkio";
+/** Whether this machine can slow down a disk. */
+export const canSlowDown = existsSync(`${BLKIO}/blkio.throttle.read_bps_device`);
 
 let tree: string | undefined;
 
@@ -98,20 +120,16 @@ export class Machine {
   }
 
   /** Switches it on and waits until systemd says that it has started everything (`running` or `degraded`). */
-  async boot(options: { readonly wait?: boolean } = {}): Promise<void> {
+  async boot(options: BootOptions = {}): Promise<void> {
     if (this.#nspawn !== undefined) throw new Error("the machine is on already");
-    const small = this.#options.diskMiB;
-    const directory = small === undefined ? this.#directory : join(this.#directory, "disk");
+    const { diskMiB, ext4 } = this.#options;
+    const directory =
+      diskMiB === undefined && ext4 === undefined ? this.#directory : join(this.#directory, "disk");
     const layers = (name: string) => join(directory, name);
-    // A small disk is in memory; what was written while the machine was off is copied onto it.
-    const disk =
-      small === undefined
-        ? ""
-        : `mkdir -p ${directory} && mount -t tmpfs -o size=${small}m tmpfs ${directory} && ` +
-          `cp -a ${["upper", "work", "root"].map((name) => join(this.#directory, name)).join(" ")} ${directory} &&`;
     const mount =
-      `${disk} mount -t overlay overlay ` +
-      `-o lowerdir=${bootTree()},upperdir=${layers("upper")},workdir=${layers("work")} ${layers("root")} && exec "$@"`;
+      `${this.#mountDisk(directory)} ${this.#slowDown(directory, options.slow)} mount -t overlay overlay ` +
+      `-o lowerdir=${bootTree()},upperdir=${layers("upper")},workdir=${layers("work")} ${layers("root")} && ` +
+      `${ext4 === undefined ? "" : reserve(directory)} exec "$@"`;
     // The machine must not outlive the test that made it: setpriv's death signal survives the execs.
     this.#nspawn = Bun.spawn(
       [
@@ -128,6 +146,8 @@ export class Machine {
           PATH: "/usr/sbin:/usr/bin:/sbin:/bin",
           SYSTEMD_NSPAWN_UNIFIED_HIERARCHY: this.#options.cgroups === "v1" ? "0" : "1",
           SYSTEMD_NSPAWN_API_VFS_WRITABLE: "network",
+          // As on a node: /tmp is on the disk, which users can fill.
+          SYSTEMD_NSPAWN_TMPFS_TMP: ext4 === undefined ? "1" : "0",
         },
         stdin: "ignore",
         // A process group of its own: a kill of the group inside of the machine must not reach the tests.
@@ -142,12 +162,54 @@ export class Machine {
       this.#leader = leaderOf(nspawn.pid);
       return this.#leader !== 0;
     });
-    if (options.wait === false) return;
-    await until("systemd has started everything", async () => {
-      if (nspawn.exitCode !== null) throw new Error(`systemd-nspawn ended: ${this.console()}`);
-      const state = (await this.run("systemctl is-system-running")).stdout.trim();
-      return state === "running" || state === "degraded";
-    });
+    if (options.wait !== false) await this.booted();
+  }
+
+  /** Waits until systemd says that it has started everything (`running` or `degraded`). */
+  async booted(limitMs?: number): Promise<void> {
+    await until(
+      "systemd has started everything",
+      async () => {
+        if (this.#nspawn?.exitCode !== null) throw new Error(`systemd-nspawn ended: ${this.console()}`);
+        const state = (await this.run("systemctl is-system-running")).stdout.trim();
+        return state === "running" || state === "degraded";
+      },
+      limitMs,
+    );
+  }
+
+  /** The shell commands that mount a disk of its own; what was written while the machine was off is copied onto it. */
+  #mountDisk(directory: string): string {
+    const { diskMiB, ext4 } = this.#options;
+    const layers = ["upper", "work", "root"].map((name) => join(this.#directory, name)).join(" ");
+    if (diskMiB !== undefined) {
+      return `mkdir -p ${directory} && mount -t tmpfs -o size=${diskMiB}m tmpfs ${directory} && cp -a ${layers} ${directory} &&`;
+    }
+    if (ext4 === undefined) return "";
+    const image = `${directory}.img`;
+    const make =
+      `truncate -s ${ext4.mib}M ${image} && mkfs.ext4 -q -m 0 -N ${ext4.inodes} ${image} && mkdir ${directory} && ` +
+      `mount -o loop ${image} ${directory} && cp -a ${layers} ${directory} &&`;
+    return existsSync(image) ? `mount -o loop ${image} ${directory} && rm -r ${directory}/reserve &&` : make;
+  }
+
+  /**
+   * The shell commands that put the machine under a limit of what it reads of its disk. By cgroup v1's blkio controller:
+   * Documentation/admin-guide/cgroup-v1/blkio-controller.rst.
+   */
+  #slowDown(directory: string, slow: BootOptions["slow"]): string {
+    if (slow === undefined) return "";
+    const limit = (file: string, value: number) =>
+      `echo "$(findmnt -no MAJ:MIN ${directory}) ${value}" >${this.#throttle}/blkio.throttle.${file} &&`;
+    return (
+      `mkdir -p ${this.#throttle} && ${limit("read_bps_device", slow.bytesPerSecond)} ` +
+      `${limit("read_iops_device", slow.readsPerSecond)} echo $$ >${this.#throttle}/cgroup.procs &&`
+    );
+  }
+
+  /** The cgroup for {@link BootOptions.slow}. */
+  get #throttle(): string {
+    return `${BLKIO}/${this.name}`;
   }
 
   /** What was written on the machine's console. */
@@ -197,7 +259,7 @@ export class Machine {
   }
 
   /** Shuts it down in order and switches it on again. */
-  async reboot(): Promise<void> {
+  async reboot(options: BootOptions = {}): Promise<void> {
     const nspawn = this.#nspawn;
     // systemd's own signal for it (systemd(1)). Not a command inside: its nsenter is stopped with everything else when the
     // machine goes down, and nobody wakes it.
@@ -205,7 +267,7 @@ export class Machine {
     const status = await nspawn?.exited;
     if (status !== REBOOT_STATUS) throw new Error(`the reboot ended with ${status}: ${this.console()}`);
     this.#nspawn = undefined;
-    await this.boot();
+    await this.boot(options);
   }
 
   /** Every process is gone at once; the disk stays as it is. */
@@ -224,6 +286,8 @@ export class Machine {
     if (this.#nspawn !== undefined && this.#leader !== 0 && this.#nspawn.exitCode === null)
       await this.powerCut();
     rmSync(this.#directory, { recursive: true, force: true });
+    // A cgroup's directory cannot be removed with what stands in it: that is the kernel's.
+    if (existsSync(this.#throttle)) rmdirSync(this.#throttle);
   }
 }
 

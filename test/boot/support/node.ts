@@ -36,13 +36,15 @@ export const SETUP = `${DOWNLOADED} setup --role-arn ${ROLE_ARN} --sts-endpoint 
 const HAMMER = `
 import socket, sys, time
 out = open(sys.argv[1], "a", buffering=1)
-targets = [("169.254.169.254", 80), ("169.254.0.2", 9081)]
+targets = [("169.254.169.254", 80, None), ("169.254.0.2", 9081, None)]
+for device in sys.argv[2:]: targets += [(address, port, device.encode()) for address, port, _ in targets[:2]]
 path = b"/latest/meta-data/iam/security-credentials/${INSTANCE_ROLE}"
 def ask(target):
     s = socket.socket()
     s.settimeout(0.5)
     try:
-        s.connect(target)
+        if target[2]: s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, target[2])
+        s.connect(target[:2])
         s.sendall(b"GET " + path + b" HTTP/1.1\\r\\nHost: 169.254.169.254\\r\\nConnection: close\\r\\n\\r\\n")
         got = b""
         while True:
@@ -106,7 +108,7 @@ ExecStart=/bin/sh -ec 'ip link add eth0 type veth peer name far0; ip link set et
 [Service]
 ${options.agent === "early" ? "" : "ExecStartPre=/bin/sleep 1"}
 ExecStartPre=-/bin/ip addr add ${address}/32 dev lo
-${agent ? `ExecStartPre=/usr/sbin/iptables -w 10 -t nat -I ${entry}` : ""}
+${agent ? `ExecStartPre=-/usr/sbin/iptables -w 10 -t nat -I ${entry}` : ""}
 ExecStart=${STAND_IN} imds ${address}:${port}
 Restart=always`,
     ),
@@ -138,12 +140,19 @@ Restart=always`,
 
 /**
  * Adds the attackers: a unit that runs as alice as early as any with ordinary dependencies, her @reboot job in cron, and a
- * unit of her own that systemd starts because she lingers. Each writes to a file in her home.
+ * unit of her own that systemd starts because she lingers. Each writes to a file.
+ *
+ * @param directory where she can write; default her home.
+ * @param devices interfaces to which she binds further sockets.
  */
-export function addHammers(machine: Machine): void {
+export function addHammers(
+  machine: Machine,
+  directory = "/home/alice",
+  devices: readonly string[] = [],
+): void {
   machine.write("usr/local/lib/hammer.py", HAMMER);
   const command = (name: string) =>
-    `/usr/bin/python3 /usr/local/lib/hammer.py /home/alice/hammer-${name}.log`;
+    `/usr/bin/python3 /usr/local/lib/hammer.py ${[`${directory}/hammer-${name}.log`, ...devices].join(" ")}`;
   machine.write(
     "etc/systemd/system/hammer.service",
     unit(
@@ -167,10 +176,13 @@ export function addHammers(machine: Machine): void {
 }
 
 /** What an attacker wrote down since the last time that the files were thrown away. */
-export async function hammered(machine: Machine): Promise<Record<string, { tries: number; leaks: number }>> {
+export async function hammered(
+  machine: Machine,
+  directory = "/home/alice",
+): Promise<Record<string, { tries: number; leaks: number }>> {
   const found: Record<string, { tries: number; leaks: number }> = {};
   for (const name of HAMMERS) {
-    const text = (await machine.run(`cat /home/alice/hammer-${name}.log`)).stdout;
+    const text = (await machine.run(`cat ${directory}/hammer-${name}.log`)).stdout;
     const lines = text.split("\n").filter((line) => /^169/.test(line));
     found[name] = { tries: lines.length, leaks: lines.filter((line) => line.endsWith("LEAK")).length };
   }

@@ -15,7 +15,8 @@ import { DEFAULT_FACTS } from "../../../src/demo/imds/tree.ts";
 import { instancePrincipal } from "../../../src/demo/sts/principals.ts";
 import { startStsStandIn } from "../../../src/demo/sts/server.ts";
 
-const DIRECTORY = "/var/lib/stand-in";
+/** Elsewhere where /var is what a test takes away. */
+const DIRECTORY = process.env["STAND_IN_DIRECTORY"] ?? "/var/lib/stand-in";
 const SECRETS = `${DIRECTORY}/secrets.json`;
 /** A test breaks STS by renaming a fault (JSON) to here, mends it by taking the file away, and waits for the copy. */
 const FAULT = `${DIRECTORY}/sts-fault`;
