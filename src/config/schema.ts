@@ -1,6 +1,7 @@
 import { isIP } from "node:net";
 import { z } from "zod";
-import { sourceIdentityPlaceholders, templateProblem } from "../rules/template.ts";
+import { describePlaceholders, SOURCE_IDENTITY_PLACEHOLDERS } from "../rules/placeholders.ts";
+import { templateProblem } from "../rules/template.ts";
 import { isRoleArn } from "../sessions/arn.ts";
 import { categoryProblem } from "./categories.ts";
 import { limitsSchema } from "./limits.ts";
@@ -87,10 +88,13 @@ const match = z.strictObject({
 });
 
 const template = (allowed?: readonly string[]) =>
-  z.string().superRefine((text, context) => {
-    const problem = templateProblem(text, allowed);
-    if (problem !== null) context.addIssue({ code: "custom", message: problem });
-  });
+  z
+    .string()
+    .superRefine((text, context) => {
+      const problem = templateProblem(text, allowed);
+      if (problem !== null) context.addIssue({ code: "custom", message: problem });
+    })
+    .describe(`Text with placeholders. ${describePlaceholders(allowed)}`);
 
 const durationSeconds = z
   .number()
@@ -109,7 +113,7 @@ const rule = z.strictObject({
   role: z.union([z.literal("none"), roleArn]),
   sessionName: template().optional(),
   durationSeconds: durationSeconds.optional(),
-  sourceIdentity: template(sourceIdentityPlaceholders).nullish(),
+  sourceIdentity: template(SOURCE_IDENTITY_PLACEHOLDERS).nullish(),
   tags: z.record(tagKey, z.union([template(), z.number().transform(String)])).default({}),
   transitiveTagKeys: z.array(tagKey).default([]),
   policyArns: z

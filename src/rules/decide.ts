@@ -141,15 +141,18 @@ function sessionRequest(
   };
   const byKey = ([a]: readonly [string, string], [b]: readonly [string, string]) =>
     a < b ? -1 : a > b ? 1 : 0;
+  const tags = Object.entries(rule?.tags ?? {}).map(
+    ([key, template]) => [key, renderTag(template, values)] as const,
+  );
+  // STS refuses a transitive key of which there is no tag.
+  const without = new Set(tags.filter(([, value]) => value === null).map(([key]) => key));
   return {
     roleArn,
     sessionName: renderName(rule?.sessionName ?? config.sessionName, values),
     durationSeconds: rule?.durationSeconds ?? config.durationSeconds,
     sourceIdentity: rule?.sourceIdentity == null ? null : renderName(rule.sourceIdentity, values),
-    tags: Object.entries(rule?.tags ?? {})
-      .map(([key, template]) => [key, renderTag(template, values)] as const)
-      .sort(byKey),
-    transitiveTagKeys: [...(rule?.transitiveTagKeys ?? [])].sort(),
+    tags: tags.filter((tag): tag is readonly [string, string] => tag[1] !== null).sort(byKey),
+    transitiveTagKeys: (rule?.transitiveTagKeys ?? []).filter((key) => !without.has(key)).sort(),
     policyArns: rule?.policyArns ?? [],
     policy: rule?.policy ?? null,
     externalId: rule?.externalId ?? null,

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { ABSENT, PLACEHOLDERS, type PlaceholderName } from "./placeholders.ts";
 
 /**
  * Templates of session names, source identities and tags: `{user}@{instanceId}`. AWS allows few characters in them, and
@@ -18,12 +19,10 @@ export interface TemplateValues {
   readonly slurmJobId: string | null;
 }
 
-const PLACEHOLDERS = ["user", "uid", "instanceId", "slurmJobId"] as const;
-/** A source identity stays with the session through role chaining: it may name who, not where. */
-export const sourceIdentityPlaceholders: readonly string[] = ["user", "uid"];
+const KNOWN: readonly string[] = PLACEHOLDERS.map(({ name }) => name);
 
 /** Why the text is no template, or null where it is one. */
-export function templateProblem(text: string, allowed: readonly string[] = PLACEHOLDERS): string | null {
+export function templateProblem(text: string, allowed: readonly string[] = KNOWN): string | null {
   const unknown = [...text.matchAll(/\{([^{}]*)\}/g)]
     .map((found) => found[1] ?? "")
     .find((p) => !allowed.includes(p));
@@ -36,24 +35,24 @@ export function templateProblem(text: string, allowed: readonly string[] = PLACE
   return null;
 }
 
-function render(template: string, values: TemplateValues, absent: string): string {
-  return template.replaceAll(/\{(\w+)\}/g, (_, name: string) => {
-    switch (name) {
-      case "user":
-        return values.user === null
-          ? values.uid === null
-            ? `container=${values.container}`
-            : `uid=${values.uid}`
-          : userText(values.user);
-      case "uid":
-        return values.uid === null ? absent : String(values.uid);
-      case "instanceId":
-        return values.instanceId ?? absent;
-      default:
-        return values.slurmJobId ?? absent;
-    }
-  });
+/** The text of a placeholder; null where there is no value. */
+function valueFor(name: string, values: TemplateValues): string | null {
+  switch (name) {
+    case "user":
+      if (values.user !== null) return userText(values.user);
+      return values.uid === null ? `container=${values.container}` : `uid=${values.uid}`;
+    case "uid":
+      return values.uid === null ? null : String(values.uid);
+    case "instanceId":
+      return values.instanceId;
+    default:
+      return values.slurmJobId;
+  }
 }
+
+/** The template with its values; `absent` where one has none. */
+const render = (template: string, values: TemplateValues, absent: string): string =>
+  template.replaceAll(/\{(\w+)\}/g, (_, name: string) => valueFor(name, values) ?? absent);
 
 /**
  * The name as it is, unless it reads as what stands for a uid without a name or for a container: a directory can have an account
@@ -87,14 +86,20 @@ const bytesOf = (text: string): Buffer =>
  * Other characters become `_`; a name that was changed or cut ends in a hash of the original.
  */
 export function renderName(template: string, values: TemplateValues): string {
-  const whole = render(template, values, "none");
+  const whole = render(template, values, ABSENT);
   const safe = whole.replaceAll(/[^A-Za-z0-9_+=,.@-]/g, "_");
   const stands = safe === whole && safe.length >= 2 && safe.length <= 64 && !HASH_END.test(safe);
   return stands ? safe : withHash(safe, whole, 64);
 }
 
-/** A session tag's value: up to 256 letters, digits, spaces and `_.:/=+-@` (STS API reference, Tag); absent is empty. */
-export function renderTag(template: string, values: TemplateValues): string {
+/**
+ * A session tag's value: up to 256 letters, digits, spaces and `_.:/=+-@` (STS API reference, Tag). Null where the template
+ * names a value that there is none of: then the session has no such tag. An empty one would satisfy a policy that asks
+ * whether there is a tag, and could not be told from a job without an id.
+ */
+export function renderTag(template: string, values: TemplateValues): string | null {
+  const named = [...template.matchAll(/\{(\w+)\}/g)].map(([, name = ""]) => name);
+  if (named.some((name) => valueFor(name, values) === null)) return null;
   const whole = render(template, values, "");
   const safe = whole.replaceAll(/[^\p{L}\p{Z}\p{N}_.:/=+\-@]/gu, "_");
   const stands = safe === whole && safe.length <= 256 && !HASH_END.test(safe);
@@ -102,5 +107,5 @@ export function renderTag(template: string, values: TemplateValues): string {
 }
 
 /** Whether the template names the placeholder. */
-export const mentions = (template: string, placeholder: (typeof PLACEHOLDERS)[number]): boolean =>
+export const mentions = (template: string, placeholder: PlaceholderName): boolean =>
   template.includes(`{${placeholder}}`);

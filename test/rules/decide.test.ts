@@ -143,6 +143,22 @@ describe("decide()", () => {
       },
     });
   });
+  test("outside of a job has no tag of the job's id, not an empty one, nor a transitive key of it", () => {
+    const decision = decide({
+      rules: [
+        {
+          name: "jobs",
+          role: role("R"),
+          sessionName: "{user}-{slurmJobId}",
+          tags: { team: "data", job: "{slurmJobId}", place: "job {slurmJobId}" },
+          transitiveTagKeys: ["team", "job"],
+        },
+      ],
+    });
+    expect(decision).toMatchObject({
+      request: { sessionName: "alice-none", tags: [["team", "data"]], transitiveTagKeys: ["team"] },
+    });
+  });
   test("makes equal requests of equal tags, in whatever order they stand", () => {
     const tagged = (tags: object) => decide({ rules: [{ name: "r", role: role("R"), tags }] });
     expect(tagged({ a: "1", b: "2" })).toEqual(tagged({ b: "2", a: "1" }));

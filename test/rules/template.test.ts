@@ -88,7 +88,16 @@ describe("renderName()", () => {
 });
 
 describe("renderTag()", () => {
-  test("leaves empty what is absent", () => expect(renderTag("{slurmJobId}", values())).toBe(""));
+  test("is none at all where a value that it names is absent", () => {
+    for (const template of ["{slurmJobId}", "job-{slurmJobId}", "{user}/{slurmJobId}"]) {
+      expect(renderTag(template, values())).toBeNull();
+      expect(renderTag(template, values({ slurmJobId: "12" }))).toEndWith("12");
+    }
+    expect(renderTag("{uid}", values({ user: null, uid: null, container: "172.17.0.2" }))).toBeNull();
+    expect(renderTag("{instanceId}", values({ instanceId: null }))).toBeNull();
+    expect(renderTag("{user}", values({ user: null }))).toBe("uid=2001");
+    expect(renderTag("data", values({ instanceId: null }))).toBe("data");
+  });
   test("keeps the letters of any script, and replaces what AWS does not take", () => {
     expect(renderTag("{user}", values({ user: "Żółć ab" }))).toBe("Żółć ab");
     expect(renderTag("{user}", values({ user: "a*b" }))).toMatch(/^a_b-[0-9a-f]{10}$/);

@@ -1,0 +1,41 @@
+/**
+ * What a template of a session name, a source identity or a tag can name. The table in README.md and the texts of
+ * `config schema` are made of this.
+ */
+
+/** One placeholder. */
+export interface Placeholder {
+  readonly name: string;
+  readonly means: string;
+  /** What stands in its place in a session name or a source identity where there is no value. */
+  readonly absent: string;
+}
+
+/** Stands in a name for a value that there is none of. */
+export const ABSENT = "none";
+
+export const PLACEHOLDERS = [
+  {
+    name: "user",
+    means: "the account's name",
+    absent: "`uid=N` for a uid without a name, `container=ADDRESS` for a container",
+  },
+  { name: "uid", means: "the caller's uid", absent: "`none` for a container" },
+  { name: "instanceId", means: "the node's instance id", absent: "`none` where the node has none" },
+  {
+    name: "slurmJobId",
+    means: "the id of the Slurm job in whose cgroup the caller is",
+    absent: "`none` outside of a job",
+  },
+] as const satisfies readonly Placeholder[];
+
+export type PlaceholderName = (typeof PLACEHOLDERS)[number]["name"];
+
+/** A source identity stays with the session through role chaining: it may name who, not where. */
+export const SOURCE_IDENTITY_PLACEHOLDERS: readonly string[] = ["user", "uid"];
+
+/** The placeholders in words, for the description of a key. */
+export const describePlaceholders = (allowed: readonly string[] = PLACEHOLDERS.map(({ name }) => name)) =>
+  PLACEHOLDERS.filter(({ name }) => allowed.includes(name))
+    .map(({ name, means, absent }) => `{${name}}: ${means} (${absent.replaceAll("`", "")})`)
+    .join("; ");
