@@ -20,7 +20,8 @@ import { ImdsProxyError } from "../errors.ts";
  * it is made once, and only the service's account can read it.
  */
 
-const KEY_LENGTH = 32;
+/** Bytes of a key. */
+export const KEY_LENGTH = 32;
 
 /**
  * The key in the state directory, made where there is none.

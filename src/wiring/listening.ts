@@ -22,11 +22,11 @@ export function containerTest(config: Config): (address: Uint8Array) => boolean 
 }
 
 /**
- * The configured endpoint, and the IPv6 loopback beside an IPv4 one: there the IPv6 metadata address is redirected to.
+ * Where the proxy listens; without the first it does not start, the others are optional. The configured endpoint, and the IPv6 loopback beside an IPv4 one: there the IPv6 metadata address is redirected to.
  * Where containers are served, the port on every address, for theirs end at the address of their bridge; the firewall
  * lets in there only what it redirected.
  */
-export function endpoints(config: Config): Endpoint[] {
+export function endpoints(config: Config): [first: Endpoint, ...further: Endpoint[]] {
   const { port } = config.listen;
   if (config.containers === "proxy") {
     return [{ address: "0.0.0.0", port }, ...(hasIPv6() ? [{ address: "::", port }] : [])];

@@ -1,5 +1,3 @@
-import { ImdsProxyError } from "../errors.ts";
-import type { Endpoint } from "../identity/endpoint.ts";
 import type { SocketLookup } from "../identity/lookup.ts";
 import { type Answer, errorPage, METRICS_TYPE } from "../imds/answer.ts";
 import type { Request } from "../imds/request.ts";
@@ -38,19 +36,16 @@ class MetricsHandler implements RequestHandler {
 }
 
 /**
- * Serves metrics by the same server as the metadata service's, with its limits for each user: they share an event loop and
- * open files with it, so whoever could exhaust this port would exhaust the other.
- *
- * @throws ImdsProxyError `port-taken`, `permission` or `missing`.
+ * The server of the metrics, which listens nowhere yet: the same as the metadata service's, with its limits for each user.
+ * They share an event loop and open files, so whoever could exhaust this port would exhaust the other.
  */
-export function serveMetrics(options: {
+export function metricsServerOf(options: {
   metrics: Pick<Metrics, "text">;
-  endpoint: Endpoint;
   lookup: SocketLookup;
   monotonicMs: () => number;
   shareOfUid: (uid: number) => Subject;
 }): Server {
-  const server = new Server({
+  return new Server({
     handler: new MetricsHandler(options.metrics, options.monotonicMs),
     lookup: options.lookup,
     monotonicMs: options.monotonicMs,
@@ -60,15 +55,4 @@ export function serveMetrics(options: {
     isContainer: () => false,
     onUnidentified: () => {},
   });
-  try {
-    server.listen(options.endpoint);
-  } catch (error) {
-    if (!(error instanceof ImdsProxyError)) throw error;
-    throw new ImdsProxyError(
-      error.code,
-      `metrics: ${error.problem}`,
-      "choose another metrics.listen, or metrics: null",
-    );
-  }
-  return server;
 }

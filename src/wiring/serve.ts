@@ -12,7 +12,6 @@ import { Handler, type Policy } from "../imds/handler.ts";
 import { MetadataCache } from "../imds/metadata.ts";
 import { limitsFor, Server } from "../imds/server.ts";
 import { knownAuthorities } from "../imds/target.ts";
-import { tokenKey } from "../imds/token-key.ts";
 import { TokenMint } from "../imds/tokens.ts";
 import { Upstream } from "../imds/upstream.ts";
 import { systemClock } from "../platform/clock.ts";
@@ -33,7 +32,9 @@ import { firewallFinding, upstreamFinding } from "./health-checks.ts";
 import { systemIdentities, systemLookup, systemNames } from "./identities.ts";
 import { containerTest, endpoints } from "./listening.ts";
 import { LoadedConfiguration } from "./loaded-configuration.ts";
-import { serveMetrics } from "./metrics-server.ts";
+import { metricsServerOf } from "./metrics-server.ts";
+import { OptionalListener } from "./optional-listener.ts";
+import { keyOf } from "./passing-key.ts";
 import { regionOf } from "./region.ts";
 import {
   requireClosed,
@@ -78,7 +79,8 @@ export async function serve(options: {
 
   const lookup = systemLookup();
   await requireIdentity(lookup);
-  const tokens = new TokenMint(tokenKey(config.stateDirectory));
+  const key = keyOf(config.stateDirectory, log);
+  const tokens = new TokenMint(key.bytes);
   const { upstream: endpoint, reason } = await upstreamOf(config);
   const { uids: exempt } = await exemptUids(config.exempt);
   const guard = upstreamGuard({
@@ -98,6 +100,7 @@ export async function serve(options: {
     metadata: upstream,
   });
   const stsUrl = async () => config.sts.endpoint ?? stsEndpoint(await region());
+  const optional: OptionalListener[] = [];
   const health = new Health({
     now: () => systemClock.now(),
     stsEndpoint: stsUrl,
@@ -105,6 +108,8 @@ export async function serve(options: {
       upstream: async () => upstreamFinding(upstream),
       configuration: () => loadedConfiguration.finding(),
       firewall: () => firewallFinding(firewallState()),
+      tokenKey: () => key.finding,
+      listeners: () => optional.map((one) => one.finding()).find((finding) => finding !== null) ?? null,
     },
   });
   const broker = new SessionBroker({
@@ -164,17 +169,18 @@ export async function serve(options: {
   events.attach(metrics);
   // From here on there is something to end well.
   const stopped = options.signals.untilStopped();
-  for (const one of listenOn) server.listen(one);
+  const [first, ...further] = listenOn;
+  server.listen(first);
+  const alsoListen = (what: string, remedy: string | null, listen: () => void) =>
+    optional.push(new OptionalListener({ what, remedy, listen, log, clock: systemClock }));
+  for (const one of further) alsoListen(`the proxy at ${endpointText(one)}`, null, () => server.listen(one));
   const metricsServer =
-    config.metrics === null
-      ? null
-      : serveMetrics({
-          metrics,
-          endpoint: config.metrics.listen,
-          lookup,
-          monotonicMs,
-          shareOfUid,
-        });
+    config.metrics === null ? null : metricsServerOf({ metrics, lookup, monotonicMs, shareOfUid });
+  if (config.metrics !== null) {
+    const { listen } = config.metrics;
+    const remedy = `see who has it: ss -ltnp 'sport = :${listen.port}'; choose another metrics.listen, below 1024 so that no user can take it, or metrics: null`;
+    alsoListen("metrics", remedy, () => metricsServer?.listen(listen));
+  }
   if (config.listen.port > 1023) {
     log.warn(
       "the port is above 1023: while the proxy is away, any user can take it and answer in its place",
@@ -264,6 +270,7 @@ export async function serve(options: {
   stopStartRole();
   tokenPolicy.stop();
   lag.stop();
+  for (const one of optional) one.stop();
   await server.drain(DRAIN_MS);
   await metricsServer?.drain(0);
   broker.stop();

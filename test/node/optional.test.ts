@@ -1,0 +1,138 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import type { SimulatedNode, Who } from "../../src/demo/node.ts";
+import type { Running } from "../../src/demo/run.ts";
+import { curl, IMDS6, mustExec } from "../support/node.ts";
+import {
+  credentialsOf,
+  eventually,
+  type ProxiedNode,
+  startProxiedNode,
+  testConfig,
+} from "../support/proxied.ts";
+import { describeAsRoot } from "../support/root.ts";
+
+/** What the proxy can be without: its users are served, it says what is missing, and takes it as soon as it can. */
+
+const ROOT: Who = { user: "root" };
+const ALICE: Who = { user: "alice" };
+const BOB: Who = { user: "bob" };
+const METRICS = "http://127.0.0.1:9254/metrics";
+const SERVED = "SESSION/ImdsProxyTestRole/";
+
+describeAsRoot("what is optional", () => {
+  let proxied: ProxiedNode;
+  let node: SimulatedNode;
+  beforeAll(async () => {
+    proxied = await startProxiedNode({}, { metrics: { listen: "127.0.0.1:9254" } });
+    node = proxied.node;
+  });
+  afterAll(() => node?.stop());
+
+  const take = async (who: Who, address: string, port: number): Promise<Running> => {
+    const family = address.includes(":") ? "AF_INET6" : "AF_INET";
+    const line = `import socket,time; s=socket.socket(socket.${family}); s.bind(('${address}',${port})); s.listen(); print('taken',flush=True); time.sleep(600)`;
+    const running = node.spawn({ ...who, argv: ["/usr/bin/python3", "-c", line], timeoutMs: 0 });
+    await eventually(
+      "the port is taken",
+      () => running.stdout().includes("taken") || running.stderr() !== "",
+    );
+    expect(running.stderr()).toBe("");
+    return running;
+  };
+  const give = async (running: Running) => {
+    running.kill("SIGKILL");
+    await running.done;
+  };
+  const status = async () =>
+    (await node.exec({ ...ROOT, argv: ["/run/bin/imdsproxy", "iptables", "status"] })).stdout;
+  const metrics = async () => (await curl(node, ROOT, METRICS, ["--max-time", "1"])).body;
+
+  describe("metrics", () => {
+    test("alice takes their port: over three restarts everybody is served, and status says what is missing", async () => {
+      await proxied.proxy.stop();
+      const alice = await take(ALICE, "127.0.0.1", 9254);
+      try {
+        for (let round = 0; round < 3; round++) {
+          await proxied.restart();
+          expect((await credentialsOf(node, BOB)).body).toContain(SERVED);
+          expect(proxied.proxy.output()).toContain("metrics cannot be served");
+          const said = await status();
+          expect(said).toContain("127.0.0.1:9254: the port is taken");
+          expect(said).toContain("another metrics.listen, below 1024");
+          if (round < 2) await proxied.proxy.stop(round === 0 ? "SIGTERM" : "SIGKILL");
+        }
+      } finally {
+        await give(alice);
+      }
+      await eventually("they are there once she is gone", async () =>
+        (await metrics()).includes("imdsproxy_requests_total"),
+      );
+      expect(await status()).not.toContain("9254");
+    });
+
+    test("a reload while somebody else has the port changes nothing for callers", async () => {
+      await proxied.proxy.stop();
+      const alice = await take(ALICE, "127.0.0.1", 9254);
+      try {
+        await proxied.restart();
+        process.kill(proxied.proxy.pid, "SIGHUP");
+        await eventually("it is loaded", () => proxied.proxy.output().includes("was loaded again"));
+        expect((await credentialsOf(node, BOB)).body).toContain(SERVED);
+      } finally {
+        await give(alice);
+      }
+    });
+
+    test("an address that the node does not have is no end either", async () => {
+      await proxied.proxy.stop();
+      node.write(
+        "/etc/imdsproxy/config.yaml",
+        JSON.stringify(testConfig(node, { metrics: { listen: "10.99.99.99:9254" } })),
+      );
+      try {
+        await proxied.restart();
+        expect((await credentialsOf(node, BOB)).body).toContain(SERVED);
+        expect(await status()).toContain("10.99.99.99:9254");
+        await proxied.proxy.stop();
+      } finally {
+        node.write("/etc/imdsproxy/config.yaml", JSON.stringify(testConfig(node)));
+        await proxied.restart();
+      }
+    });
+  });
+
+  test("the IPv6 side: while somebody has its port, IPv4 is served, and IPv6 as soon as it is free", async () => {
+    if (!node.ipv6) return;
+    await proxied.proxy.stop();
+    const other = await take(ROOT, "::1", 254);
+    try {
+      await proxied.restart();
+      expect((await credentialsOf(node, BOB)).body).toContain(SERVED);
+      expect(await status()).toContain("[::1]:254: the port is taken");
+    } finally {
+      await give(other);
+    }
+    await eventually("IPv6 is served", async () =>
+      (await credentialsOf(node, BOB, IMDS6).catch(() => ({ body: "" }))).body.includes(SERVED),
+    );
+  });
+
+  test("a place for the key: on a full disk, tokens are of this process alone, and bob is served", async () => {
+    await proxied.proxy.stop();
+    await mustExec(node, ROOT, [
+      "sh",
+      "-ec",
+      "mkdir -p /run/full && mount -t tmpfs -o size=4k,nr_inodes=2 none /run/full && touch /run/full/x",
+    ]);
+    const flags = ["--state-dir", "/run/full/imdsproxy"];
+    const proxy = await node.startProxy({ flags });
+    try {
+      expect((await credentialsOf(node, BOB)).body).toContain(SERVED);
+      expect(proxy.output()).toContain("their key is in memory alone");
+      expect(await status()).toContain("the key of the tokens is in memory alone");
+    } finally {
+      await proxy.stop();
+      await proxied.restart();
+    }
+  });
+});
