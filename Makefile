@@ -28,7 +28,7 @@ $(BINARY): $(SOURCES) scripts/build.ts node_modules/.installed
 build: $(BINARY) ## Builds dist/imdsproxy for this machine
 
 .PHONY: dist
-dist: node_modules/.installed ## Builds the executables of a release, compressed, with SHA256SUMS
+dist: node_modules/.installed ## Builds a release in dist/release: executables, install.sh, SHA256SUMS
 	@$(BUN) scripts/build.ts --release
 
 .PHONY: check

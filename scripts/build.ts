@@ -2,15 +2,16 @@
  * Builds the executable: `bun scripts/build.ts` for this machine, `--release` for every target.
  * The version is package.json's, the commit git's; both are compiled in.
  */
-import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync, renameSync, utimesSync, writeFileSync } from "node:fs";
-import { gzipSync } from "node:zlib";
+import { mkdirSync, readFileSync, renameSync, rmSync, utimesSync } from "node:fs";
+import { writeRelease } from "./release.ts";
 
 const RELEASE_TARGETS = {
   "imdsproxy-linux-x64": "bun-linux-x64",
   "imdsproxy-linux-x64-baseline": "bun-linux-x64-baseline",
   "imdsproxy-linux-arm64": "bun-linux-arm64",
 } as const;
+
+const RELEASE = "dist/release";
 
 const { version } = JSON.parse(readFileSync("package.json", "utf8")) as { version: string };
 
@@ -48,21 +49,17 @@ function build(outfile: string, target: string | null): void {
 
 mkdirSync("dist", { recursive: true });
 if (process.argv.includes("--release")) {
-  const sums: string[] = [];
-  for (const [name, target] of Object.entries(RELEASE_TARGETS)) {
+  const executables = Object.entries(RELEASE_TARGETS).map(([name, target]) => {
     console.log(`building ${name}`);
-    build(`dist/${name}`, target);
-    const executable = readFileSync(`dist/${name}`);
-    const compressed = gzipSync(executable, { level: 9 });
-    writeFileSync(`dist/${name}.gz`, compressed);
-    for (const [file, bytes] of [
-      [name, executable],
-      [`${name}.gz`, compressed],
-    ] as const) {
-      sums.push(`${createHash("sha256").update(bytes).digest("hex")}  ${file}\n`);
-    }
-  }
-  writeFileSync("dist/SHA256SUMS", sums.join(""));
+    const outfile = `dist/.${name}.${process.pid}`;
+    build(outfile, target);
+    const bytes = readFileSync(outfile);
+    rmSync(outfile);
+    return { name, bytes };
+  });
+  const files = writeRelease(RELEASE, executables, readFileSync("scripts/install.sh"));
+  console.log(`to publish, all that is in ${RELEASE}:`);
+  for (const file of files) console.log(`  ${file}`);
 } else {
   const started = new Date();
   // Written beside and renamed, so that a running executable is never overwritten in place.

@@ -2,7 +2,9 @@ import { defineCommand } from "citty";
 import { z } from "zod";
 import { DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
 import { configSchema } from "../config/schema.ts";
+import { configWarnings } from "../config/warnings.ts";
 import { ImdsProxyError } from "../errors.ts";
+import { nodeWarnings } from "../service/node-warnings.ts";
 import { configArg, counted, jsonArg } from "./common.ts";
 
 const check = defineCommand({
@@ -16,7 +18,7 @@ const check = defineCommand({
     config: configArg,
     json: jsonArg,
   },
-  run({ args }) {
+  async run({ args }) {
     if (args.file !== undefined && args.config !== undefined && args.file !== args.config) {
       throw new ImdsProxyError(
         "usage",
@@ -27,11 +29,13 @@ const check = defineCommand({
     const named = args.file ?? args.config;
     const config = loadConfig({ path: named });
     const path = named ?? DEFAULT_CONFIG_PATH;
-    if (args.json) console.log(JSON.stringify({ ok: true, path, rules: config.rules.length }));
+    const warnings = [...configWarnings(config), ...(await nodeWarnings(config))];
+    if (args.json) console.log(JSON.stringify({ ok: true, path, rules: config.rules.length, warnings }));
     else
       console.log(
         `${path} is good: ${counted(config.rules.length, "rule")}, default role ${config.role ?? "none (refuse)"}`,
       );
+    if (!args.json) for (const warning of warnings) console.error(`warning: ${warning}`);
   },
 });
 

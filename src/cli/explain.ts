@@ -4,13 +4,16 @@ import { ImdsProxyError } from "../errors.ts";
 import { NamesUntold } from "../identity/accounts.ts";
 import { slurmJobOf } from "../identity/cgroup.ts";
 import type { Identity } from "../identity/types.ts";
+import { askMetadata } from "../imds/metadata-address.ts";
 import { compileRules, type Decision } from "../rules/decide.ts";
 import { systemNames } from "../wiring/identities.ts";
 import { configArg, jsonArg } from "./common.ts";
 import { table } from "./table.ts";
 
-/** What stands for the node's instance id: explain asks no metadata service. */
+/** Stands for the node's instance id where no metadata service tells it: on a machine that is no node. */
 const INSTANCE_ID = "i-INSTANCE";
+/** Milliseconds that the metadata service has to tell it. */
+const INSTANCE_ID_MS = 1_000;
 
 export default defineCommand({
   meta: { name: "explain", description: "Show which role a user gets by the configuration, and why" },
@@ -23,22 +26,49 @@ export default defineCommand({
   },
   async run({ args }) {
     const config = loadConfig({ path: args.config });
-    const identity = await identityOf(args.user, cgroupOf(args.cgroup, args["slurm-job"]));
+    const { cgroup, assumption } = cgroupOf(args.cgroup, args["slurm-job"]);
+    const identity = await identityOf(args.user, cgroup);
     const exempt =
       identity.uid === 0 ||
       [String(identity.uid), identity.user ?? ""].some((name) => config.exempt.includes(name));
-    const decision = compileRules(config).decide(identity, INSTANCE_ID);
+    const rules = compileRules(config);
+    const instanceId = rules.needs.instanceId && !exempt ? await instanceIdHere() : null;
+    const decision = rules.decide(identity, instanceId ?? INSTANCE_ID);
+    /** What was not asked of the node, and stands for what would be found. */
+    const assumptions = [
+      ...(exempt || assumption === null ? [] : [assumption]),
+      ...(rules.needs.instanceId && !exempt && instanceId === null
+        ? [`${INSTANCE_ID} stands for the node's instance id, which no metadata service tells here`]
+        : []),
+    ];
     if (args.json) {
-      console.log(
-        JSON.stringify({ identity, exempt, decision: exempt ? null : withoutSecrets(decision) }, null, 2),
-      );
+      const shown = exempt ? null : withoutSecrets(decision);
+      console.log(JSON.stringify({ identity, exempt, decision: shown, assumptions }, null, 2));
       return;
     }
-    console.log(table(exempt ? exemptRows(identity) : rows(identity, decision)));
+    const notes = assumptions.map((text): [string, string] => ["assumed", text]);
+    console.log(table([...(exempt ? exemptRows(identity) : rows(identity, decision)), ...notes]));
   },
 });
 
-function cgroupOf(cgroup: string | undefined, slurmJob: string | undefined): string {
+/** The node's own, from whatever answers this process at the metadata address; null where nothing does. */
+async function instanceIdHere(): Promise<string | null> {
+  try {
+    const { status, body } = await askMetadata("/latest/meta-data/instance-id", {
+      timeoutMs: INSTANCE_ID_MS,
+    });
+    return status === 200 && /^[\w-]{1,64}$/.test(body.trim()) ? body.trim() : null;
+  } catch (error) {
+    if (error instanceof ImdsProxyError) return null;
+    throw error;
+  }
+}
+
+/** The cgroup to explain for, and where it is none that was named, what it stands for. */
+function cgroupOf(
+  cgroup: string | undefined,
+  slurmJob: string | undefined,
+): { cgroup: string; assumption: string | null } {
   if (cgroup !== undefined && slurmJob !== undefined) {
     throw new ImdsProxyError("usage", "explain: --cgroup and --slurm-job exclude each other");
   }
@@ -48,8 +78,14 @@ function cgroupOf(cgroup: string | undefined, slurmJob: string | undefined): str
       `explain: --slurm-job must be a number (found ${JSON.stringify(slurmJob)})`,
     );
   }
-  if (slurmJob !== undefined) return `/system.slice/slurmstepd.scope/job_${slurmJob}/step_0/user/task_0`;
-  return cgroup ?? "/user.slice";
+  if (slurmJob !== undefined) {
+    return {
+      cgroup: `/system.slice/slurmstepd.scope/job_${slurmJob}/step_0/user/task_0`,
+      assumption: "the cgroup is one that Slurm would make for the job (step 0, task 0)",
+    };
+  }
+  if (cgroup !== undefined) return { cgroup, assumption: null };
+  return { cgroup: "/user.slice", assumption: "the cgroup is that of a login; --cgroup PATH names another" };
 }
 
 async function identityOf(name: string, cgroup: string): Promise<Identity> {

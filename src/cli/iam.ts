@@ -2,6 +2,7 @@ import { defineCommand } from "citty";
 import { loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
+import { instanceRoleArn } from "../imds/instance-role.ts";
 import { compileRules } from "../rules/decide.ts";
 import { isRoleArn } from "../sessions/arn.ts";
 import { permissionStatement, trustStatement } from "../sessions/denial.ts";
@@ -17,7 +18,8 @@ function requestsOf(config: Config): SessionRequest[] {
     subordinate: false,
     groups: [],
     cgroup: "/",
-    slurmJobId: null,
+    // A tag of the job's number is left out where there is no job.
+    slurmJobId: "1",
   };
   const alone = config.rules.map((rule) => ({ ...config, role: null, rules: [{ ...rule, match: {} }] }));
   return [{ ...config, rules: [] }, ...alone].flatMap((one) => {
@@ -44,7 +46,7 @@ const trustPolicy = defineCommand({
     config: configArg,
     "instance-role-arn": {
       type: "string",
-      description: "The node's role; without it, a placeholder",
+      description: "The node's role; without it, root asks the metadata service, others get a placeholder",
       valueHint: "ARN",
     },
     "role-arn": {
@@ -54,12 +56,22 @@ const trustPolicy = defineCommand({
     },
     json: jsonArg,
   },
-  run({ args }) {
-    const instanceRole = args["instance-role-arn"] ?? null;
-    if (instanceRole !== null && !isRoleArn(instanceRole)) {
+  async run({ args }) {
+    const given = args["instance-role-arn"] ?? null;
+    if (given !== null && !isRoleArn(given)) {
       throw new ImdsProxyError(
         "usage",
-        `iam: --instance-role-arn must be the ARN of an IAM role (found ${JSON.stringify(instanceRole)})`,
+        `iam: --instance-role-arn must be the ARN of an IAM role (found ${JSON.stringify(given)})`,
+      );
+    }
+    const instanceRole = given ?? (await instanceRoleArn());
+    if (instanceRole === null) {
+      console.error(
+        "note: ROLE-OF-THIS-NODE stands for the node's role: run it as root on the node, or name it with --instance-role-arn ARN",
+      );
+    } else if (given === null) {
+      console.error(
+        `note: the node's role is ${instanceRole}, by its metadata service; add the role's path if it has one`,
       );
     }
     const requests = requestsOf(loadConfig({ path: args.config }));

@@ -21,14 +21,18 @@ const TIMEOUT_MS = 5_000;
  * Asks the metadata address as an SDK does: a token, then the path, over whatever the firewall makes of it.
  *
  * @param at where to ask instead: the proxy's own address, where root is not redirected.
+ * @param timeoutMs milliseconds for each of the two requests; default 5000.
  * @throws ImdsProxyError `unhealthy` where nothing answers there.
  */
-export async function askMetadata(path: string, at: Endpoint = METADATA): Promise<MetadataReply> {
+export async function askMetadata(
+  path: string,
+  { at = METADATA, timeoutMs = TIMEOUT_MS }: { readonly at?: Endpoint; readonly timeoutMs?: number } = {},
+): Promise<MetadataReply> {
   const ttl = { "X-aws-ec2-metadata-token-ttl-seconds": "60" };
-  const token = await send("PUT", "/latest/api/token", ttl, at);
+  const token = await send("PUT", "/latest/api/token", ttl, at, timeoutMs);
   const headers: Record<string, string> =
     token.status === 200 ? { "X-aws-ec2-metadata-token": token.body } : {};
-  return send("GET", path, headers, at);
+  return send("GET", path, headers, at, timeoutMs);
 }
 
 /**
@@ -41,6 +45,7 @@ export function send(
   path: string,
   headers: Readonly<Record<string, string>>,
   at: Endpoint = METADATA,
+  timeoutMs = TIMEOUT_MS,
 ): Promise<MetadataReply> {
   return new Promise((resolve, reject) => {
     const outgoing = request(
@@ -51,7 +56,7 @@ export function send(
         path,
         headers: { "Content-Length": "0", ...headers },
         agent: false,
-        signal: AbortSignal.timeout(TIMEOUT_MS),
+        signal: AbortSignal.timeout(timeoutMs),
       },
       (incoming) => {
         const parts: Buffer[] = [];

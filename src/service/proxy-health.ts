@@ -20,7 +20,7 @@ export async function proxyHealth({ listen }: Pick<Config, "listen">): Promise<P
   if (process.geteuid?.() !== 0) return { kind: "not-root" };
   const at = redirectTarget(listen, familyOf(listen));
   try {
-    const { status, body } = await askMetadata("/imdsproxy/health", at);
+    const { status, body } = await askMetadata("/imdsproxy/health", { at });
     const problems = status === 200 ? problemsOf(body) : null;
     if (problems !== null) return { kind: "answered", problems };
     return {

@@ -10,6 +10,7 @@ import {
 } from "node:fs";
 import { type ConfigOverrides, loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
+import { configWarnings } from "../config/warnings.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { HYPERPOD_AGENT, sameEndpoint } from "../firewall/addresses.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
@@ -19,6 +20,7 @@ import { wantedConfiguration, withoutMetrics } from "./configuration.ts";
 import { describePlan, execute } from "./execute.ts";
 import { findAccount, gatherFacts, lastListen, portFacts } from "./facts.ts";
 import { withLock } from "./lock.ts";
+import { nodeWarnings } from "./node-warnings.ts";
 import { BINARY, CONFIG, JOURNAL, LOCK, UNITS } from "./paths.ts";
 import {
   disableSteps,
@@ -233,6 +235,9 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
     if (options.dryRun) for (const problem of unmet(facts)) options.say(`# not met: ${problem}`);
     else refuseUnmet(facts);
     const wanted = await installation(options, facts, runCommand);
+    for (const warning of [...configWarnings(wanted.config), ...(await nodeWarnings(wanted.config))]) {
+      options.say(`warning: ${warning}`);
+    }
     const tester = await findTester(runCommand, options.verifyAs, wanted.config);
     await carryOut(installSteps(wanted, stagedPath, { start: true }), options);
     if (options.dryRun) {

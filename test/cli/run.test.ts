@@ -139,6 +139,7 @@ describe("config", () => {
       "listen",
       "log",
       "metrics",
+      "nameless",
       "region",
       "role",
       "rules",

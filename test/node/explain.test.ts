@@ -134,6 +134,32 @@ describeAsRoot("explain, whoami and iam", () => {
       Action: ["sts:AssumeRole", "sts:TagSession"],
     });
   });
+  test("iam trust-policy asks the metadata service for the node's role, as root alone", async () => {
+    const [policy] = Object.values(await iam("trust-policy", "--json")) as { Statement: object[] }[];
+    expect(policy?.Statement[0]).toMatchObject({
+      Principal: { AWS: role("MySageMakerClusterInstanceRole") },
+    });
+    const alice = await proxied.node.exec({
+      user: "alice",
+      argv: ["imdsproxy", "iam", "trust-policy", "--json"],
+    });
+    expect(alice.stdout).toContain("ROLE-OF-THIS-NODE");
+    expect(alice.stdout).not.toContain("MySageMakerClusterInstanceRole");
+    expect(alice.stderr).toContain("run it as root on the node");
+  });
+  test("what stands for something that was not asked is marked; the instance id is the node's own", async () => {
+    const alice = await explain("alice");
+    expect(alice.assumptions).toEqual(["the cgroup is that of a login; --cgroup PATH names another"]);
+    const job = await explain("bob", "--slurm-job", "12");
+    expect(job.assumptions[0]).toContain("one that Slurm would make");
+    expect(job.decision.request.sessionName).toBe("bob@i-0123456789abcdef0");
+    expect((await explain("bob", "--cgroup", "/system.slice")).assumptions).toEqual([]);
+    const alone = await proxied.node.exec({
+      ...ROOT,
+      argv: ["unshare", "--net", "imdsproxy", "explain", "bob", "--cgroup", "/x"],
+    });
+    expect(alone.stdout).toContain("i-INSTANCE stands for the node's instance id");
+  });
   test("iam permissions-policy: every role of the configuration", async () => {
     const { Statement } = await iam("permissions-policy");
     expect(Statement.map(({ Resource }: { Resource: string }) => Resource)).toEqual([

@@ -1,0 +1,49 @@
+import type { Config } from "../config/schema.ts";
+import { asksForJobs } from "../config/warnings.ts";
+import { findProgram, runProgram } from "../firewall/iptables.ts";
+import { slurmProblem } from "./slurm.ts";
+
+/** What of a configuration does not fit this node as it is now. No error: directories and Slurm may come later. */
+
+/** How a name is looked up; false where it is not there, null where that cannot be told. */
+export interface Directory {
+  has(database: "passwd" | "group", name: string): Promise<boolean | null>;
+}
+
+/** getent(1), "EXIT STATUS": a key was not found. */
+const NOT_FOUND = 2;
+const TIMEOUT_MS = 2_000;
+
+const getent: Directory = {
+  async has(database, name) {
+    const program = findProgram("getent");
+    if (program === null) return null;
+    const { exitCode, stdout } = await runProgram([program, database, "--", name], TIMEOUT_MS);
+    if (exitCode === NOT_FOUND) return false;
+    if (exitCode !== 0) return null;
+    // getent takes a number for an id: the name must be the one that was asked for.
+    return stdout.startsWith(`${name}:`);
+  },
+};
+
+/** One sentence for each rule's user or group that this node does not know, and for a Slurm that shows no jobs. */
+export async function nodeWarnings(
+  config: Config,
+  directory: Directory = getent,
+  slurm: () => string | null = slurmProblem,
+): Promise<readonly string[]> {
+  const asked = config.rules.flatMap(({ name: rule, match }) => [
+    ...(match.user ?? []).map((name) => ({ rule, database: "passwd" as const, what: "user", name })),
+    ...(match.group ?? []).map((name) => ({ rule, database: "group" as const, what: "group", name })),
+  ]);
+  const missing: string[] = [];
+  for (const { rule, database, what, name } of asked) {
+    const found = await directory.has(database, name);
+    if (found !== false) continue;
+    missing.push(
+      `the rule ${JSON.stringify(rule)} names the ${what} ${JSON.stringify(name)}, whom this node does not know: getent ${database} ${name}`,
+    );
+  }
+  const problem = asksForJobs(config) ? slurm() : null;
+  return problem === null ? missing : [...missing, problem];
+}

@@ -1,0 +1,54 @@
+import { readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+
+/** Whether this node's Slurm shows its jobs in cgroups, which is where the proxy finds them. */
+
+/** Where slurm.conf is: Slurm's default, Debian's before Slurm 20, ParallelCluster's, PCS's. */
+const PLACES = [
+  "/etc/slurm/slurm.conf",
+  "/etc/slurm-llnl/slurm.conf",
+  "/opt/slurm/etc/slurm.conf",
+  "/run/slurm/conf/slurm.conf",
+];
+
+/** The value of a key in a file of Slurm's: `Key=value`, the case of keys aside, `#` begins a comment (slurm.conf(5)). */
+export function slurmValue(text: string, key: string): string | null {
+  const pattern = new RegExp(`^\\s*${key}\\s*=\\s*([^#\\s]+)`, "gim");
+  return [...text.matchAll(pattern)].at(-1)?.[1] ?? null;
+}
+
+/**
+ * Why a job may not be known on this node, or null where nothing speaks against it. Without a slurm.conf that can be read,
+ * nothing does: it may be fetched by slurmd, or come later.
+ *
+ * @param read the text of a file, or null where there is none.
+ */
+export function slurmProblem(
+  environment: Readonly<Record<string, string | undefined>> = process.env,
+  read: (path: string) => string | null = textOf,
+): string | null {
+  const places = [environment["SLURM_CONF"] ?? "", ...PLACES].filter((path) => path !== "");
+  for (const path of places) {
+    const text = read(path);
+    if (text === null) continue;
+    const tracking = slurmValue(text, "ProctrackType") ?? "proctrack/cgroup";
+    if (tracking.toLowerCase() !== "proctrack/cgroup") {
+      return `${path} has ProctrackType=${tracking}, with which Slurm makes no cgroup for a job: no job is known, and rules with slurmJob: true never match; set ProctrackType=proctrack/cgroup`;
+    }
+    const cgroup = join(dirname(path), "cgroup.conf");
+    const plugin = slurmValue(read(cgroup) ?? "", "CgroupPlugin") ?? "autodetect";
+    if (plugin.toLowerCase() === "cgroup/v1" || plugin.toLowerCase() === "disabled") {
+      return `${cgroup} has CgroupPlugin=${plugin}: jobs are known by their cgroup v2 alone; set CgroupPlugin=cgroup/v2 (Slurm 22.05 or newer)`;
+    }
+    return null;
+  }
+  return null;
+}
+
+function textOf(path: string): string | null {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return null;
+  }
+}

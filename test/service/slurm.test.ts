@@ -1,0 +1,41 @@
+import { describe, expect, test } from "bun:test";
+import { slurmProblem, slurmValue } from "../../src/service/slurm.ts";
+
+const files = (texts: Record<string, string>) => (path: string) => texts[path] ?? null;
+
+describe("slurmValue()", () => {
+  const cases: [text: string, value: string | null][] = [
+    ["ProctrackType=proctrack/cgroup", "proctrack/cgroup"],
+    ["  proctracktype = proctrack/linuxproc # why", "proctrack/linuxproc"],
+    ["#ProctrackType=proctrack/linuxproc", null],
+    ["XProctrackType=proctrack/linuxproc", null],
+    ["ProctrackType=a\nProctrackType=b", "b"],
+    ["", null],
+  ];
+  for (const [text, value] of cases) {
+    test(JSON.stringify(text), () => expect(slurmValue(text, "ProctrackType")).toBe(value));
+  }
+});
+
+describe("slurmProblem()", () => {
+  test("none without a slurm.conf", () => expect(slurmProblem({}, files({}))).toBeNull());
+  test("none with the defaults", () =>
+    expect(slurmProblem({}, files({ "/etc/slurm/slurm.conf": "ClusterName=c\n" }))).toBeNull());
+  test("a Slurm that tracks jobs without cgroups", () => {
+    for (const path of ["/etc/slurm/slurm.conf", "/opt/slurm/etc/slurm.conf", "/run/slurm/conf/slurm.conf"]) {
+      const problem = slurmProblem({}, files({ [path]: "ProctrackType=proctrack/linuxproc\n" }));
+      expect(problem).toContain(path);
+      expect(problem).toContain("proctrack/linuxproc");
+    }
+  });
+  test("the file that SLURM_CONF names comes first", () => {
+    const read = files({ "/x/slurm.conf": "ProctrackType=proctrack/pgid", "/etc/slurm/slurm.conf": "" });
+    expect(slurmProblem({ SLURM_CONF: "/x/slurm.conf" }, read)).toContain("/x/slurm.conf");
+  });
+  test("cgroups of version 1", () => {
+    const read = files({ "/etc/slurm/slurm.conf": "", "/etc/slurm/cgroup.conf": "CgroupPlugin=cgroup/v1" });
+    expect(slurmProblem({}, read)).toContain("CgroupPlugin=cgroup/v2");
+    const good = files({ "/etc/slurm/slurm.conf": "", "/etc/slurm/cgroup.conf": "CgroupPlugin=cgroup/v2" });
+    expect(slurmProblem({}, good)).toBeNull();
+  });
+});
