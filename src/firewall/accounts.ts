@@ -51,3 +51,25 @@ async function uidOfDigits(name: string): Promise<number | null> {
     `cannot look up an account named ${name}: id ended with ${exitCode} ${stderr.trim()}`.trim(),
   );
 }
+
+/**
+ * The same, but an account whose name was looked up before keeps its uid for as long as it cannot be looked up: a directory
+ * that hangs, or a node without a free process, must not end an exemption. An answer that there is none does end it.
+ */
+export function lastingAccounts(accounts: Accounts): Accounts {
+  const known = new Map<string, number>();
+  return {
+    async uidOf(name) {
+      try {
+        const uid = await accounts.uidOf(name);
+        if (uid === null) known.delete(name);
+        else known.set(name, uid);
+        return uid;
+      } catch (error) {
+        const last = known.get(name);
+        if (last === undefined) throw error;
+        return last;
+      }
+    },
+  };
+}

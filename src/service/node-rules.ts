@@ -1,6 +1,8 @@
 import { statSync } from "node:fs";
 import { DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
+import { lastingAccounts, systemAccounts } from "../firewall/accounts.ts";
 import { endClosedState, isClosed } from "../firewall/closed-node.ts";
+import { type DetectedUpstream, detectUpstream } from "../firewall/detect.ts";
 import { backendStamp, systemIptables, unlessChanging } from "../firewall/iptables.ts";
 import { captureRules, restoreRules, rulesGeneration } from "../firewall/nftables/known-rules.ts";
 import { asSnapshot, type Snapshot } from "../firewall/nftables/snapshot.ts";
@@ -47,6 +49,7 @@ export interface NodeRulesOptions {
 export class NodeRules implements WatchedRules<FirewallSpec> {
   readonly #options: NodeRulesOptions;
   readonly #guards: readonly Guard[];
+  readonly #accounts = lastingAccounts(systemAccounts);
   #iptables = systemIptables();
   #backend = backendStamp();
   #known: Known | null = null;
@@ -67,7 +70,8 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
 
   async resolve(): Promise<FirewallSpec> {
     const { configPath, log } = this.#options;
-    const { spec, upstream, unknownExempt } = await buildFirewallSpec(loadConfig({ path: configPath }));
+    const node = { accounts: this.#accounts, detectUpstream: () => this.#detectUpstream() };
+    const { spec, upstream, unknownExempt } = await buildFirewallSpec(loadConfig({ path: configPath }), node);
     const ofUpstream = `upstream ${endpointText(upstream.upstream)}: ${upstream.reason}`;
     if (ofUpstream !== this.#saidOfUpstream) log("notice", ofUpstream);
     this.#saidOfUpstream = ofUpstream;
@@ -76,6 +80,14 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
       log("error", `not exempt until they are known: ${ofExempt}`);
     this.#saidOfExempt = ofExempt;
     return spec;
+  }
+
+  /** Where it cannot be told whether the upstream has moved, it has not. */
+  async #detectUpstream(): Promise<DetectedUpstream> {
+    const found = await detectUpstream();
+    const last = this.#known?.spec.upstream;
+    if (found.certain || last === undefined) return found;
+    return { upstream: last, reason: `as before (now there is ${found.reason})`, certain: false };
   }
 
   configurationStamp(): string {

@@ -173,6 +173,8 @@ export function disableSteps(): readonly Step[] {
     { kind: "run", argv: ["systemctl", "stop", UNITS.iptables], mayFail: true },
     { kind: "run", argv: ["systemctl", "stop", UNITS.closed], mayFail: true },
     { kind: "run", argv: ["@self", "iptables", "remove"] },
+    // A flush may have taken the agent's own entry with ours.
+    { kind: "run", argv: ["@self", "iptables", "restore-original", "--if-seen"], mayFail: true },
     { kind: "run", argv: ["systemctl", "stop", HANDOVER_UNIT], mayFail: true },
     { kind: "run", argv: ["systemctl", "stop", UNITS.proxy], mayFail: true },
     { kind: "run", argv: ["systemctl", "reset-failed", ...Object.values(UNITS)], mayFail: true },

@@ -180,6 +180,14 @@ function handover(facts: UnitFacts): readonly Line[] {
   ];
 }
 
+/** Options of JavaScriptCore: no threads for compiling, collecting garbage, or making memory ready beforehand. */
+export const NO_LATER_THREADS = [
+  "BUN_JSC_useConcurrentJIT=0",
+  "BUN_JSC_useConcurrentGC=0",
+  "BUN_JSC_numberOfGCMarkers=1",
+  "BUN_JSC_useWarmUpMarkedBlocks=0",
+].join(" ");
+
 const firewallSandbox: readonly Line[] = [
   "# iptables is root's: it needs NET_ADMIN, and NET_RAW for the raw socket of iptables-legacy.",
   "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW",
@@ -344,6 +352,9 @@ function repair(facts: UnitFacts): readonly Line[] {
     "WatchdogSec=30s",
     "TimeoutStartSec=30s",
     "OOMScoreAdjust=-900",
+    "# It goes on where the node has no process left: of the threads that the JavaScript engine would start when it needs",
+    "# them, it starts none, since one that cannot be started ends it (tried with Bun 1.4 in a full cgroup).",
+    `Environment=${NO_LATER_THREADS}`,
     ...firewallSandbox,
     "",
     "[Install]",

@@ -33,8 +33,9 @@ describeAsRoot("what is moved is put back", () => {
   const leaks = async () => Object.values(await hammered(node)).reduce((sum, { leaks }) => sum + leaks, 0);
   const closed = async () => {
     expect(await leaks()).toBe(0);
+    // The rules are back before an agent that restarts listens again.
+    await until("root has the instance role", async () => (await roleOf(node)) === INSTANCE_ROLE);
     expect(await roleOf(node, "alice")).toBe(ROLE);
-    expect(await roleOf(node)).toBe(INSTANCE_ROLE);
   };
 
   beforeAll(async () => {
@@ -51,7 +52,8 @@ describeAsRoot("what is moved is put back", () => {
     {
       what: "everything is flushed",
       command:
-        "for f in iptables ip6tables; do for t in nat filter; do $f -w -t $t -F; $f -w -t $t -X; done; done",
+        // -X finds our chain in use where the watch was quicker than the next command.
+        "for f in iptables ip6tables; do for t in nat filter; do $f -w -t $t -F; $f -w -t $t -X || :; done; done",
       opens: true,
     },
     {
@@ -93,7 +95,8 @@ describeAsRoot("what is moved is put back", () => {
         await node.ok(command);
         const repaired = async () => (await health()).repairs > before.repairs;
         await until("the repair is counted", repaired, NOTICED_WITHIN_MS);
-        expect(await rules()).toBe(wanted);
+        // A flush in several commands is several repairs.
+        await until("the rules are back", async () => (await rules()) === wanted, NOTICED_WITHIN_MS);
         expect((await health()).healthy).toBe(true);
         expect(await node.ok("journalctl -u imdsproxy-repair -o cat -n 3 --no-pager")).toContain("repaired");
         if (opens) {

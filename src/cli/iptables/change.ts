@@ -2,6 +2,8 @@ import { defineCommand } from "citty";
 import { endClosedState } from "../../firewall/closed-node.ts";
 import { systemIptables } from "../../firewall/iptables.ts";
 import { apply as applyRules, type Part, remove as removeRules } from "../../firewall/operations.ts";
+import { KNOWN_RULES } from "../../service/paths.ts";
+import { forget } from "../../service/state-files.ts";
 import { configArg, dryRunArg } from "../common.ts";
 import { printOutcome, resolveSpec, specArgs, specLine } from "./common.ts";
 
@@ -37,6 +39,8 @@ const take = (name: string, part: Part, description: string, what: string) =>
       const dryRun = args["dry-run"];
       const outcome = await removeRules(systemIptables(), part, dryRun);
       if (part === "both" && !dryRun) await endClosedState();
+      // Rules that are not wanted are not known as right: no later watch puts them back before it has asked.
+      if (!dryRun) forget(KNOWN_RULES);
       await printOutcome(outcome, dryRun, {
         done: `${what} is removed`,
         already: `${what} is not there: nothing to do`,

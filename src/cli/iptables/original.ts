@@ -1,6 +1,8 @@
 import { defineCommand } from "citty";
 import { systemIptables } from "../../firewall/iptables.ts";
 import { removeOriginalEntry, restoreOriginalEntry } from "../../firewall/operations.ts";
+import { AGENT_ENTRY_SEEN } from "../../service/paths.ts";
+import { forget, isMarked } from "../../service/state-files.ts";
 import { configArg, dryRunArg } from "../common.ts";
 import { printOutcome } from "./common.ts";
 
@@ -14,6 +16,8 @@ export const removeOriginal = defineCommand({
   args,
   async run({ args }) {
     const outcome = await removeOriginalEntry(systemIptables(), args["dry-run"]);
+    // Whoever removes it wants it gone: `service disable` does not bring it back.
+    if (!args["dry-run"]) forget(AGENT_ENTRY_SEEN);
     await printOutcome(outcome, args["dry-run"], {
       done: "the HyperPod agent's entry is removed",
       already: "the HyperPod agent's entry is not there: nothing to do",
@@ -23,8 +27,20 @@ export const removeOriginal = defineCommand({
 
 export const restoreOriginal = defineCommand({
   meta: { name: "restore-original", description: "Put the HyperPod agent's own entry back" },
-  args,
+  args: {
+    ...args,
+    "if-seen": {
+      type: "boolean",
+      description:
+        "Only where the watch has seen it on this node, and nobody has removed it by remove-original",
+      default: false,
+    },
+  },
   async run({ args }) {
+    if (args["if-seen"] && !isMarked(AGENT_ENTRY_SEEN)) {
+      console.log("the HyperPod agent's entry has not been seen on this node: nothing to do");
+      return;
+    }
     const outcome = await restoreOriginalEntry(systemIptables(), args["dry-run"]);
     await printOutcome(outcome, args["dry-run"], {
       done: "the HyperPod agent's entry is back",
