@@ -198,6 +198,7 @@ describe("what a command loads", () => {
   for (const start of [
     "src/main.ts",
     "src/cli/whoami.ts",
+    "src/cli/warm.ts",
     "src/cli/iptables.ts",
     "src/cli/explain.ts",
     "src/cli/config.ts",

@@ -19,6 +19,7 @@ export const root: AnyCommand = {
   subCommands: {
     serve: lazy(() => import("./serve.ts")),
     whoami: lazy(() => import("./whoami.ts")),
+    warm: lazy(() => import("./warm.ts")),
     setup: lazy(() => import("./setup.ts")),
     service: lazy(() => import("./service.ts")),
     iptables: lazy(() => import("./iptables.ts")),

@@ -9,14 +9,24 @@ export default defineCommand({
   meta: { name: "whoami", description: "Show what the proxy sees of you, and which role you get" },
   args: { json: jsonArg },
   async run({ args }) {
-    const answer = await askMetadata("/imdsproxy/whoami");
-    const found = answer.status === 200 ? parse(answer.body) : null;
-    if (found === null) throw notAnswered(answer);
+    const found = await askWhoami();
     if (args.json) console.log(JSON.stringify(found, null, 2));
     else console.log(render(found));
     if (found.role === null) process.exitCode = 1;
   },
 });
+
+/**
+ * What the proxy says of this process.
+ *
+ * @throws ImdsProxyError `unhealthy` where the proxy does not answer, or another does.
+ */
+export async function askWhoami(): Promise<Whoami> {
+  const answer = await askMetadata("/imdsproxy/whoami");
+  const found = answer.status === 200 ? parse(answer.body) : null;
+  if (found === null) throw notAnswered(answer);
+  return found;
+}
 
 function parse(body: string): Whoami | null {
   try {

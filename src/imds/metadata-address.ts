@@ -16,6 +16,8 @@ export interface MetadataReply {
 
 const METADATA: Endpoint = { address: "169.254.169.254", port: 80 };
 const TIMEOUT_MS = 5_000;
+/** Milliseconds until the next try after a 503: what its Retry-After says. */
+const AGAIN_MS = 1_000;
 
 /**
  * Asks the metadata address as an SDK does: a token, then the path, over whatever the firewall makes of it.
@@ -33,6 +35,35 @@ export async function askMetadata(
   const headers: Record<string, string> =
     token.status === 200 ? { "X-aws-ec2-metadata-token": token.body } : {};
   return send("GET", path, headers, at, timeoutMs);
+}
+
+/**
+ * Asks for the credentials of a role as an SDK does, and forgets them: it is their being asked for that counts.
+ *
+ * @param limitMs how long it is tried again after a 503.
+ * @returns "made" where there are credentials, else why there are none.
+ * @throws ImdsProxyError `unhealthy` where nothing answers there.
+ */
+export async function askForCredentials(role: string, limitMs: number): Promise<string> {
+  const endMs = performance.now() + limitMs;
+  for (;;) {
+    const answer = await askMetadata(`/latest/meta-data/iam/security-credentials/${role}`);
+    if (answer.status === 200) return outcomeOf(answer.body);
+    if (answer.status !== 503 || performance.now() + AGAIN_MS > endMs) {
+      return `the proxy answers with status ${answer.status}`;
+    }
+    await Bun.sleep(AGAIN_MS);
+  }
+}
+
+/** What a document of credentials says, without a secret. */
+function outcomeOf(body: string): string {
+  try {
+    const { Code, Message } = JSON.parse(body) as { Code?: unknown; Message?: unknown };
+    return Code === "Success" ? "made" : `${String(Code)}: ${String(Message)}`;
+  } catch {
+    return "the proxy answers with no document of credentials";
+  }
 }
 
 /**

@@ -27,6 +27,7 @@ describe("imdsproxy", () => {
       "service",
       "setup",
       "whoami",
+      "warm",
       "explain",
       "config",
       "iam",
@@ -41,6 +42,7 @@ describe("imdsproxy", () => {
     for (const path of [
       ["serve"],
       ["whoami"],
+      ["warm"],
       ["setup"],
       ["demo"],
       ["explain"],
@@ -73,6 +75,7 @@ describe("called wrongly, it ends with 2, says what was found and what there is:
     ["a value for a flag that has none", ["iptables", "apply", "--dry-run=yes"], ["--dry-run"]],
     ["an empty value", ["serve", "--listen="], ["--listen is empty"]],
     ["an argument too many", ["whoami", "alice"], ['does not take the argument "alice"']],
+    ["root's own session", ["warm", "0"], ["root keeps the instance role", "imdsproxy warm USER"]],
     ["an argument too few", ["explain"], ["USER is missing"]],
     ["two files to check", ["config", "check", "/a.yaml", "--config", "/b.yaml"], ["/a.yaml", "/b.yaml"]],
     [

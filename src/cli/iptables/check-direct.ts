@@ -7,18 +7,12 @@ import { type Attempt, attempt } from "../../firewall/direct-access.ts";
 import { guardedEndpoints } from "../../firewall/rules.ts";
 import { buildFirewallSpec } from "../../firewall/spec.ts";
 import { FAMILIES } from "../../firewall/types.ts";
+import { become, type Credentials, NOGROUP } from "../become.ts";
 import { jsonArg } from "../common.ts";
 import { specArgs } from "./common.ts";
 
-/** The account nobody, and the group of it (nobody or nogroup), on every distribution that we suit. */
+/** The account nobody, on every distribution that we suit. */
 const NOBODY = 65_534;
-const NOGROUP = 65_534;
-
-/** A uid with its group. */
-interface Credentials {
-  readonly uid: number;
-  readonly gid: number;
-}
 
 /** An id that sudo(8) left in the environment; null where there is none, or it is root's. */
 function sudoId(name: "SUDO_UID" | "SUDO_GID"): number | null {
@@ -37,20 +31,6 @@ async function ordinaryCredentials(exempt: readonly number[]): Promise<Credentia
     "cannot try as an ordinary user: both the caller and nobody are exempt",
     "run it as a user who is not exempt",
   );
-}
-
-/** Gives up root for good, in this process. */
-function become({ uid, gid }: Credentials): void {
-  const { setgroups, setgid, setuid } = process;
-  if (setgroups === undefined || setgid === undefined || setuid === undefined) {
-    throw new ImdsProxyError("missing", "cannot give up root here");
-  }
-  setgroups([]);
-  setgid(gid);
-  setuid(uid);
-  if (process.getuid?.() !== uid || process.geteuid?.() !== uid) {
-    throw new ImdsProxyError("permission", `could not become uid ${uid}`);
-  }
 }
 
 const WORDS: Record<Attempt["result"], string> = {

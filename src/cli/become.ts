@@ -1,0 +1,24 @@
+import { ImdsProxyError } from "../errors.ts";
+
+/** The group nobody or nogroup, on every distribution that we suit. */
+export const NOGROUP = 65_534;
+
+/** A uid with its group. */
+export interface Credentials {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** Gives up root for good, in this process. */
+export function become({ uid, gid }: Credentials): void {
+  const { setgroups, setgid, setuid } = process;
+  if (setgroups === undefined || setgid === undefined || setuid === undefined) {
+    throw new ImdsProxyError("missing", "cannot give up root here");
+  }
+  setgroups([]);
+  setgid(gid);
+  setuid(uid);
+  if (process.getuid?.() !== uid || process.geteuid?.() !== uid) {
+    throw new ImdsProxyError("permission", `could not become uid ${uid}`);
+  }
+}

@@ -1,0 +1,95 @@
+import { defineCommand } from "citty";
+import { ImdsProxyError } from "../errors.ts";
+import { askForCredentials } from "../imds/metadata-address.ts";
+import { systemNames } from "../wiring/identities.ts";
+import { become, NOGROUP } from "./become.ts";
+import { jsonArg } from "./common.ts";
+import { askWhoami } from "./whoami.ts";
+
+/** Milliseconds that STS may take, tries after a passing failure included. */
+const LIMIT_MS = 20_000;
+
+export default defineCommand({
+  meta: {
+    name: "warm",
+    description: "Get a user's session ready before their programs ask: for a prolog or a login hook",
+  },
+  args: {
+    user: {
+      type: "positional",
+      description:
+        "An account's name, or a uid; only root may name another's (default: yourself). It is asked for from outside of any job",
+      required: false,
+    },
+    json: jsonArg,
+  },
+  async run({ args }) {
+    const own = process.getuid?.() ?? 0;
+    const uid = args.user === undefined ? own : await uidOf(args.user);
+    if (uid === 0) {
+      throw new ImdsProxyError(
+        "usage",
+        "warm: root keeps the instance role and has no session of the proxy's",
+        "name a user: imdsproxy warm USER",
+      );
+    }
+    if (uid !== own) {
+      if (own !== 0) {
+        throw new ImdsProxyError(
+          "usage",
+          `warm: only root may ask for another's session (you are uid ${own}, and asked for uid ${uid})`,
+          "leave USER out, or use sudo",
+        );
+      }
+      // The proxy gives a session to whom the kernel names: so this process is that user from here on.
+      become({ uid, gid: NOGROUP });
+    }
+    // First of all: who answers. Where it is not the proxy, nobody is asked for credentials.
+    const before = await askWhoami();
+    if (before.role === null || before.roleName === null) {
+      throw new ImdsProxyError("unhealthy", `warm: the proxy gives uid ${uid} no role: ${before.reason}`);
+    }
+    const outcome = await askForCredentials(before.roleName, LIMIT_MS);
+    const after = await askWhoami();
+    const warm = outcome === "made";
+    if (args.json) {
+      const { user, role, sessionName, sessionEnds, lastError } = after;
+      console.log(
+        JSON.stringify(
+          { warm, uid, user, role, sessionName, sessionEnds, error: warm ? null : outcome, lastError },
+          null,
+          2,
+        ),
+      );
+      if (!warm) process.exitCode = 1;
+      return;
+    }
+    if (!warm) {
+      throw new ImdsProxyError(
+        "unhealthy",
+        `warm: no session of ${after.role} for uid ${uid}: ${after.lastError?.message ?? outcome}`,
+        after.lastError?.remedy ?? "an administrator finds the reason in: journalctl -u imdsproxy",
+      );
+    }
+    console.log(
+      `${after.user ?? `uid ${uid}`} has a session of ${after.role} as ${after.sessionName} until ${after.sessionEnds}`,
+    );
+  },
+});
+
+/** @throws ImdsProxyError `usage` where there is no such account. */
+async function uidOf(name: string): Promise<number> {
+  if (/^\d{1,10}$/.test(name) && Number(name) <= 4_294_967_294) return Number(name);
+  const { accounts, close } = systemNames();
+  try {
+    const uid = await accounts.uidOf(name);
+    if (uid !== null) return uid;
+  } finally {
+    close();
+  }
+  throw new ImdsProxyError(
+    "usage",
+    `warm: there is no account ${JSON.stringify(name)}`,
+    "name an account that getent passwd knows, or a uid",
+  );
+}
