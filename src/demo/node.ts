@@ -26,6 +26,8 @@ export interface NodeOptions {
   readonly imdsMode?: Partial<ImdsMode>;
   /** How STS behaves at first. */
   readonly stsMode?: Partial<StsMode>;
+  /** Whether EC2's service gives other credentials than the agent, as on a real HyperPod node: a session named EC2. Default false. */
+  readonly ec2Session?: boolean;
   /** Which iptables the node's programs use; default: what the machine's `iptables` is. `legacy` needs Debian's names. */
   readonly iptables?: "nft" | "legacy";
   /** The executable that is `/run/bin/imdsproxy` on the node; default: this one, where it is compiled. */
@@ -133,6 +135,7 @@ export async function startNode(options: NodeOptions = {}): Promise<SimulatedNod
   const users = options.users ?? DEFAULT_USERS;
   const shown = shownFiles(options);
   const secrets = createInstanceSecrets();
+  const ec2Secrets = options.ec2Session === true ? createInstanceSecrets() : secrets;
   const ipv6 = existsSync("/proc/sys/net/ipv6");
 
   const opened: Namespace[] = [];
@@ -161,11 +164,14 @@ export async function startNode(options: NodeOptions = {}): Promise<SimulatedNod
     const mode = options.imdsMode ?? {};
     const stsOptions: StsStandInOptions = {
       listen: [{ address: aws4, port: stsPort }],
-      principals: [instanceRole(secrets)],
+      principals: [
+        instanceRole(secrets, INSTANCE_SESSION_NAME),
+        ...(ec2Secrets === secrets ? [] : [instanceRole(ec2Secrets, "EC2")]),
+      ],
       mode: options.stsMode ?? {},
     };
     const [imds, sts, agent] = await Promise.all([
-      startPart(aws, "imds", { secrets, mode, listen: imdsListen }),
+      startPart(aws, "imds", { secrets: ec2Secrets, mode, listen: imdsListen }),
       startPart(aws, "sts", stsOptions),
       kind === "ec2"
         ? null
@@ -209,14 +215,9 @@ export async function startNode(options: NodeOptions = {}): Promise<SimulatedNod
 const INSTANCE_SESSION_NAME = "SageMaker";
 const INSTANCE_SESSION_MS = 6 * 3600 * 1000;
 
-function instanceRole(secrets: InstanceSecrets) {
+function instanceRole(secrets: InstanceSecrets, sessionName: string) {
   const roleArn = `arn:aws:iam::${DEFAULT_FACTS.account}:role/${DEFAULT_FACTS.roleName}`;
-  return instancePrincipal(
-    secrets.role,
-    roleArn,
-    INSTANCE_SESSION_NAME,
-    systemClock.now() + INSTANCE_SESSION_MS,
-  );
+  return instancePrincipal(secrets.role, roleArn, sessionName, systemClock.now() + INSTANCE_SESSION_MS);
 }
 
 async function closeAll(namespaces: readonly Namespace[]): Promise<void> {

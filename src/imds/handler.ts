@@ -80,8 +80,8 @@ export interface HandlerOptions {
   readonly broker: SessionBroker;
   /** What a reload of the configuration replaces; asked once for each request, so that a request has one policy. */
   readonly policy: () => Policy;
-  /** Whether a request without a token is refused. */
-  readonly tokensRequired: () => boolean;
+  /** Whether a request without a token is refused; null while nobody knows, because the upstream has not said it. */
+  readonly tokensRequired: () => boolean | null;
   readonly onRequest: (event: RequestEvent) => void;
   /** What went wrong, for whom it concerns. */
   readonly health: {
@@ -219,8 +219,14 @@ export class Handler {
       const check = this.#options.tokens.check(token, subjectOf(caller), this.#options.clock.now());
       if (!check.valid) throw new Refusal(401, "token", "the token is wrong or expired");
       tokenTtlSeconds = check.remainingSeconds;
-    } else if (this.#options.tokensRequired()) {
-      throw new Refusal(401, "token", "no token");
+    } else {
+      const required = this.#options.tokensRequired();
+      if (required) throw new Refusal(401, "token", "no token");
+      if (required === null) {
+        // Not 401: a client without tokens would take it for a lasting refusal, and the upstream may allow the request.
+        const why = "no token, and the upstream is away, so that nobody knows whether it wants one";
+        throw new Refusal(503, "unavailable", why);
+      }
     }
     const answer = this.#get(route, task);
     if (tokenTtlSeconds === undefined) return answer;

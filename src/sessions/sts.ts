@@ -1,4 +1,5 @@
 import type { AssumeRoleCommandInput, STSClient, STSClientConfig } from "@aws-sdk/client-sts";
+import { ImdsProxyError } from "../errors.ts";
 import type { Sts } from "./broker.ts";
 import { StsFailure } from "./failure.ts";
 import { fromUpstream, type InstanceMetadata, type SignerCredentials } from "./instance-credentials.ts";
@@ -20,6 +21,11 @@ export interface StsOptions {
 
 /** AWS STS through the SDK. */
 export interface AwsSts extends Sts {
+  /**
+   * Asks for the node's own credentials anew before the next request: those that the SDK keeps came from another metadata
+   * service. What is under way ends as it began.
+   */
+  forgetCredentials(): void;
   /** Ends its connections. */
   close(): void;
 }
@@ -56,7 +62,8 @@ export function createSts(options: StsOptions): AwsSts {
   function remembering(provider: () => Promise<SignerCredentials>): () => Promise<SignerCredentials> {
     return async () => {
       const found = await provider();
-      secrets = [found.secretAccessKey, found.sessionToken, found.accessKeyId];
+      // Those before as well: a request may still be under way with them.
+      secrets = [found.secretAccessKey, found.sessionToken, found.accessKeyId, ...secrets.slice(0, 3)];
       return found;
     };
   }
@@ -117,6 +124,10 @@ export function createSts(options: StsOptions): AwsSts {
         limit.removeEventListener("abort", onAbort);
       }
     },
+    forgetCredentials() {
+      // The SDK keeps them in the client. Its connections are closed after each request, so nothing of it stays open.
+      loading = null;
+    },
     close() {
       void loading?.then(({ client }) => client.destroy()).catch(() => {});
     },
@@ -162,13 +173,17 @@ function regionProvider(region: StsOptions["region"]): string | (() => Promise<s
   return async () => {
     try {
       return await region();
-    } catch {
+    } catch (error) {
+      const known = error instanceof ImdsProxyError ? error : null;
       throw new StsFailure({
         kind: "transient",
         code: "region",
         message: "the node's region cannot be found for now; try again shortly",
+        // What can be done is said where there is something: a service that is late needs no change of the configuration.
         detail:
-          "the node's region cannot be read from the metadata service: set `region` in the configuration",
+          known === null
+            ? "the node's region cannot be read from the metadata service: set `region` in the configuration"
+            : [known.problem, ...(known.remedy === null ? [] : [known.remedy])].join("; "),
       });
     }
   };

@@ -1,8 +1,52 @@
 import { ImdsProxyError } from "../errors.ts";
 import type { MetadataCache } from "../imds/metadata.ts";
+import type { Log } from "../telemetry/log.ts";
 
 /** Whose share of the upstream what we need ourselves comes from: no uid is negative. */
 const OURSELVES = -1;
+
+/** The region whose STS is asked. */
+export interface Region {
+  /** @throws ImdsProxyError `upstream` where nobody tells it. */
+  find(): Promise<string>;
+  /** What is known came of a service that is not asked any more. */
+  forget(): void;
+}
+
+/** The region that the configuration names. */
+export const fixedRegion = (region: string): Region => ({ find: async () => region, forget: () => {} });
+
+/**
+ * The node's own region. The upstream is asked each time, through the cache, so that one wrong answer is not kept for longer
+ * than any other; while it is away, what it said last holds.
+ */
+export function nodeRegion(options: {
+  metadata: Pick<MetadataCache, "read">;
+  log: Pick<Log, "warn">;
+}): Region {
+  let last: string | null = null;
+  return {
+    async find() {
+      let found: string;
+      try {
+        found = await regionOf(options.metadata);
+      } catch (error) {
+        if (last !== null && error instanceof UpstreamAway) return last;
+        throw error;
+      }
+      if (last !== null && last !== found)
+        options.log.warn("the upstream names another region than before", { region: found, before: last });
+      last = found;
+      return found;
+    },
+    forget() {
+      last = null;
+    },
+  };
+}
+
+/** The upstream did not answer, so that it has neither told the region nor said that it has none. */
+class UpstreamAway extends ImdsProxyError {}
 
 /**
  * The node's region by its metadata: `placement/region`, or where an older service has none, the region that its
@@ -13,6 +57,12 @@ const OURSELVES = -1;
 export async function regionOf(metadata: Pick<MetadataCache, "read">): Promise<string> {
   const read = async (path: string): Promise<string> => {
     const found = await metadata.read("latest", path, OURSELVES);
+    if (found.kind === "failed") {
+      throw new UpstreamAway(
+        "upstream",
+        `the node's region is not known, since its metadata service does not tell it for now: ${found.why}`,
+      );
+    }
     return found.kind === "found" ? found.body.trim() : "";
   };
   const region = await read("meta-data/placement/region");
@@ -21,7 +71,7 @@ export async function regionOf(metadata: Pick<MetadataCache, "read">): Promise<s
   if (zone !== null) return zone[0];
   throw new ImdsProxyError(
     "upstream",
-    "the upstream does not tell the node's region",
+    "the node's metadata service has no region for it",
     "set region in the configuration",
   );
 }

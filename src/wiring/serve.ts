@@ -35,7 +35,7 @@ import { LoadedConfiguration } from "./loaded-configuration.ts";
 import { metricsServerOf } from "./metrics-server.ts";
 import { OptionalListener } from "./optional-listener.ts";
 import { keyOf } from "./passing-key.ts";
-import { regionOf } from "./region.ts";
+import { fixedRegion, nodeRegion } from "./region.ts";
 import {
   requireClosed,
   requireIdentity,
@@ -49,6 +49,8 @@ import { followAgent, upstreamOf } from "./upstream.ts";
 import { upstreamGuard } from "./upstream-guard.ts";
 
 const DRAIN_MS = 5_000;
+/** How long the start waits for the upstream to say whether it requires tokens. Milliseconds. */
+const POLICY_MS = 1_000;
 
 /**
  * Runs the proxy until SIGTERM or SIGINT, then lets what is under way end.
@@ -93,13 +95,13 @@ export async function serve(options: {
   const metadata = new MetadataCache({ source: upstream, clock: systemClock });
 
   const events = eventSinks(log);
-  const region = async () => (config.region === "auto" ? regionOf(metadata) : config.region);
+  const region = config.region === "auto" ? nodeRegion({ metadata, log }) : fixedRegion(config.region);
   const sts = createSts({
-    region,
+    region: region.find,
     endpoint: config.sts.endpoint,
     metadata: upstream,
   });
-  const stsUrl = async () => config.sts.endpoint ?? stsEndpoint(await region());
+  const stsUrl = async () => config.sts.endpoint ?? stsEndpoint(await region.find());
   const optional: OptionalListener[] = [];
   const health = new Health({
     now: () => systemClock.now(),
@@ -167,6 +169,8 @@ export async function serve(options: {
     configuration: () => loadedConfiguration,
   });
   events.attach(metrics);
+  // Until the upstream has said whether it requires tokens, requests without one get 503: so the first caller waits here.
+  await Promise.race([tokenPolicy.start(), Bun.sleep(POLICY_MS)]);
   // From here on there is something to end well.
   const stopped = options.signals.untilStopped();
   const [first, ...further] = listenOn;
@@ -201,10 +205,12 @@ export async function serve(options: {
       },
     );
   }
-  tokenPolicy.start();
   const onMoved = () => {
+    // What came of the other service is void: metadata, the credentials that sign, the region.
     metadata.clear();
-    tokenPolicy.start();
+    sts.forgetCredentials();
+    region.forget();
+    void tokenPolicy.start();
   };
   const stopFollowing =
     config.upstream === "auto" ? followAgent({ upstream, onMoved, log, clock: systemClock }) : () => {};

@@ -2,18 +2,24 @@ import type { Config } from "../config/schema.ts";
 import type { Upstream } from "../imds/upstream.ts";
 import type { Clock } from "../platform/clock.ts";
 
-/** How often the upstream is asked whether it requires tokens: until it has said, and after that. Milliseconds. */
-const UNTIL_KNOWN_MS = 5_000;
+/** Milliseconds from an answer, or its absence, to the next question: nothing is known; something is, and it is away; it answered. */
+const UNTIL_KNOWN_MS = 500;
+const WHILE_AWAY_MS = 5_000;
 const AFTERWARDS_MS = 600_000;
 
-/** Whether requests without a token are refused: as the configuration says, or as the upstream does it. */
+/**
+ * Whether requests without a token are refused: as the configuration says, or as the upstream does it.
+ *
+ * What the upstream said last holds while it is away and after it has moved, until it says something else.
+ */
 export class TokenPolicy {
   readonly #setting: Config["imds"]["tokens"];
   readonly #upstream: Pick<Upstream, "tokensRequired">;
   readonly #clock: Clock;
-  #required = true;
+  #said: boolean | null = null;
+  /** Counts the calls of start() and stop(): an answer to a question of an earlier one is void. */
+  #run = 0;
   #cancel: () => void = () => {};
-  #stopped = false;
 
   constructor(options: {
     setting: Config["imds"]["tokens"];
@@ -25,30 +31,31 @@ export class TokenPolicy {
     this.#clock = options.clock;
   }
 
-  /** Until the upstream has said, tokens are required: every client of today sends one. */
-  get required(): boolean {
-    return this.#setting === "auto" ? this.#required : this.#setting === "required";
+  /** Null until the upstream has said it. */
+  get required(): boolean | null {
+    return this.#setting === "auto" ? this.#said : this.#setting === "required";
   }
 
-  /** Asks now, and from then on now and again. */
-  start(): void {
-    this.#cancel();
-    if (this.#setting === "auto") void this.#ask(false);
+  /**
+   * Asks now, and from then on now and again. To be called again when the upstream has moved.
+   *
+   * @returns settles when the first question has been answered, or could not be. Never rejects.
+   */
+  async start(): Promise<void> {
+    this.stop();
+    if (this.#setting === "auto") await this.#ask(this.#run);
   }
 
   stop(): void {
-    this.#stopped = true;
+    this.#run++;
     this.#cancel();
   }
 
-  async #ask(known: boolean): Promise<void> {
+  async #ask(run: number): Promise<void> {
     const answer = await this.#upstream.tokensRequired();
-    if (this.#stopped) return;
-    if (answer !== null) this.#required = answer;
-    const isKnown = known || answer !== null;
-    this.#cancel = this.#clock.schedule(
-      isKnown ? AFTERWARDS_MS : UNTIL_KNOWN_MS,
-      () => void this.#ask(isKnown),
-    );
+    if (run !== this.#run) return;
+    if (answer !== null) this.#said = answer;
+    const delayMs = answer !== null ? AFTERWARDS_MS : this.#said === null ? UNTIL_KNOWN_MS : WHILE_AWAY_MS;
+    this.#cancel = this.#clock.schedule(delayMs, () => void this.#ask(run));
   }
 }

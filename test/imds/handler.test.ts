@@ -92,3 +92,25 @@ test("a 503 says when to ask again", async () => {
   });
   expect(await ask(ALICE, "GET", LIST)).toMatchObject({ status: 503, retryAfterSeconds: 1 });
 });
+
+describe("a request without a token", () => {
+  for (const [required, status] of [
+    [true, 401],
+    [false, 200],
+    [null, 503],
+  ] as const) {
+    test(`is ${status} where tokens are ${required === null ? "not known to be required or not" : required ? "required" : "optional"}`, async () => {
+      const { ask, events } = aHandler({ tokensRequired: () => required });
+      const answer = await ask(ALICE, "GET", "/latest/meta-data/instance-id");
+      expect([answer.status, answer.retryAfterSeconds]).toEqual([status, status === 503 ? 1 : undefined]);
+      if (status === 503) expect(events.at(-1)).toMatchObject({ refusal: "unavailable" });
+    });
+  }
+
+  test("with one, it is answered whatever is known", async () => {
+    const { ask, putToken } = aHandler({ tokensRequired: () => null });
+    const token = (await putToken(ALICE)).body;
+    const headers = { "x-aws-ec2-metadata-token": token };
+    expect((await ask(ALICE, "GET", "/latest/meta-data/instance-id", headers)).status).toBe(200);
+  });
+});

@@ -301,6 +301,97 @@ describe("credentials()", () => {
   }, 20_000);
 });
 
+describe("moveTo()", () => {
+  /** A service that answers when it is told to, each with a token of its own. */
+  function held(name: string) {
+    const waiting: (() => void)[] = [];
+    let free = false;
+    const answerTo = (line: string): string =>
+      line.startsWith("PUT")
+        ? reply(200, name.repeat(56), ["X-Aws-Ec2-Metadata-Token-Ttl-Seconds: 21600"])
+        : line.endsWith("security-credentials/ HTTP/1.1")
+          ? reply(200, `Role-${name}`)
+          : line.includes("security-credentials/")
+            ? reply(
+                200,
+                JSON.stringify({
+                  AccessKeyId: name,
+                  SecretAccessKey: name,
+                  Token: name,
+                  Expiration: "2099-01-01T00:00:00Z",
+                }),
+              )
+            : reply(200, `of ${name}`);
+    const heads: string[] = [];
+    const listener = Bun.listen({
+      hostname: "127.0.0.1",
+      port: 0,
+      socket: {
+        data(socket, bytes) {
+          const head = bytes.toString("latin1");
+          heads.push(head);
+          const answer = () => void socket.write(answerTo(head.split("\r\n")[0] ?? ""));
+          if (free) answer();
+          else waiting.push(answer);
+        },
+      },
+    });
+    return {
+      heads,
+      endpoint: { address: "127.0.0.1", port: listener.port },
+      asked: async (times: number) => {
+        while (heads.length < times) await Bun.sleep(1);
+      },
+      /** Answers what has been asked so far. */
+      answer: () => {
+        for (const one of waiting.splice(0)) one();
+      },
+      /** Answers that, and everything from now on. */
+      answerAll: () => {
+        free = true;
+        for (const one of waiting.splice(0)) one();
+      },
+      stop: () => listener.stop(true),
+    };
+  }
+
+  for (const [what, requests] of [
+    ["the token's request", 1],
+    ["the request itself", 2],
+  ] as const) {
+    test(`with ${what} under way: the new service is asked, with a token of its own, and its answer counts`, async () => {
+      const [a, b] = [held("a"), held("b")];
+      const to = new Upstream({ endpoint: a.endpoint, clock: systemClock });
+      b.answerAll();
+      const found = to.read("latest", "meta-data/hostname");
+      await a.asked(1);
+      if (requests === 2) {
+        a.answer();
+        await a.asked(2);
+      }
+      to.moveTo(b.endpoint);
+      a.answerAll();
+      expect(await found).toMatchObject({ kind: "found", body: "of b" });
+      expect(await to.read("latest", "meta-data/instance-id")).toMatchObject({ body: "of b" });
+      expect(b.heads.filter((head) => head.includes("a".repeat(56)))).toEqual([]);
+      expect(b.heads.filter((head) => head.includes("b".repeat(56)))).toHaveLength(2);
+      for (const one of [to.close(), a.stop(), b.stop()]) void one;
+    });
+  }
+
+  test("with the credentials' request under way: the credentials are the new service's", async () => {
+    const [a, b] = [held("a"), held("b")];
+    const to = new Upstream({ endpoint: a.endpoint, clock: systemClock });
+    b.answerAll();
+    const found = to.credentials();
+    await a.asked(1);
+    to.moveTo(b.endpoint);
+    a.answerAll();
+    expect((await found).accessKeyId).toBe("b");
+    for (const one of [to.close(), a.stop(), b.stop()]) void one;
+  });
+});
+
 describe("tokensRequired()", () => {
   test("is what the service does with a request that has none", async () => {
     expect(await upstream.tokensRequired()).toBe(false);

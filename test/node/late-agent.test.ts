@@ -1,13 +1,18 @@
 import { expect, test } from "bun:test";
+import type { SimulatedNode } from "../../src/demo/node.ts";
 import { mustExec, startTestNode } from "../support/node.ts";
 import { applyRules, eventually, sdkArn, testConfig } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 
 const ROOT = { user: "root" } as const;
 
+/** As whom AssumeRole was asked for, one after the other. */
+const signers = async (node: SimulatedNode) =>
+  (await node.sts.log()).filter(({ action }) => action === "AssumeRole").map((entry) => entry.principalArn);
+
 describeAsRoot("upstream: auto", () => {
   test("finds a HyperPod agent that comes after the proxy, as it may at boot", async () => {
-    const node = await startTestNode({ kind: "hyperpod" });
+    const node = await startTestNode({ kind: "hyperpod", ec2Session: true });
     try {
       await mustExec(node, ROOT, ["ip", "address", "delete", "169.254.0.2/32", "dev", "lo"]);
       await mustExec(node, ROOT, ["imdsproxy", "iptables", "remove-original"]);
@@ -15,6 +20,9 @@ describeAsRoot("upstream: auto", () => {
       await eventually("it takes EC2's own service", () =>
         proxy.output().includes("http://169.254.169.254:80"),
       );
+      // What the SDK keeps of EC2's credentials is good for hours.
+      await eventually("STS is asked with EC2's credentials", async () => (await signers(node)).length > 0);
+      expect(await signers(node)).toEqual([expect.stringMatching(/\/EC2$/)]);
 
       await node.agent?.clearLog();
       await mustExec(node, ROOT, ["ip", "address", "add", "169.254.0.2/32", "dev", "lo"]);
@@ -27,6 +35,7 @@ describeAsRoot("upstream: auto", () => {
       await applyRules(node);
       expect(await sdkArn(node, { user: "alice" })).toContain("assumed-role/ImdsProxyTestRole/alice@");
       expect((await node.agent?.log())?.length).toBeGreaterThan(0);
+      expect((await signers(node)).at(-1)).toMatch(/\/SageMaker$/);
       await proxy.stop();
     } finally {
       await node.stop();

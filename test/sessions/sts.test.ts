@@ -329,6 +329,31 @@ describe("a node whose clock is wrong", () => {
   });
 });
 
+describe("forgetCredentials()", () => {
+  test("has the next request signed by what the metadata service gives then; without it, what there is is kept", async () => {
+    const other = instancePrincipal(createInstanceSecrets().role, NODE_ROLE, "agent", Date.now() + 6 * HOUR);
+    standIn.add(other);
+    const signers = () => standIn.log().map(({ principalArn }) => principalArn?.split("/").at(-1));
+    await assume();
+    given = other;
+    await assume();
+    expect(signers()).toEqual(["i-0123", "i-0123"]);
+    sts.forgetCredentials();
+    await assume();
+    await assume();
+    expect(signers()).toEqual(["i-0123", "i-0123", "agent", "agent"]);
+    expect(asked).toBe(2);
+  });
+
+  test("leaves a request that is under way as it began", async () => {
+    standIn.set({ delayMs: 100 });
+    const underway = assume();
+    while (standIn.log().length === 0 && asked === 0) await Bun.sleep(1);
+    sts.forgetCredentials();
+    expect((await underway).accessKeyId).toStartWith("ASIA");
+  });
+});
+
 describe("the region", () => {
   test("that cannot be found is a passing failure, and is asked for again", async () => {
     let found = false;

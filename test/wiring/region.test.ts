@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import type { UpstreamAnswer } from "../../src/imds/metadata.ts";
-import { regionOf } from "../../src/wiring/region.ts";
+import { nodeRegion, regionOf } from "../../src/wiring/region.ts";
 
 const service = (values: Record<string, string>) => ({
   read: async (_version: string, path: string): Promise<UpstreamAnswer> => {
@@ -26,5 +26,51 @@ describe("regionOf()", () => {
   test("is an error where the service tells neither, or nonsense", async () => {
     expect(regionOf(service({}))).rejects.toThrow("region");
     expect(regionOf(service({ "meta-data/placement/region": "<html>" }))).rejects.toThrow("region");
+  });
+});
+
+describe("nodeRegion()", () => {
+  function aNode() {
+    const state: { answer: UpstreamAnswer } = { answer: { kind: "absent" } };
+    const warnings: unknown[] = [];
+    const region = nodeRegion({
+      metadata: { read: async () => state.answer },
+      log: { warn: (_message, fields) => void warnings.push(fields) },
+    });
+    const tells = (body: string) => {
+      state.answer = { kind: "found", body, lastModifiedMs: null };
+    };
+    const away = () => {
+      state.answer = { kind: "failed", why: "nobody listens there" };
+    };
+    return { state, warnings, region, tells, away };
+  }
+
+  test("is asked for again each time: what was said once does not stay", async () => {
+    const { region, tells, warnings } = aNode();
+    tells("evil-region-1");
+    expect(await region.find()).toBe("evil-region-1");
+    tells("us-west-2");
+    expect(await region.find()).toBe("us-west-2");
+    expect(warnings).toEqual([{ region: "us-west-2", before: "evil-region-1" }]);
+  });
+
+  test("holds while the upstream is away, and not after it has moved", async () => {
+    const { region, tells, away } = aNode();
+    tells("us-west-2");
+    await region.find();
+    away();
+    expect(await region.find()).toBe("us-west-2");
+    region.forget();
+    expect(region.find()).rejects.toThrow("nobody listens there");
+  });
+
+  test("is an error that says what to do where the service has none, and who is away where it is", async () => {
+    const { region, away } = aNode();
+    expect(region.find()).rejects.toThrow("set region in the configuration");
+    away();
+    const error = await region.find().catch((found: Error) => found.message);
+    expect(error).toContain("does not tell it for now: nobody listens there");
+    expect(error).not.toContain("configuration");
   });
 });

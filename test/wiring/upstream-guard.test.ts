@@ -440,7 +440,7 @@ type Happening = (typeof HAPPENINGS)[number];
 
 describe("over the orders in which two parties listen, accept and close, alice is never sent to or believed", () => {
   for (const pendingUid of ["root's", "listener's"] as const) {
-    test(`all of up to 11 steps; a connection that waits is ${pendingUid}`, () => {
+    test(`all of up to 10 steps; a connection that waits is ${pendingUid}`, () => {
       let orders = 0;
       let believed = 0;
       const explore = (steps: Happening[]): void => {
@@ -450,12 +450,12 @@ describe("over the orders in which two parties listen, accept and close, alice i
           if (!world.happen(next)) continue;
           orders++;
           believed += world.believed;
-          if (steps.length < 10) explore([...steps, next]);
+          if (steps.length < 9) explore([...steps, next]);
         }
       };
       explore(["agent listens"]);
       explore(["alice listens"]);
-      expect(orders).toBeGreaterThan(10_000);
+      expect(orders).toBeGreaterThan(5_000);
       expect(believed).toBeGreaterThan(0);
     });
 
