@@ -37,11 +37,13 @@ class Helper {
   #waiting: Waiting | null = null;
   #asking: string | null = null;
   #stalled: ReturnType<typeof setTimeout> | undefined;
+  readonly #timeoutMs: number;
   #ended = false;
   idle: ReturnType<typeof setTimeout> | undefined;
 
   /** @throws where no process can be started. */
-  constructor(command: readonly string[], onEnd: (helper: Helper) => void) {
+  constructor(command: readonly string[], timeoutMs: number, onEnd: (helper: Helper) => void) {
+    this.#timeoutMs = timeoutMs;
     this.#child = Bun.spawn([...command, "resolve-names"], {
       stdin: "pipe",
       stdout: "pipe",
@@ -68,7 +70,7 @@ class Helper {
       this.#waiting = { resolve, reject };
     });
     const tooLong = setTimeout(() => this.#giveUp(), QUESTION_MS);
-    this.#stalled = setTimeout(() => this.#giveUp(), TIMEOUT_MS);
+    this.#stalled = setTimeout(() => this.#giveUp(), this.#timeoutMs);
     try {
       this.#child.stdin.write(`${JSON.stringify(question)}\n`);
       await this.#child.stdin.flush();
@@ -84,6 +86,7 @@ class Helper {
   }
 
   end(): void {
+    this.#ended = true;
     clearTimeout(this.idle);
     this.#child.kill("SIGKILL");
   }
@@ -124,7 +127,7 @@ class Helper {
     this.#asking = message.asking;
     if (this.#waiting === null) return;
     clearTimeout(this.#stalled);
-    this.#stalled = setTimeout(() => this.#giveUp(), TIMEOUT_MS);
+    this.#stalled = setTimeout(() => this.#giveUp(), this.#timeoutMs);
   }
 }
 
@@ -132,15 +135,20 @@ class Helper {
 export class NameHelpers {
   readonly #command: readonly string[];
   readonly #monotonicMs: () => number;
+  readonly #timeoutMs: number;
   readonly #all = new Set<Helper>();
   readonly #idle: Helper[] = [];
   /** Service -> when it did not answer in time. */
   readonly #slow = new Map<string, number>();
   #closed = false;
 
-  /** @param options.command this program, as a command line. */
-  constructor(options: { command: readonly string[]; monotonicMs: () => number }) {
+  /**
+   * @param options.command this program, as a command line.
+   * @param options.timeoutMs for how long a service may take; default 5 s.
+   */
+  constructor(options: { command: readonly string[]; monotonicMs: () => number; timeoutMs?: number }) {
     this.#command = options.command;
+    this.#timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
     this.#monotonicMs = options.monotonicMs;
   }
 
@@ -229,7 +237,7 @@ export class NameHelpers {
       if (!helper.ended) return helper;
     }
     try {
-      const helper = new Helper(this.#command, (ended) => this.#all.delete(ended));
+      const helper = new Helper(this.#command, this.#timeoutMs, (ended) => this.#all.delete(ended));
       this.#all.add(helper);
       return helper;
     } catch (error) {

@@ -188,3 +188,132 @@ describe("needs says what the rules look at:", () => {
     expect(needs(rule({ sessionName: "{user}-{slurmJobId}" })).cgroup).toBe(true);
   });
 });
+
+describe("who is not known", () => {
+  const DEFAULT = { role: role("Default") };
+  const none = { user: null, groups: [] };
+  const away = { ...none, userUntold: "sss (unavailable)" };
+  const byUser = { name: "bobs", match: { user: "bob" }, role: role("Bob") };
+  const byGroup = { name: "blocked", match: { group: "blocked" }, role: "none" };
+  const byUid = { name: "guests", match: { uid: ["60000-64999"] }, role: "none" };
+  type Rules = readonly object[];
+
+  const cases: [what: string, rules: Rules, who: Partial<Identity>, more: object, outcome: string][] = [
+    ["a uid without a name, with no rule", [], none, {}, "Default"],
+    ["a uid without a name, with rules by uid alone", [byUid], none, {}, "Default"],
+    ["a uid without a name, with a rule by user", [byUser], none, {}, "refused"],
+    ["a uid without a name, with a rule by group", [byGroup], none, {}, "refused"],
+    [
+      "a uid without a name, with nameless: default",
+      [byUser, byGroup],
+      none,
+      { nameless: "default" },
+      "Default",
+    ],
+    [
+      "a uid without a name, by a rule by uid before them",
+      [byUid, byGroup],
+      { ...none, uid: 60_001 },
+      {},
+      "refused",
+    ],
+    [
+      "a uid without a name, by a role by uid before them",
+      [{ name: "x", match: { uid: 4711 }, role: role("X") }, byGroup],
+      { ...none, uid: 4711 },
+      {},
+      "X",
+    ],
+    [
+      "a uid without a name, where another part does not hold",
+      [{ name: "x", match: { group: "g", uid: 7 }, role: role("X") }],
+      none,
+      {},
+      "Default",
+    ],
+    [
+      "a container, which has no name and no uid",
+      [byUser, byGroup],
+      { ...none, uid: null, container: "172.17.0.2" },
+      {},
+      "Default",
+    ],
+    ["a name that cannot be told, with a rule by user", [byUser], away, {}, "later"],
+    ["a name that cannot be told, with a rule by group", [byGroup], away, {}, "later"],
+    ["a name that cannot be told, with nameless: default", [byGroup], away, { nameless: "default" }, "later"],
+    ["a name that cannot be told, and a session name with {user}", [], away, {}, "later"],
+    [
+      "a name that cannot be told, and nothing that needs it",
+      [byUid],
+      away,
+      { sessionName: "x{uid}" },
+      "Default",
+    ],
+    ["groups that cannot be told, with a rule by group", [byGroup], { groupsUntold: "sss" }, {}, "later"],
+    [
+      "groups that cannot be told, but the one that is asked for is",
+      [byGroup],
+      { groups: ["blocked"], groupsUntold: "sss" },
+      {},
+      "refused",
+    ],
+    [
+      "groups that cannot be told, with rules by user alone",
+      [byUser],
+      { groupsUntold: "sss" },
+      {},
+      "Default",
+    ],
+  ];
+  for (const [what, rules, who, more, outcome] of cases) {
+    test(`${what}: ${outcome}`, () => {
+      const decision = decide({ ...DEFAULT, ...more, rules }, who);
+      const found =
+        decision.kind === "role"
+          ? decision.roleArn.replace(/^.*\//, "")
+          : decision.passing === true
+            ? "later"
+            : "refused";
+      expect(found).toBe(outcome);
+    });
+  }
+
+  test("it is said what is asked for, and why it is not known", () => {
+    expect(decide({ ...DEFAULT, rules: [byGroup] }, none)).toMatchObject({
+      rule: "blocked",
+      reason:
+        'rule "blocked" asks for groups, and the uid has no name ("nameless: default" in the configuration passes it over)',
+    });
+    expect(decide({ ...DEFAULT, rules: [byGroup] }, away)).toMatchObject({
+      reason: 'rule "blocked" asks for the user\'s name, which cannot be told for now: sss (unavailable)',
+    });
+  });
+
+  test("a rule by uid counts for a subordinate uid by its owner's, and by its own", () => {
+    const who = { uid: 300_005, subordinate: true, ownerUid: 2001 };
+    for (const uid of [2001, 300_005]) {
+      const rules = [{ name: "one", match: { uid }, role: "none" }];
+      expect(decide({ ...DEFAULT, rules }, who)).toMatchObject({ kind: "refuse", rule: "one" });
+    }
+    const rules = [{ name: "another", match: { uid: 2002 }, role: "none" }];
+    expect(decide({ ...DEFAULT, rules }, who)).toMatchObject({ kind: "role" });
+  });
+
+  test("a cgroup that is not known is refused where a text of the session needs it", () => {
+    const texts: [key: string, value: unknown][] = [
+      ["sessionName", "{user}-{slurmJobId}"],
+      ["tags", { job: "{slurmJobId}" }],
+    ];
+    for (const [key, value] of texts) {
+      const rules = [{ name: "all", match: {}, role: role("R"), [key]: value }];
+      expect(decide({ rules }, { cgroup: null })).toMatchObject({ kind: "refuse", rule: "all" });
+      expect(decide({ rules }, {})).toMatchObject({ kind: "role" });
+    }
+    const own = { ...DEFAULT, sessionName: "{slurmJobId}@x" };
+    expect(decide(own, { cgroup: null })).toMatchObject({
+      kind: "refuse",
+      reason: "the default role has a text with {slurmJobId}, which asks for the cgroup, which is not known",
+    });
+    expect(decide(DEFAULT, { cgroup: null })).toMatchObject({ kind: "role" });
+  });
+});

@@ -1,0 +1,143 @@
+import { afterAll, afterEach, describe, expect, test } from "bun:test";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { NameHelpers } from "../../src/identity/name-helpers.ts";
+import type { AccountAnswer } from "../../src/identity/name-walk.ts";
+
+/** A process that answers as a script says, in the place of `imdsproxy resolve-names`. */
+const directory = mkdtempSync(join(tmpdir(), "helpers-"));
+const STARTS = join(directory, "starts");
+
+/** @param body of a function (question, say): what is done with a question. */
+function script(body: string): string[] {
+  const path = join(directory, `helper-${Math.random().toString(36).slice(2)}.ts`);
+  writeFileSync(
+    path,
+    `import { appendFileSync, writeSync } from "node:fs";
+appendFileSync(${JSON.stringify(STARTS)}, process.pid + "\\n");
+const say = (message) => writeSync(1, JSON.stringify(message) + "\\n");
+const answer = (user, untold = []) => say({ account: { account: user === null ? null : { user, uid: 1, gid: 1, service: "files", groups: [], groupsUntold: [], kept: false }, untold } });
+for await (const line of console) { const question = JSON.parse(line); ${body} }`,
+  );
+  return [process.execPath, path];
+}
+const starts = () => {
+  try {
+    return readFileSync(STARTS, "utf8").trim().split("\n");
+  } catch {
+    return [];
+  }
+};
+
+async function gone(pid: string): Promise<void> {
+  for (let waited = 0; waited < 20_000; waited += 20) {
+    try {
+      process.kill(Number(pid), 0);
+    } catch {
+      return;
+    }
+    await Bun.sleep(20);
+  }
+  throw new Error(`process ${pid} is still there`);
+}
+
+describe("NameHelpers", () => {
+  let helpers: NameHelpers | undefined;
+  const make = (body: string) => {
+    rmSync(STARTS, { force: true });
+    helpers = new NameHelpers({
+      command: script(body),
+      monotonicMs: () => performance.now(),
+      timeoutMs: 3_000,
+    });
+    return helpers;
+  };
+  afterEach(() => helpers?.close());
+  afterAll(() => rmSync(directory, { recursive: true, force: true }));
+  const ask = (from: NameHelpers, before: Parameters<NameHelpers["byUid"]>[1]["before"] = null) =>
+    from.byUid(1, { before });
+  const BEFORE = { user: "alice", uid: 1, gid: 1, service: "sss" };
+  const userOf = ({ account }: AccountAnswer) => account?.user ?? null;
+
+  test("one process answers one question after the other", async () => {
+    const from = make("answer(question.kind === 'name' ? question.user : 'alice');");
+    for (let i = 0; i < 20; i++) expect(userOf(await ask(from))).toBe("alice");
+    expect(userOf(await from.byName("żółć\udcff", { hurry: false }))).toBe("żółć\udcff");
+    expect(starts()).toHaveLength(1);
+  });
+
+  test("several questions at once have a process each, and each its own answer", async () => {
+    const from = make("await Bun.sleep(50); answer(question.user);");
+    const users = ["a", "b", "c"];
+    const told = await Promise.all(users.map((user) => from.byName(user, { hurry: false })));
+    expect(told.map(userOf)).toEqual(users);
+    expect(starts()).toHaveLength(3);
+  });
+
+  const hangs =
+    "if (question.skip.includes('sss')) answer('local', [{ service: 'sss', why: '' }]); else { say({ asking: 'files' }); say({ asking: 'sss' }); await new Promise(() => {}); }";
+  test("a service that hangs is passed over, the others are asked, and its process is gone", async () => {
+    const from = make(hangs);
+    const answer = await ask(from);
+    expect(userOf(answer)).toBe("local");
+    expect(answer.untold).toEqual([{ service: "sss", why: "did not answer in time" }]);
+    const [first = ""] = starts();
+    await gone(first);
+  });
+
+  test("for whom an account is known already, it is passed over at once the next time", async () => {
+    const from = make(hangs);
+    await ask(from);
+    const before = starts().length;
+    const { untold } = await ask(from, BEFORE);
+    expect(untold).toEqual([{ service: "sss", why: "did not answer a moment ago" }]);
+    expect(starts()).toHaveLength(before);
+  });
+
+  test("a module that ends the process costs its service's answer, and the next question is answered", async () => {
+    const from = make(
+      "if (question.skip.includes('sss')) answer(null, [{ service: 'sss', why: '' }]); else { say({ asking: 'sss' }); process.kill(process.pid, 'SIGSEGV'); await new Promise(() => {}); }",
+    );
+    for (let i = 0; i < 3; i++) {
+      expect(await ask(from)).toEqual({
+        account: null,
+        untold: [{ service: "sss", why: "its module ended the process" }],
+      });
+    }
+  });
+
+  test("a module that writes to the output of the process is no answer", async () => {
+    const from = make(
+      "say({ asking: 'sss' }); writeSync(1, 'warning: no server\\n'); await new Promise(() => {});",
+    );
+    const { account, untold } = await ask(from);
+    expect([account, untold.length]).toEqual([null, 1]);
+  });
+
+  test("progress keeps a long question alive: many groups, each of them quick", async () => {
+    const from = make(
+      "for (let i = 0; i < 8; i++) { say({ asking: 'sss' }); await Bun.sleep(500); } answer('alice');",
+    );
+    expect(userOf(await ask(from))).toBe("alice");
+  });
+
+  test("where no process can be started, nobody can be told, and it is said", async () => {
+    helpers = new NameHelpers({
+      command: [join(directory, "not-there")],
+      monotonicMs: () => performance.now(),
+    });
+    expect(await ask(helpers)).toEqual({
+      account: null,
+      untold: [{ service: "NSS", why: "cannot be asked: no process can be started (ENOENT)" }],
+    });
+  });
+
+  test("after close() nothing is left running", async () => {
+    const from = make("answer('alice');");
+    await ask(from);
+    from.close();
+    const [pid = ""] = starts();
+    await gone(pid);
+  });
+});
