@@ -1,3 +1,4 @@
+import { withoutAmbientCapabilities } from "../platform/libc.ts";
 import type { NameMessage, NameQuestion, OwnersAnswer } from "./name-protocol.ts";
 import { type AccountAnswer, ANY_SERVICE, type BeforeAccount, type Untold } from "./name-walk.ts";
 
@@ -44,13 +45,15 @@ class Helper {
   /** @throws where no process can be started. */
   constructor(command: readonly string[], timeoutMs: number, onEnd: (helper: Helper) => void) {
     this.#timeoutMs = timeoutMs;
-    this.#child = Bun.spawn([...command, "resolve-names"], {
-      stdin: "pipe",
-      stdout: "pipe",
-      stderr: "ignore",
-      cwd: "/",
-      env: { PATH: "/usr/bin:/bin", LC_ALL: "C" },
-    });
+    this.#child = withoutAmbientCapabilities(() =>
+      Bun.spawn([...command, "resolve-names"], {
+        stdin: "pipe",
+        stdout: "pipe",
+        stderr: "ignore",
+        cwd: "/",
+        env: { PATH: "/usr/bin:/bin", LC_ALL: "C" },
+      }),
+    );
     this.#child.unref();
     void this.#read().then(() => {
       this.#ended = true;

@@ -156,6 +156,32 @@ export function waitReadable(descriptors: readonly number[], timeoutMs: number):
   return libc.poll(ptr(polled.buffer), descriptors.length, timeoutMs) > 0;
 }
 
+const PR_CAP_AMBIENT = 47;
+const PR_CAP_AMBIENT_IS_SET = 1;
+const PR_CAP_AMBIENT_RAISE = 2;
+const PR_CAP_AMBIENT_CLEAR_ALL = 4;
+/** Capabilities have numbers below this (linux/capability.h has 41). */
+const CAPABILITIES = 64;
+
+/**
+ * Starts a program that gets none of this process's capabilities: those that are ambient, which a program keeps that is neither
+ * root's nor set-user-id (capabilities(7)), are given up for as long as `start` takes. capset(2) is not in @system-service.
+ *
+ * @param start must not wait for anything: others would run meanwhile, and start programs without what they need.
+ */
+export function withoutAmbientCapabilities<T>(start: () => T): T {
+  const ambient: number[] = [];
+  for (let capability = 0; capability < CAPABILITIES; capability++) {
+    if (libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, capability, 0, 0) === 1) ambient.push(capability);
+  }
+  libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+  try {
+    return start();
+  } finally {
+    for (const capability of ambient) libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0);
+  }
+}
+
 const PR_SET_DUMPABLE = 4;
 const RLIMIT_CORE = 4;
 const RLIMIT_NOFILE = 7;

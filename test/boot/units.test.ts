@@ -106,6 +106,30 @@ describeAsRoot("the units on a booted node", () => {
   );
 
   test(
+    "names are asked for by a process that has no capability; killed, it is replaced",
+    async () => {
+      const pid = await property("imdsproxy.service", "MainPID");
+      // The thread's name is the executable's, which both have: by the argument.
+      const helper = async () => (await node.ok(`pgrep -P ${pid} -f resolve-names || true`)).trim();
+      const groups = async () =>
+        (JSON.parse(await node.ok("imdsproxy whoami --json", { as: "alice" })) as { groups: string[] })
+          .groups;
+      await node.ok("groupadd -f crew; gpasswd -a alice crew");
+      await until("the group is seen", async () => (await groups()).includes("crew"));
+      const first = await helper();
+      expect(first).toMatch(/^\d+$/);
+      const status = await node.ok(`cat /proc/${first}/status`);
+      for (const set of ["CapPrm", "CapEff", "CapAmb"])
+        expect(status).toMatch(new RegExp(`^${set}:\t0000000000000000$`, "m"));
+      expect(status).toMatch(/^NoNewPrivs:\t1$/m);
+      await node.ok(`kill -9 ${first}; gpasswd -d alice crew`);
+      await until("the change is seen", async () => !(await groups()).includes("crew"));
+      expect(await helper()).not.toBe(first);
+    },
+    MINUTES,
+  );
+
+  test(
     "reload takes a changed role from the file, in the same process",
     async () => {
       const pid = await property("imdsproxy.service", "MainPID");
