@@ -57,6 +57,8 @@ export interface Outcome {
   readonly restores: readonly Restore[];
   /** What a person should know: a family that is not available, and why. */
   readonly notes: readonly string[];
+  /** What was written, or would be, by other means than iptables-restore: a text for each, which begins with a command. */
+  readonly more?: readonly string[];
 }
 
 /** `both`: the whole firewall. `nat`: the redirect alone. `filter`: the block alone. */

@@ -3,16 +3,20 @@ import { ImdsProxyError } from "../errors.ts";
 import { addressText, parseAddress } from "../identity/address.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
 import { endpointText } from "../identity/endpoint.ts";
+import { parseSubordinateRanges } from "../identity/shares.ts";
 import { type Accounts, systemAccounts } from "./accounts.ts";
 import { HYPERPOD_AGENT, METADATA, sameEndpoint } from "./addresses.ts";
 import { type DetectedUpstream, detectUpstream } from "./detect.ts";
+import { limitsSpec, subordinateShares } from "./limits/figures.ts";
+import { type SharedTables, sharedTables } from "./limits/node.ts";
 import type { FirewallSpec } from "./types.ts";
 
 /** The account of the service, exempt wherever it exists: its requests for the instance role must reach the upstream. */
 const SERVICE_ACCOUNT = "imdsproxy";
 
 /** The keys of the configuration that the firewall depends on. */
-export type FirewallConfig = Pick<Config, "listen" | "upstream" | "exempt" | "containers">;
+export type FirewallConfig = Pick<Config, "listen" | "upstream" | "exempt" | "containers"> &
+  Partial<Pick<Config, "limits">>;
 
 /** What the configuration means on this node. */
 export interface ResolvedFirewall {
@@ -32,7 +36,10 @@ export interface Node {
   detectUpstream(): Promise<DetectedUpstream>;
 }
 
-const thisNode: Node = { accounts: systemAccounts, detectUpstream: () => detectUpstream() };
+const thisNode: Node = {
+  accounts: systemAccounts,
+  detectUpstream: () => detectUpstream(),
+};
 
 /** 4294967295 is (uid_t)-1, which is no uid. */
 const MAX_UID = 4_294_967_294;
@@ -45,6 +52,7 @@ const MAX_UID = 4_294_967_294;
 export async function buildFirewallSpec(
   config: FirewallConfig,
   node: Node = thisNode,
+  tables: SharedTables = sharedTables,
 ): Promise<ResolvedFirewall> {
   const upstream =
     config.upstream === "auto"
@@ -56,6 +64,15 @@ export async function buildFirewallSpec(
     listen: canonicalEndpoint(config.listen),
     exemptUids: uids,
     containers: config.containers,
+    ...(config.limits === undefined
+      ? {}
+      : {
+          limits: limitsSpec(config.limits, {
+            exemptUids: uids,
+            conntrackMax: tables.conntrackMax(),
+            subordinates: subordinateShares(parseSubordinateRanges(tables.subordinateUids())),
+          }),
+        }),
   };
   checkEndpoints(spec);
   return { spec, upstream, unknownExempt: unknown };

@@ -1,4 +1,5 @@
 import type { Endpoint } from "../identity/endpoint.ts";
+import type { LimitsSpec } from "./limits/figures.ts";
 
 /** Everything the firewall's rules depend on. Built from the configuration and the node, then pure. */
 export interface FirewallSpec {
@@ -15,6 +16,8 @@ export interface FirewallSpec {
    * may listen everywhere. Default none.
    */
   readonly localPorts?: readonly number[];
+  /** What one user may take of the kernel's shared tables. Absent in what a version before 0.2 remembered: then as it stands. */
+  readonly limits?: LimitsSpec;
 }
 
 /** A family of addresses, each with its own set of tables. */

@@ -100,6 +100,17 @@ export class NetlinkSocket {
     if (Number(sent) !== request.length) throw new Error(`sendto: errno ${errno()}`);
   }
 
+  /**
+   * Lets messages of so many bytes be sent: without it they are at most net.core.wmem_default long (af_netlink.c,
+   * netlink_sendmsg: EMSGSIZE). Needs CAP_NET_ADMIN for more than net.core.wmem_max; else it is as much as that.
+   */
+  makeRoom(bytes: number): void {
+    // The kernel takes it twice, for its own needs (socket(7)).
+    const wanted = Int32Array.of(bytes);
+    if (libc.setsockopt(this.#descriptor, SOL_SOCKET, SO_SNDBUFFORCE, ptr(wanted), 4) !== 0)
+      libc.setsockopt(this.#descriptor, SOL_SOCKET, SO_SNDBUF, ptr(wanted), 4);
+  }
+
   receive(): DataView | null {
     this.#senderLength[0] = NETLINK_ADDRESS_LENGTH;
     const length = Number(
@@ -237,6 +248,7 @@ const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
 const SO_SNDBUF = 7;
 const SO_RCVBUF = 8;
+const SO_SNDBUFFORCE = 32;
 const SO_REUSEPORT = 15;
 const IPPROTO_IPV6 = 41;
 const IPV6_V6ONLY = 26;

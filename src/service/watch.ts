@@ -1,5 +1,6 @@
 import { DEFAULT_LISTEN } from "../config/schema.ts";
 import { METADATA } from "../firewall/addresses.ts";
+import { limitsGuard } from "../firewall/limits/operations.ts";
 import { type Changer, changedByText, RuleEvents } from "../firewall/nftables/events.ts";
 import type { FirewallSpec } from "../firewall/types.ts";
 import { systemClock } from "../platform/clock.ts";
@@ -50,7 +51,7 @@ function attempt(what: string, action: () => void): void {
 }
 
 function openWatch(configPath: string | undefined, changedBy: () => string = () => "") {
-  const rules = new NodeRules({ configPath, clock: systemClock, log });
+  const rules = new NodeRules({ configPath, clock: systemClock, log, guards: [limitsGuard()] });
   const watch = new FirewallWatch<FirewallSpec>({
     rules,
     clock: systemClock,

@@ -35,7 +35,7 @@ containers: leave
 limits:
   assumeRolePerUser: { perSecond: 2, burst: 200 }
   assumeRolePerNode: { perSecond: 20, burst: 500 }
-  newConnectionsPerUser: { perSecond: 4000, burst: 2000 }
+  newConnectionsPerUser: { perSecond: 4000, burst: 4000 }
   trackedConnectionsPerUser: auto
 rules:
   - name: data engineers
@@ -71,7 +71,7 @@ describe("parseConfig()", () => {
       limits: {
         assumeRolePerUser: { perSecond: 2, burst: 200 },
         assumeRolePerNode: { perSecond: 20, burst: 500 },
-        newConnectionsPerUser: { perSecond: 4_000, burst: 2_000 },
+        newConnectionsPerUser: { perSecond: 4_000, burst: 4_000 },
         trackedConnectionsPerUser: "auto",
       },
       rules: [],

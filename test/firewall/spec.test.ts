@@ -26,12 +26,25 @@ describe("buildFirewallSpec()", () => {
     const { spec, upstream, unknownExempt } = await buildFirewallSpec(
       config(),
       node({ imdsproxy: 991, root: 0 }),
+      { conntrackMax: () => 262_144, subordinateUids: () => "alice:100000:65536\nbob:165536:65536\n" },
     );
     expect(spec).toEqual({
       upstream: { address: "169.254.0.2", port: 9081 },
       listen: { address: "127.0.0.1", port: 254 },
       exemptUids: [0, 991],
       containers: "leave",
+      limits: {
+        exemptUids: [0, 991],
+        subordinates: [
+          { first: 100_000, ranges: [[100_000, 165_535]] },
+          { first: 165_536, ranges: [[165_536, 231_071]] },
+        ],
+        newConnections: { perSecond: 4_000, burst: 4_000 },
+        tracked: {
+          user: { live: 16_384, begun: { perSecond: 4_096, burst: 16_384 } },
+          everyone: { live: 98_304, begun: { perSecond: 8_192, burst: 32_768 } },
+        },
+      },
     });
     expect([upstream.reason, unknownExempt]).toEqual(["a test says so", null]);
   });

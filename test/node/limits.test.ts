@@ -1,14 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { resolve } from "node:path";
 import type { SimulatedNode, Who } from "../../src/demo/node.ts";
 import { attack, SHOW_PROGRAMS, victim } from "../attack/support/attack.ts";
 import { mustExec } from "../support/node.ts";
-import { startProxiedNode } from "../support/proxied.ts";
+import { applyRules, eventually, startProxiedNode, testConfig } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 
 /**
- * The kernel's limit of new connections for each user, as docs/operations.md offers it: docs/imdsproxy-limits.nft.
- * The attack is one on the queue of connections that nobody has accepted yet, which has no places of each user's.
+ * The kernel's limit of new connections for each user, which `apply` brings with the rules. The attack is one on the queue of
+ * connections that nobody has accepted yet, which has no places of each user's.
  */
 
 const ROOT: Who = { user: "root" };
@@ -18,7 +17,9 @@ const SUBORDINATE = 300_000;
 /** More than the queue has places. */
 const AT_ONCE = 4_500;
 const SDK_WAITS_MS = 1_000;
-const LIMITS = "/run/limits/imdsproxy-limits.nft";
+/** Less than the default, so that the slowest machine's proxy accepts as fast as that. */
+const RATE = { perSecond: 1_000, burst: 2_000 };
+const TABLE = ["table", "inet", "imdsproxy_limits"];
 
 interface Flood {
   readonly connections: number;
@@ -27,8 +28,13 @@ interface Flood {
 
 describeAsRoot("a limit of new connections for each user", () => {
   let node: SimulatedNode;
-  let tablesBefore = "";
   const nft = (...args: string[]) => mustExec(node, ROOT, ["nft", ...args]);
+  const imdsproxy = (...args: string[]) => mustExec(node, ROOT, ["/run/bin/imdsproxy", "iptables", ...args]);
+  const configure = async (newConnectionsPerUser: typeof RATE | null) => {
+    const config = testConfig(node, { limits: { newConnectionsPerUser, trackedConnectionsPerUser: null } });
+    node.write("/etc/imdsproxy/config.yaml", JSON.stringify(config));
+    await applyRules(node);
+  };
 
   /** How many connections found the queue full, since the namespace was made (netstat(8), TcpExt). */
   async function overflows(): Promise<number> {
@@ -42,23 +48,26 @@ describeAsRoot("a limit of new connections for each user", () => {
         { name: "alice", uid: 2001, subordinate: [SUBORDINATE, 65_536] },
         { name: "bob", uid: 2002 },
       ],
-      show: { ...SHOW_PROGRAMS, "/run/limits": resolve(import.meta.dir, "../../docs") },
+      show: SHOW_PROGRAMS,
     });
     node = proxied.node;
     await mustExec(node, ROOT, ["sysctl", "-qw", "net.ipv4.ip_local_port_range=2048 65000"]);
     await victim(node, BOB, 1, 5);
-    tablesBefore = await nft("list", "tables");
   });
   afterAll(() => node?.stop());
 
-  test("is for an attack that fills the queue of connections", async () => {
-    const before = await overflows();
-    await attack<Flood>(node, ALICE, "flood", ["burst", 3, 2, AT_ONCE]);
-    expect(await overflows()).toBeGreaterThan(before);
+  describe("that is switched off", () => {
+    beforeAll(() => configure(null));
+
+    test("is missed in an attack that fills the queue of connections", async () => {
+      const before = await overflows();
+      await attack<Flood>(node, ALICE, "flood", ["burst", 3, 2, AT_ONCE]);
+      expect(await overflows()).toBeGreaterThan(before);
+    });
   });
 
   describe("in place", () => {
-    beforeAll(() => nft("-f", LIMITS));
+    beforeAll(() => configure(RATE));
 
     const floods: readonly (readonly [name: string, who: Who, how: readonly (string | number)[]])[] = [
       ["a user", ALICE, []],
@@ -85,17 +94,77 @@ for _ in range(5000): socket.create_connection(("169.254.169.254", 80), 1).close
       await mustExec(node, ROOT, ["/usr/bin/python3", "-c", script], { timeoutMs: 60_000 });
     });
 
-    test("the rules of imdsproxy are healthy beside it", async () => {
-      await mustExec(node, ROOT, ["/run/bin/imdsproxy", "iptables", "status"]);
+    test("status says what is right, what is missing and what is another's, and apply puts it right", async () => {
+      const status = async () => {
+        const { exitCode, stdout } = await node.exec({
+          ...ROOT,
+          argv: ["/run/bin/imdsproxy", "iptables", "status", "--json"],
+        });
+        return [exitCode, JSON.parse(stdout).limits.problems];
+      };
+      const listing = async () =>
+        (await nft("list", ...TABLE)).replaceAll(/^\s*elements = \{[^}]*limit[^}]*\}\n/gm, "");
+      const right = await listing();
+      expect(await status()).toEqual([0, []]);
+      const changes = [
+        ["nft delete table inet imdsproxy_limits", "is missing"],
+        ["nft flush chain inet imdsproxy_limits early", "is not as it should be"],
+        ["nft add element inet imdsproxy_limits exempt { 2001 }", "is not as it should be"],
+        ["nft insert rule inet imdsproxy_limits new_connection accept", "is not as it should be"],
+        ["nft flush map inet imdsproxy_limits new_subordinate", "is not as it should be"],
+      ] as const;
+      for (const [change, what] of changes) {
+        await mustExec(node, ROOT, ["sh", "-c", change]);
+        expect([change, ...(await status())]).toEqual([change, 1, [expect.stringContaining(what)]]);
+        expect([change, await imdsproxy("apply")]).toEqual([change, expect.stringContaining("in place")]);
+        expect([change, ...(await status())]).toEqual([change, 0, []]);
+        expect(await listing()).toBe(right);
+        expect(await imdsproxy("apply")).toContain("nothing to do");
+      }
     });
 
-    test("a second run replaces the first, and to delete its table leaves nothing", async () => {
-      const text = await nft("list", "table", "inet", "imdsproxy_limits");
-      await nft("-f", LIMITS);
-      const rules = (listing: string) => listing.replaceAll(/\s*elements = \{[^}]*\}/g, "");
-      expect(rules(await nft("list", "table", "inet", "imdsproxy_limits"))).toBe(rules(text));
-      await nft("delete", "table", "inet", "imdsproxy_limits");
-      expect(await nft("list", "tables")).toBe(tablesBefore);
+    test("a dry run shows what nft takes, and changes nothing", async () => {
+      await nft("delete", ...TABLE);
+      const shown = await imdsproxy("apply", "--dry-run");
+      expect((await node.exec({ ...ROOT, argv: ["nft", "list", ...TABLE] })).exitCode).not.toBe(0);
+      const text = shown.slice(shown.indexOf("# nft -f -"));
+      await mustExec(node, ROOT, ["nft", "-f", "-"], { stdin: text });
+      const byNft = await nft("list", ...TABLE);
+      await imdsproxy("apply");
+      const byUs = (await nft("list", ...TABLE)).replaceAll(/ comment "imdsproxy [0-9a-f]{12}"/g, "");
+      expect(byUs).toBe(byNft);
+      expect(await imdsproxy("remove", "--dry-run")).toContain("# nft delete table inet imdsproxy_limits");
+      expect(await imdsproxy("list")).toContain("nft list table inet imdsproxy_limits");
+    });
+
+    test("all of nft's own rules can be written to a file and read again with it", async () => {
+      const script = `nft list ${TABLE.join(" ")} >/run/saved && nft delete ${TABLE.join(" ")} && nft -f /run/saved`;
+      await mustExec(node, ROOT, ["sh", "-euc", script]);
+      await imdsproxy("apply");
+    });
+
+    test("the watch puts it back at once after a flush of everything", async () => {
+      const watch = node.spawn({ ...ROOT, argv: ["/run/bin/imdsproxy", "iptables", "watch"] });
+      try {
+        const there = async () =>
+          (await node.exec({ ...ROOT, argv: ["nft", "list", ...TABLE] })).exitCode === 0;
+        await nft("flush", "ruleset");
+        await eventually("the table is back", there);
+        await eventually("and status says so", async () => {
+          const argv = ["/run/bin/imdsproxy", "iptables", "status"];
+          return (await node.exec({ ...ROOT, argv })).exitCode === 0;
+        });
+      } finally {
+        watch.kill("SIGTERM");
+        await watch.done;
+      }
+    });
+
+    test("remove leaves nothing of it", async () => {
+      await imdsproxy("remove");
+      expect(await nft("list", "tables")).not.toContain("imdsproxy");
+      expect(await imdsproxy("remove")).toContain("nothing to do");
+      await imdsproxy("apply");
     });
   });
 });

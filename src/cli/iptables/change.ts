@@ -1,6 +1,7 @@
 import { defineCommand } from "citty";
 import { endClosedState } from "../../firewall/closed-node.ts";
 import { systemIptables } from "../../firewall/iptables.ts";
+import { bringLimits, takeLimits } from "../../firewall/limits/operations.ts";
 import { apply as applyRules, type Part, remove as removeRules } from "../../firewall/operations.ts";
 import { KNOWN_RULES } from "../../service/paths.ts";
 import { forget } from "../../service/state-files.ts";
@@ -16,7 +17,9 @@ const bring = (name: string, part: Part, description: string, what: string) =>
       const resolved = await resolveSpec(args);
       console.error(specLine(resolved));
       const dryRun = args["dry-run"];
-      const outcome = await applyRules(systemIptables(), resolved.spec, part, dryRun);
+      const rules = await applyRules(systemIptables(), resolved.spec, part, dryRun);
+      // After the rules, which do not depend on them; with the block, which is what they stand beside.
+      const outcome = part === "nat" ? rules : bringLimits(rules, resolved.spec, dryRun);
       if (part === "both" && !dryRun) await endClosedState();
       await printOutcome(outcome, dryRun, {
         done: `${what} is in place`,
@@ -37,7 +40,8 @@ const take = (name: string, part: Part, description: string, what: string) =>
     },
     async run({ args }) {
       const dryRun = args["dry-run"];
-      const outcome = await removeRules(systemIptables(), part, dryRun);
+      const rules = await removeRules(systemIptables(), part, dryRun);
+      const outcome = part === "nat" ? rules : takeLimits(rules, dryRun);
       if (part === "both" && !dryRun) await endClosedState();
       // Rules that are not wanted are not known as right: no later watch puts them back before it has asked.
       if (!dryRun) forget(KNOWN_RULES);

@@ -55,4 +55,5 @@ export async function printOutcome(
     const command = await ((backend === "other" ? other : null) ?? iptables).commandOf(family);
     console.log(`# ${command}\n${text.trimEnd()}`);
   }
+  for (const text of outcome.more ?? []) console.log(text.trimEnd());
 }

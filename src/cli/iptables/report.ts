@@ -1,5 +1,6 @@
 import { defineCommand } from "citty";
 import { systemIptables } from "../../firewall/iptables.ts";
+import { limitsStatus, limitsThere, TABLE_NAME } from "../../firewall/limits/own-table.ts";
 import { listChains, listText } from "../../firewall/listing.ts";
 import { type FirewallStatus, firewallStatus } from "../../firewall/status.ts";
 import { portFacts } from "../../service/facts.ts";
@@ -8,7 +9,7 @@ import { type ProxyHealth, problemLines, proxyHealth } from "../../service/proxy
 import { configArg, jsonArg } from "../common.ts";
 import { resolveSpec, specArgs, specLine } from "./common.ts";
 
-function statusLines(status: FirewallStatus): string[] {
+function statusLines(status: FirewallStatus, limits: readonly string[]): string[] {
   const { copies, aboveOurs } = status.original;
   const place = aboveOurs ? "before our redirect" : "after our redirect, where it does nothing";
   const original =
@@ -20,6 +21,7 @@ function statusLines(status: FirewallStatus): string[] {
     ...status.deviations.map(
       ({ family, table, detail }) => `  ${family === "ipv4" ? "IPv4" : "IPv6"} ${table}: ${detail}`,
     ),
+    ...limits.map((problem) => `  ${problem}`),
     ...(status.healthy ? [] : ["  to put it right: sudo imdsproxy iptables apply"]),
     original,
     ...status.notes.map((note) => `note: ${note}`),
@@ -43,9 +45,13 @@ export const status = defineCommand({
   args: { ...specArgs, json: jsonArg },
   async run({ args }) {
     const resolved = await resolveSpec(args);
-    const found = await firewallStatus(systemIptables(), resolved.spec);
+    const rules = await firewallStatus(systemIptables(), resolved.spec);
+    const wanted = resolved.spec.limits;
+    const limits = wanted === undefined ? { problems: [], notes: [] } : limitsStatus(wanted);
+    const found = { ...rules, healthy: rules.healthy && limits.problems.length === 0 };
     const notes = [
       ...found.notes,
+      ...limits.notes,
       ...(resolved.unknownExempt === null ? [] : [resolved.unknownExempt.problem]),
       ...portWarnings(resolved.spec.listen, portFacts()),
     ];
@@ -53,9 +59,15 @@ export const status = defineCommand({
     const proxy = await proxyHealth(resolved.spec);
     if (args.json) {
       const { spec, upstream } = resolved;
-      console.log(JSON.stringify({ ...found, notes, spec, upstreamReason: upstream.reason, proxy }, null, 2));
+      console.log(
+        JSON.stringify({ ...found, notes, limits, spec, upstreamReason: upstream.reason, proxy }, null, 2),
+      );
     } else {
-      const lines = [...statusLines({ ...found, notes }), specLine(resolved), ...proxyLines(proxy)];
+      const lines = [
+        ...statusLines({ ...found, notes }, limits.problems),
+        specLine(resolved),
+        ...proxyLines(proxy),
+      ];
       console.log(lines.join("\n"));
     }
     if (!found.healthy) process.exitCode = 1;
@@ -77,6 +89,9 @@ export const list = defineCommand({
       else chains.push(...listChains(await iptables.read(family), family, !args.all));
     }
     if (args.json) console.log(JSON.stringify(chains, null, 2));
-    else console.log(chains.length === 0 ? "no rules" : listText(chains, !args.all));
+    else {
+      console.log(chains.length === 0 ? "no rules" : listText(chains, !args.all));
+      if (limitsThere()) console.log(`\n# the limits of connections: nft list table inet ${TABLE_NAME}`);
+    }
   },
 });

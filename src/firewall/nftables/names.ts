@@ -36,6 +36,7 @@ export const MSG = {
   DELSETELEM: 14,
   NEWGEN: 15,
   GETGEN: 16,
+  NEWOBJ: 18,
 } as const;
 
 /** enum nft_list_attributes */
@@ -106,8 +107,11 @@ export const EXPR = { NAME: 1, DATA: 2 } as const;
 /** enum nft_data_attributes, enum nft_verdict_attributes */
 export const DATA = { VALUE: 1, VERDICT: 2 } as const;
 export const VERDICT_ATTR = { CODE: 1, CHAIN: 2 } as const;
-/** enum nft_registers: NFT_REG_VERDICT, NFT_REG_1 and NFT_REG_2 of 16 bytes each. */
-export const REG = { VERDICT: 0, R1: 1, R2: 2 } as const;
+/**
+ * enum nft_registers: NFT_REG_VERDICT, NFT_REG_1 and NFT_REG_2 of 16 bytes each; R1_SECOND is NFT_REG32_01, the second four
+ * bytes of NFT_REG_1.
+ */
+export const REG = { VERDICT: 0, R1: 1, R2: 2, R1_SECOND: 9 } as const;
 
 /** The attributes of the expressions: enum nft_*_attributes. */
 export const IMMEDIATE = { DREG: 1, DATA: 2 } as const;
@@ -141,7 +145,23 @@ export const META_KEY = {
   L4PROTO: 16,
 } as const;
 export const CT = { DREG: 1, KEY: 2, DIRECTION: 3, SREG: 4 } as const;
-export const CT_KEY = { STATE: 0 } as const;
+export const CT_KEY = { STATE: 0, STATUS: 2, ID: 23 } as const;
+export const BYTEORDER = { SREG: 1, DREG: 2, OP: 3, LEN: 4, SIZE: 5 } as const;
+/** enum nft_byteorder_ops */
+export const BYTEORDER_HTON = 1;
+export const EXTHDR = { DREG: 1, TYPE: 2, OFFSET: 3, LEN: 4, FLAGS: 5, OP: 6 } as const;
+/** enum nft_exthdr_op */
+export const EXTHDR_OP = { IPV6: 0, TCPOPT: 1, IPV4: 2 } as const;
+/** NFT_EXTHDR_F_PRESENT: 1 where the header is there, 0 where it is not. */
+export const EXTHDR_PRESENT = 1;
+/** enum nft_object_attributes, enum nft_objref_attributes */
+export const OBJECT = { TABLE: 1, NAME: 2, TYPE: 3, DATA: 4 } as const;
+export const OBJREF = { IMM_TYPE: 1, IMM_NAME: 2 } as const;
+/** NFT_OBJECT_CT_TIMEOUT, enum nft_ct_timeout_timeout_attributes */
+export const OBJECT_CT_TIMEOUT = 7;
+export const CT_TIMEOUT = { L3PROTO: 1, L4PROTO: 2, DATA: 3 } as const;
+/** enum ctattr_timeout_tcp (linux/netfilter/nfnetlink_cttimeout.h) */
+export const TCP_TIMEOUT = { TIME_WAIT: 7, CLOSE: 8 } as const;
 export const CONNLIMIT = { COUNT: 1, FLAGS: 2 } as const;
 /** NFT_CONNLIMIT_F_INV: over the count, not under it. */
 export const CONNLIMIT_OVER = 1;

@@ -21,6 +21,8 @@ import { GEN, MSG, NFPROTO } from "./names.ts";
  */
 
 const ENOENT = 2;
+/** A batch of more bytes than this may be more than net.core.wmem_default lets through, which is 212,992. */
+const DEFAULT_ROOM = 100_000;
 /** How often a dump is begun anew, where others change the rule set while it is read. */
 const DUMP_TRIES = 50;
 
@@ -79,7 +81,9 @@ export class NftSocket {
     if (messages.length === 0) return;
     const sequence = this.#next(messages.length);
     this.#receiveAll();
-    this.#socket.send(encodeBatch(messages, sequence, generation));
+    const batch = encodeBatch(messages, sequence, generation);
+    if (batch.length > DEFAULT_ROOM) this.#socket.makeRoom(batch.length);
+    this.#socket.send(batch);
     const { acknowledged, errors } = readBatchAnswer(this.#receiveAll(), sequence, messages.length);
     if (errors.length > 0 || !acknowledged) throw new NftError("the kernel refused a change", errors);
   }

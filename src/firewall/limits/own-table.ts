@@ -1,0 +1,230 @@
+import { ImdsProxyError } from "../../errors.ts";
+import { bytesOf, find, text, textOf, u32Of, walkAttributes } from "../nftables/attributes.ts";
+import { type ReadMessage, readBody } from "../nftables/batch.ts";
+import { ELEM, ELEM_FLAG, ELEM_LIST, MSG, NFPROTO, RULE, TABLE } from "../nftables/names.ts";
+import { NftError, NftSocket } from "../nftables/socket.ts";
+import { hostOrder, networkOrder } from "./expressions.ts";
+import type { LimitsSpec } from "./figures.ts";
+import { commentOf, fingerprint, removeMessages, replaceMessages } from "./messages.ts";
+import { type LimitSet, type LimitsTable, limitsTable, TABLE_NAME, tableText } from "./table.ts";
+
+/**
+ * The edge to the table of limits. No call waits, starts a process or asks for a name. Where the kernel has no nf_tables,
+ * or not all of it, the rest of the firewall goes on without: each says what is missing.
+ */
+
+export { TABLE_NAME };
+
+/** What is there, compared with what is wanted. */
+export interface LimitsStatus {
+  /** In words, each thing that is not as it should be. */
+  readonly problems: readonly string[];
+  /** What this kernel cannot do, and what that means. */
+  readonly notes: readonly string[];
+}
+
+/** From the whole table to the least that is of use. */
+const LADDER = [
+  { count: true, shortTimes: true, note: null },
+  {
+    count: true,
+    shortTimes: false,
+    note:
+      "this kernel cannot shorten the time for which closed connections are tracked (CONFIG_NF_CONNTRACK_TIMEOUT): " +
+      "a user who opens and closes connections all the time can still fill the table of tracked connections",
+  },
+  {
+    count: false,
+    shortTimes: false,
+    note:
+      "this kernel cannot count tracked connections (nft_connlimit, from 4.18): " +
+      "one user can fill the table of tracked connections",
+  },
+] as const;
+
+const WITHOUT =
+  "nf_tables cannot be used here: users' new and tracked connections have no limit, and packets with a routing header pass";
+
+const textOfError = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+/** Whether it is the kernel that refused; anything else is a mistake of ours and no matter of the node's. */
+const isRefusal = (error: unknown): boolean => error instanceof NftError || error instanceof ImdsProxyError;
+
+/** Runs `work` with a socket of its own. */
+function withSocket<T>(work: (socket: NftSocket) => T): T {
+  const socket = new NftSocket();
+  try {
+    return work(socket);
+  } finally {
+    socket.close();
+  }
+}
+
+/**
+ * The same look for one who looks all the time: without a change to any nf_tables rules of the node since the last time
+ * that all was right, nothing is read.
+ */
+export function limitsLook(): (spec: LimitsSpec) => LimitsStatus {
+  let right: {
+    readonly generation: number;
+    readonly spec: LimitsSpec;
+    readonly status: LimitsStatus;
+  } | null = null;
+  return (spec) => {
+    try {
+      // Before the look: what changes in between is seen the next time.
+      const generation = withSocket((socket) => socket.generation());
+      if (right?.generation === generation && right.spec === spec) return right.status;
+      const status = limitsStatus(spec);
+      right = status.problems.length === 0 ? { generation, spec, status } : null;
+      return status;
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+      return limitsStatus(spec);
+    }
+  };
+}
+
+/** Compares; changes nothing. Needs CAP_NET_ADMIN. */
+export function limitsStatus(spec: LimitsSpec): LimitsStatus {
+  try {
+    return withSocket((socket) => {
+      const found = read(socket);
+      for (const { note, ...abilities } of LADDER) {
+        if (same(limitsTable(spec, abilities), found))
+          return { problems: [], notes: note === null ? [] : [note] };
+      }
+      const state = found === null ? "is missing" : "is not as it should be";
+      return { problems: [`nf_tables: the table inet ${TABLE_NAME} ${state}`], notes: [] };
+    });
+  } catch (error) {
+    if (!isRefusal(error)) throw error;
+    return { problems: [], notes: [`${WITHOUT} (${textOfError(error)})`] };
+  }
+}
+
+/**
+ * Puts the table in place, whatever stands there.
+ *
+ * @returns whether something was changed, and what this kernel cannot do. Where nothing can be done, that is a note as well:
+ *   the rules that keep the instance role from users do not depend on it.
+ */
+export function applyLimits(spec: LimitsSpec): {
+  readonly changed: boolean;
+  readonly notes: readonly string[];
+} {
+  const before = limitsStatus(spec);
+  if (before.problems.length === 0) return { changed: false, notes: before.notes };
+  let last: unknown = null;
+  for (const { note, ...abilities } of LADDER) {
+    try {
+      withSocket((socket) => socket.transact(replaceMessages(limitsTable(spec, abilities))));
+      return { changed: true, notes: note === null ? [] : [note] };
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+      last = error;
+    }
+  }
+  return { changed: false, notes: [`${WITHOUT} (${textOfError(last)})`] };
+}
+
+/** Takes the table away, but in a dry run. @returns whether it was there. */
+export function removeLimits(dryRun = false): boolean {
+  try {
+    return withSocket((socket) => {
+      if (read(socket) === null) return false;
+      if (!dryRun) socket.transact(removeMessages());
+      return true;
+    });
+  } catch (error) {
+    // Without nf_tables there is none.
+    if (error instanceof NftError && !error.has(EPERM)) return false;
+    throw error;
+  }
+}
+const EPERM = 1;
+
+/** Whether the table is there; false where that cannot be told. */
+export function limitsThere(): boolean {
+  try {
+    return withSocket(read) !== null;
+  } catch {
+    return false;
+  }
+}
+
+/** What is written, as nft(8) would be given it. */
+export const limitsText = (spec: LimitsSpec): string => `# nft -f -\n${tableText(limitsTable(spec))}`;
+/** The same of what takes the table away. */
+export const removalText = `# nft delete table inet ${TABLE_NAME}\n`;
+
+/** What is read of the table: the comment of each rule by chain, and the elements of a set of ours, as hexadecimal keys. */
+interface FoundTable {
+  readonly rules: ReadonlyMap<string, readonly (string | null)[]>;
+  keysOf(set: string): readonly string[];
+}
+
+function read(socket: NftSocket): FoundTable | null {
+  const named = socket
+    .dump(MSG.GETTABLE, NFPROTO.INET)
+    .some((message) => nameIn(message, TABLE.NAME) === TABLE_NAME);
+  if (!named) return null;
+  const rules = new Map<string, (string | null)[]>();
+  for (const message of socket.dump(MSG.GETRULE, NFPROTO.INET, [text(RULE.TABLE, TABLE_NAME)])) {
+    const chain = nameIn(message, RULE.CHAIN);
+    const userdata = find(readBody(message)?.attributes ?? [], RULE.USERDATA);
+    const before = rules.get(chain);
+    const comment = userdata === undefined ? null : commentOf(bytesOf(userdata));
+    if (before === undefined) rules.set(chain, [comment]);
+    else before.push(comment);
+  }
+  return {
+    rules,
+    keysOf: (set) =>
+      socket
+        .dump(MSG.GETSETELEM, NFPROTO.INET, [text(ELEM_LIST.TABLE, TABLE_NAME), text(ELEM_LIST.SET, set)])
+        .flatMap(keysIn),
+  };
+}
+
+const nameIn = (message: ReadMessage, type: number): string => {
+  const payload = find(readBody(message)?.attributes ?? [], type);
+  return payload === undefined ? "" : textOf(payload);
+};
+
+/** The keys of elements that are no ends of ranges, of one message of a dump. */
+function keysIn(message: ReadMessage): string[] {
+  const list = find(readBody(message)?.attributes ?? [], ELEM_LIST.ELEMENTS);
+  const found: string[] = [];
+  for (const { payload } of (list && walkAttributes(list)) ?? []) {
+    const element = walkAttributes(payload) ?? [];
+    if (((u32Of(find(element, ELEM.FLAGS)) ?? 0) & ELEM_FLAG.INTERVAL_END) !== 0) continue;
+    const key = find(element, ELEM.KEY);
+    const [value] = (key && walkAttributes(key)) ?? [];
+    if (value !== undefined) found.push(Buffer.from(bytesOf(value.payload)).toString("hex"));
+  }
+  return found;
+}
+
+function same(table: LimitsTable, found: FoundTable | null): boolean {
+  if (found === null) return false;
+  const comment = fingerprint(table);
+  if (found.rules.size !== table.chains.length) return false;
+  const rules = table.chains.every(({ name, rules }) => {
+    const there = found.rules.get(name) ?? [];
+    return there.length === rules.length && there.every((one) => one === comment);
+  });
+  if (!rules) return false;
+  return table.sets.every((set) => {
+    const wanted = keysOfSet(set);
+    return wanted === null || wanted.toSorted().join() === found.keysOf(set.name).toSorted().join();
+  });
+}
+
+/** The keys that a set has from the beginning, as hexadecimal; null for one that rules fill. */
+function keysOfSet(set: LimitSet): string[] | null {
+  const hex = (bytes: readonly number[]) => Buffer.from(bytes).toString("hex");
+  if (set.kind === "uids") return set.uids.map((uid) => hex(hostOrder(uid)));
+  if (set.kind === "ranges") return set.ranges.map(({ first }) => hex(networkOrder(first)));
+  return null;
+}

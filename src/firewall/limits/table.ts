@@ -1,0 +1,297 @@
+import { parseAddress } from "../../identity/address.ts";
+import type { Rate } from "../../platform/token-bucket.ts";
+import { METADATA } from "../addresses.ts";
+import type { Attribute } from "../nftables/attributes.ts";
+import { REG } from "../nftables/names.ts";
+import * as is from "./expressions.ts";
+import { CLOSED_SECONDS, type LimitsSpec, type SubordinateShare, spread } from "./figures.ts";
+
+/**
+ * The table of limits: an nftables table of our own in the family inet, beside whatever iptables and others have. Each
+ * rule is here once, as nft(8) would read it and as the expressions that it makes of it, so that the one can be tested by
+ * the other. Pure.
+ *
+ * What is over a limit is dropped: TCP begins again a second later (and the connection is not in the kernel's table
+ * meanwhile), sendmsg(2) of a datagram fails with EPERM.
+ */
+
+export const TABLE_NAME = "imdsproxy_limits";
+
+/** A rule: the text that nft(8) takes, and the expressions. */
+export interface LimitRule {
+  readonly text: string;
+  readonly expressions: readonly Attribute[];
+}
+
+export interface LimitChain {
+  readonly name: string;
+  /** The hook `output` and its priority; null for a chain that others jump to. */
+  readonly priority: number | null;
+  readonly rules: readonly LimitRule[];
+}
+
+/** What an element of a set is given. */
+export interface RangeVerdict {
+  readonly first: number;
+  readonly last: number;
+  readonly chain: string;
+}
+
+export type LimitSet =
+  | { readonly kind: "uids"; readonly name: string; readonly uids: readonly number[] }
+  /** Ranges of uids, each with the chain that decides over them. */
+  | { readonly kind: "ranges"; readonly name: string; readonly ranges: readonly RangeVerdict[] }
+  /** Filled by rules. By uid, for ten seconds. */
+  | { readonly kind: "rates"; readonly name: string }
+  /** Filled by rules. By uid and a number by chance, as long as a connection is there. */
+  | { readonly kind: "counts"; readonly name: string }
+  /** Filled by rules. By a number by chance. */
+  | { readonly kind: "count"; readonly name: string };
+
+export interface LimitsTable {
+  /** What it was made for. */
+  readonly spec: LimitsSpec;
+  /** Whether closed connections of users have a shorter time. */
+  readonly shortTimes: boolean;
+  readonly sets: readonly LimitSet[];
+  /** In the order in which they can be made: a rule jumps to chains before it. */
+  readonly chains: readonly LimitChain[];
+}
+
+/** Elements that a set filled by rules may have: of users, times the lists that a count is spread over. */
+export const MOST_USERS = 65_535;
+export const MOST_COUNTS = 1_048_576;
+const MOST_LISTS_OF_USER = 128;
+export const MOST_LISTS = 1_024;
+
+/** How often a rate's element is forgotten, in seconds: when it is full again at the latest, for any rate but a mad one. */
+export const RATE_SECONDS = 10;
+export const SHORT_TIMES = "closed";
+
+const rule = (text: string, ...expressions: (Attribute | readonly Attribute[])[]): LimitRule => ({
+  text,
+  expressions: expressions.flat() as Attribute[],
+});
+const rateText = ({ perSecond, burst }: Rate) => `limit rate over ${perSecond}/second burst ${burst} packets`;
+const exemptReturn = rule("meta skuid @exempt return", is.socketUid, is.inSet("exempt"), is.goBack);
+
+/** @param abilities what the kernel cannot do is left out. */
+export function limitsTable(
+  spec: LimitsSpec,
+  abilities: { readonly count: boolean; readonly shortTimes: boolean } = { count: true, shortTimes: true },
+): LimitsTable {
+  const sets: LimitSet[] = [{ kind: "uids", name: "exempt", uids: spec.exemptUids }];
+  const chains: LimitChain[] = [];
+  const early: LimitRule[] = [];
+
+  // The destination that a packet has is not where a routing header or a source route leads it: another node, or this one
+  // where net.ipv6.conf.*.seg6_enabled or net.ipv4.conf.*.accept_source_route is set, sends it on to the metadata address.
+  chains.push({
+    name: "source_routed",
+    priority: null,
+    rules: [exemptReturn, rule("drop", is.drop)],
+  });
+  early.push(rule("exthdr rt exists jump source_routed", is.hasRoutingHeader, is.jump("source_routed")));
+  for (const option of ["lsrr", "ssrr"] as const) {
+    early.push(
+      rule(
+        `ip option ${option} exists jump source_routed`,
+        is.hasSourceRoute(option),
+        is.jump("source_routed"),
+      ),
+    );
+  }
+
+  if (spec.newConnections !== null) early.push(...newConnections(spec, spec.newConnections, sets, chains));
+  const tracked = abilities.count ? spec.tracked : null;
+  if (tracked !== null) trackedConnections(spec, tracked, abilities.shortTimes, sets, chains);
+  // Before connection tracking (-200), which shall not hold what is dropped.
+  chains.push({ name: "early", priority: -300, rules: early });
+  if (tracked !== null) {
+    chains.push({
+      name: "begun",
+      // After connection tracking and before the redirect (-100); the connection is not in the table yet.
+      priority: -150,
+      rules: [rule("ct status & confirmed == 0 jump tracked", is.beginsConnection, is.jump("tracked"))],
+    });
+  }
+  return { spec, shortTimes: tracked !== null && abilities.shortTimes, sets, chains };
+}
+
+const chainOf = (prefix: string, { first }: SubordinateShare): string => `${prefix}_${first}`;
+
+function rangesOf(shares: readonly SubordinateShare[], prefix: string): RangeVerdict[] {
+  return shares
+    .flatMap((share) => share.ranges.map(([first, last]) => ({ first, last, chain: chainOf(prefix, share) })))
+    .sort((a, b) => a.first - b.first);
+}
+
+/** Sends subordinate uids to their owner's chain, where there are any. */
+function toShares(map: string): LimitRule {
+  return rule(`meta skuid vmap @${map}`, is.socketUid, is.verdictOf(map));
+}
+
+/** The queue of connections before the proxy has no places of each user's: how fast one may fill it is limited here. */
+function newConnections(spec: LimitsSpec, rate: Rate, sets: LimitSet[], chains: LimitChain[]): LimitRule[] {
+  sets.push({ kind: "rates", name: "new_rates" });
+  const overRate = rule(`${rateText(rate)} drop`, is.over(rate), is.drop);
+  for (const share of spec.subordinates) {
+    chains.push({ name: chainOf("new", share), priority: null, rules: [overRate] });
+  }
+  const shares = spec.subordinates.length > 0;
+  if (shares)
+    sets.push({ kind: "ranges", name: "new_subordinate", ranges: rangesOf(spec.subordinates, "new") });
+  chains.push({
+    name: "new_connection",
+    priority: null,
+    rules: [
+      exemptReturn,
+      ...(shares ? [toShares("new_subordinate")] : []),
+      rule(
+        `update @new_rates { meta skuid ${rateText(rate)} } drop`,
+        is.socketUid,
+        is.overFor("new_rates", rate),
+        is.drop,
+      ),
+      rule("meta skuid 1-4294967294 return", is.anyUidButRoot, is.goBack),
+      // Nobody's: MPTCP's and SMC's sockets have no file, all users' together.
+      overRate,
+    ],
+  });
+  const syn = "tcp flags & (syn | ack) == syn";
+  return Object.values(METADATA).map(({ address, port }) => {
+    const bytes = parseAddress(address);
+    if (bytes === null) throw new Error(`${address} is no address`);
+    const ip = bytes.length === 4 ? "ip" : "ip6";
+    return rule(
+      `${ip} daddr ${address} tcp dport ${port} ${syn} jump new_connection`,
+      is.synTo(bytes, port),
+      is.jump("new_connection"),
+    );
+  });
+}
+
+/** The table of tracked connections is all users' and root's, and nothing else keeps one user from filling it. */
+function trackedConnections(
+  spec: LimitsSpec,
+  { user, everyone }: NonNullable<LimitsSpec["tracked"]>,
+  shortTimes: boolean,
+  sets: LimitSet[],
+  chains: LimitChain[],
+): void {
+  const ofUser = spread(user.live, MOST_LISTS_OF_USER);
+  const ofAll = spread(everyone.live, MOST_LISTS);
+  sets.push({ kind: "rates", name: "rates" }, { kind: "counts", name: "counts" });
+  sets.push({ kind: "count", name: "nobodys" }, { kind: "count", name: "everyones" });
+
+  /** `add @SET { ct id & MASK ct count over N } drop` */
+  const overCount = (set: string, { lists, each }: typeof ofAll) =>
+    rule(
+      `add @${set} { ct id & ${lists - 1} ct count over ${each} } drop`,
+      is.chance(lists, REG.R1),
+      is.countOverFor(set, each),
+      is.drop,
+    );
+  /** The same by a key that the uid gives. */
+  const overUserCount = (key: string, load: Attribute | readonly Attribute[]) =>
+    rule(
+      `add @counts { ${key} . ct id & ${ofUser.lists - 1} ct count over ${ofUser.each} } drop`,
+      load,
+      is.chance(ofUser.lists, REG.R1_SECOND),
+      is.countOverFor("counts", ofUser.each),
+      is.drop,
+    );
+  const overRate = rule(`${rateText(user.begun)} drop`, is.over(user.begun), is.drop);
+  const toAll = rule("goto all_users", is.goTo("all_users"));
+
+  chains.push({
+    name: "all_users",
+    priority: null,
+    rules: [
+      rule(`${rateText(everyone.begun)} drop`, is.over(everyone.begun), is.drop),
+      overCount("everyones", ofAll),
+      // The counts above leave out what is closed (nf_conncount.c, already_closed), which is in the table for two minutes
+      // more: 14,000 connections a second that are closed at once would fill it all the same.
+      ...(shortTimes
+        ? [rule(`meta l4proto tcp ct timeout set "${SHORT_TIMES}"`, is.isTcp, is.useTimeout(SHORT_TIMES))]
+        : []),
+    ],
+  });
+  // Nobody's: MPTCP's and SMC's sockets have no file, all users' together. The kernel's own clients (NFS, Lustre) use ports
+  // that no user can have, and are left alone.
+  chains.push({
+    name: "nobody",
+    priority: null,
+    rules: [overRate, overCount("nobodys", ofUser), toAll],
+  });
+  for (const share of spec.subordinates) {
+    chains.push({
+      name: chainOf("share", share),
+      priority: null,
+      rules: [
+        overRate,
+        overUserCount(`meta skuid & 0 ^ ${share.first}`, is.constantForUid(share.first)),
+        toAll,
+      ],
+    });
+  }
+  const shares = spec.subordinates.length > 0;
+  if (shares)
+    sets.push({ kind: "ranges", name: "subordinate", ranges: rangesOf(spec.subordinates, "share") });
+  chains.push({
+    name: "tracked",
+    priority: null,
+    rules: [
+      exemptReturn,
+      ...(shares ? [toShares("subordinate")] : []),
+      rule(
+        `update @rates { meta skuid ${rateText(user.begun)} } drop`,
+        is.socketUid,
+        is.overFor("rates", user.begun),
+        is.drop,
+      ),
+      overUserCount("meta skuid", is.socketUid),
+      rule("meta skuid 1-4294967294 goto all_users", is.anyUidButRoot, is.goTo("all_users")),
+      rule("tcp sport >= 1024 goto nobody", is.fromUnprivilegedPort, is.goTo("nobody")),
+    ],
+  });
+}
+
+/** The table as nft(8) reads it: for a person, and for the test that both are the same. */
+export function tableText(table: LimitsTable): string {
+  const lines = [`table inet ${TABLE_NAME} {`];
+  if (table.shortTimes) {
+    lines.push(`  ct timeout ${SHORT_TIMES} {`, "    protocol tcp;", "    l3proto ip;");
+    lines.push(`    policy = { time_wait : ${CLOSED_SECONDS}, close : ${CLOSED_SECONDS} };`, "  }");
+  }
+  for (const set of table.sets) lines.push(...setText(set).map((line) => `  ${line}`));
+  for (const { name, priority, rules } of table.chains) {
+    lines.push(`  chain ${name} {`);
+    if (priority !== null) lines.push(`    type filter hook output priority ${priority}; policy accept;`);
+    lines.push(...rules.map(({ text }) => `    ${text}`), "  }");
+  }
+  lines.push("}");
+  return `${lines.join("\n")}\n`;
+}
+
+function setText(set: LimitSet): string[] {
+  const body = (kind: "set" | "map", ...lines: string[]) => [
+    `${kind} ${set.name} {`,
+    ...lines.map((line) => `  ${line}`),
+    "}",
+  ];
+  switch (set.kind) {
+    case "uids":
+      return body("set", "type uid;", `elements = { ${set.uids.join(", ")} };`);
+    case "ranges": {
+      const elements = set.ranges.map(({ first, last, chain }) => `${first}-${last} : goto ${chain}`);
+      return body("map", "type uid : verdict;", "flags interval;", `elements = { ${elements.join(", ")} };`);
+    }
+    case "rates":
+      return body("set", "type uid;", `size ${MOST_USERS};`, "flags dynamic;", `timeout ${RATE_SECONDS}s;`);
+    case "counts":
+      return body("set", "typeof meta skuid . ct id;", `size ${MOST_COUNTS};`, "flags dynamic;");
+    case "count":
+      return body("set", "typeof ct id;", `size ${MOST_LISTS};`, "flags dynamic;");
+  }
+}
