@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { NamesUntold } from "../../src/identity/accounts.ts";
 import type { SocketOwner } from "../../src/identity/lookup.ts";
 import type { Identity } from "../../src/identity/types.ts";
 import type { Policy } from "../../src/imds/handler.ts";
@@ -91,6 +92,49 @@ test("a 503 says when to ask again", async () => {
     policy: () => policyOf({ role: ROLE }, () => Promise.reject(new Error("away"))),
   });
   expect(await ask(ALICE, "GET", LIST)).toMatchObject({ status: 503, retryAfterSeconds: 1 });
+});
+
+describe("where NSS cannot tell for now", () => {
+  const config = { role: ROLE, rules: [{ name: "blocked", match: { group: "blocked" }, role: "none" }] };
+
+  test("whose subordinate uid it is: 503, with the reason", async () => {
+    const why = "NSS cannot tell for now whose subordinate uid 165000 is: sss (unavailable)";
+    const { ask, events } = aHandler({
+      policy: () => policyOf(config, () => Promise.reject(new NamesUntold(why))),
+    });
+    expect((await ask(ALICE, "GET", LIST)).status).toBe(503);
+    expect(events[0]).toMatchObject({ refusal: "unavailable", why });
+  });
+
+  test("the groups that a rule asks for: 503 on each way to a role, and whoami says why", async () => {
+    const who = (owner: SocketOwner): Identity => ({
+      ...identityOf(owner),
+      groupsUntold: "sss (unavailable)",
+    });
+    const { ask, events, sts } = aHandler({ policy: () => policyOf(config, who) });
+    const why = 'rule "blocked" asks for groups, not all of which can be told for now: sss (unavailable)';
+    for (const target of [LIST, CREDENTIALS]) {
+      expect(await ask(ALICE, "GET", target)).toMatchObject({ status: 503, retryAfterSeconds: 1 });
+      expect(events.at(-1)).toMatchObject({ refusal: "unavailable", why });
+    }
+    const said = await ask(ALICE, "GET", "/imdsproxy/whoami");
+    expect(JSON.parse(said.body)).toMatchObject({ role: null, reason: why });
+    expect(sts.requests).toEqual([]);
+  });
+});
+
+test("an error that nobody foresaw is told by its class and our frames, and none of its words", async () => {
+  const secret = "word-of-a-secret";
+  const { ask, events } = aHandler({
+    policy: () =>
+      policyOf({ role: ROLE }, function identifyInTest() {
+        throw new TypeError(secret);
+      }),
+  });
+  expect((await ask(ALICE, "GET", LIST)).status).toBe(503);
+  const why = String(events[0]?.why);
+  expect(why).toStartWith("internal: TypeError at identifyInTest (");
+  expect(why).not.toContain(secret);
 });
 
 describe("a request without a token", () => {
