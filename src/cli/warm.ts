@@ -8,6 +8,7 @@ import { askWhoami } from "./whoami.ts";
 
 /** Milliseconds that STS may take, tries after a passing failure included. */
 const LIMIT_MS = 20_000;
+const MOST_SPREAD_SECONDS = 3_600;
 
 export default defineCommand({
   meta: {
@@ -21,9 +22,16 @@ export default defineCommand({
         "An account's name, or a uid; only root may name another's (default: yourself). It is asked for from outside of any job",
       required: false,
     },
+    spread: {
+      type: "string",
+      description:
+        "Wait for a part of so many seconds first, by chance: for a prolog on many nodes (default 0)",
+      valueHint: "SECONDS",
+    },
     json: jsonArg,
   },
   async run({ args }) {
+    const spreadSeconds = spreadOf(args.spread ?? "0");
     const own = process.getuid?.() ?? 0;
     const uid = args.user === undefined ? own : await uidOf(args.user);
     if (uid === 0) {
@@ -44,6 +52,7 @@ export default defineCommand({
       // The proxy gives a session to whom the kernel names: so this process is that user from here on.
       become({ uid, gid: NOGROUP });
     }
+    await Bun.sleep(Math.random() * spreadSeconds * 1000);
     // First of all: who answers. Where it is not the proxy, nobody is asked for credentials.
     const before = await askWhoami();
     if (before.role === null || before.roleName === null) {
@@ -76,6 +85,16 @@ export default defineCommand({
     );
   },
 });
+
+/** @throws ImdsProxyError `usage` where it is no number of seconds, or more than an hour's. */
+function spreadOf(text: string): number {
+  const seconds = /^\d{1,4}(?:\.\d{1,3})?$/.test(text) ? Number(text) : Number.NaN;
+  if (seconds <= MOST_SPREAD_SECONDS) return seconds;
+  throw new ImdsProxyError(
+    "usage",
+    `warm: --spread must be 0 to ${MOST_SPREAD_SECONDS} seconds (found ${JSON.stringify(text)})`,
+  );
+}
 
 /** @throws ImdsProxyError `usage` where there is no such account. */
 async function uidOf(name: string): Promise<number> {

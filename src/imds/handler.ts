@@ -92,6 +92,8 @@ export interface HandlerOptions {
   };
   /** How far the event loop is behind, in milliseconds. */
   readonly lagMs: () => number;
+  /** Hears of each process that asks for credentials which the rules give it; the cgroup is null where no rule needs it. */
+  readonly onAsked?: (owner: Pick<SocketOwner, "uid" | "cgroupId">, user: Subject) => void;
 }
 
 /** The part of the configuration that decides over requests. */
@@ -269,10 +271,20 @@ export class Handler {
     return attempt;
   }
 
-  #begin(task: Task): Attempt {
+  /**
+   * Begins the session of a caller who is expected to ask, and waits for nothing.
+   *
+   * @param leave see SessionBroker.prepareEarly.
+   */
+  expect(caller: KnownCaller, leave: number): void {
+    const notes: Notes = { route: "none", why: undefined, refusal: null };
+    this.#begin({ caller, policy: this.#options.policy(), notes }, leave);
+  }
+
+  #begin(task: Task, leave = 0): Attempt {
     const begin = ({ decision }: Decided) =>
       decision.kind === "role"
-        ? this.#options.broker.prepareEarly(decision.request, shareOf(task.caller))
+        ? this.#options.broker.prepareEarly(decision.request, shareOf(task.caller), leave)
         : null;
     try {
       const decided = this.#decide(task);
@@ -372,6 +384,10 @@ export class Handler {
           notes.refusal = "role";
           notes.why = "asked for the credentials of a role by a name that is not the caller's role";
           return errorPage(404);
+        }
+        if (caller.kind === "owner") {
+          const cgroupId = task.policy.rules.needs.cgroup ? caller.owner.cgroupId : null;
+          this.#options.onAsked?.({ uid: caller.owner.uid, cgroupId }, shareOf(caller));
         }
         return broker.get(decision.request, shareOf(caller)).then(credentialsDocument);
       default:

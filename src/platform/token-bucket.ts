@@ -39,6 +39,11 @@ export class TokenBucket {
     return waitMs;
   }
 
+  /** Whether a token is there, with this share of a full bucket to spare, 0 to 1. */
+  hasToSpare(share: number, nowMs: number): boolean {
+    return this.#fullAt(nowMs) - nowMs <= this.#toleranceMs * (1 - share);
+  }
+
   /** Whether all its tokens are there: then it can be forgotten. */
   isFull(nowMs: number): boolean {
     return this.#fullAt(nowMs) <= nowMs;

@@ -55,9 +55,9 @@ export class CallAllowance {
     this.#node.take(nowMs);
   }
 
-  /** Whether the node could make a call now; takes nothing. */
-  hasForNode(nowMs: number): boolean {
-    return this.#node.waitMs(nowMs) === 0;
+  /** Whether the node could make a call now, with this share of its burst (0 to 1) left for others; takes nothing. */
+  hasForNode(nowMs: number, share = 0): boolean {
+    return this.#node.hasToSpare(share, nowMs);
   }
 
   /** Counts a call for the node and for no owner: one that is made before its owner has asked for anything. */

@@ -243,8 +243,10 @@ export class SessionBroker {
   /**
    * The same for a request that may never be asked for: it is begun early at most once in a session's life, not tried
    * again where it fails, and not renewed until somebody has asked for it.
+   *
+   * @param leave the share of the node's calls, 0 to 1, that has to be left for those who ask. Default 0.
    */
-  prepareEarly(request: SessionRequest, owner: Owner = request.sessionName): FirstAttempt | null {
+  prepareEarly(request: SessionRequest, owner: Owner = request.sessionName, leave = 0): FirstAttempt | null {
     if (this.#stopped) return null;
     const key = sessionKey(request);
     const known = this.#entries.get(key);
@@ -252,7 +254,7 @@ export class SessionBroker {
     const lifeMs = request.durationSeconds * 1000 - PUBLISH_EARLY_MS;
     const nowMs = this.#clock.now();
     // Of what its owner may ask for, nothing is taken: it would be gone when they ask.
-    if (this.#allowance?.hasForNode(nowMs) === false) return null;
+    if (this.#allowance?.hasForNode(nowMs, leave) === false) return null;
     if (!this.#earlyStarts.take(key, owner, lifeMs, nowMs)) return null;
     this.#allowance?.countForNode(nowMs);
     const entry = this.#entryFor(request, owner);

@@ -10,6 +10,7 @@ import { subordinateFile } from "../identity/name-database.ts";
 import { Shares } from "../identity/shares.ts";
 import { Handler, type Policy } from "../imds/handler.ts";
 import { MetadataCache } from "../imds/metadata.ts";
+import { RecentCallers } from "../imds/recent-callers.ts";
 import { limitsFor, Server } from "../imds/server.ts";
 import { knownAuthorities } from "../imds/target.ts";
 import { TokenMint } from "../imds/tokens.ts";
@@ -27,9 +28,12 @@ import { Health } from "../telemetry/health.ts";
 import { createLog } from "../telemetry/log.ts";
 import { Metrics } from "../telemetry/metrics.ts";
 import { version } from "../version.ts";
+import { makeAnew } from "./anew.ts";
+import { readCallers } from "./callers-file.ts";
 import { eventSinks } from "./events.ts";
 import { firewallFinding, upstreamFinding } from "./health-checks.ts";
 import { systemIdentities, systemLookup, systemNames } from "./identities.ts";
+import { keepCallers } from "./keep-callers.ts";
 import { containerTest, endpoints } from "./listening.ts";
 import { LoadedConfiguration } from "./loaded-configuration.ts";
 import { metricsServerOf } from "./metrics-server.ts";
@@ -51,6 +55,10 @@ import { upstreamGuard } from "./upstream-guard.ts";
 const DRAIN_MS = 5_000;
 /** How long the start waits for the upstream to say whether it requires tokens. Milliseconds. */
 const POLICY_MS = 1_000;
+/** Who asked for credentials within this time, in milliseconds, has a session made anew after a restart: a session's life. */
+const RECENT_MS = 3_600_000;
+/** The share of the node's calls of STS that is left for those who ask, while sessions are made anew. */
+const LEFT_FOR_ASKERS = 0.5;
 
 /**
  * Runs the proxy until SIGTERM or SIGINT, then lets what is under way end.
@@ -135,6 +143,7 @@ export async function serve(options: {
   const monotonicMs = () => performance.now();
   const lag = new LagMeter({ clock: systemClock, monotonicMs });
   lag.start();
+  const recent = new RecentCallers();
   const handler = new Handler({
     clock: systemClock,
     tokens,
@@ -148,6 +157,7 @@ export async function serve(options: {
       ownFailure: (request) => health.ownFailure(request),
     },
     lagMs: () => lag.lagMs,
+    onAsked: (owner, user) => recent.note(owner, user, systemClock.now()),
   });
   const shares = new Shares({ read: subordinateFile(), monotonicMs });
   const shareOfUid = (uid: number) => shares.of(uid);
@@ -268,6 +278,26 @@ export async function serve(options: {
     rules: config.rules.length,
   });
   notifySystemd("READY=1");
+  const nowMs = systemClock.now();
+  const before = readCallers(config.stateDirectory, nowMs, nowMs - RECENT_MS);
+  // They stay remembered, so that a second restart soon after this one finds them, too.
+  for (const one of before) recent.note(one, shareOfUid(one.uid), one.askedAtMs);
+  const stopAnew = makeAnew({
+    callers: before,
+    begin: ({ uid, cgroupId }) => {
+      const owner = { uid, cgroupId, redirected: true };
+      handler.expect({ kind: "owner", owner, share: shareOfUid(uid) }, LEFT_FOR_ASKERS);
+    },
+    clock: systemClock,
+    random: Math.random,
+  });
+  const stopKeeping = keepCallers({
+    recent,
+    stateDirectory: config.stateDirectory,
+    forMs: RECENT_MS,
+    clock: systemClock,
+    log,
+  });
 
   const signal = await stopped;
   notifySystemd("STOPPING=1");
@@ -276,9 +306,11 @@ export async function serve(options: {
   stopStartRole();
   tokenPolicy.stop();
   lag.stop();
+  stopAnew();
   for (const one of optional) one.stop();
   await server.drain(DRAIN_MS);
   await metricsServer?.drain(0);
+  await stopKeeping();
   broker.stop();
   sts.close();
   upstream.close();

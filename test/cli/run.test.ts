@@ -76,6 +76,12 @@ describe("called wrongly, it ends with 2, says what was found and what there is:
     ["an empty value", ["serve", "--listen="], ["--listen is empty"]],
     ["an argument too many", ["whoami", "alice"], ['does not take the argument "alice"']],
     ["root's own session", ["warm", "0"], ["root keeps the instance role", "imdsproxy warm USER"]],
+    [
+      "a spread that is no time",
+      ["warm", "1", "--spread", "soon"],
+      ["--spread must be 0 to 3600 seconds", "soon"],
+    ],
+    ["a spread of a day", ["warm", "1", "--spread", "9999"], ["--spread must be 0 to 3600 seconds"]],
     ["an argument too few", ["explain"], ["USER is missing"]],
     ["two files to check", ["config", "check", "/a.yaml", "--config", "/b.yaml"], ["/a.yaml", "/b.yaml"]],
     [

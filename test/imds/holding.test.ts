@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import type { Identity } from "../../src/identity/types.ts";
 import type { Answer } from "../../src/imds/answer.ts";
+import { CallAllowance } from "../../src/sessions/allowance.ts";
 import { denied, MINUTE, passing, SECOND } from "../sessions/support.ts";
 import { aHandler, CREDENTIALS, callerOf, identityOf, LIST, policyOf, ROLE } from "./support.ts";
 
@@ -233,4 +234,50 @@ describe("a token is answered", () => {
     expect((await made.putToken(container)).status).toBe(200);
     expect(made.sts.requests.map(({ sessionName }) => sessionName)).toEqual(["container=10.88.0.2@i-0123"]);
   });
+});
+
+describe("a caller who is expected after a restart", () => {
+  test("has the session begun, and a caller whom the rules refuse by now has not", async () => {
+    const refusing = policyOf({ role: ROLE, rules: [{ name: "x", match: { uid: [2002] }, role: "none" }] });
+    const made = aHandler({ policy: () => refusing });
+    made.handler.expect(ALICE, 0.5);
+    made.handler.expect(BOB, 0.5);
+    await made.clock.advance(0);
+    expect(made.sts.requests.map(({ sessionName }) => sessionName)).toEqual(["user2001@i-0123"]);
+  });
+
+  test("waits for nothing and says nothing where the directory is away", async () => {
+    const policy = policyOf({ role: ROLE }, () => Promise.reject(new Error("away")));
+    const made = aHandler({ policy: () => policy });
+    made.handler.expect(ALICE, 0.5);
+    await made.clock.advance(0);
+    expect([made.sts.calls, made.events]).toEqual([0, []]);
+  });
+
+  test("leaves half of the node's calls to those who ask", async () => {
+    const allowance = new CallAllowance({
+      user: { perSecond: 0.01, burst: 10 },
+      node: { perSecond: 0.01, burst: 9 },
+    });
+    const made = aHandler({ session: { allowance } });
+    for (let uid = 1; uid <= 20; uid++) made.handler.expect(callerOf(uid), 0.5);
+    await made.clock.advance(0);
+    expect(made.sts.calls).toBe(5);
+    expect((await made.ask(callerOf(21), "GET", CREDENTIALS)).status).toBe(200);
+  });
+});
+
+test("who asks for credentials is told of, with the cgroup where a rule needs it; who is refused is not", async () => {
+  const asked: unknown[] = [];
+  const onAsked = (owner: object, user: unknown) => void asked.push([owner, user]);
+  const plain = aHandler({ onAsked });
+  await plain.ask(callerOf(2001, 7n), "GET", CREDENTIALS);
+  await plain.ask(callerOf(2001, 7n), "GET", LIST);
+  await plain.ask(callerOf(2001, 7n), "GET", `${LIST}Other`);
+  const job = policyOf({ role: ROLE, sessionName: "{user}-{slurmJobId}" });
+  await aHandler({ onAsked, policy: () => job }).ask(callerOf(2001, 7n), "GET", CREDENTIALS);
+  expect(asked).toEqual([
+    [{ uid: 2001, cgroupId: null }, 2001],
+    [{ uid: 2001, cgroupId: 7n }, 2001],
+  ]);
 });

@@ -47,7 +47,7 @@ describeAsRoot("imdsproxy warm", () => {
   test("root gets any user's ready, by name and by uid, and is that user for it", async () => {
     for (const naming of [(user: string) => user, (user: string) => String(uidOf(user))]) {
       const user = someone();
-      const { exitCode, stdout } = await warm(ROOT, naming(user), "--json");
+      const { exitCode, stdout } = await warm(ROOT, naming(user), "--spread", "0.2", "--json");
       expect([exitCode, JSON.parse(stdout)]).toMatchObject([
         0,
         { warm: true, uid: uidOf(user), user, role: TEST_ROLE, error: null },
