@@ -35,19 +35,31 @@ const RESET = "-j REJECT --reject-with tcp-reset";
 const to = (endpoint: Endpoint): string => `-d ${hostMask(endpoint)} -p tcp -m tcp --dport ${endpoint.port}`;
 
 /**
- * No packet leaves from a port, whatever its local address, unless a rule before this one lets its sender pass. So whoever
- * else listens there answers nobody: the SYN-ACK is the listener's own packet, and xt_owner sees the listener's socket in
- * it (skb_to_full_sk, net/sock.h). All flags and not SYN-ACK alone: a connection can also be opened from both ends at once,
- * with a SYN of the impostor's. Dropped, not reset: a reset would go to the impostor, and nothing reaches the client.
+ * No packet of a socket leaves from a port, unless a rule before this one lets its sender pass. So whoever else listens there
+ * answers nobody: the SYN-ACK is the listener's own packet, and xt_owner sees the listener's socket in it (skb_to_full_sk,
+ * net/sock.h). All flags and not SYN-ACK alone: a connection can also be opened from both ends at once, with a SYN of the
+ * impostor's. Dropped, not reset: a reset would go to the impostor, and nothing reaches the client.
+ *
+ * Packets without a socket pass: under a flood of SYNs, or with net.ipv4.tcp_syncookies=2, that is how the SYN-ACK of the
+ * rightful listener is sent (TCP_SYNACK_COOKIE in tcp_make_synack, net/ipv4/tcp_output.c), and a user can cause the flood.
+ * An impostor who does the same gets a client's connection and its request, and can still answer nothing.
  *
  * @param port the TCP port that is not everybody's.
  * @param impostors whose packets are dropped: a range of uids such as `1000-4294967294`; null for all who come this far,
  *   sockets that the kernel opened included.
+ * @param from the local address; null for every one.
  */
-export function silence(port: number, impostors: string | null = null): string {
-  const owner = impostors === null ? "" : `-m owner --uid-owner ${impostors} `;
-  return `-p tcp ${owner}-m tcp --sport ${port} -j DROP`;
+export function silence(
+  port: number,
+  { impostors = null, from = null }: { impostors?: string | null; from?: Endpoint | null } = {},
+): string {
+  const owner = impostors === null ? "--socket-exists" : `--uid-owner ${impostors}`;
+  const source = from === null ? "" : `-s ${hostMask(from)} `;
+  return `${source}-p tcp -m owner ${owner} -m tcp --sport ${port} -j DROP`;
 }
+
+/** Whom nobody takes for the agent: people's uids begin here (UID_MIN, login.defs(5)). */
+const PEOPLE = "1000-4294967294";
 
 /** Where the instance role can be had over a family: nobody but the exempt may get a packet there. */
 export function guardedEndpoints(spec: FirewallSpec, family: Family): Endpoint[] {
@@ -111,6 +123,11 @@ function filterOutput(spec: FirewallSpec, family: Family): WantedChain {
       // net.ipv4.ip_unprivileged_port_start may give it to everybody, and while the proxy is away a user could have it. The
       // packets of a socket that is gone (RST, TIME_WAIT) have returned too.
       silence(target.port),
+      // Nor do people answer in the agent's place, whose port is anybody's while the agent is away: root's own requests would
+      // reach them. System accounts may be the agent's.
+      ...guardedEndpoints(spec, family)
+        .filter((endpoint) => !sameEndpoint(endpoint, METADATA[family]))
+        .map((endpoint) => silence(endpoint.port, { impostors: PEOPLE, from: endpoint })),
       // Straight to the proxy, by whichever local address reaches its listener: such connections occupy the ports that a
       // victim's redirected connection would have, and nobody needs them.
       `${listener} -m conntrack ! --ctstate DNAT ${RESET}`,

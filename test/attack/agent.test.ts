@@ -3,8 +3,14 @@ import { DEFAULT_FACTS } from "../../src/demo/imds/tree.ts";
 import { ADDRESSES } from "../../src/demo/network.ts";
 import type { SimulatedNode, Who } from "../../src/demo/node.ts";
 import type { Running } from "../../src/demo/run.ts";
-import type { CurlAnswer } from "../support/node.ts";
-import { eventually, getWithToken, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
+import { type CurlAnswer, curl, IMDS4, mustExec } from "../support/node.ts";
+import {
+  applyRules,
+  eventually,
+  getWithToken,
+  type ProxiedNode,
+  startProxiedNode,
+} from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import { SHOW_PROGRAMS, whileStopped } from "./support/attack.ts";
 
@@ -18,6 +24,8 @@ const ALICE: Who = { user: "alice" };
 const BOB: Who = { user: "bob" };
 const AT = [ADDRESSES.agent, String(ADDRESSES.agentPort)];
 const PLACE = AT.join(":");
+/** The rule by which people answer nobody from there, as iptables-save shows it. */
+const SILENCE = `-s ${ADDRESSES.agent}/32 -p tcp -m owner --uid-owner 1000-4294967294 -m tcp --sport ${ADDRESSES.agentPort} -j DROP`;
 /** What her programs make up. */
 const FORGED = /evil|impostor/i;
 const PATHS = [
@@ -69,6 +77,8 @@ describeAsRoot("the agent's place", () => {
   const complaints = () => proxied.proxy.output();
 
   test("taken 700 times a second while the agent restarts: not a byte of a token, and nothing of hers is believed", async () => {
+    // The rule that keeps her from answering anybody stands for itself below: here the proxy has to tell her by itself.
+    await mustExec(node, ROOT, ["iptables", "-D", "IMDSPROXY", ...SILENCE.split(" ")]);
     const alice = await program(ALICE, "contender", ...AT);
     const answers: CurlAnswer[] = [];
     const ask = async () => {
@@ -103,6 +113,7 @@ describeAsRoot("the agent's place", () => {
       expect(JSON.stringify(sessions)).not.toContain("evil");
     } finally {
       alice.kill("SIGTERM");
+      await applyRules(node);
     }
     const report = JSON.parse((await alice.done).stdout.split("\n")[1] ?? "") as {
       listened: number;
@@ -111,6 +122,43 @@ describeAsRoot("the agent's place", () => {
     expect(report.seen).toEqual([]);
     expect(report.listened).toBeGreaterThan(100);
   }, 120_000);
+
+  test("while it is away: root's own requests do not reach her either, and nobody's under syncookies", async () => {
+    const asked = () =>
+      Promise.all(
+        [ROOT, BOB].map((who) =>
+          curl(node, who, `${IMDS4}/latest/meta-data/instance-type`, ["--max-time", "2"]),
+        ),
+      );
+    const cookies = (value: number) =>
+      mustExec(node, ROOT, ["sysctl", "-qw", `net.ipv4.tcp_syncookies=${value}`]);
+    await away();
+    await proxied.proxy.stop();
+    await proxied.restart();
+    const alice = await program(ALICE, "impostor", ...AT, "SO_REUSEADDR");
+    try {
+      const [root, bob] = await asked();
+      // 28: root's time was over, since nothing of hers leaves.
+      expect([root?.exitCode, bob?.status]).toEqual([28, 503]);
+      expect(alice.stdout()).toBe("listening\n");
+      // A SYN-ACK that nobody's socket sends gets through, and not a byte that she writes.
+      await cookies(2);
+      const answers = await asked();
+      expect(answers.map(({ body }) => FORGED.test(body))).toEqual([false, false]);
+      await end(alice);
+      await back();
+      for (const who of [ROOT, BOB]) {
+        await eventually("all are served, by SYN-ACKs without a socket too", async () => {
+          const answer = await getWithToken(node, who, "/latest/meta-data/instance-type");
+          return answer.body === DEFAULT_FACTS.instanceType;
+        });
+      }
+    } finally {
+      await cookies(1);
+      await end(alice);
+      await back();
+    }
+  }, 60_000);
 
   describe("with an agent of root's that", () => {
     beforeAll(async () => {

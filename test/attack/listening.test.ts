@@ -15,7 +15,7 @@ const ROOT: Who = { user: "root" };
 const ALICE: Who = { user: "alice" };
 const BOB: Who = { user: "bob" };
 const PORT = 254;
-const CHAIN_RULE = `IMDSPROXY -p tcp -m tcp --sport ${PORT} -j DROP`;
+const CHAIN_RULE = `IMDSPROXY -p tcp -m owner --socket-exists -m tcp --sport ${PORT} -j DROP`;
 
 describeAsRoot("listening on the proxy's port where it is everybody's", () => {
   let proxied: ProxiedNode;

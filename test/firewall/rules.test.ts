@@ -43,7 +43,8 @@ describe("wantedTable()", () => {
           (port) =>
             `-d ${port === 80 ? "169.254.169.254" : "169.254.0.2"}/32 -p tcp -m tcp --dport ${port} -j REJECT --reject-with tcp-reset`,
         ),
-        "-p tcp -m tcp --sport 254 -j DROP",
+        "-p tcp -m owner --socket-exists -m tcp --sport 254 -j DROP",
+        "-s 169.254.0.2/32 -p tcp -m owner --uid-owner 1000-4294967294 -m tcp --sport 9081 -j DROP",
         "-d 127.0.0.1/32 -p tcp -m tcp --dport 254 -m conntrack ! --ctstate DNAT -j REJECT --reject-with tcp-reset",
       ]);
     }
@@ -53,14 +54,17 @@ describe("wantedTable()", () => {
       const spec = { ...HYPERPOD, listen: { address, port: 253 } };
       for (const family of FAMILIES) {
         const rules = chain(spec, family, "filter");
-        const at = rules.indexOf("-p tcp -m tcp --sport 253 -j DROP");
+        const at = rules.indexOf("-p tcp -m owner --socket-exists -m tcp --sport 253 -j DROP");
         expect(at).toBeGreaterThan(rules.indexOf("-m owner --uid-owner 500 -j RETURN"));
       }
     }
   });
   test("can silence a port for a range of uids", () => {
-    expect(silence(9081, "1000-4294967294")).toBe(
+    expect(silence(9081, { impostors: "1000-4294967294" })).toBe(
       "-p tcp -m owner --uid-owner 1000-4294967294 -m tcp --sport 9081 -j DROP",
+    );
+    expect(silence(9081, { impostors: "1000-4294967294", from: { address: "10.0.0.5", port: 9081 } })).toBe(
+      "-s 10.0.0.5/32 -p tcp -m owner --uid-owner 1000-4294967294 -m tcp --sport 9081 -j DROP",
     );
   });
   test("enters each chain once, and from nowhere but OUTPUT while containers are left alone", () => {
@@ -91,9 +95,11 @@ describe("wantedTable()", () => {
   });
   test("lets nobody forward from the agent's address where the agent is not the upstream", () => {
     for (const containers of ["reject", "proxy"] as const) {
-      const rules = wantedTable({ ...EC2, containers }, "ipv4", "filter").chains.flatMap(
-        ({ rules }) => rules,
-      );
+      // What leaves the node itself is another chain's.
+      const rules = wantedTable({ ...EC2, containers }, "ipv4", "filter")
+        .chains.filter(({ name }) => name !== "IMDSPROXY")
+        .flatMap(({ rules }) => rules);
+      expect(rules.length).toBeGreaterThan(0);
       expect(rules.filter((rule) => rule.startsWith("-s "))).toEqual([]);
     }
   });
@@ -119,16 +125,21 @@ describe("wantedTable()", () => {
 /** A packet that leaves the node, as the filter's OUTPUT sees it. */
 interface Packet {
   readonly to: Endpoint;
-  /** Its source port. */
+  /** Its source. */
   readonly from: number;
+  readonly source: string;
   /** Who made the socket; null where there is no socket, or none with a file. */
   readonly uid: number | null;
+  /** Whether there is a socket. Where `uid` is a number there is. */
+  readonly socket: boolean;
   readonly syn: boolean;
   readonly redirected: boolean;
   readonly local: boolean;
 }
 
 const MATCHES: Record<string, (value: string, packet: Packet) => boolean> = {
+  "-s": (value, { source }) => value.replace(/\/\d+$/, "") === source,
+  "--socket-exists": (_value, { uid, socket }) => socket || uid !== null,
   "-d": (value, { to }) => value.replace(/\/\d+$/, "") === to.address,
   "-p": (value) => value === "tcp",
   "--dport": (value, { to }) => Number(value) === to.port,
@@ -148,7 +159,7 @@ function verdict(rules: readonly string[], packet: Packet): string | null {
     const { base, matches, target } = parseRule(text);
     const options = [...base, ...matches.flatMap(({ options }) => options)];
     const holds = options.every((option) => {
-      const [, negated, name = "", value = ""] = /^(! )?(\S+) (.*)$/.exec(option) ?? [];
+      const [, negated, name = "", value = ""] = /^(! )?(\S+)(?: (.*))?$/.exec(option) ?? [];
       const match = MATCHES[name];
       if (match === undefined) throw new Error(`the test does not know ${option}`);
       return match(value, packet) !== (negated !== undefined);
@@ -179,7 +190,9 @@ const spec: fc.Arbitrary<FirewallSpec> = fc.record({
 });
 const packet: fc.Arbitrary<Packet> = fc.record({
   to: endpoint,
-  from: fc.oneof(fc.constantFrom(80, 254), fc.integer({ min: 1, max: 65_535 })),
+  from: fc.oneof(fc.constantFrom(80, 254, 9081), fc.integer({ min: 1, max: 65_535 })),
+  source: address,
+  socket: fc.boolean(),
   uid: fc.option(uid),
   syn: fc.boolean(),
   redirected: fc.boolean(),
@@ -233,14 +246,38 @@ describe("the rules, walked as the kernel would", () => {
         const from = built.listen.port;
         fc.pre(sent.uid === null || !built.exemptUids.includes(sent.uid));
         const syn = sent.uid === null || sent.syn;
-        expect(verdict(filter(built), { ...sent, from, syn })).toMatch(/^(?:DROP|REJECT)$/);
+        expect(verdict(filter(built), { ...sent, from, syn, socket: true })).toMatch(/^(?:DROP|REJECT)$/);
       }),
     );
   });
-  test("what is dropped has the listener's port as its source", () => {
+  test("a SYN-ACK without a socket, as syncookies make it, passes wherever nobody's may not connect", () => {
     fc.assert(
       fc.property(spec, packet, (built, sent) => {
-        if (verdict(filter(built), sent) === "DROP") expect(sent.from).toBe(built.listen.port);
+        const found = verdict(filter(built), { ...sent, uid: null, syn: true, socket: false });
+        expect(found).not.toBe("DROP");
+      }),
+    );
+  });
+  test("people send nothing from the place of an agent that is somebody else's", () => {
+    fc.assert(
+      fc.property(spec, packet, fc.integer({ min: 1_000, max: 4_294_967_294 }), (built, sent, user) => {
+        fc.pre(!built.exemptUids.includes(user));
+        for (const { address, port } of guardedEndpoints(built, "ipv4")) {
+          if (address === "169.254.169.254" && port === 80) continue;
+          const packet = { ...sent, source: address, from: port, uid: user };
+          expect(verdict(filter(built), packet)).toMatch(/^(?:DROP|REJECT)$/);
+        }
+      }),
+    );
+  });
+  test("what is dropped comes from the listener's port, or from a guarded endpoint", () => {
+    fc.assert(
+      fc.property(spec, packet, (built, sent) => {
+        if (verdict(filter(built), sent) !== "DROP" || sent.from === built.listen.port) return;
+        const guarded = guardedEndpoints(built, "ipv4").some(
+          ({ address, port }) => address === sent.source && port === sent.from,
+        );
+        expect([guarded, (sent.uid ?? 0) >= 1_000]).toEqual([true, true]);
       }),
     );
   });

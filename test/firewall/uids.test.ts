@@ -64,7 +64,8 @@ describe("rules that let another uid pass than was written", () => {
     });
     for (const family of FAMILIES) {
       expect(iptables.text(family)).toContain("-j REJECT");
-      expect(iptables.text(family)).not.toMatch(/(?<!! )--uid-owner/);
+      // But for the rule that drops what people send from the agent's place, which lets nobody pass.
+      expect(iptables.text(family)).not.toMatch(/(?<!! )--uid-owner (?!1000[:-]4294967294 .*-j DROP)/);
     }
     expect(iptables.written).toHaveLength(2);
   });
