@@ -1,4 +1,5 @@
 import { defineCommand } from "citty";
+import { NO_STORE, systemdStore } from "../platform/socket-store.ts";
 import { Signals } from "../wiring/signals.ts";
 import { configArg, overrideArgs, overridesOf } from "./common.ts";
 
@@ -12,15 +13,28 @@ export default defineCommand({
       description: "Let a second proxy of the same account listen beside this one, as during an upgrade",
       default: false,
     },
+    "keep-port": {
+      type: "boolean",
+      description: "Leave the listening sockets with systemd over a restart (FileDescriptorStoreMax=)",
+      default: false,
+    },
   },
   async run({ args }) {
     const signals = new Signals();
-    const { serve } = await import("../wiring/serve.ts");
-    await serve({
-      configPath: args.config,
-      overrides: overridesOf(args),
-      sharePort: args["share-port"],
-      signals,
-    });
+    const store = args["keep-port"] ? systemdStore() : NO_STORE;
+    try {
+      const { serve } = await import("../wiring/serve.ts");
+      await serve({
+        configPath: args.config,
+        overrides: overridesOf(args),
+        sharePort: args["share-port"],
+        store,
+        signals,
+      });
+    } catch (error) {
+      // It did not come to listen: callers are refused at once, and do not wait for what may never be.
+      store.forgetAll();
+      throw error;
+    }
   },
 });

@@ -27,6 +27,8 @@ export interface ListenerOptions<Data> {
   /** Connections that may wait to be accepted. */
   readonly backlog: number;
   readonly sharePort: boolean;
+  /** A descriptor that listens there already; null where there is none. */
+  readonly inherited: number | null;
   readonly handlers: SocketHandler<Data>;
   readonly monotonicMs: () => number;
 }
@@ -58,7 +60,12 @@ export class Listener<Data> {
     this.#accept();
   }
 
-  /** Accepts nothing more; connections that wait in the queue are reset. */
+  /** The listening socket, for systemd to keep. */
+  get handle(): number {
+    return this.#socket.handle;
+  }
+
+  /** Accepts nothing more; connections that wait in the queue are reset, unless somebody else has the socket too. */
   close(): void {
     this.#closed = true;
     this.#accepting?.stop(false);

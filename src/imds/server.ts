@@ -3,6 +3,7 @@ import { ImdsProxyError } from "../errors.ts";
 import { addressText, parseAddress } from "../identity/address.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import type { SocketLookup } from "../identity/lookup.ts";
+import type { SocketStore } from "../platform/socket-store.ts";
 import { type Answer, encodeAnswer, errorPage } from "./answer.ts";
 import { type Caller, shareOf } from "./handler.ts";
 import { Listener } from "./listener.ts";
@@ -63,6 +64,8 @@ export interface ServerOptions {
    * the other without a gap. The kernel lets nobody but the same uid in (net/ipv4/inet_connection_sock.c).
    */
   readonly sharePort: boolean;
+  /** Where listening sockets are kept over a restart. */
+  readonly store: SocketStore;
   /** Under which name the share of a uid is kept; see identity/shares.ts. */
   readonly shareOfUid: (uid: number) => Subject;
   /** Whether a redirected connection from this address, of which no socket is on this node, is a container to serve. */
@@ -125,21 +128,10 @@ export class Server {
     const address = parseAddress(endpoint.address);
     if (address === null) throw new ImdsProxyError("missing", `cannot listen on ${where}: no IP address`);
     try {
-      const listener = new Listener<Connection | undefined>({
-        address,
-        port: endpoint.port,
-        backlog: BACKLOG,
-        sharePort: this.#options.sharePort,
-        monotonicMs: this.#options.monotonicMs,
-        handlers: {
-          open: (socket) => this.#accept(socket),
-          data: (socket, bytes) => socket.data?.received(bytes),
-          drain: (socket) => socket.data?.drained(),
-          end: (socket) => socket.data?.ended(),
-          close: (socket) => socket.data?.closed(),
-          error: (socket) => socket.data?.terminate(),
-        },
-      });
+      const name = `listen-${addressText(address).replaceAll(":", "_")}-${endpoint.port}`;
+      const listener =
+        this.#adopted(name, address, endpoint.port) ?? this.#listener(address, endpoint.port, null);
+      this.#options.store.keep(name, listener.handle);
       this.#listeners.push(listener);
     } catch (error) {
       const code = (error as NodeJS.ErrnoException).code;
@@ -163,6 +155,37 @@ export class Server {
         "the address must be one of this node",
       );
     }
+  }
+
+  /** What systemd kept of an earlier process; null where it has nothing that listens there. */
+  #adopted(name: string, address: Uint8Array, port: number): Listener<Connection | undefined> | null {
+    const inherited = this.#options.store.take(name);
+    if (inherited === null) return null;
+    try {
+      return this.#listener(address, port, inherited);
+    } catch {
+      this.#options.store.forget(name);
+      return null;
+    }
+  }
+
+  #listener(address: Uint8Array, port: number, inherited: number | null): Listener<Connection | undefined> {
+    return new Listener<Connection | undefined>({
+      address,
+      port,
+      backlog: BACKLOG,
+      sharePort: this.#options.sharePort,
+      inherited,
+      monotonicMs: this.#options.monotonicMs,
+      handlers: {
+        open: (socket) => this.#accept(socket),
+        data: (socket, bytes) => socket.data?.received(bytes),
+        drain: (socket) => socket.data?.drained(),
+        end: (socket) => socket.data?.ended(),
+        close: (socket) => socket.data?.closed(),
+        error: (socket) => socket.data?.terminate(),
+      },
+    });
   }
 
   counts(): ServerCounts {

@@ -10,6 +10,10 @@ const { symbols: libc } = dlopen("libc.so.6", {
   bind: { args: [FFIType.i32, FFIType.ptr, FFIType.u32], returns: FFIType.i32 },
   getsockname: { args: [FFIType.i32, FFIType.ptr, FFIType.ptr], returns: FFIType.i32 },
   listen: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  getsockopt: {
+    args: [FFIType.i32, FFIType.i32, FFIType.i32, FFIType.ptr, FFIType.ptr],
+    returns: FFIType.i32,
+  },
   setsockopt: {
     args: [FFIType.i32, FFIType.i32, FFIType.i32, FFIType.ptr, FFIType.u32],
     returns: FFIType.i32,
@@ -250,12 +254,15 @@ const SO_SNDBUF = 7;
 const SO_RCVBUF = 8;
 const SO_SNDBUFFORCE = 32;
 const SO_REUSEPORT = 15;
+const SO_ACCEPTCONN = 30;
 const IPPROTO_IPV6 = 41;
 const IPV6_V6ONLY = 26;
 const F_DUPFD_CLOEXEC = 1030;
+const EBADFD = 77;
 const ERRNO_NAMES: Readonly<Record<number, string>> = {
   1: "EPERM",
   13: "EACCES",
+  77: "EBADFD",
   98: "EADDRINUSE",
   99: "EADDRNOTAVAIL",
 };
@@ -283,6 +290,8 @@ export class ListeningSocket {
    *   (net.ipv4.tcp_wmem, tcp_rmem) for each client that sends and never reads.
    * @param options.sendBytes SO_SNDBUF, the same for the other direction.
    * @param options.sharePort SO_REUSEPORT: another process of the same uid may listen at the same endpoint.
+   * @param options.inherited a descriptor of a socket that listens at the endpoint already, which is then taken instead of a new
+   *   one; null for none. One that does not is closed, and the error's code is `EBADFD`.
    * @throws ListenError
    */
   constructor(options: {
@@ -292,11 +301,12 @@ export class ListeningSocket {
     receiveBytes: number;
     sendBytes: number;
     sharePort: boolean;
+    inherited: number | null;
   }) {
-    const { address, port } = options;
+    const { address, port, inherited } = options;
     const family = address.length === 4 ? AF_INET : AF_INET6;
     this.#backlog = options.backlog;
-    this.#descriptor = libc.socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    this.#descriptor = inherited ?? libc.socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (this.#descriptor < 0) throw new ListenError(errno());
     const set = (level: number, name: number, value = 1) =>
       libc.setsockopt(this.#descriptor, level, name, ptr(Int32Array.of(value)), 4) === 0;
@@ -307,18 +317,45 @@ export class ListeningSocket {
     view.setUint16(0, family, true);
     view.setUint16(2, port, false);
     name.set(address, family === AF_INET ? 4 : 8);
+    if (inherited !== null && !this.#listensAt(name)) {
+      this.close();
+      throw new ListenError(EBADFD);
+    }
+    const bound =
+      inherited !== null ||
+      (set(SOL_SOCKET, SO_REUSEADDR) &&
+        (!options.sharePort || set(SOL_SOCKET, SO_REUSEPORT)) &&
+        (family === AF_INET || set(IPPROTO_IPV6, IPV6_V6ONLY)) &&
+        libc.bind(this.#descriptor, ptr(name), name.length) === 0);
     const listens =
-      set(SOL_SOCKET, SO_REUSEADDR) &&
+      bound &&
       set(SOL_SOCKET, SO_SNDBUF, options.sendBytes) &&
       set(SOL_SOCKET, SO_RCVBUF, options.receiveBytes) &&
-      (!options.sharePort || set(SOL_SOCKET, SO_REUSEPORT)) &&
-      (family === AF_INET || set(IPPROTO_IPV6, IPV6_V6ONLY)) &&
-      libc.bind(this.#descriptor, ptr(name), name.length) === 0 &&
       libc.listen(this.#descriptor, this.#backlog) === 0;
     if (listens) return;
     const failure = new ListenError(errno());
     this.close();
     throw failure;
+  }
+
+  /** Whether it is a listening socket that is bound to exactly this name. */
+  #listensAt(name: Uint8Array): boolean {
+    const listening = new Int32Array(1);
+    const length = Uint32Array.of(4);
+    const found = new Uint8Array(name.length);
+    const foundLength = Uint32Array.of(name.length);
+    return (
+      libc.getsockopt(this.#descriptor, SOL_SOCKET, SO_ACCEPTCONN, ptr(listening), ptr(length)) === 0 &&
+      listening[0] === 1 &&
+      libc.getsockname(this.#descriptor, ptr(found), ptr(foundLength)) === 0 &&
+      foundLength[0] === name.length &&
+      found.every((byte, index) => byte === name[index])
+    );
+  }
+
+  /** The socket itself, for as long as it is open: to be sent to somebody else, and not to be closed. */
+  get handle(): number {
+    return this.#descriptor;
   }
 
   /** A further descriptor of the same socket, which its user has to close. @throws ListenError where files run out. */

@@ -3,7 +3,6 @@ import {
   chownSync,
   existsSync,
   mkdirSync,
-  readFileSync,
   renameSync,
   rmSync,
   statSync,
@@ -139,28 +138,6 @@ async function removeAccount(run: RunCommand): Promise<void> {
 
 const HANDOVER_UNIT_PATH = `${RUNTIME_UNIT_DIRECTORY}/${HANDOVER_UNIT}`;
 
-/** net.ipv4.tcp_migrate_req, for IPv6 too; since linux 5.14 (Documentation/networking/ip-sysctl.rst). */
-const MIGRATE = "/proc/sys/net/ipv4/tcp_migrate_req";
-let migrateBefore: string | null = null;
-
-/**
- * Connections that the kernel has completed and a listener has not accepted are reset when it closes, unless another
- * listener of its port may have them: that is this setting, for the seconds of a handover. An older kernel has it not.
- */
-function migrateConnections(on: boolean): void {
-  try {
-    if (on) {
-      migrateBefore ??= readFileSync(MIGRATE, "utf8").trim();
-      writeFileSync(MIGRATE, "1");
-    } else if (migrateBefore !== null) {
-      writeFileSync(MIGRATE, migrateBefore);
-      migrateBefore = null;
-    }
-  } catch {
-    // Then a connection that came within the last microseconds is reset, and its client tries again.
-  }
-}
-
 async function startHandover(run: RunCommand, unit: string, config: string): Promise<void> {
   // One that an interrupted setup left behind.
   await run(["systemctl", "stop", HANDOVER_UNIT]);
@@ -174,7 +151,6 @@ async function startHandover(run: RunCommand, unit: string, config: string): Pro
   writeFileSync(`${HANDOVER_UNIT_PATH}.new`, unit, { mode: 0o644 });
   renameSync(`${HANDOVER_UNIT_PATH}.new`, HANDOVER_UNIT_PATH);
   await mustRun(run, ["systemctl", "daemon-reload"]);
-  migrateConnections(true);
   const { exitCode, stderr } = await run(["systemctl", "start", HANDOVER_UNIT]);
   if (exitCode === 0) return;
   const journal = await run([
@@ -194,7 +170,6 @@ async function startHandover(run: RunCommand, unit: string, config: string): Pro
 
 async function endHandover(run: RunCommand): Promise<void> {
   await run(["systemctl", "stop", HANDOVER_UNIT]);
-  migrateConnections(false);
   for (const path of [HANDOVER_UNIT_PATH, HANDOVER_CONFIG]) rmSync(path, { force: true });
   await run(["systemctl", "daemon-reload"]);
   await run(["systemctl", "reset-failed", HANDOVER_UNIT]);

@@ -46,4 +46,6 @@ export const UNITS = {
 
 /** A second proxy beside the first while the first is replaced. In /run: no reboot may find it. */
 export const HANDOVER_UNIT = "imdsproxy-handover.service";
+/** What net.ipv4.tcp_migrate_req was before a second proxy ran; there while one runs. */
+export const MIGRATE_BEFORE = "/run/imdsproxy-tcp-migrate-req";
 export const RUNTIME_UNIT_DIRECTORY = "/run/systemd/system";

@@ -1,6 +1,6 @@
 import { CLOSED_TABLE, closedRules } from "../firewall/closed-state.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
-import { ACCOUNT, BINARY, CONFIG, IP, ROOT_STATE_DIRECTORY, UNITS } from "./paths.ts";
+import { ACCOUNT, BINARY, CONFIG, IP, MIGRATE_BEFORE, ROOT_STATE_DIRECTORY, UNITS } from "./paths.ts";
 
 /**
  * The text of the systemd units. Pure. Directives: systemd.unit(5), systemd.service(5), systemd.exec(5),
@@ -104,7 +104,9 @@ function proxyService(facts: UnitFacts): readonly Line[] {
     "# Ready when it listens, whether or not the metadata service and STS can be reached yet.",
     "Type=notify",
     "NotifyAccess=main",
-    `ExecStart=${facts.binary ?? BINARY} serve --share-port --config ${facts.config ?? CONFIG}`,
+    `ExecStart=${facts.binary ?? BINARY} serve --share-port --keep-port --config ${facts.config ?? CONFIG}`,
+    "# systemd keeps the listening sockets over a restart and a crash: no connection is refused, it waits. A stop closes them.",
+    "FileDescriptorStoreMax=8",
     "# The file first: a reload of one that cannot be taken fails, with what is wrong with it.",
     `ExecReload=${facts.binary ?? BINARY} config check --config ${facts.config ?? CONFIG}`,
     "ExecReload=/bin/kill -HUP $MAINPID",
@@ -160,6 +162,21 @@ function proxy(facts: UnitFacts): readonly Line[] {
   ];
 }
 
+/** net.ipv4.tcp_migrate_req, for IPv6 too; since linux 5.14 (Documentation/networking/ip-sysctl.rst). */
+const MIGRATE_SYSCTL = "/proc/sys/net/ipv4/tcp_migrate_req";
+
+/**
+ * Connections that the kernel has completed and a listener has not accepted are reset when it closes, unless another listener
+ * of its port may have them: that is this setting, for as long as there are two. systemd puts back what was there however
+ * the second proxy ends, and whatever becomes of setup; a value that could not be put back is not taken for the node's own.
+ */
+const MIGRATE: readonly Line[] = [
+  "# Connections that one listener has not accepted go to the other when it closes; afterwards the setting is as it was.",
+  `ExecStartPre=-+/bin/sh -c 'test -s ${MIGRATE_BEFORE} || cat ${MIGRATE_SYSCTL} >${MIGRATE_BEFORE}; ` +
+    `test -s ${MIGRATE_BEFORE} && echo 1 >${MIGRATE_SYSCTL}'`,
+  `ExecStopPost=-+/bin/sh -c 'test -s ${MIGRATE_BEFORE} && cat ${MIGRATE_BEFORE} >${MIGRATE_SYSCTL}; rm -f ${MIGRATE_BEFORE}'`,
+];
+
 /**
  * The second proxy during an upgrade: the new executable with the new configuration, on the same port beside the old
  * one. It is the trial of the new version, and it answers while the first is replaced.
@@ -174,7 +191,14 @@ function handover(facts: UnitFacts): readonly Line[] {
       // The trial fails at once where the new version does not start.
       .map((line) => (line === "Restart=always" ? "Restart=no" : line))
       // A setup that was killed in the middle leaves no second proxy for good: far longer than a handover takes.
-      .flatMap((line) => (line === "[Service]" ? [line, "RuntimeMaxSec=300"] : [line]))
+      .flatMap((line) => (line === "[Service]" ? [line, "RuntimeMaxSec=300", ...MIGRATE] : [line]))
+      // Its sockets end with it.
+      .map((line) => (typeof line === "string" ? line.replace(" --keep-port", "") : line))
+      .filter(
+        (line) =>
+          typeof line !== "string" ||
+          !/^(?:# systemd keeps the listening|FileDescriptorStoreMax=)/.test(line),
+      )
       .filter((line) => typeof line !== "string" || !line.startsWith("RestartSec="))
       .filter((line) => typeof line === "string" || !line.line.startsWith("Restart")),
   ];

@@ -3,6 +3,7 @@ import { type Answer, errorPage, METRICS_TYPE } from "../imds/answer.ts";
 import type { Request } from "../imds/request.ts";
 import { type ConnectionLimits, type RequestHandler, Server } from "../imds/server.ts";
 import type { Subject } from "../imds/tokens.ts";
+import { NO_STORE } from "../platform/socket-store.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 
 /** Milliseconds that a text is good for: to make one takes as long as twenty requests. */
@@ -51,6 +52,7 @@ export function metricsServerOf(options: {
     monotonicMs: options.monotonicMs,
     limits: METRICS_LIMITS,
     sharePort: false,
+    store: NO_STORE,
     shareOfUid: options.shareOfUid,
     isContainer: () => false,
     onUnidentified: () => {},

@@ -18,6 +18,7 @@ import { Upstream } from "../imds/upstream.ts";
 import { systemClock } from "../platform/clock.ts";
 import { LagMeter } from "../platform/lag.ts";
 import { forbidDumps, keepBacklogs, notifySystemd, raiseFileLimit } from "../platform/libc.ts";
+import type { SocketStore } from "../platform/socket-store.ts";
 import { firstUnprivilegedPort } from "../platform/unprivileged-port.ts";
 import { compileRules } from "../rules/decide.ts";
 import { CallAllowance } from "../sessions/allowance.ts";
@@ -70,6 +71,8 @@ export async function serve(options: {
   overrides: ConfigOverrides;
   /** See ServerOptions.sharePort. */
   sharePort: boolean;
+  /** See ServerOptions.store. */
+  store: SocketStore;
   /** Made before this file is loaded. */
   signals: Signals;
 }): Promise<void> {
@@ -167,6 +170,7 @@ export async function serve(options: {
     monotonicMs,
     limits: limitsFor(fileLimit),
     sharePort: options.sharePort,
+    store: options.store,
     shareOfUid,
     isContainer: containerTest(config),
     onUnidentified: events.unidentified,
@@ -277,6 +281,8 @@ export async function serve(options: {
     role: config.role ?? "none: whom no rule names is refused",
     rules: config.rules.length,
   });
+  // Sockets of another configuration's endpoints.
+  options.store.forgetRest();
   notifySystemd("READY=1");
   const nowMs = systemClock.now();
   const before = readCallers(config.stateDirectory, nowMs, nowMs - RECENT_MS);

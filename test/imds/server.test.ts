@@ -4,6 +4,7 @@ import type { SocketLookup } from "../../src/identity/lookup.ts";
 import { type Answer, text } from "../../src/imds/answer.ts";
 import type { Request } from "../../src/imds/request.ts";
 import { type ConnectionLimits, Server, type TurnedAway } from "../../src/imds/server.ts";
+import { NO_STORE } from "../../src/platform/socket-store.ts";
 
 /** A port that was free a moment ago. */
 function freePort(): number {
@@ -39,6 +40,7 @@ function aServer(
     monotonicMs: () => performance.now(),
     limits: { perUser: 8, unknown: 8, total: 16, ...limits },
     sharePort: false,
+    store: NO_STORE,
     shareOfUid: (uid) => uid,
     isContainer: () => false,
     onUnidentified: () => {},

@@ -138,6 +138,12 @@ describe("unitTexts()", () => {
     expect(fresh).toMatch(/^RestartSteps=/m);
   });
 
+  test("has systemd keep the listening sockets over a restart", () => {
+    const proxy = lines(units["imdsproxy.service"]);
+    expect(proxy).toContain("FileDescriptorStoreMax=8");
+    expect(proxy.find((line) => line.startsWith("ExecStart="))).toContain("serve --share-port --keep-port");
+  });
+
   test("has systemd make the state directory of the configuration", () => {
     const other = unitTexts({ ...FACTS, stateDirectory: "/var/lib/other" })["imdsproxy.service"];
     expect(lines(other)).toContain("StateDirectory=other");
@@ -157,8 +163,15 @@ describe("handoverUnitText()", () => {
     for (const line of lines(proxy).slice(lines(proxy).indexOf("[Service]"))) {
       // Those that name the executable and the configuration have the new ones.
       if (/^(?:Restart|ExecStart=|ExecReload=|\[Install\]|WantedBy=)/.test(line)) continue;
+      // Its sockets end with it: systemd would close what it keeps only after the setting for two listeners is back.
+      if (/^(?:FileDescriptorStoreMax=|# systemd keeps)/.test(line)) continue;
       expect(kept).toContain(line);
     }
+  });
+
+  test("keeps no sockets, and has systemd put the setting for two listeners back however it ends", () => {
+    expect(text).not.toContain("FileDescriptorStoreMax=");
+    expect(lines(text).find((line) => line.startsWith("ExecStopPost="))).toContain("tcp_migrate_req");
   });
 
   test("is enabled by nothing", () => {

@@ -1,0 +1,130 @@
+import { dlopen, FFIType, ptr } from "bun:ffi";
+import { notifySystemd } from "./libc.ts";
+
+/**
+ * Listening sockets that systemd keeps while the service is away (systemd.service(5), FileDescriptorStoreMax=): over a
+ * restart, a crash or a kill the port stays taken, and connections wait in the socket's queue instead of being refused.
+ * They come back as sd_listen_fds(3) says: LISTEN_FDS descriptors from 3 on, named in LISTEN_FDNAMES.
+ */
+
+const { symbols: libc } = dlopen("libc.so.6", {
+  socket: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  sendmsg: { args: [FFIType.i32, FFIType.ptr, FFIType.i32], returns: FFIType.i64_fast },
+  fcntl: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  close: { args: [FFIType.i32], returns: FFIType.i32 },
+});
+
+/** SD_LISTEN_FDS_START, sd-daemon.h. */
+const FIRST_DESCRIPTOR = 3;
+const F_SETFD = 2;
+const FD_CLOEXEC = 1;
+const AF_UNIX = 1;
+const SOCK_DGRAM = 2;
+const SOCK_CLOEXEC = 0o2000000;
+const SOL_SOCKET = 1;
+const SCM_RIGHTS = 1;
+
+/** What systemd handed to a process, by name; pure. Empty where nothing was meant for this process. */
+export function inheritedDescriptors(
+  variables: Readonly<Record<string, string | undefined>>,
+  pid: number,
+): Map<string, number> {
+  const count = Number(variables["LISTEN_FDS"] ?? "0");
+  if (variables["LISTEN_PID"] !== String(pid) || !Number.isInteger(count) || count < 1) return new Map();
+  const names = (variables["LISTEN_FDNAMES"] ?? "").split(":");
+  return new Map(
+    Array.from({ length: count }, (_, index) => [names[index] ?? `${index}`, FIRST_DESCRIPTOR + index]),
+  );
+}
+
+/** Keeps sockets by name. One that is not there, or whose systemd keeps nothing, is as if nothing had been kept. */
+export interface SocketStore {
+  /** The descriptor that was kept under a name; whoever takes it owns it. Null where there is none. */
+  take(name: string): number | null;
+  /** Has systemd keep a socket; the descriptor stays the caller's. */
+  keep(name: string, descriptor: number): void;
+  /** Has systemd close what it keeps under the name. */
+  forget(name: string): void;
+  /** Has systemd close everything that nobody took. */
+  forgetRest(): void;
+  /** Has systemd close everything: whoever connects is refused then, instead of waiting for a service that cannot start. */
+  forgetAll(): void;
+}
+
+/** Keeps nothing. */
+export const NO_STORE: SocketStore = {
+  take: () => null,
+  keep() {},
+  forget() {},
+  forgetRest() {},
+  forgetAll() {},
+};
+
+/** The store of the unit that this process is the main process of. Takes the variables out of the environment. */
+export function systemdStore(): SocketStore {
+  const inherited = inheritedDescriptors(process.env, process.pid);
+  for (const name of ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"]) delete process.env[name];
+  // Not for the programs that we start.
+  for (const descriptor of inherited.values()) libc.fcntl(descriptor, F_SETFD, FD_CLOEXEC);
+  const kept = new Set(inherited.keys());
+  const forget = (name: string) => {
+    kept.delete(name);
+    const descriptor = inherited.get(name);
+    inherited.delete(name);
+    if (descriptor !== undefined) libc.close(descriptor);
+    // Since systemd 236.
+    notifySystemd(`FDSTOREREMOVE=1\nFDNAME=${name}`);
+  };
+  return {
+    take(name) {
+      const descriptor = inherited.get(name) ?? null;
+      inherited.delete(name);
+      return descriptor;
+    },
+    keep(name, descriptor) {
+      kept.add(name);
+      sendDescriptor(`FDSTORE=1\nFDNAME=${name}\nFDPOLL=0`, descriptor);
+    },
+    forget,
+    forgetRest() {
+      for (const name of [...inherited.keys()]) forget(name);
+    },
+    forgetAll() {
+      for (const name of [...kept]) forget(name);
+    },
+  };
+}
+
+/** sd_pid_notify_with_fds(3): one datagram with a descriptor to the socket in NOTIFY_SOCKET; nothing where there is none. */
+function sendDescriptor(state: string, descriptor: number): void {
+  const path = process.env["NOTIFY_SOCKET"];
+  if (path === undefined || !/^[@/]/.test(path)) return;
+  // struct sockaddr_un: u16 sun_family, char sun_path[108]; a leading @ stands for the abstract namespace's NUL.
+  const name = Buffer.from(path);
+  if (name.length > 107) return;
+  if (path.startsWith("@")) name[0] = 0;
+  const address = new Uint8Array(2 + name.length + (path.startsWith("@") ? 0 : 1));
+  address[0] = AF_UNIX;
+  address.set(name, 2);
+  const text = Buffer.from(state);
+  // struct iovec: the base, then the length.
+  const iovec = new BigUint64Array([BigInt(ptr(text)), BigInt(text.length)]);
+  // struct cmsghdr: u64 cmsg_len (16 and the data), i32 cmsg_level, i32 cmsg_type; then the descriptor, and 4 of padding.
+  const control = new DataView(new ArrayBuffer(24));
+  control.setBigUint64(0, 20n, true);
+  control.setInt32(8, SOL_SOCKET, true);
+  control.setInt32(12, SCM_RIGHTS, true);
+  control.setInt32(16, descriptor, true);
+  // struct msghdr on a machine of 64 bits: name, u32 namelen, iov, iovlen, control, controllen, i32 flags.
+  const message = new DataView(new ArrayBuffer(56));
+  message.setBigUint64(0, BigInt(ptr(address)), true);
+  message.setUint32(8, address.length, true);
+  message.setBigUint64(16, BigInt(ptr(iovec)), true);
+  message.setBigUint64(24, 1n, true);
+  message.setBigUint64(32, BigInt(ptr(control.buffer)), true);
+  message.setBigUint64(40, 24n, true);
+  const socket = libc.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (socket < 0) return;
+  libc.sendmsg(socket, ptr(message.buffer), 0);
+  libc.close(socket);
+}
