@@ -17,7 +17,7 @@ PATH = f"/latest/meta-data/iam/security-credentials/{ROLE}"
 def ask(method, path, header):
     """(kind of outcome, body)"""
     s = socket.socket()
-    s.settimeout(5)
+    s.settimeout(20)
     try:
         s.connect(("169.254.169.254", 80))
         s.sendall(f"{method} {path} HTTP/1.1\r\nHost: 169.254.169.254\r\nConnection: close\r\n{header}\r\n".encode())
