@@ -27,6 +27,7 @@ const { symbols: libc } = dlopen("libc.so.6", {
     args: [FFIType.i32, FFIType.ptr, FFIType.u64_fast, FFIType.i32, FFIType.ptr, FFIType.ptr],
     returns: FFIType.i64_fast,
   },
+  write: { args: [FFIType.i32, FFIType.ptr, FFIType.u64_fast], returns: FFIType.i64_fast },
   close: { args: [FFIType.i32], returns: FFIType.i32 },
   poll: { args: [FFIType.ptr, FFIType.u64_fast, FFIType.i32], returns: FFIType.i32 },
   prctl: {
@@ -153,6 +154,38 @@ export class NetlinkSocket {
 }
 
 const POLLIN = 1;
+const POLLOUT = 4;
+const MSG_NOSIGNAL = 0x4000;
+const EINTR = 4;
+const EAGAIN = 11;
+const ENOTSOCK = 88;
+/** PIPE_BUF (pipe(7)): a pipe that poll(2) says can be written to takes as much without blocking. */
+const PIPE_BYTES = 4_096;
+
+/**
+ * Writes as much as can be written without waiting for whoever reads, whether the descriptor blocks or not: it is shared
+ * with others, so it is left as it is.
+ *
+ * @returns the number of bytes; 0 where there is no room now; -1 where nobody will ever read it.
+ */
+export function writeWithoutWaiting(descriptor: number, bytes: Uint8Array): number {
+  if (bytes.length === 0) return 0;
+  const sent = Number(
+    libc.sendto(descriptor, ptr(bytes), bytes.length, MSG_DONTWAIT | MSG_NOSIGNAL, null, 0),
+  );
+  if (sent >= 0) return sent;
+  let error = errno();
+  if (error === ENOTSOCK) {
+    const polled = new DataView(new ArrayBuffer(8));
+    polled.setInt32(0, descriptor, true);
+    polled.setInt16(4, POLLOUT, true);
+    if (libc.poll(ptr(polled.buffer), 1, 0) <= 0) return 0;
+    const written = Number(libc.write(descriptor, ptr(bytes), Math.min(bytes.length, PIPE_BYTES)));
+    if (written >= 0) return written;
+    error = errno();
+  }
+  return error === EAGAIN || error === EINTR ? 0 : -1;
+}
 
 /**
  * Blocks this thread until one of the descriptors has something to read or an error to tell (poll(2)). For a process that

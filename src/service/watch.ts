@@ -3,6 +3,7 @@ import { METADATA } from "../firewall/addresses.ts";
 import { limitsGuard } from "../firewall/limits/operations.ts";
 import { type Changer, changedByText, RuleEvents } from "../firewall/nftables/events.ts";
 import type { FirewallSpec } from "../firewall/types.ts";
+import { standardError } from "../platform/bounded-output.ts";
 import { systemClock } from "../platform/clock.ts";
 import { notifySystemd, waitReadable } from "../platform/libc.ts";
 import { asSpec, NodeRules } from "./node-rules.ts";
@@ -13,10 +14,12 @@ import { recover } from "./transaction.ts";
 
 /** The watch on this machine: real iptables, real files, the journal. */
 
+const output = standardError((lines) => `${lines} lines of this log are lost, because nobody read it\n`);
+
 /** journald takes the number in angle brackets as the priority (sd-daemon(3)). */
 const log = (level: "notice" | "error", message: string): void => {
   const prefix = process.env["JOURNAL_STREAM"] === undefined ? "" : level === "error" ? "<3>" : "<5>";
-  process.stderr.write(`${prefix}${message.replaceAll("\n", " ")}\n`);
+  output.write(`${prefix}${message.replaceAll("\n", " ")}\n`);
 };
 
 /** Only root writes these files; still, what an older version wrote may look otherwise. */

@@ -1,5 +1,6 @@
 import { type ConsolaInstance, createConsola } from "consola";
 import type { Config } from "../config/schema.ts";
+import { standardError } from "../platform/bounded-output.ts";
 
 /**
  * The log: one line an event, to standard error. As JSON under systemd, for journald and whoever reads it; pretty on a
@@ -38,19 +39,23 @@ export function createLog(settings: Config["log"]): Log {
 
 type Writer = (level: Level, message: string, fields: Fields) => void;
 
+/** What is said when lines could not be written for a while: journald was stopped, or nobody read the pipe. */
+const LOST = "lines of this log are lost, because nobody read it";
+
 function jsonWriter(underSystemd: boolean): Writer {
-  return (level, message, fields) => {
+  const lineOf = (level: Level, message: string, fields: Fields): string => {
     const line = JSON.stringify({ time: new Date().toISOString(), level, message, ...fields });
-    process.stderr.write(`${underSystemd ? PRIORITIES[level] : ""}${line}\n`);
+    return `${underSystemd ? PRIORITIES[level] : ""}${line}\n`;
   };
+  const output = standardError((lines) => lineOf("warn", LOST, { lines }));
+  return (level, message, fields) => output.write(lineOf(level, message, fields));
 }
 
 function prettyWriter(): Writer {
-  const consola: ConsolaInstance = createConsola({
-    level: 5,
-    stdout: process.stderr,
-    stderr: process.stderr,
-  });
+  const output = standardError((lines) => `${LOST}: ${lines}\n`);
+  // Of a stream, consola uses `write` alone (consola/src/utils/stream.ts).
+  const stream = { write: (text: string) => output.write(text) } as unknown as NodeJS.WriteStream;
+  const consola: ConsolaInstance = createConsola({ level: 5, stdout: stream, stderr: stream });
   return (level, message, fields) => {
     const facts = Object.entries(fields)
       .filter(([, value]) => value !== undefined)
