@@ -107,6 +107,13 @@ const status = defineCommand({
   },
 });
 
+/** ADDRESS:PORT, of which a link-local address of IPv6 has its interface: `[fe80::1%eth0]:9081`. */
+function parseDirect(text: string): { address: string; port: number } | null {
+  const [, zone = ""] = /^\[[^%\]]+(%[\w.@-]{1,15})\]/.exec(text) ?? [];
+  const endpoint = parseEndpoint(text.replace(zone, ""));
+  return endpoint === null ? null : { ...endpoint, address: `${endpoint.address}${zone}` };
+}
+
 const probe = defineCommand({
   meta: {
     name: "probe",
@@ -129,7 +136,7 @@ const probe = defineCommand({
     const { probe } = await import("../service/probe.ts");
     const direct = (args.direct ?? "")
       .split(",")
-      .map(parseEndpoint)
+      .map(parseDirect)
       .filter((endpoint) => endpoint !== null);
     console.log(JSON.stringify(await probe(args["forbidden-role"] ?? null, direct)));
   },

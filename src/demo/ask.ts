@@ -25,7 +25,16 @@ export async function askIdentity(region: string, endpoint: string): Promise<Ask
   }
 }
 
-const REFUSALS = ["ConnectionRefused", "ECONNREFUSED", "ECONNRESET", "ConnectionClosed"];
+/** As Bun and Node say it; ENETUNREACH and EACCES are what the second wall answers with. */
+const REFUSALS = [
+  "ConnectionRefused",
+  "ECONNREFUSED",
+  "ECONNRESET",
+  "ConnectionClosed",
+  "FailedToOpenSocket",
+  "ENETUNREACH",
+  "EACCES",
+];
 const PATIENCE_MS = 5000;
 
 /** GET with an IMDSv2 token where one is to be had, as a careful attacker would. */

@@ -64,24 +64,3 @@ export function closedRules(upstream: Endpoint | null): readonly ClosedRule[] {
     ),
   );
 }
-
-/**
- * The commands' words that delete what there is of the closed state.
- *
- * @param listing what `ip -N rule list pref 0` prints: lines such as
- *   `0: from all to 169.254.0.2 uidrange 1-4294967294 lookup 169254`.
- */
-export function closedRulesIn(listing: string): readonly (readonly string[])[] {
-  const lines = listing.split("\n").map((line) => /^0:\s+(.*?)\s*$/.exec(line)?.[1] ?? "");
-  const lookup = ` lookup ${CLOSED_TABLE}`;
-  return lines
-    .filter((line) => line.endsWith(lookup))
-    .flatMap((line) => {
-      // ip -N prints the protocol as `ipproto-6`, which it does not read.
-      const selector = line.slice(0, -lookup.length).replace(" ipproto-", " ").split(/\s+/);
-      return [
-        [...selector, ...lookup.trim().split(" ")],
-        [...selector, "prohibit"],
-      ];
-    });
-}

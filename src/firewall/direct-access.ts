@@ -1,10 +1,22 @@
 import { connect } from "node:net";
+import { networkInterfaces } from "node:os";
 import type { Endpoint } from "../identity/endpoint.ts";
 import { endpointText } from "../identity/endpoint.ts";
 
 /**
  * Tries, as an ordinary user would, to reach the instance role past the proxy. An edge: opens connections.
  */
+
+/** Every address of this node as one can connect to it, link-local ones of IPv6 with their interface. */
+export function ownAddresses(): readonly string[] {
+  return Object.entries(networkInterfaces()).flatMap(([name, list]) =>
+    (list ?? []).map(({ address }) => (/^fe[89ab]/i.test(address) ? `${address}%${name}` : address)),
+  );
+}
+
+/** Each of the ports at every address of this node: an agent may listen on all of them. */
+export const everywhere = (ports: readonly number[]): Endpoint[] =>
+  ports.flatMap((port) => ownAddresses().map((address) => ({ address, port })));
 
 /** What an attempt found. */
 export interface Attempt {
@@ -71,7 +83,8 @@ function isWhoami(answer: string): boolean {
   }
 }
 
-const REFUSED = new Set(["ECONNREFUSED", "ECONNRESET", "EPIPE"]);
+/** ENETUNREACH and EACCES are the second wall's. */
+const REFUSED = new Set(["ECONNREFUSED", "ECONNRESET", "EPIPE", "ENETUNREACH", "EACCES"]);
 
 /** Tries one endpoint. */
 export async function attempt(endpoint: Endpoint): Promise<Attempt> {

@@ -78,6 +78,10 @@ export function guardedEndpoints(spec: FirewallSpec, family: Family): Endpoint[]
   return guarded;
 }
 
+/** An upstream on this node may listen on every address: its port at any of them, of either family; never at another host's. */
+const toAnyLocal = ({ localPorts = [] }: FirewallSpec): string[] =>
+  localPorts.map((port) => `-p tcp -m addrtype --dst-type LOCAL -m tcp --dport ${port}`);
+
 /** The redirect. */
 function natOutput(spec: FirewallSpec, family: Family): WantedChain {
   const metadata = METADATA[family];
@@ -119,6 +123,7 @@ function filterOutput(spec: FirewallSpec, family: Family): WantedChain {
       // Whatever conntrack thinks of the packet: this also ends the connections that were open before the rules came, and
       // takes packets that are INVALID or untracked, which the redirect never sees. A reset, so that clients fail at once.
       ...guardedEndpoints(spec, family).map((endpoint) => `${to(endpoint)} ${RESET}`),
+      ...toAnyLocal(spec).map((port) => `${port} ${RESET}`),
       // Only the service and root, who have returned above, answer at the proxy's port. It is under 1024, but
       // net.ipv4.ip_unprivileged_port_start may give it to everybody, and while the proxy is away a user could have it. The
       // packets of a socket that is gone (RST, TIME_WAIT) have returned too.
@@ -153,6 +158,8 @@ function filterForward(spec: FirewallSpec, family: Family): WantedChain {
       // Forwarded packets have no socket, so no uid exempts any of them. An entry of somebody else in nat PREROUTING that
       // sends them to the upstream ends here too: FORWARD sees the destination after it.
       ...guardedEndpoints(spec, family).map((endpoint) => `${to(endpoint)} ${RESET}`),
+      // With the second wall, packets to the node's own addresses come by here.
+      ...toAnyLocal(spec).map((port) => `${port} ${RESET}`),
     ],
   };
 }
@@ -167,6 +174,7 @@ function filterInput(spec: FirewallSpec, family: Family): WantedChain {
     rules: [
       // The upstream may be an address of the node, which forwarding never shows. What comes over lo passed OUTPUT already.
       ...guardedEndpoints(spec, family).map((endpoint) => `! -i lo ${to(endpoint)} ${RESET}`),
+      ...toAnyLocal(spec).map((port) => `! -i lo ${port} ${RESET}`),
       // The listener, on every address when containers are served: only what our own redirect brought may come in.
       `${address}! -i lo -p tcp -m tcp --dport ${target.port}${redirected} ${RESET}`,
     ],

@@ -1,3 +1,4 @@
+import { networkInterfaces } from "node:os";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { addressText, parseAddress } from "../identity/address.ts";
@@ -34,12 +35,20 @@ export interface ResolvedFirewall {
 export interface Node {
   readonly accounts: Accounts;
   detectUpstream(): Promise<DetectedUpstream>;
+  /** Addresses of the node, of both families; default none. */
+  addresses?(): readonly string[];
 }
 
 const thisNode: Node = {
   accounts: systemAccounts,
   detectUpstream: () => detectUpstream(),
+  addresses: localAddresses,
 };
+
+/** The addresses of this node, of both families. */
+export function localAddresses(): readonly string[] {
+  return Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map(({ address }) => address));
+}
 
 /** 4294967295 is (uid_t)-1, which is no uid. */
 const MAX_UID = 4_294_967_294;
@@ -59,7 +68,7 @@ export async function buildFirewallSpec(
       ? await node.detectUpstream()
       : { upstream: config.upstream, reason: "the configuration names it", certain: true };
   const { uids, unknown } = await exemptUids(config.exempt, node.accounts);
-  const spec: FirewallSpec = {
+  const base: FirewallSpec = {
     upstream: canonicalEndpoint(upstream.upstream),
     listen: canonicalEndpoint(config.listen),
     exemptUids: uids,
@@ -74,8 +83,26 @@ export async function buildFirewallSpec(
           }),
         }),
   };
+  const localPorts = portsOfThisNode(base, node.addresses?.() ?? []);
+  const spec = localPorts.length === 0 ? base : { ...base, localPorts };
   checkEndpoints(spec);
   return { spec, upstream, unknownExempt: unknown };
+}
+
+/**
+ * Ports where something on this node may answer with the instance role. The HyperPod agent's counts also while nothing shows
+ * that its address is this node's: the rules come before the agent does.
+ */
+function portsOfThisNode(
+  { upstream, listen }: FirewallSpec,
+  addresses: readonly string[],
+): readonly number[] {
+  const isHere = ({ address }: Endpoint) =>
+    address.startsWith("127.") || address === "::1" || addresses.includes(address);
+  const ports = [upstream, HYPERPOD_AGENT]
+    .filter((endpoint) => isHere(endpoint) || sameEndpoint(upstream, HYPERPOD_AGENT))
+    .map(({ port }) => port);
+  return [...new Set(ports)].filter((port) => port !== listen.port);
 }
 
 /** Uids of the exempt users, root's first; with an error for those who are unknown. */

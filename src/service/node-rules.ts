@@ -8,7 +8,7 @@ import { captureRules, restoreRules, rulesGeneration } from "../firewall/nftable
 import { asSnapshot, type Snapshot } from "../firewall/nftables/snapshot.ts";
 import { apply } from "../firewall/operations.ts";
 import { wantedTable } from "../firewall/rules.ts";
-import { buildFirewallSpec } from "../firewall/spec.ts";
+import { buildFirewallSpec, localAddresses } from "../firewall/spec.ts";
 import { firewallStatus } from "../firewall/status.ts";
 import type { FirewallSpec } from "../firewall/types.ts";
 import { endpointText } from "../identity/endpoint.ts";
@@ -70,7 +70,11 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
 
   async resolve(): Promise<FirewallSpec> {
     const { configPath, log } = this.#options;
-    const node = { accounts: this.#accounts, detectUpstream: () => this.#detectUpstream() };
+    const node = {
+      accounts: this.#accounts,
+      detectUpstream: () => this.#detectUpstream(),
+      addresses: localAddresses,
+    };
     const { spec, upstream, unknownExempt } = await buildFirewallSpec(loadConfig({ path: configPath }), node);
     const ofUpstream = `upstream ${endpointText(upstream.upstream)}: ${upstream.reason}`;
     if (ofUpstream !== this.#saidOfUpstream) log("notice", ofUpstream);
@@ -146,7 +150,7 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
     }
     const ofGuards = [
       ...this.#guards.flatMap((guard) => guard.problems(spec)),
-      ...((await isClosed()) ? ["closed to users since the boot, until the rules are there"] : []),
+      ...(isClosed() ? ["closed to users since the boot, until the rules are there"] : []),
     ];
     const age = this.#options.clock.now() - this.#comparedAtMs;
     const compared = age >= 0 && age < RESOLVE_INTERVAL_MS && this.#known?.snapshot != null;
@@ -188,7 +192,7 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
       this.#forget();
       await this.#compare(spec);
       // Last: until here, and wherever this fails, the node stays closed.
-      await endClosedState();
+      endClosedState();
     });
   }
 

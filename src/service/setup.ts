@@ -12,7 +12,12 @@ import { type ConfigOverrides, loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { configWarnings } from "../config/warnings.ts";
 import { ImdsProxyError } from "../errors.ts";
-import { HYPERPOD_AGENT, sameEndpoint } from "../firewall/addresses.ts";
+import { HYPERPOD_AGENT, METADATA, sameEndpoint } from "../firewall/addresses.ts";
+import { everywhere } from "../firewall/direct-access.ts";
+import { listenerLines, upstreamListeners } from "../firewall/listeners.ts";
+import { buildFirewallSpec, localAddresses } from "../firewall/spec.ts";
+import { systemWall } from "../firewall/wall/wall.ts";
+import { WITHOUT_WALL } from "../firewall/walls.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
 import type { Problem } from "../telemetry/health.ts";
 import { mustRun, type RunCommand, runCommand } from "./command.ts";
@@ -244,6 +249,7 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
       options.say(`# verify as ${tester.name} and as root`);
       return null;
     }
+    await sayOfWalls(wanted.config, options);
     options.say(`verify as ${tester.name} and as root`);
     const { config } = wanted;
     const verification = await verify(config, tester, directAddresses(config), {
@@ -255,11 +261,26 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
   });
 }
 
-/** Where the instance role may be had without the redirect. */
+/** What an operator should know of the second wall and of how the agent listens. */
+async function sayOfWalls(config: Config, { say }: ServiceOptions): Promise<void> {
+  const { unavailable } = systemWall();
+  if (unavailable !== null) say(`no second wall here: ${unavailable}: ${WITHOUT_WALL}`);
+  const { spec } = await buildFirewallSpec(config);
+  for (const line of listenerLines(upstreamListeners(spec))) say(line);
+}
+
+/** Where the instance role may be had without the redirect: what is on this node, at every address of it. */
 export function directAddresses({ upstream }: Config): readonly Endpoint[] {
-  if (upstream === "auto" || sameEndpoint(upstream, HYPERPOD_AGENT)) return [HYPERPOD_AGENT];
-  // The metadata address itself is what the redirect is about: what answers there is judged by what it gives.
-  return upstream.address === "169.254.169.254" ? [HYPERPOD_AGENT] : [HYPERPOD_AGENT, upstream];
+  const others = upstream === "auto" || upstream.address === METADATA.ipv4.address ? [] : [upstream];
+  const known = [HYPERPOD_AGENT, ...others].filter(
+    (endpoint, i, all) => all.findIndex((one) => sameEndpoint(one, endpoint)) === i,
+  );
+  const local = new Set(localAddresses());
+  const ports = known.filter(({ address }) => local.has(address)).map(({ port }) => port);
+  const everywhereElse = everywhere(ports).filter(
+    (endpoint) => !known.some((one) => sameEndpoint(one, endpoint)),
+  );
+  return [...known, ...everywhereElse];
 }
 
 /** How the service stands. */

@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
-import type { Endpoint } from "../identity/endpoint.ts";
+import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import { compileRules } from "../rules/decide.ts";
 import type { Problem } from "../telemetry/health.ts";
 import type { RunCommand } from "./command.ts";
@@ -190,12 +190,7 @@ function reasons(health: ProxyHealth): readonly Pick<Problem, "what" | "since" |
 
 /** This program again, as the tester: `imdsproxy service probe`. node:child_process drops all groups with the uid. */
 function probeAs(tester: Tester, forbiddenRole: string | null, direct: readonly Endpoint[]): Promise<Probe> {
-  const argv = [
-    "service",
-    "probe",
-    "--direct",
-    direct.map(({ address, port }) => `${address}:${port}`).join(","),
-  ];
+  const argv = ["service", "probe", "--direct", direct.map(endpointText).join(",")];
   if (forbiddenRole !== null) argv.push("--forbidden-role", forbiddenRole);
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, argv, {

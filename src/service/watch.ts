@@ -3,12 +3,14 @@ import { METADATA } from "../firewall/addresses.ts";
 import { limitsGuard } from "../firewall/limits/operations.ts";
 import { type Changer, changedByText, RuleEvents } from "../firewall/nftables/events.ts";
 import type { FirewallSpec } from "../firewall/types.ts";
+import { systemWall, wallGuard } from "../firewall/wall/wall.ts";
 import { standardError } from "../platform/bounded-output.ts";
 import { systemClock } from "../platform/clock.ts";
 import { notifySystemd, waitReadable } from "../platform/libc.ts";
 import { asSpec, NodeRules } from "./node-rules.ts";
 import { FIREWALL_STATUS, JOURNAL, LAST_FIREWALL } from "./paths.ts";
 import { CHECK_INTERVAL_MS, type FirewallHealth, FirewallWatch } from "./repair.ts";
+import { RoutingChanges } from "./routing-changes.ts";
 import { readJson, writeWhole } from "./state-files.ts";
 import { recover } from "./transaction.ts";
 
@@ -54,7 +56,12 @@ function attempt(what: string, action: () => void): void {
 }
 
 function openWatch(configPath: string | undefined, changedBy: () => string = () => "") {
-  const rules = new NodeRules({ configPath, clock: systemClock, log, guards: [limitsGuard()] });
+  const rules = new NodeRules({
+    configPath,
+    clock: systemClock,
+    log,
+    guards: [wallGuard(systemWall()), limitsGuard()],
+  });
   const watch = new FirewallWatch<FirewallSpec>({
     rules,
     clock: systemClock,
@@ -91,6 +98,7 @@ export async function bringRules(configPath: string | undefined): Promise<boolea
  */
 export async function watchRules(configPath: string | undefined): Promise<boolean> {
   const changes = listenForChanges();
+  const routing = RoutingChanges.listen();
   const { rules, watch } = openWatch(configPath, () => changedByText(changes?.by ?? []));
   if (!(await watch.round())) return false;
   notifySystemd("READY=1");
@@ -101,13 +109,16 @@ export async function watchRules(configPath: string | undefined): Promise<boolea
     });
   }
   const now = () => performance.now();
-  const descriptors = changes === null ? [] : [changes.descriptor];
+  const descriptors = [changes, routing].flatMap((one) => (one === null ? [] : [one.descriptor]));
   let checkAtMs = now();
   let fedAtMs = Number.NEGATIVE_INFINITY;
   while (!stopped) {
     // Short where something is under way, which goes on only between two waits.
-    const heard = waitReadable(descriptors, watch.busy || rules.waiting ? BUSY_WAIT_MS : IDLE_WAIT_MS);
-    if (heard) changes?.take();
+    const readable = waitReadable(descriptors, watch.busy || rules.waiting ? BUSY_WAIT_MS : IDLE_WAIT_MS);
+    const ruled = readable && changes?.take() === true;
+    const routed = readable && routing !== null ? routing.take() : "nothing";
+    // Readable and yet nothing there: messages were lost (ENOBUFS).
+    const heard = ruled || routed === "ours" || (readable && routed === "nothing");
     // In this order: what is known comes back before anything else is done, and before anybody is asked.
     if (heard || rules.waiting) watch.glance();
     changes?.forget();
@@ -147,8 +158,11 @@ function listenForChanges() {
     get by(): readonly Changer[] {
       return by;
     },
-    take(): void {
-      by = [...by, ...events.take().by];
+    /** Whether there was anything. */
+    take(): boolean {
+      const taken = events.take();
+      by = [...by, ...taken.by];
+      return taken.changed;
     },
     forget(): void {
       by = [];

@@ -82,6 +82,8 @@ describeAsRoot("port collisions", () => {
         });
         const entry = ["-d", metadata, "-p", "tcp", "--dport", "80", "-j", "DNAT"];
         const target = ["--to-destination", `${proxy.includes(":") ? `[${proxy}]` : proxy}:${NAIVE_PORT}`];
+        // The second wall lets redirected connections reach nobody but the proxy.
+        await mustExec(node, ROOT, ["/run/bin/imdsproxy", "iptables", "remove"]);
         await mustExec(node, ROOT, [tool, "-w", "5", "-t", "nat", "-I", "OUTPUT", ...entry, ...target]);
         try {
           await eventually("the naive proxy answers", async () => {
@@ -104,6 +106,7 @@ describeAsRoot("port collisions", () => {
           await mustExec(node, ROOT, [tool, "-w", "5", "-t", "nat", "-D", "OUTPUT", ...entry, ...target]);
           naive.kill("SIGKILL");
           await naive.done;
+          await mustExec(node, ROOT, ["/run/bin/imdsproxy", "iptables", "apply"]);
         }
       });
 

@@ -93,6 +93,20 @@ describe("wantedTable()", () => {
     ]);
     expect(wantedTable(spec, "ipv4", "nat").hooks).toHaveLength(1);
   });
+  test("closes the port of an upstream on this node on every local address, in both families, and on no other", () => {
+    const spec: FirewallSpec = { ...HYPERPOD, localPorts: [9081], containers: "reject" };
+    for (const family of FAMILIES) {
+      expect(chain(spec, family, "filter")).toContain(
+        "-p tcp -m addrtype --dst-type LOCAL -m tcp --dport 9081 -j REJECT --reject-with tcp-reset",
+      );
+      expect(chain(spec, family, "filter", "IMDSPROXY-FORWARD")).toContain(
+        "-p tcp -m addrtype --dst-type LOCAL -m tcp --dport 9081 -j REJECT --reject-with tcp-reset",
+      );
+      expect(chain(spec, family, "filter", "IMDSPROXY-INPUT")).toContain(
+        "! -i lo -p tcp -m addrtype --dst-type LOCAL -m tcp --dport 9081 -j REJECT --reject-with tcp-reset",
+      );
+    }
+  });
   test("lets nobody forward from the agent's address where the agent is not the upstream", () => {
     for (const containers of ["reject", "proxy"] as const) {
       // What leaves the node itself is another chain's.

@@ -45,9 +45,29 @@ describe("buildFirewallSpec()", () => {
           everyone: { live: 98_304, begun: { perSecond: 8_192, burst: 32_768 } },
         },
       },
+      localPorts: [9081],
     });
     expect([upstream.reason, unknownExempt]).toEqual(["a test says so", null]);
   });
+  test.each<[string, string[], number[] | undefined]>([
+    ["http://10.1.2.3:81", ["127.0.0.1", "10.0.0.5"], undefined],
+    ["http://10.1.2.3:81", ["10.1.2.3"], [81]],
+    ["http://127.0.0.1:9000", ["127.0.0.1"], [9000]],
+    ["http://[::1]:9000", ["::1"], [9000]],
+    ["http://10.1.2.3:81", ["169.254.0.2"], [9081]],
+    ["http://169.254.169.254", ["10.0.0.5"], undefined],
+    // The agent is this node's also while it is not there yet.
+    ["http://169.254.0.2:9081", [], [9081]],
+  ])(
+    "with the upstream %p on a node of %p closes the ports %p on every local address",
+    async (upstream, addresses, ports) => {
+      const { spec } = await buildFirewallSpec(config({ upstream }), {
+        ...node({ root: 0 }),
+        addresses: () => addresses,
+      });
+      expect(spec.localPorts).toEqual(ports);
+    },
+  );
   test("asks nobody for an upstream that the configuration names", async () => {
     const { spec } = await buildFirewallSpec(config({ upstream: "http://10.1.2.3:81" }), {
       accounts: accounts({}),

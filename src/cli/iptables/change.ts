@@ -2,11 +2,15 @@ import { defineCommand } from "citty";
 import { endClosedState } from "../../firewall/closed-node.ts";
 import { systemIptables } from "../../firewall/iptables.ts";
 import { bringLimits, takeLimits } from "../../firewall/limits/operations.ts";
-import { apply as applyRules, type Part, remove as removeRules } from "../../firewall/operations.ts";
+import type { Part } from "../../firewall/operations.ts";
+import { systemWall } from "../../firewall/wall/wall.ts";
+import { applyWalls, removeWalls } from "../../firewall/walls.ts";
 import { KNOWN_RULES } from "../../service/paths.ts";
 import { forget } from "../../service/state-files.ts";
 import { configArg, dryRunArg } from "../common.ts";
 import { printOutcome, resolveSpec, specArgs, specLine } from "./common.ts";
+
+const systemWalls = () => ({ iptables: systemIptables(), wall: systemWall() });
 
 /** A command that brings a part of the rules. */
 const bring = (name: string, part: Part, description: string, what: string) =>
@@ -17,10 +21,10 @@ const bring = (name: string, part: Part, description: string, what: string) =>
       const resolved = await resolveSpec(args);
       console.error(specLine(resolved));
       const dryRun = args["dry-run"];
-      const rules = await applyRules(systemIptables(), resolved.spec, part, dryRun);
+      const walls = await applyWalls(systemWalls(), resolved.spec, part, dryRun);
       // After the rules, which do not depend on them; with the block, which is what they stand beside.
-      const outcome = part === "nat" ? rules : bringLimits(rules, resolved.spec, dryRun);
-      if (part === "both" && !dryRun) await endClosedState();
+      const outcome = part === "nat" ? walls : { ...walls, ...bringLimits(walls, resolved.spec, dryRun) };
+      if (part === "both" && !dryRun) endClosedState();
       await printOutcome(outcome, dryRun, {
         done: `${what} is in place`,
         already: `${what} is in place already: nothing to do`,
@@ -40,9 +44,9 @@ const take = (name: string, part: Part, description: string, what: string) =>
     },
     async run({ args }) {
       const dryRun = args["dry-run"];
-      const rules = await removeRules(systemIptables(), part, dryRun);
-      const outcome = part === "nat" ? rules : takeLimits(rules, dryRun);
-      if (part === "both" && !dryRun) await endClosedState();
+      const walls = await removeWalls(systemWalls(), part, dryRun);
+      const outcome = part === "nat" ? walls : { ...walls, ...takeLimits(walls, dryRun) };
+      if (part === "both" && !dryRun) endClosedState();
       // Rules that are not wanted are not known as right: no later watch puts them back before it has asked.
       if (!dryRun) forget(KNOWN_RULES);
       await printOutcome(outcome, dryRun, {

@@ -2,8 +2,8 @@ import { defineCommand } from "citty";
 import { loadConfig } from "../../config/load.ts";
 import { ImdsProxyError } from "../../errors.ts";
 import { systemAccounts } from "../../firewall/accounts.ts";
-import { METADATA } from "../../firewall/addresses.ts";
-import { type Attempt, attempt } from "../../firewall/direct-access.ts";
+import { METADATA, sameEndpoint } from "../../firewall/addresses.ts";
+import { type Attempt, attempt, everywhere } from "../../firewall/direct-access.ts";
 import { guardedEndpoints } from "../../firewall/rules.ts";
 import { buildFirewallSpec } from "../../firewall/spec.ts";
 import { FAMILIES } from "../../firewall/types.ts";
@@ -64,7 +64,11 @@ export const checkDirect = defineCommand({
         "run it as a user who is not exempt",
       );
     }
-    const endpoints = FAMILIES.flatMap((family) => guardedEndpoints(spec, family)).sort(
+    const guarded = FAMILIES.flatMap((family) => guardedEndpoints(spec, family));
+    const local = everywhere(spec.localPorts ?? []).filter(
+      (endpoint) => !guarded.some((known) => sameEndpoint(known, endpoint)),
+    );
+    const endpoints = [...guarded, ...local].sort(
       // Directly first; the metadata addresses are the ones that are redirected.
       (a, b) => Number(a.address === METADATA.ipv4.address) - Number(b.address === METADATA.ipv4.address),
     );

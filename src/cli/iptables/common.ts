@@ -2,6 +2,7 @@ import { loadConfig } from "../../config/load.ts";
 import { systemIptables } from "../../firewall/iptables.ts";
 import type { Outcome } from "../../firewall/operations.ts";
 import { buildFirewallSpec, type ResolvedFirewall } from "../../firewall/spec.ts";
+import type { WallsOutcome } from "../../firewall/walls.ts";
 import { endpointText } from "../../identity/endpoint.ts";
 import { configArg, overrideArgs } from "../common.ts";
 
@@ -34,9 +35,12 @@ export function specLine({ spec, upstream }: ResolvedFirewall): string {
   );
 }
 
-/** Prints what an operation did; a dry run prints exactly what would be given to iptables-restore. */
+/**
+ * Prints what an operation did; a dry run prints exactly what would be given to iptables-restore, and the commands of
+ * ip(8) that say what would be asked of the kernel's routing.
+ */
 export async function printOutcome(
-  outcome: Outcome,
+  outcome: Outcome & Partial<Pick<WallsOutcome, "routing">>,
   dryRun: boolean,
   words: { readonly done: string; readonly already: string },
 ): Promise<void> {
@@ -56,4 +60,6 @@ export async function printOutcome(
     console.log(`# ${command}\n${text.trimEnd()}`);
   }
   for (const text of outcome.more ?? []) console.log(text.trimEnd());
+  const routing = outcome.routing ?? [];
+  if (routing.length > 0) console.log(`# the second wall, by netlink\n${routing.join("\n")}`);
 }

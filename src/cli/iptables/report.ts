@@ -1,15 +1,30 @@
 import { defineCommand } from "citty";
 import { systemIptables } from "../../firewall/iptables.ts";
 import { limitsStatus, limitsThere, TABLE_NAME } from "../../firewall/limits/own-table.ts";
+import { listenerLines, upstreamListeners } from "../../firewall/listeners.ts";
 import { listChains, listText } from "../../firewall/listing.ts";
 import { type FirewallStatus, firewallStatus } from "../../firewall/status.ts";
+import { systemWall } from "../../firewall/wall/wall.ts";
+import { WITHOUT_WALL } from "../../firewall/walls.ts";
 import { portFacts } from "../../service/facts.ts";
 import { portWarnings } from "../../service/port-warnings.ts";
 import { type ProxyHealth, problemLines, proxyHealth } from "../../service/proxy-health.ts";
 import { configArg, jsonArg } from "../common.ts";
 import { resolveSpec, specArgs, specLine } from "./common.ts";
 
-function statusLines(status: FirewallStatus, limits: readonly string[]): string[] {
+/** How the second wall stands. */
+interface WallStatus {
+  /** Why there can be none; null where there can. */
+  readonly unavailable: string | null;
+  readonly problems: readonly string[];
+}
+
+function statusLines(
+  status: FirewallStatus,
+  limits: readonly string[],
+  wall: WallStatus,
+  agent: readonly string[],
+): string[] {
   const { copies, aboveOurs } = status.original;
   const place = aboveOurs ? "before our redirect" : "after our redirect, where it does nothing";
   const original =
@@ -22,8 +37,15 @@ function statusLines(status: FirewallStatus, limits: readonly string[]): string[
       ({ family, table, detail }) => `  ${family === "ipv4" ? "IPv4" : "IPv6"} ${table}: ${detail}`,
     ),
     ...limits.map((problem) => `  ${problem}`),
+    ...wall.problems.map((problem) => `  second wall: ${problem}`),
     ...(status.healthy ? [] : ["  to put it right: sudo imdsproxy iptables apply"]),
+    ...(wall.unavailable === null
+      ? wall.problems.length === 0
+        ? ["the second wall (routing rules by uid): as it should be"]
+        : []
+      : [`the second wall: none here: ${wall.unavailable}: ${WITHOUT_WALL}`]),
     original,
+    ...agent,
     ...status.notes.map((note) => `note: ${note}`),
   ];
 }
@@ -48,7 +70,11 @@ export const status = defineCommand({
     const rules = await firewallStatus(systemIptables(), resolved.spec);
     const wanted = resolved.spec.limits;
     const limits = wanted === undefined ? { problems: [], notes: [] } : limitsStatus(wanted);
-    const found = { ...rules, healthy: rules.healthy && limits.problems.length === 0 };
+    const secondWall = systemWall();
+    const wall = { unavailable: secondWall.unavailable, problems: secondWall.problems(resolved.spec) };
+    const healthy = rules.healthy && limits.problems.length === 0 && wall.problems.length === 0;
+    const found = { ...rules, healthy };
+    const listeners = upstreamListeners(resolved.spec);
     const notes = [
       ...found.notes,
       ...limits.notes,
@@ -59,12 +85,20 @@ export const status = defineCommand({
     const proxy = await proxyHealth(resolved.spec);
     if (args.json) {
       const { spec, upstream } = resolved;
-      console.log(
-        JSON.stringify({ ...found, notes, limits, spec, upstreamReason: upstream.reason, proxy }, null, 2),
-      );
+      const shown = {
+        ...found,
+        notes,
+        limits,
+        wall,
+        listeners,
+        spec,
+        upstreamReason: upstream.reason,
+        proxy,
+      };
+      console.log(JSON.stringify(shown, null, 2));
     } else {
       const lines = [
-        ...statusLines({ ...found, notes }, limits.problems),
+        ...statusLines({ ...found, notes }, limits.problems, wall, listenerLines(listeners)),
         specLine(resolved),
         ...proxyLines(proxy),
       ];
@@ -88,10 +122,18 @@ export const list = defineCommand({
       if (problem !== null) console.error(`note: ${problem}`);
       else chains.push(...listChains(await iptables.read(family), family, !args.all));
     }
-    if (args.json) console.log(JSON.stringify(chains, null, 2));
-    else {
-      console.log(chains.length === 0 ? "no rules" : listText(chains, !args.all));
-      if (limitsThere()) console.log(`\n# the limits of connections: nft list table inet ${TABLE_NAME}`);
+    const routing = systemWall().list(args.all);
+    if (args.json) {
+      const rules = routing.map((rule, i) => ({ position: i + 1, rule }));
+      const wall = { family: "both", table: "routing", chain: "wall", policy: null, rules };
+      console.log(JSON.stringify(rules.length === 0 ? chains : [...chains, wall], null, 2));
+      return;
     }
+    const parts = [
+      ...(chains.length === 0 ? [] : [listText(chains, !args.all)]),
+      ...(routing.length === 0 ? [] : [`# the second wall: ip rule, ip route\n${routing.join("\n")}`]),
+    ];
+    if (limitsThere()) parts.push(`# the limits of connections: nft list table inet ${TABLE_NAME}`);
+    console.log(parts.length === 0 ? "no rules" : parts.join("\n\n"));
   },
 });

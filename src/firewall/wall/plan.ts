@@ -1,4 +1,5 @@
 import { familyOf, hostMask, METADATA, redirectTarget, sameEndpoint } from "../addresses.ts";
+import { CLOSED_TABLE } from "../closed-state.ts";
 import { guardedEndpoints } from "../rules.ts";
 import { FAMILIES, type Family, type FirewallSpec } from "../types.ts";
 import { PROTOCOL_KERNEL } from "./rtnetlink.ts";
@@ -42,6 +43,8 @@ export const TABLES = {
   listener: 1692547,
   /** Where containers' packets pass the chain FORWARD, whose reset answers them, and end. */
   containers: 1692549,
+  /** The same for each address of this node, in IPv4. */
+  localContainers: 1692551,
 } as const;
 const OUR_TABLES: ReadonlySet<number> = new Set(Object.values(TABLES));
 /** RT_TABLE_LOCAL */
@@ -138,7 +141,9 @@ function containerRules(spec: FirewallSpec, family: Family): RoutingRule[] {
         at(family, { to: address, tcpPort: port }, action),
       ),
     ),
-    ...(spec.localPorts ?? []).map((port) => at(family, { tcpPort: port }, lookup(TABLES.local))),
+    ...(spec.localPorts ?? []).map((port) =>
+      at(family, { tcpPort: port }, lookup(family === "ipv4" ? TABLES.localContainers : TABLES.local)),
+    ),
   ];
 }
 
@@ -184,6 +189,7 @@ function wantedRoutes(
     if (family === "ipv6") add(family, TABLES.local, "prohibit", `${address}/128`);
     else if (!address.startsWith("127.")) {
       // On lo, where such packets go; and on its own interface, for sockets that are bound to it.
+      if (spec.containers !== "leave") add(family, TABLES.localContainers, "unicast", `${address}/32`);
       for (const one of index === LO ? [LO] : [LO, index]) {
         add(family, TABLES.local, "multicast", `${address}/32`, { index: one, metric: one });
       }
@@ -218,10 +224,10 @@ const isPlain = (rule: RoutingRule): boolean =>
 const isLocal = (rule: RoutingRule): boolean =>
   isPlain(rule) && rule.action.kind === "lookup" && rule.action.table === TABLE_LOCAL;
 
-/** The table of the closed state (closed-state.ts), which a unit puts in place at the start of the boot. */
-export const CLOSED_TABLE = 169254;
-
-/** Whether a rule is of the closed state: for all users, and not by address and port as ours are. */
+/**
+ * Whether a rule is of the closed state (closed-state.ts): for all users, and not by address and port as ours are. Of the
+ * configured upstream its `prohibit` is like one of ours, and goes as such.
+ */
 export function isClosedRule(rule: RoutingRule): boolean {
   if (rule.preference !== 0 || rule.protocol !== PROTOCOL_KERNEL || rule.foreign === true) return false;
   if (rule.action.kind === "lookup") return rule.action.table === CLOSED_TABLE;
@@ -326,10 +332,13 @@ export function planWall(state: RoutingState, wanted: WantedWall, families = FAM
 const samePlace = (a: Route, b: Route): boolean =>
   a.family === b.family && a.table === b.table && a.to === b.to && a.metric === b.metric;
 
-/** Takes away what there is of the closed state. The table `local` stays where it is. */
-export function planClosedEnd(state: RoutingState): Change[] {
-  return state.rules.filter(isClosedRule).map((rule): Change => ({ kind: "delete-rule", rule }));
-}
+/** Takes away what there is of the closed state, its routes with it. The table `local` stays where it is. */
+export const planClosedEnd = ({ rules, routes }: RoutingState): Change[] => [
+  ...rules.filter(isClosedRule).map((rule): Change => ({ kind: "delete-rule", rule })),
+  ...routes
+    .filter(({ table }) => table === CLOSED_TABLE)
+    .map((route): Change => ({ kind: "delete-route", route })),
+];
 
 /** Whether anything of the wall is there. */
 export const wallIsThere = (state: RoutingState): boolean => state.rules.some(isWallRule);

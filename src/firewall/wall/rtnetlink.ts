@@ -79,7 +79,7 @@ export const PROTOCOL_KERNEL = 2;
 /** RTA_* */
 const RTA = { DST: 1, OIF: 4, PRIORITY: 6, PREFSRC: 7, TABLE: 15 } as const;
 /** RTN_* */
-const ROUTE_KIND = { unicast: 1, local: 2, multicast: 5, prohibit: 8 } as const;
+const ROUTE_KIND = { unicast: 1, local: 2, broadcast: 3, multicast: 5, prohibit: 8 } as const;
 const KIND_OF = new Map<number, Route["kind"]>(
   Object.entries(ROUTE_KIND).map(([name, type]) => [type, name as Route["kind"]]),
 );
@@ -207,7 +207,8 @@ function encodeRoute(type: number, flags: number, route: Route, sequence: number
   const header = new Uint8Array(ROUTE_LENGTH);
   header[0] = AF[family];
   header[1] = Number(length);
-  header[5] = PROTOCOL_KERNEL;
+  // A deletion takes the route whoever added it.
+  header[5] = type === RTM.DELROUTE ? 0 : PROTOCOL_KERNEL;
   header[6] = type === RTM.DELROUTE ? SCOPE.any : scopeOf(route);
   header[7] = ROUTE_KIND[route.kind];
   const attributes: Attribute[] = [];
@@ -328,4 +329,12 @@ export function decodeAddress(read: ReadMessage): LocalAddress | null {
   // IFA_ADDRESS is the other end's of a point-to-point interface (linux/if_addr.h).
   const own = address(get(found.attributes, IFA_LOCAL) ?? get(found.attributes, IFA_ADDRESS));
   return own === undefined ? null : { family, address: own, interface: found.payload.getUint32(4, true) };
+}
+
+/** Whether a notification is of a rule, an interface, an address, or a route of one of these tables. */
+export function concernsWall(read: ReadMessage, tables: ReadonlySet<number>): boolean {
+  if (read.type === RTM.NEWROUTE || read.type === RTM.DELROUTE) {
+    return tables.has(decodeRoute(read)?.table ?? 0);
+  }
+  return read.type >= RTM.NEWLINK && read.type <= RTM.DELRULE;
 }

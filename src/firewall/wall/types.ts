@@ -33,7 +33,7 @@ export interface RoutingRule {
 export interface Route {
   readonly family: Family;
   readonly table: number;
-  readonly kind: "unicast" | "local" | "multicast" | "prohibit";
+  readonly kind: "unicast" | "local" | "broadcast" | "multicast" | "prohibit";
   /** `default`, or an address with the length of its prefix. */
   readonly to: string;
   /** Index of the interface; 0 for none. */

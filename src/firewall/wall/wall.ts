@@ -1,6 +1,6 @@
 import { FAMILIES, type FirewallSpec } from "../types.ts";
 import { type RoutingKernel, Rtnetlink } from "./kernel.ts";
-import { NO_WALL, planClosedEnd, planWall, TABLES, wallIsThere, wantedWall } from "./plan.ts";
+import { isClosedRule, isWallRule, NO_WALL, planWall, TABLES, wallIsThere, wantedWall } from "./plan.ts";
 import { routeText, ruleText } from "./text.ts";
 import type { Change } from "./types.ts";
 
@@ -65,13 +65,13 @@ export class SecondWall {
     return found;
   }
 
-  /** Ends the closed state that the boot began with; safe to repeat. */
-  endClosedState(): void {
-    this.#kernel.write(planClosedEnd(this.#kernel.read([])));
-  }
-
-  /** All that there is of it, as ip(8) would show it. */
-  list(): readonly string[] {
+  /**
+   * What there is of it, as ip(8) would show it.
+   *
+   * @param everyRule also the routing rules of others.
+   */
+  list(everyRule = false): readonly string[] {
+    if (this.unavailable !== null) return [];
     const state = this.#kernel.read(TABLE_NUMBERS);
     const named = (text: string) =>
       text.replace(/dev if(\d+)/, (_, index) => {
@@ -80,7 +80,7 @@ export class SecondWall {
       });
     return [
       ...state.rules
-        .filter((rule) => rule.preference <= 1)
+        .filter((rule) => everyRule || isWallRule(rule) || isClosedRule(rule))
         .map((rule) => `ip ${rule.family === "ipv6" ? "-6 " : ""}rule ${ruleText(rule)}`),
       ...state.routes.map((route) => `ip ${named(routeText(route))}`),
     ];
@@ -98,3 +98,11 @@ function changeText(change: Change): string {
 
 /** This machine's. @throws ImdsProxyError `missing` where the process may not use AF_NETLINK. */
 export const systemWall = (): SecondWall => new SecondWall(new Rtnetlink());
+
+/** The wall as the watch has it. */
+export const wallGuard = (wall: SecondWall) => ({
+  problems: (spec: FirewallSpec) => wall.problems(spec).map((problem) => `second wall: ${problem}`),
+  restore(spec: FirewallSpec): void {
+    wall.bring(spec);
+  },
+});

@@ -4,6 +4,7 @@ import type { FirewallSpec } from "../../../src/firewall/types.ts";
 import {
   isClosedRule,
   isWallRule,
+  planClosedEnd,
   planWall,
   USERS_SOURCE,
   usersBut,
@@ -120,7 +121,7 @@ describe("wantedWall()", () => {
         "pref 0 to 169.254.0.2/32 ipproto tcp dport 9081 prohibit protocol kernel",
         "pref 0 to 169.254.169.254/32 ipproto tcp dport 80 lookup 1692549 protocol kernel",
         "pref 0 to 169.254.169.254/32 ipproto tcp dport 80 prohibit protocol kernel",
-        "pref 0 ipproto tcp dport 9081 lookup 1692545 protocol kernel",
+        "pref 0 ipproto tcp dport 9081 lookup 1692551 protocol kernel",
       ]);
     }
   });
@@ -320,7 +321,16 @@ describe("the closed state of the boot", () => {
     const wall = new SecondWall(kernel);
     wall.bring({ ...EC2, exemptUids: [0] });
     expect(kernel.rules.filter(isClosedRule)).toEqual(closed);
-    wall.endClosedState();
+    kernel.routes.push({
+      family: "ipv4",
+      table: 169254,
+      kind: "broadcast",
+      to: "default",
+      interface: 2,
+      metric: 2,
+    });
+    kernel.write(planClosedEnd(kernel.read([169254])));
+    expect(kernel.routes.some(({ table }) => table === 169254)).toBe(false);
     expect(kernel.rules.some(isClosedRule)).toBe(false);
     expect(wall.problems({ ...EC2, exemptUids: [0] })).toEqual([]);
   });
@@ -329,6 +339,6 @@ describe("the closed state of the boot", () => {
 test("planWall() does nothing where everything is right", () => {
   const kernel = new FakeRouting();
   new SecondWall(kernel).bring(HYPERPOD);
-  const state = kernel.read([1692541, 1692543, 1692545, 1692547, 1692549]);
+  const state = kernel.read([1692541, 1692543, 1692545, 1692547, 1692549, 1692551]);
   expect(planWall(state, wantedWall(HYPERPOD, state))).toEqual({ problems: [], changes: [] });
 });

@@ -1,0 +1,63 @@
+import { readFileSync } from "node:fs";
+import { addressText, parseAddress } from "../identity/address.ts";
+import { HYPERPOD_AGENT } from "./addresses.ts";
+import { localAddresses } from "./spec.ts";
+import type { FirewallSpec } from "./types.ts";
+
+/** Where on this node something listens at the upstream's port: an agent may have it on every address. */
+
+/** A listening TCP socket. */
+export interface Listener {
+  /** `0.0.0.0` and `::` stand for every address. */
+  readonly address: string;
+  readonly port: number;
+  readonly uid: number;
+}
+
+/** TCP_LISTEN (net/tcp_states.h) */
+const LISTEN = "0A";
+
+/** Reads the text of /proc/net/tcp or tcp6 (proc(5)): addresses are words of 32 bits in the machine's byte order. Pure. */
+export function parseListeners(text: string): Listener[] {
+  return text
+    .split("\n")
+    .slice(1)
+    .flatMap((line) => {
+      const [, local = "", , state, , , , uid] = line.trim().split(/\s+/);
+      const [address = "", port = ""] = local.split(":");
+      if (state !== LISTEN || ![8, 32].includes(address.length)) return [];
+      const bytes = Buffer.from(address, "hex");
+      bytes.swap32();
+      return [{ address: shown(bytes), port: Number.parseInt(port, 16), uid: Number(uid) }];
+    });
+}
+
+function shown(bytes: Uint8Array): string {
+  const text = addressText(bytes);
+  return bytes.length === 4 ? text : new URL(`http://[${text}]`).hostname.slice(1, -1);
+}
+
+/** Listeners at the ports that the upstream has on this node; none where it is another host's. */
+export function upstreamListeners({ upstream, localPorts = [] }: FirewallSpec): readonly Listener[] {
+  const ports = new Set([...localPorts, HYPERPOD_AGENT.port]);
+  if (parseAddress(upstream.address) !== null && localAddresses().includes(upstream.address))
+    ports.add(upstream.port);
+  return ["/proc/net/tcp", "/proc/net/tcp6"].flatMap((path) => {
+    try {
+      return parseListeners(readFileSync(path, "utf8")).filter(({ port }) => ports.has(port));
+    } catch {
+      return [];
+    }
+  });
+}
+
+/** For people. */
+export function listenerLines(listeners: readonly Listener[]): string[] {
+  return listeners.map(({ address, port, uid }) => {
+    const everywhere = address === "0.0.0.0" || address === "::";
+    const where = address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+    return everywhere
+      ? `uid ${uid} listens at ${where}, which is every address of this node: closed to users on each of them`
+      : `uid ${uid} listens at ${where}`;
+  });
+}

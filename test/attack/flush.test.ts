@@ -1,0 +1,252 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { existsSync, readFileSync } from "node:fs";
+import { processTree } from "../../src/demo/namespace.ts";
+import type { SimulatedNode } from "../../src/demo/node.ts";
+import type { Running } from "../../src/demo/run.ts";
+import { mustExec } from "../support/node.ts";
+import { applyRules, eventually, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
+import { describeAsRoot } from "../support/root.ts";
+import { SHOW_PROGRAMS } from "./support/attack.ts";
+
+/**
+ * The firewall is flushed by others, in each way that others have, while users and a container ask for the instance role
+ * in each way that they have: nobody but root may get an answer of it, with or without the watch.
+ */
+
+/** How often each kind of flush is done: IMDSPROXY_FLUSHES=10000 for the long run. */
+const FLUSHES = Number(process.env["IMDSPROXY_FLUSHES"] ?? "12");
+const TIMEOUT_MS = 120_000 + 100 * FLUSHES;
+
+const ROOT = { user: "root" };
+const ALICE = { user: "alice" };
+const ENTRY = "-d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.0.2:9081";
+
+/** A bridge with one container, masqueraded and forwarded as Docker makes them. */
+const BRIDGE = `
+mount -t sysfs none /sys
+ip link add docker0 type bridge
+ip address add 172.17.0.1/16 dev docker0
+ip link set docker0 up
+ip netns add box
+ip link add veth0 type veth peer name eth0 netns box
+ip link set veth0 master docker0 up
+ip -n box link set lo up
+ip -n box address add 172.17.0.2/16 dev eth0
+ip -n box link set eth0 up
+ip -n box route add default via 172.17.0.1
+echo 1 >/proc/sys/net/ipv4/ip_forward
+# What the node had before us, as an operator would have saved it: the agent's entry, Docker's rules, none of ours.
+iptables -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+iptables-save >/run/before.rules
+ip6tables-save >/run/before6.rules
+printf 'flush ruleset\\ntable inet filter { chain output { type filter hook output priority 0; policy accept; } }\\n' >/run/nftables.conf
+`;
+
+/** What others do. Each is one line of sh; what it takes of the agent's, the agent puts back: that is the worst case. */
+const KINDS: Readonly<Record<string, string>> = {
+  "iptables -F": "iptables -F",
+  "iptables -t nat -F": "iptables -t nat -F",
+  "iptables -F and -X in each table":
+    "for t in filter nat mangle raw; do iptables -t $t -F; iptables -t $t -X; ip6tables -t $t -F; ip6tables -t $t -X; done",
+  "iptables-restore of an older file":
+    "iptables-restore </run/before.rules; ip6tables-restore </run/before6.rules",
+  "nft flush ruleset": "nft flush ruleset",
+  "nft -f of a file with flush ruleset": "nft -f /run/nftables.conf",
+  // firewalld --complete-reload: nothing for a moment, then its own table.
+  "firewalld's complete reload":
+    "nft flush ruleset; nft 'add table inet firewalld; add chain inet firewalld filter_OUTPUT { type filter hook output priority 10; policy accept; }'",
+  // ufw's reload: its own chains by iptables-restore, the built-in ones flushed and entered anew.
+  "ufw's reload":
+    "iptables -F; iptables -X; iptables -P OUTPUT ACCEPT; printf '*filter\\n:ufw-before-output - [0:0]\\n-A OUTPUT -j ufw-before-output\\nCOMMIT\\n' | iptables-restore -n",
+  // Docker as it starts: its chains anew, and the way to them first.
+  "Docker's start":
+    "iptables -t nat -F OUTPUT; iptables -t nat -N DOCKER 2>/dev/null; iptables -t nat -I OUTPUT 1 ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER; iptables -F FORWARD; iptables -F OUTPUT",
+  "a switch of the alternatives":
+    "for p in iptables ip6tables; do for s in '' -save -restore; do ln -sf /usr/sbin/$p-legacy$s /run/bin/$p$s; done; done; nft flush ruleset; for p in iptables ip6tables; do for s in '' -save -restore; do ln -sf /usr/sbin/$p-nft$s /run/bin/$p$s; done; done",
+  // Somebody else's routing: it takes main and default too, which have to come back for root.
+  "ip rule flush":
+    "iptables -F; iptables -t nat -F; for f in -4 -6; do ip $f rule flush; ip $f rule add pref 32766 lookup main; ip $f rule add pref 32767 lookup default; done 2>/dev/null",
+};
+const again = `iptables -t nat -C OUTPUT ${ENTRY} 2>/dev/null || iptables -t nat -A OUTPUT ${ENTRY}`;
+
+interface Thefts {
+  readonly asked: number;
+  readonly leaks: number;
+  readonly outcomes: Readonly<Record<string, number>>;
+  readonly ways: Readonly<Record<string, number>>;
+}
+
+describeAsRoot("a flush of the firewall by others", () => {
+  let proxied: ProxiedNode;
+  let node: SimulatedNode;
+  let watch: Running;
+  const shell = (line: string) => mustExec(node, ROOT, ["sh", "-c", line], { timeoutMs: TIMEOUT_MS });
+
+  beforeAll(async () => {
+    proxied = await startProxiedNode(
+      { iptables: "nft", show: SHOW_PROGRAMS },
+      { containers: "reject" },
+      (started) => mustExec(started, ROOT, ["sh", "-euc", BRIDGE]),
+    );
+    node = proxied.node;
+  });
+  afterAll(() => node?.stop());
+
+  /** Everybody asks, until it is ended. */
+  class Siege {
+    readonly #directory: string;
+    readonly #thieves: Readonly<Record<"alice" | "box" | "root", Running>>;
+
+    private constructor(directory: string) {
+      this.#directory = directory;
+      const start = (who: { user: string }, name: string, before: string[], what: string) =>
+        node.spawn({
+          ...who,
+          argv: [
+            ...before,
+            "/usr/bin/python3",
+            "/run/attack/thief.py",
+            node.roleName,
+            `${directory}/stop`,
+            `${directory}/${name}`,
+            what,
+          ],
+          env: {
+            ADDRESSES: "127.0.0.1,10.77.0.2,169.254.0.2,172.17.0.1,::1,fd77::2",
+            DEVICES: "lo,eth0,docker0,veth0",
+          },
+          timeoutMs: 0,
+        });
+      this.#thieves = {
+        alice: start(ALICE, "alice", [], "users"),
+        box: start(ROOT, "box", ["ip", "netns", "exec", "box"], "plain"),
+        root: start(ROOT, "root", [], "plain"),
+      };
+    }
+    static async begin(): Promise<Siege> {
+      const siege = new Siege(
+        (await shell("d=$(mktemp -d /dev/shm/thief.XXXXXX); chmod 777 $d; echo $d")).trim(),
+      );
+      await siege.rounds(1);
+      return siege;
+    }
+    #said(name: string): string {
+      const path = node.path(`${this.#directory}/${name}`);
+      return existsSync(path) ? readFileSync(path, "utf8") : "";
+    }
+    /** How many answers with the instance role alice and the container have had. */
+    get leaks(): number {
+      return [...this.#said("alice"), ...this.#said("box")].filter((one) => one === "L").length;
+    }
+    /** Waits until alice has tried each of her ways, and the container its own, so often more. */
+    async rounds(more: number): Promise<void> {
+      const count = () => ["alice", "box"].map((name) => this.#said(name).replaceAll("L", "").length);
+      const before = count();
+      await eventually(
+        "everybody asks",
+        () => count().every((now, i) => now >= (before[i] ?? 0) + more),
+        60_000,
+      );
+    }
+    /** Ends it. */
+    async end(): Promise<Record<"alice" | "box" | "root", Thefts>> {
+      await shell(`touch ${this.#directory}/stop`);
+      const reports = Object.entries(this.#thieves).map(async ([name, { done }]) => {
+        const { stdout, stderr } = await done;
+        if (stdout === "") throw new Error(stderr);
+        return [name, JSON.parse(stdout) as Thefts] as const;
+      });
+      return Object.fromEntries(await Promise.all(reports)) as Record<"alice" | "box" | "root", Thefts>;
+    }
+  }
+
+  /** What everybody's asking came to: nothing, but for root. */
+  function expectClosed({ alice, box, root }: Record<"alice" | "box" | "root", Thefts>): void {
+    if (process.env["IMDSPROXY_FLUSHES"] !== undefined) {
+      const failed = root.asked - (root.outcomes["LEAK"] ?? 0);
+      console.log(
+        `alice asked ${alice.asked} times, the container ${box.asked}; root ${root.asked}, of which ${failed} failed`,
+        JSON.stringify([alice.outcomes, box.outcomes, root.outcomes]),
+      );
+    }
+    expect([alice.leaks, alice.ways, box.leaks, box.ways]).toEqual([0, {}, 0, {}]);
+    expect(root.leaks).toBeGreaterThan(0);
+  }
+
+  test("the thief is one: without the walls it has the instance role by most of its ways, and so has the container", async () => {
+    await mustExec(node, ROOT, ["imdsproxy", "iptables", "remove"]);
+    await shell(again);
+    const open = await Siege.begin();
+    await open.rounds(2);
+    const { alice, box } = await open.end();
+    for (const way of [
+      "plain",
+      "agent",
+      "metadata from 10.77.0.2",
+      "metadata mptcp",
+      "agent fast open",
+      "metadata by lo",
+    ]) {
+      expect([way, (alice.ways[way] ?? 0) > 0]).toEqual([way, true]);
+    }
+    expect(box.leaks).toBeGreaterThan(0);
+    await applyRules(node);
+  });
+
+  describe("with the watch running", () => {
+    let siege: Siege;
+    beforeAll(async () => {
+      watch = node.spawn({ ...ROOT, argv: ["imdsproxy", "iptables", "watch"], timeoutMs: 0 });
+      await eventually("the watch has looked", () => existsSync(node.path("/run/imdsproxy/firewall.json")));
+      siege = await Siege.begin();
+    });
+    for (const [kind, line] of Object.entries(KINDS)) {
+      test(
+        `${kind}: no user and no container has the instance role for a moment`,
+        async () => {
+          await shell(
+            `i=0; while [ $i -lt ${FLUSHES} ]; do ${line}; ${again}; sleep 0.0$((i % 10)); i=$((i+1)); done`,
+          );
+          await siege.rounds(1);
+          expect([kind, siege.leaks]).toEqual([kind, 0]);
+          await eventually(
+            "the watch has put everything back",
+            async () =>
+              (await node.exec({ ...ROOT, argv: ["imdsproxy", "iptables", "status"] })).exitCode === 0,
+          );
+        },
+        TIMEOUT_MS,
+      );
+    }
+    test("at the end, nobody but root has had it", async () => {
+      expectClosed(await siege.end());
+    });
+  });
+
+  describe("with the watch stopped, and for good", () => {
+    let watchPid = 0;
+    let siege: Siege;
+    beforeAll(async () => {
+      watchPid = processTree(watch.pid() ?? 0).at(-1) ?? 0;
+      expect(readFileSync(`/proc/${watchPid}/cmdline`, "utf8")).toStartWith("imdsproxy\0iptables\0watch");
+      process.kill(watchPid, "SIGSTOP");
+      siege = await Siege.begin();
+    });
+    afterAll(() => process.kill(watchPid, "SIGCONT"));
+    for (const [kind, line] of Object.entries(KINDS)) {
+      test(
+        `${kind}: no user and no container has the instance role`,
+        async () => {
+          await applyRules(node);
+          await shell(`${line}; ${again}`);
+          await siege.rounds(2);
+          expect([kind, siege.leaks]).toEqual([kind, 0]);
+        },
+        TIMEOUT_MS,
+      );
+    }
+    test("at the end, nobody but root has had it", async () => {
+      expectClosed(await siege.end());
+    });
+  });
+});
