@@ -97,7 +97,7 @@ for (const backend of ["nft", "legacy"] as const) {
         // What was printed does what apply does.
         const texts = shown
           .split(/^(?=# )/m)
-          .map((text) => /^(# .*)\n([^]*)$/.exec(text)?.slice(1) ?? [text, ""]);
+          .map((text) => /^(# [^\n]*)\n(.*)$/s.exec(text)?.slice(1) ?? [text, ""]);
         expect(texts.map(([head]) => head)).toEqual([
           expect.stringMatching(/iptables-restore -w 10 --noflush$/),
           ...(node.node.ipv6 ? [expect.stringMatching(/ip6tables-restore/)] : []),
