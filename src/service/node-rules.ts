@@ -30,6 +30,9 @@ export interface Guard {
 /** Another imdsproxy that changes rules for longer than this hangs: then the known rules are put back all the same. */
 const MOST_LOCKED_MS = 10_000;
 
+/** How often the rules are compared anew where somebody changes others meanwhile; after that, at the next look. */
+const COMPARISONS = 4;
+
 /** Rules that were seen right. */
 interface Known {
   readonly spec: FirewallSpec;
@@ -115,19 +118,25 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
 
   #restore({ spec, snapshot }: Known): readonly string[] {
     const found: string[] = [];
+    const failures: unknown[] = [];
     for (const guard of this.#guards) {
-      const problems = guard.problems(spec);
-      if (problems.length > 0) guard.restore(spec);
-      found.push(...problems);
+      try {
+        const problems = guard.problems(spec);
+        if (problems.length > 0) guard.restore(spec);
+        found.push(...problems);
+      } catch (error) {
+        // What fails must not keep the others from being put back.
+        failures.push(error);
+      }
     }
-    if (snapshot === null) return found;
     try {
-      found.push(...restoreRules(snapshot));
+      if (snapshot !== null) found.push(...restoreRules(snapshot));
     } catch (error) {
       // iptables has to do it.
       this.#forget();
-      throw error;
+      failures.push(error);
     }
+    if (failures.length > 0) throw failures[0];
     return found;
   }
 
@@ -161,26 +170,25 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
 
   /** Compares as text, by iptables-save, and keeps what is right. */
   async #compare(spec: FirewallSpec): Promise<string[]> {
-    const generation = rulesGeneration();
-    const access = await this.#iptables.access();
-    const { deviations, original } = await firewallStatus(this.#iptables, spec);
-    if (original.copies > 0) this.#attempt("cannot remember the agent's entry", () => mark(AGENT_ENTRY_SEEN));
-    if (deviations.length > 0)
-      return deviations.map(({ family, table, detail }) => `${family} ${table}: ${detail}`);
-    const families = access.filter(({ problem }) => problem === null);
-    const inKernel = families.every(({ version }) => version?.includes("legacy") !== true);
-    this.#keep(
-      spec,
-      inKernel && generation !== null
-        ? captureRules(
-            families.flatMap(({ family }) => [
-              wantedTable(spec, family, "filter"),
-              wantedTable(spec, family, "nat"),
-            ]),
-            generation,
-          )
-        : null,
-    );
+    const access = (await this.#iptables.access()).filter(({ problem }) => problem === null);
+    const inKernel = access.every(({ version }) => version?.includes("legacy") !== true);
+    const wanted = access.flatMap(({ family }) => [
+      wantedTable(spec, family, "filter"),
+      wantedTable(spec, family, "nat"),
+    ]);
+    let snapshot: Snapshot | null = null;
+    // Others may change their own rules while we read: then what was compared is not surely what would be kept.
+    for (let tries = 0; tries < COMPARISONS && snapshot === null; tries++) {
+      const generation = inKernel ? rulesGeneration() : null;
+      const { deviations, original } = await firewallStatus(this.#iptables, spec);
+      if (original.copies > 0)
+        this.#attempt("cannot remember the agent's entry", () => mark(AGENT_ENTRY_SEEN));
+      if (deviations.length > 0)
+        return deviations.map(({ family, table, detail }) => `${family} ${table}: ${detail}`);
+      if (generation === null) break;
+      snapshot = captureRules(wanted, generation);
+    }
+    this.#keep(spec, snapshot);
     return [];
   }
 

@@ -99,7 +99,11 @@ export async function bringRules(configPath: string | undefined): Promise<boolea
 export async function watchRules(configPath: string | undefined): Promise<boolean> {
   const changes = listenForChanges();
   const routing = RoutingChanges.listen();
-  const { rules, watch } = openWatch(configPath, () => changedByText(changes?.by ?? []));
+  const { rules, watch } = openWatch(configPath, () => {
+    // Whoever made the change that was just found may not have been heard of yet.
+    changes?.take();
+    return changedByText(changes?.by ?? []);
+  });
   if (!(await watch.round())) return false;
   notifySystemd("READY=1");
   let stopped = false;
@@ -121,7 +125,8 @@ export async function watchRules(configPath: string | undefined): Promise<boolea
     const heard = ruled || routed === "ours" || (readable && routed === "nothing");
     // In this order: what is known comes back before anything else is done, and before anybody is asked.
     if (heard || rules.waiting) watch.glance();
-    changes?.forget();
+    // What has been looked at, and was right, is not to be blamed for what comes after it.
+    if (!rules.waiting) changes?.forget();
     if (now() - fedAtMs >= CHECK_INTERVAL_MS) {
       notifySystemd("WATCHDOG=1");
       fedAtMs = now();
@@ -152,7 +157,7 @@ function listenForChanges() {
   } catch {
     return null;
   }
-  let by: Changer[] = [];
+  let by: readonly Changer[] = [];
   return {
     descriptor: events.descriptor,
     get by(): readonly Changer[] {

@@ -94,6 +94,13 @@ for (const backend of ["nft", "legacy"] as const) {
       watch = node.node.spawn({ ...ROOT, argv, env: ENVIRONMENT, timeoutMs: 0 });
       await eventually("the rules are there", async () => (await rules()).includes("IMDSPROXY"));
     };
+    /** With iptables-nft: in the kernel's own form. */
+    const known = () =>
+      eventually("the rules are known", async () =>
+        (await node.shell("cat /run/imdsproxy/rules.json 2>/dev/null || :")).includes(
+          backend === "nft" ? '"tables"' : '"spec"',
+        ),
+      );
     const stopWatch = async () => {
       watch.kill("SIGTERM");
       return watch.done;
@@ -113,7 +120,7 @@ for (const backend of ["nft", "legacy"] as const) {
       const waiting = async () =>
         (
           await node.shell(
-            "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -q '^[^ ]*getent passwd -- ghost' && echo ${p#/proc/}; done; :",
+            "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -q '^[^ ]*getent passwd -- ghost' && basename $p; done; :",
           )
         )
           .split("\n")
@@ -142,9 +149,7 @@ for (const backend of ["nft", "legacy"] as const) {
       test("what is flushed is back while the watch still waits for it", async () => {
         node.node.write("/etc/imdsproxy/config.yaml", JSON.stringify({ exempt: ["root", "ghost"] }));
         await startWatch(WATCH);
-        await eventually("the rules are known", async () =>
-          (await node.shell("ls /run/imdsproxy 2>/dev/null || :")).includes("rules.json"),
-        );
+        await known();
         const wanted = await ours();
         let whileWaiting = 0;
         // Each repair makes the watch ask again who is exempt, for five seconds at the most: the next flush falls into that.
@@ -163,14 +168,12 @@ for (const backend of ["nft", "legacy"] as const) {
         test("and the log says in a line what was gone and who took it", async () => {
           node.node.write("/etc/imdsproxy/config.yaml", "{}");
           await startWatch(WATCH);
-          await eventually("the rules are known", async () =>
-            (await node.shell("ls /run/imdsproxy 2>/dev/null || :")).includes("rules.json"),
-          );
+          await known();
           const wanted = await ours();
           await node.shell("nft flush ruleset");
           await back(wanted);
           expect((await stopWatch()).stderr).toMatch(
-            /^firewall rules repaired: IPv4 filter: everything of ours is gone; IPv4 nat: everything of ours is gone.*\(changed by (?:imdsproxy \(pid \d+\), )?nft \(pid \d+\)\)$/m,
+            /^firewall rules repaired: .*IPv4 filter: everything of ours is gone; IPv4 nat: everything of ours is gone.*\(changed by .*\bnft \(pid \d+\)/m,
           );
           await node.must("remove");
         });
@@ -185,11 +188,9 @@ for (const backend of ["nft", "legacy"] as const) {
         await node.shell(
           "rm -f /etc/hesiod.conf; printf 'passwd: files\\ngroup: files\\n' >/etc/nsswitch.conf",
         );
-        node.node.write("/etc/imdsproxy/config.yaml", "{}");
+        node.node.write("/etc/imdsproxy/config.yaml", JSON.stringify({ exempt: ["root", "ghost"] }));
         await startWatch(["/bin/sh", "-c", `echo $$ >${limit.path}/cgroup.procs; exec ${WATCH.join(" ")}`]);
-        await eventually("the rules are known", async () =>
-          (await node.shell("ls /run/imdsproxy 2>/dev/null || :")).includes("rules.json"),
-        );
+        await known();
         const wanted = await ours();
         limit.set(1);
         for (let i = 0; i < 20; i++) {
