@@ -61,9 +61,11 @@ describeAsRoot("a limit of new connections for each user", () => {
 
     test("is missed in an attack that fills the queue of connections", async () => {
       const before = await overflows();
-      await attack<Flood>(node, ALICE, "flood", ["burst", 3, 2, AT_ONCE]);
+      // On a machine that is busy with something else the attacker has to try again.
+      for (let round = 0; round < 8 && (await overflows()) === before; round++)
+        await attack<Flood>(node, ALICE, "flood", ["burst", 3, 2, AT_ONCE]);
       expect(await overflows()).toBeGreaterThan(before);
-    });
+    }, 60_000);
   });
 
   describe("in place", () => {
@@ -77,7 +79,7 @@ describeAsRoot("a limit of new connections for each user", () => {
     for (const [name, who, how] of floods) {
       test(`${name} fills it no more, and bob is served`, async () => {
         const before = await overflows();
-        const flood = attack<Flood>(node, who, "flood", ["burst", 4, 2, AT_ONCE, ...how]);
+        const flood = attack<Flood>(node, who, "flood", ["burst", 6, 2, AT_ONCE, ...how]);
         await Bun.sleep(300);
         const bob = await victim(node, BOB, 3, 10);
         const { connections, refused } = await flood;
