@@ -80,6 +80,9 @@ const sandbox: readonly Line[] = [
   "SystemCallFilter=~@privileged @resources",
   "SystemCallErrorNumber=EPERM",
   "LimitCORE=0",
+  "# What runs stays in memory, so that a slow disk and a full memory do not make it wait for its own instructions.",
+  "LimitMEMLOCK=infinity",
+  "MemorySwapMax=0",
 ];
 
 const LEFT_OUT: readonly Line[] = [
@@ -114,7 +117,8 @@ function proxyService(facts: UnitFacts): readonly Line[] {
     "RestartSec=500ms",
     { since: 254, line: "RestartSteps=5" },
     { since: 254, line: "RestartMaxDelaySec=10s" },
-    "WatchdogSec=30s",
+    "# Far longer than pages of a slow disk take; a proxy that is killed has to read all of them again.",
+    "WatchdogSec=60s",
     "TimeoutStartSec=30s",
     "TimeoutStopSec=15s",
     "KillMode=mixed",
@@ -373,7 +377,7 @@ function repair(facts: UnitFacts): readonly Line[] {
     `ExecStart=${facts.binary ?? BINARY} iptables watch --config ${facts.config ?? CONFIG}`,
     "Restart=always",
     "RestartSec=1s",
-    "WatchdogSec=30s",
+    "WatchdogSec=60s",
     "TimeoutStartSec=30s",
     "OOMScoreAdjust=-900",
     "# It goes on where the node has no process left: of the threads that the JavaScript engine would start when it needs",

@@ -7,6 +7,7 @@ import { systemWall, wallGuard } from "../firewall/wall/wall.ts";
 import { standardError } from "../platform/bounded-output.ts";
 import { systemClock } from "../platform/clock.ts";
 import { notifySystemd, waitReadable } from "../platform/libc.ts";
+import { lockProgram } from "../platform/memory-lock.ts";
 import { asSpec, NodeRules } from "./node-rules.ts";
 import { FIREWALL_STATUS, JOURNAL, LAST_FIREWALL } from "./paths.ts";
 import { CHECK_INTERVAL_MS, type FirewallHealth, FirewallWatch } from "./repair.ts";
@@ -106,6 +107,7 @@ export async function watchRules(configPath: string | undefined): Promise<boolea
   });
   if (!(await watch.round())) return false;
   notifySystemd("READY=1");
+  lockProgram();
   let stopped = false;
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     process.on(signal, () => {

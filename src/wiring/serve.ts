@@ -18,6 +18,7 @@ import { Upstream } from "../imds/upstream.ts";
 import { systemClock } from "../platform/clock.ts";
 import { LagMeter } from "../platform/lag.ts";
 import { forbidDumps, keepBacklogs, notifySystemd, raiseFileLimit } from "../platform/libc.ts";
+import { lockProgram } from "../platform/memory-lock.ts";
 import type { SocketStore } from "../platform/socket-store.ts";
 import { firstUnprivilegedPort } from "../platform/unprivileged-port.ts";
 import { compileRules } from "../rules/decide.ts";
@@ -284,6 +285,7 @@ export async function serve(options: {
   // Sockets of another configuration's endpoints.
   options.store.forgetRest();
   notifySystemd("READY=1");
+  lockProgram();
   const nowMs = systemClock.now();
   const before = readCallers(config.stateDirectory, nowMs, nowMs - RECENT_MS);
   // They stay remembered, so that a second restart soon after this one finds them, too.
