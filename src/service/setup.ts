@@ -25,6 +25,7 @@ import { wantedConfiguration, withoutMetrics } from "./configuration.ts";
 import { describePlan, execute } from "./execute.ts";
 import { findAccount, gatherFacts, lastListen, portFacts } from "./facts.ts";
 import { withLock } from "./lock.ts";
+import { loginWarnings } from "./login-warnings.ts";
 import { nodeWarnings } from "./node-warnings.ts";
 import { BINARY, CONFIG, JOURNAL, LOCK, UNITS } from "./paths.ts";
 import {
@@ -97,7 +98,8 @@ async function installation(
     lastListen: facts.uid === 0 ? lastListen() : null,
   });
   const gid = facts.account?.gid;
-  for (const warning of portWarnings(config.listen, portFacts())) options.say(`warning: ${warning}`);
+  for (const warning of [...portWarnings(config.listen, portFacts()), ...loginWarnings()])
+    options.say(`warning: ${warning}`);
   return {
     executable,
     systemdVersion: facts.systemdVersion ?? 252,

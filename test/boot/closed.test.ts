@@ -1,9 +1,10 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { describeAsRoot } from "../support/root.ts";
-import { type Machine, until } from "./support/machine.ts";
+import { type BootOptions, canSlowDown, type Machine, until } from "./support/machine.ts";
 import { addHammers, hammered, INSTANCE_ROLE, makeNode, ROLE, roleOf, SETUP } from "./support/node.ts";
 
 const MINUTES = 60_000;
+const OURS = ["imdsproxy-closed", "imdsproxy-iptables", "imdsproxy-repair", "imdsproxy"];
 /** In memory: alice's attackers write there, whatever the disk is. */
 const LOGS = "/dev/shm";
 
@@ -22,6 +23,8 @@ interface Damage {
   readonly holds: string;
   readonly repair: string;
   readonly serves: boolean;
+  /** False where the node's other services cannot start either, so that the boot's end is not waited for. */
+  readonly boots?: false;
 }
 
 /** Takes every inode of a file system, in a directory of hers. */
@@ -43,6 +46,27 @@ ExecStart=/bin/sh -c '${script.replaceAll("$", "$$$$")}'
 WantedBy=sysinit.target
 `,
 });
+/** A directive for each unit of the rules. */
+const inEachUnit = (directive: string) =>
+  `for unit in iptables repair; do mkdir -p /etc/systemd/system/imdsproxy-$unit.service.d; ` +
+  `printf '[Service]\\n${directive}\\n' > /etc/systemd/system/imdsproxy-$unit.service.d/damage.conf; done`;
+
+/** A directory service (systemd.io, "User/Group Record Lookup API via Varlink") that accepts nobody who asks. */
+const hangingDirectory = (damage: string) => ({
+  damage: `cat > /etc/systemd/system/damage.service; systemctl -q enable damage; ${damage}`,
+  input: `[Unit]
+DefaultDependencies=no
+After=systemd-tmpfiles-setup-dev.service
+Before=local-fs.target imdsproxy-iptables.service
+[Service]
+Type=notify
+NotifyAccess=all
+ExecStart=/usr/bin/python3 -c 'import os, socket, time; os.makedirs("/run/systemd/userdb", exist_ok=True); s = socket.socket(socket.AF_UNIX); s.bind("/run/systemd/userdb/org.hangs"); s.listen(); os.chmod("/run/systemd/userdb/org.hangs", 0o666); os.system("systemd-notify --ready"); time.sleep(10**6)'
+[Install]
+WantedBy=sysinit.target
+`,
+});
+
 const NOT_AT_BOOT = "systemctl -q disable damage; rm /etc/systemd/system/damage.service";
 
 const DAMAGES: readonly Damage[] = [
@@ -100,6 +124,38 @@ const DAMAGES: readonly Damage[] = [
     repair: "mv /root/away /usr/local/bin/imdsproxy",
     serves: false,
   },
+  {
+    what: "the kernel takes no rule, as with modules that are missing after its update",
+    damage: inEachUnit("CapabilityBoundingSet="),
+    holds:
+      "systemctl is-failed imdsproxy-iptables || systemctl is-active imdsproxy-iptables | grep activating",
+    repair: "rm -r /etc/systemd/system/imdsproxy-*.service.d",
+    serves: false,
+  },
+  {
+    what: "iptables is gone",
+    damage: "mkdir /root/xtables; mv /usr/sbin/xtables-* /root/xtables/",
+    holds: "! iptables --version",
+    repair: "mv /root/xtables/* /usr/sbin/",
+    serves: false,
+  },
+  {
+    what: "the service's account is gone, its number is mallory's, and the directory never answers",
+    ...hangingDirectory(
+      "id -u imdsproxy > /root/uid; getent passwd imdsproxy > /root/passwd; getent group imdsproxy > /root/group; userdel -f imdsproxy; " +
+        "useradd --uid $(cat /root/uid) mallory; mkdir -p /etc/systemd/system/hammer.service.d; " +
+        "cat > /etc/systemd/system/hammer.service.d/mallory.conf <<END\n[Service]\nUser=\nExecStart=\n" +
+        "ExecStart=/usr/bin/python3 -c 'import os; os.setgroups([]); os.setgid(1); os.setuid($(cat /root/uid)); " +
+        `os.execl("/usr/bin/python3", "python3", "/usr/local/lib/hammer.py", "${LOGS}/hammer-unit.log", "lo")'\nEND`,
+    ),
+    holds:
+      "timeout 1 getent passwd nobody-of-this-name; test $? = 124 && id mallory | grep uid=$(cat /root/uid)",
+    repair:
+      "systemctl -q disable --now damage; rm -r /etc/systemd/system/damage.service /etc/systemd/system/hammer.service.d /run/systemd/userdb/org.hangs; " +
+      "userdel mallory; cat /root/passwd >> /etc/passwd; cat /root/group >> /etc/group",
+    serves: false,
+    boots: false,
+  },
 ];
 
 describeAsRoot("a boot that cannot bring the rules", () => {
@@ -114,15 +170,20 @@ describeAsRoot("a boot that cannot bring the rules", () => {
         "[Service]\nEnvironment=STAND_IN_DIRECTORY=/srv/stand-in\n",
       );
     }
+    // The node's own services, too, wait for a directory that never answers: not for 90 s each.
+    node.write("etc/systemd/system.conf.d/quick.conf", "[Manager]\nDefaultTimeoutStartSec=5s\n");
     await node.boot();
     await until("the attackers work", async () => (await hammered(node, LOGS))["cron"]?.leaks !== 0);
     await node.ok(SETUP);
+    await node.ok(`truncate -s 0 ${LOGS}/hammer-*.log`);
   }, 5 * MINUTES);
   afterAll(() => node?.destroy(), MINUTES);
 
   /** What root gets of the agent itself: the entry of iptables that leads there may be missing. */
   const rootHas = () =>
     node.ok("curl -sS http://169.254.0.2:9081/latest/meta-data/iam/security-credentials/");
+
+  const served = () => until("alice has her role", async () => (await roleOf(node, "alice")) === ROLE);
 
   async function closed(): Promise<void> {
     await until(
@@ -135,29 +196,140 @@ describeAsRoot("a boot that cannot bring the rules", () => {
     expect(await rootHas()).toBe(INSTANCE_ROLE);
   }
 
-  for (const { what, as, damage, input, holds, repair, serves } of DAMAGES) {
+  async function run(one: Damage, boot: BootOptions = {}): Promise<void> {
+    const { as, input } = one;
+    await node.ok(one.damage, {
+      ...(as === undefined ? {} : { as }),
+      ...(input === undefined ? {} : { input }),
+    });
+    await node.powerCut();
+    await node.boot({ ...boot, wait: one.boots ?? true });
+    await until("the damage is there", async () => (await node.run(one.holds)).code === 0);
+    await closed();
+  }
+
+  for (const one of DAMAGES) {
     test(
-      `${what}: ${serves ? "alice has her role, as ever" : "closed"}, and the boot goes on`,
+      `${one.what}: ${one.serves ? "alice has her role, as ever" : "closed"}${one.boots === false ? "" : ", and the boot goes on"}`,
       async () => {
-        await node.ok(damage, {
-          ...(as === undefined ? {} : { as }),
-          ...(input === undefined ? {} : { input }),
-        });
-        await node.powerCut();
-        await node.boot();
-        await node.ok(holds);
+        await run(one);
+        if (one.serves) {
+          await served();
+          for (const unit of OURS) await node.ok(`systemctl restart ${unit}`);
+          await served();
+        } else if (one.boots !== false) {
+          expect(await roleOf(node, "alice")).toContain("curl: (7)");
+        }
         await closed();
-        if (serves) {
-          await until("alice has her role", async () => (await roleOf(node, "alice")) === ROLE);
-          for (const unit of ["imdsproxy-closed", "imdsproxy-iptables", "imdsproxy-repair", "imdsproxy"]) {
-            await node.ok(`systemctl restart ${unit}`);
-          }
-          await until("alice has her role", async () => (await roleOf(node, "alice")) === ROLE);
-        } else expect(await roleOf(node, "alice")).toContain("curl: (7)");
-        await closed();
-        await node.ok(repair);
+        await node.ok(one.repair);
       },
       2 * MINUTES,
     );
   }
+
+  test(
+    "systemd-networkd, which removes rules of others, leaves the closed state alone",
+    async () => {
+      await node.ok(
+        "printf '[Match]\\nName=eth0\\n[Network]\\nLinkLocalAddressing=no\\nIPv6AcceptRA=no\\nAddress=10.5.0.2/24\\n' > /etc/systemd/network/eth0.network",
+      );
+      await node.powerCut();
+      await node.boot();
+      await served();
+      await node.ok("systemctl stop imdsproxy-repair; systemctl restart imdsproxy-closed");
+      const before = await node.ok("ip -d rule; ip -6 -d rule");
+      expect(before.match(/lookup 169254\b/g)).toHaveLength(5);
+      await node.ok("systemctl start systemd-networkd");
+      await until("networkd has configured a link", async () =>
+        /eth0 .* configured/.test(await node.ok("networkctl --no-pager list")),
+      );
+      expect(await node.ok("ip -d rule; ip -6 -d rule")).toBe(before);
+      await closed();
+      await node.ok("systemctl stop systemd-networkd; rm /etc/systemd/network/eth0.network");
+      await node.ok("systemctl start imdsproxy-repair");
+      await served();
+    },
+    2 * MINUTES,
+  );
+
+  test(
+    "units of ours that are stopped, frozen or killed, a journal that is stopped, and rescue.target open nothing",
+    async () => {
+      for (const command of [
+        "systemctl kill --kill-who=main --signal STOP imdsproxy imdsproxy-repair",
+        "systemctl kill --kill-who=main --signal KILL imdsproxy imdsproxy-repair",
+        "systemctl stop systemd-journald.socket systemd-journald-dev-log.socket systemd-journald",
+        "systemctl stop 'imdsproxy*'",
+      ]) {
+        await node.ok(command);
+        const tries = async () => (await hammered(node, LOGS))["unit"]?.tries ?? 0;
+        const before = await tries();
+        await until("the attackers have tried", async () => (await tries()) > before + 50);
+        await closed();
+      }
+      await node.ok("systemctl start systemd-journald.socket imdsproxy-repair imdsproxy");
+      await served();
+      const rules = () => node.ok("iptables -S; iptables -t nat -S");
+      const before = await rules();
+      await node.ok("systemctl isolate rescue.target");
+      await until(
+        "the units are stopped",
+        async () => (await node.run("systemctl is-active imdsproxy")).code !== 0,
+      );
+      expect(await rules()).toBe(before);
+      expect(await roleOf(node, "alice")).toContain("curl: (7)");
+      expect(await rootHas()).toBe(INSTANCE_ROLE);
+    },
+    2 * MINUTES,
+  );
+
+  test(
+    "the closed unit can be started again and again; the rules that open the node leave nothing of it",
+    async () => {
+      await node.powerCut();
+      await node.boot();
+      await served();
+      const rules = () => node.ok("ip -d rule; ip -6 -d rule; ip route show table 169254");
+      const open = await rules();
+      await node.ok("systemctl stop imdsproxy-repair");
+      await node.ok("systemctl restart imdsproxy-closed");
+      const once = await rules();
+      expect(once).toContain("169.254.169.254");
+      for (let i = 0; i < 3; i++) await node.ok("systemctl restart imdsproxy-closed");
+      expect(await rules()).toBe(once);
+      await node.ok("systemctl start imdsproxy-repair");
+      await until("the watch has opened it", async () => (await rules()) === open);
+      await served();
+      await closed();
+    },
+    2 * MINUTES,
+  );
+
+  // A disk of 1 MB/s and 20 reads a second, as in the issue, takes a minute and a half: IMDSPROXY_SLOW_DISK=1.
+  const whole = process.env["IMDSPROXY_SLOW_DISK"] === "1";
+  test.skipIf(!canSlowDown)(
+    "a disk so slow that every start runs out of its time: closed, and in the end alice has her role",
+    async () => {
+      // That one needs more than 3 s for what it reads.
+      const limit = "[Service]\\nTimeoutStartSec=3s\\n";
+      const directory = "/etc/systemd/system/imdsproxy-iptables.service.d";
+      if (!whole) await node.ok(`mkdir ${directory}; printf '${limit}' > ${directory}/slow.conf`);
+      const speed = whole ? 1 : 10;
+      await node.powerCut();
+      await node.boot({ wait: false, slow: { bytesPerSecond: speed * 1e6, readsPerSecond: speed * 20 } });
+      await until(
+        "a start has run out of its time",
+        async () =>
+          (await node.run("journalctl -b -u imdsproxy-iptables -o cat")).stdout.includes(
+            "operation timed out",
+          ),
+        3 * MINUTES,
+      );
+      await node.booted(3 * MINUTES);
+      await until("alice has her role", async () => (await roleOf(node, "alice")) === ROLE, 3 * MINUTES);
+      await closed();
+      await node.ok(`rm -rf ${directory}`);
+    },
+    8 * MINUTES,
+  );
 });
