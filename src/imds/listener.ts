@@ -31,6 +31,20 @@ export interface ListenerOptions<Data> {
   readonly inherited: number | null;
   readonly handlers: SocketHandler<Data>;
   readonly monotonicMs: () => number;
+  /** Told each time that accepting could not begin again, with the error's code: `EMFILE` where no descriptor is left. */
+  readonly onFailure: (code: string) => void;
+  /** Begins to accept from a descriptor of the socket, which is its own to close, also where it throws; default Bun.listen. */
+  readonly accept?: (descriptor: number, handlers: SocketHandler<Data>) => TCPSocketListener<Data>;
+}
+
+function acceptByBun<Data>(descriptor: number, handlers: SocketHandler<Data>): TCPSocketListener<Data> {
+  return Bun.listen<Data>({
+    // bun-types does not know it; Bun takes the descriptor, and closes it with the listener.
+    ...({ fd: descriptor } as unknown as { hostname: string; port: number }),
+    // A caller may say that it has sent everything and still wait for the answer.
+    allowHalfOpen: true,
+    socket: handlers,
+  });
 }
 
 export class Listener<Data> {
@@ -44,8 +58,9 @@ export class Listener<Data> {
   #endedMs = 0;
   #allowedMs = 0;
   #closed = false;
+  #failing = false;
 
-  /** @throws ListenError (platform/libc.ts) */
+  /** @throws ListenError (platform/libc.ts), also where the first accept cannot begin: nothing listens then. */
   constructor(options: ListenerOptions<Data>) {
     this.#options = options;
     this.#socket = new ListeningSocket({ ...options, receiveBytes: RECEIVE_BYTES, sendBytes: SEND_BYTES });
@@ -57,7 +72,17 @@ export class Listener<Data> {
         return open?.(socket);
       },
     };
-    this.#accept();
+    try {
+      this.#accept();
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  /** False from an accept that could not begin until one does. */
+  get accepting(): boolean {
+    return !this.#failing;
   }
 
   /** The listening socket, for systemd to keep. */
@@ -73,20 +98,21 @@ export class Listener<Data> {
     this.#socket.close();
   }
 
-  readonly #accept = (): void => {
+  #accept(): void {
+    const { accept = acceptByBun<Data> } = this.#options;
+    this.#accepting = accept(this.#socket.descriptor(), this.#handlers);
+    this.#socket.restoreBacklog();
+    this.#failing = false;
+  }
+
+  readonly #acceptAgain = (): void => {
     if (this.#closed) return;
     try {
-      const accepting = Bun.listen<Data>({
-        // bun-types does not know it; Bun takes the descriptor, and closes it with the listener.
-        ...({ fd: this.#socket.descriptor() } as unknown as { hostname: string; port: number }),
-        // A caller may say that it has sent everything and still wait for the answer.
-        allowHalfOpen: true,
-        socket: this.#handlers,
-      });
-      this.#accepting = accepting;
-      this.#socket.restoreBacklog();
-    } catch {
-      setTimeout(this.#accept, AGAIN_MS);
+      this.#accept();
+    } catch (error) {
+      this.#failing = true;
+      this.#options.onFailure((error as NodeJS.ErrnoException).code ?? "unknown");
+      setTimeout(this.#acceptAgain, AGAIN_MS);
     }
   };
 
@@ -103,6 +129,6 @@ export class Listener<Data> {
     this.#endedMs = now;
     this.#accepting?.stop(false);
     this.#accepting = null;
-    setImmediate(this.#accept);
+    setImmediate(this.#acceptAgain);
   }
 }

@@ -74,6 +74,8 @@ export interface ServerOptions {
   readonly onUnidentified: (why: string) => void;
   /** A request or a connection that was turned away before the handler saw it. Default: nobody is told. */
   readonly onTurnedAway?: (event: TurnedAway) => void;
+  /** Connections could not be accepted for a moment, and why (`EMFILE`, …). Default: nobody is told. */
+  readonly onAcceptFailure?: (code: string) => void;
 }
 
 /**
@@ -177,6 +179,7 @@ export class Server {
       sharePort: this.#options.sharePort,
       inherited,
       monotonicMs: this.#options.monotonicMs,
+      onFailure: (code) => this.#options.onAcceptFailure?.(code),
       handlers: {
         open: (socket) => this.#accept(socket),
         data: (socket, bytes) => socket.data?.received(bytes),
@@ -186,6 +189,11 @@ export class Server {
         error: (socket) => socket.data?.terminate(),
       },
     });
+  }
+
+  /** Whether connections are accepted at each endpoint. */
+  get accepting(): boolean {
+    return this.#listeners.every(({ accepting }) => accepting);
   }
 
   counts(): ServerCounts {

@@ -295,6 +295,8 @@ const EBADFD = 77;
 const ERRNO_NAMES: Readonly<Record<number, string>> = {
   1: "EPERM",
   13: "EACCES",
+  23: "ENFILE",
+  24: "EMFILE",
   77: "EBADFD",
   98: "EADDRINUSE",
   99: "EADDRNOTAVAIL",

@@ -28,6 +28,7 @@ export class Metrics {
   readonly #requests: Counter<"route" | "status">;
   readonly #unidentified: Counter;
   readonly #untold: Counter<"outcome">;
+  readonly #acceptFailures: Counter;
   readonly #refusals: Counter<"kind">;
   readonly #attempts: Counter<"outcome">;
   readonly #postponed: Counter;
@@ -66,6 +67,11 @@ export class Metrics {
       name: "imdsproxy_refusals_total",
       help: "Requests and connections refused, by kind",
       labelNames: ["kind"],
+      registers,
+    });
+    this.#acceptFailures = new Counter({
+      name: "imdsproxy_accept_failures_total",
+      help: "Times that accepting connections could not go on",
       registers,
     });
     this.#untold = new Counter({
@@ -133,6 +139,10 @@ export class Metrics {
 
   unidentified(): void {
     this.#unidentified.inc();
+  }
+
+  acceptFailure(): void {
+    this.#acceptFailures.inc();
   }
 
   untold(event: UntoldEvent): void {

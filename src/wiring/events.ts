@@ -46,6 +46,16 @@ export function eventSinks(log: Log) {
         log.warn("turned away", { subject, status, why: TURNED_AWAY[kind], count }),
       );
     },
+    acceptFailure(code: string): void {
+      metrics?.acceptFailure();
+      seldom.about(`accept ${code}`, (count) =>
+        log.error("connections cannot be accepted for now", {
+          why: code,
+          count,
+          remedy: code === "EMFILE" ? "raise LimitNOFILE= of the service" : undefined,
+        }),
+      );
+    },
     unidentified(why: string): void {
       metrics?.unidentified();
       seldom.about(`unidentified ${why}`, (count) =>

@@ -175,6 +175,7 @@ export async function serve(options: {
     shareOfUid,
     isContainer: containerTest(config),
     onUnidentified: events.unidentified,
+    onAcceptFailure: events.acceptFailure,
     onTurnedAway: events.turnedAway,
   });
   const metrics = new Metrics({
@@ -272,7 +273,7 @@ export async function serve(options: {
     }
   };
   options.signals.onReload(reload);
-  const watchdog = startWatchdog();
+  const watchdog = startWatchdog(() => server.accepting);
   keepBacklogs();
   log.info("ready", {
     version,
@@ -339,9 +340,14 @@ function policyOf(config: Config, own: readonly Endpoint[], accounts: Accounts):
   };
 }
 
-/** Tells systemd that the event loop still turns, three times in the time that WatchdogSec= gives. */
-function startWatchdog(): ReturnType<typeof setInterval> | undefined {
+/**
+ * Tells systemd that the event loop still turns and that connections are accepted, three times in the time that WatchdogSec=
+ * gives. Where neither is so for that long, systemd starts the service again.
+ */
+function startWatchdog(isWell: () => boolean): ReturnType<typeof setInterval> | undefined {
   const limitMicroseconds = Number(process.env["WATCHDOG_USEC"] ?? "0");
   if (!(limitMicroseconds > 0)) return undefined;
-  return setInterval(() => notifySystemd("WATCHDOG=1"), limitMicroseconds / 3_000);
+  return setInterval(() => {
+    if (isWell()) notifySystemd("WATCHDOG=1");
+  }, limitMicroseconds / 3_000);
 }

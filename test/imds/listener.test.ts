@@ -1,0 +1,114 @@
+import { afterEach, describe, expect, test } from "bun:test";
+import { closeSync } from "node:fs";
+import { connect } from "node:net";
+import { Listener } from "../../src/imds/listener.ts";
+import { ListenError } from "../../src/platform/libc.ts";
+
+type Accept = NonNullable<ConstructorParameters<typeof Listener<undefined>>[0]["accept"]>;
+
+const LOOPBACK = Uint8Array.of(127, 0, 0, 1);
+const opened: { close(): void }[] = [];
+afterEach(() => {
+  for (const one of opened.splice(0)) one.close();
+});
+
+const byBun: Accept = (descriptor, handlers) =>
+  Bun.listen<undefined>({
+    ...({ fd: descriptor } as unknown as { hostname: string; port: number }),
+    socket: handlers,
+  });
+
+/** A port of this machine that nobody has at the moment. */
+function freePort(): number {
+  const probe = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+  const { port } = probe;
+  probe.stop(true);
+  return port;
+}
+
+function aListener(accept: Accept | undefined, onFailure: (code: string) => void, onOpen = () => {}) {
+  const port = freePort();
+  const listener = new Listener<undefined>({
+    address: LOOPBACK,
+    port,
+    backlog: 128,
+    sharePort: false,
+    inherited: null,
+    handlers: {
+      open(socket) {
+        onOpen();
+        socket.end();
+      },
+      data() {},
+    },
+    monotonicMs: () => performance.now(),
+    onFailure,
+    ...(accept === undefined ? {} : { accept }),
+  });
+  opened.push(listener);
+  return { listener, port };
+}
+
+/** Connects and waits until the other side has closed. */
+const visit = (port: number) =>
+  new Promise<void>((resolve, reject) => {
+    const socket = connect({ host: "127.0.0.1", port });
+    socket.on("error", reject);
+    socket.on("close", () => resolve());
+    socket.resume();
+  });
+
+const outOfFiles: Accept = (descriptor) => {
+  closeSync(descriptor);
+  throw new ListenError(24);
+};
+
+describe("Listener", () => {
+  test("a first accept that fails ends the start with its reason, and leaves nothing that listens", async () => {
+    const port = freePort();
+    const options = { address: LOOPBACK, port, backlog: 128, sharePort: false, inherited: null };
+    const make = (accept: Accept) =>
+      new Listener<undefined>({
+        ...options,
+        handlers: { data() {} },
+        monotonicMs: () => performance.now(),
+        onFailure: () => {},
+        accept,
+      });
+    expect(() => make(outOfFiles)).toThrow("EMFILE");
+    await expect(visit(port)).rejects.toThrow();
+    // Nobody has the port: it can be had again.
+    opened.push(make(byBun));
+  });
+
+  test("a later one is told each time, and accepting goes on when it can", async () => {
+    let failures = 0;
+    let visits = 0;
+    let calls = 0;
+    const mended = Promise.withResolvers<void>();
+    const accept: Accept = (descriptor, handlers) => {
+      calls++;
+      // The second portion cannot begin, twice.
+      if (calls === 2 || calls === 3) return outOfFiles(descriptor, handlers);
+      if (calls === 4) mended.resolve();
+      return byBun(descriptor, handlers);
+    };
+    const seen: boolean[] = [];
+    const { listener, port } = aListener(
+      accept,
+      (code) => {
+        expect(code).toBe("EMFILE");
+        failures++;
+        seen.push(listener.accepting);
+      },
+      () => visits++,
+    );
+    expect(listener.accepting).toBe(true);
+    // More than a portion has, so that the next one has to begin.
+    while (calls < 2) await visit(port);
+    await mended.promise;
+    await visit(port);
+    expect(listener.accepting).toBe(true);
+    expect([failures, seen, visits > 1]).toEqual([2, [false, false], true]);
+  });
+});
