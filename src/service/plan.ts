@@ -68,6 +68,13 @@ export interface Installation {
 
 const HANDOVER_CONFIG = `${RUNTIME_DIRECTORY}/handover.yaml`;
 
+/** Where the files of an installation go. */
+export const INSTALLED_PATHS: readonly string[] = [
+  BINARY,
+  CONFIG,
+  ...Object.values(UNITS).map((name) => `${UNIT_DIRECTORY}/${name}`),
+];
+
 /** Every file that an installation puts into place, whether or not it is there already. */
 export function installedFiles(installation: Installation): readonly FileChange[] {
   const units = unitTexts({
@@ -191,7 +198,7 @@ export function uninstallSteps(
   staged: (path: string) => string,
   keepState: boolean,
 ): readonly Step[] {
-  const files = [BINARY, ...Object.values(UNITS).map((name) => `${UNIT_DIRECTORY}/${name}`)];
+  const files = INSTALLED_PATHS.filter((path) => path !== CONFIG);
   return [
     ...disableSteps(),
     {

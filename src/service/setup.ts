@@ -31,6 +31,7 @@ import { BINARY, CONFIG, JOURNAL, LOCK, UNITS } from "./paths.ts";
 import {
   disableSteps,
   enableSteps,
+  INSTALLED_PATHS,
   type Installation,
   installSteps,
   type Step,
@@ -39,7 +40,7 @@ import {
 import { portWarnings } from "./port-warnings.ts";
 import { type ProxyHealth, proxyHealth } from "./proxy-health.ts";
 import { type NodeFacts, unmet } from "./requirements.ts";
-import { type FileChange, recover, stagedPath } from "./transaction.ts";
+import { discard, type FileChange, recover, stagedPath } from "./transaction.ts";
 import { findTester, type Verification, verify } from "./verify.ts";
 
 /** setup and the parts of it: what an operator asks for, as plans that are carried out under one lock. */
@@ -169,6 +170,8 @@ async function locked<T>(options: ServiceOptions, work: () => Promise<T>): Promi
     () => options.say("another setup is running: waiting for it"),
     async () => {
       for (const path of recover(JOURNAL)) options.say(`finished an interrupted setup: ${path}`);
+      // What one that was killed before that had written beside the places, and this one need not write again.
+      discard(INSTALLED_PATHS);
       return work();
     },
   );

@@ -109,6 +109,11 @@ export function commit(journal: string, changes: readonly FileChange[]): void {
   move(journal, paths);
 }
 
+/** Takes away what a change that was cut short before its commit wrote beside these paths. */
+export function discard(paths: readonly string[]): void {
+  for (const path of paths) rmSync(stagedPath(path), { force: true });
+}
+
 /**
  * Finishes a change that was cut short; without one, does nothing.
  *

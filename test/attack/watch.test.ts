@@ -62,7 +62,7 @@ function processLimit(): { readonly path: string; set(most: number | "max"): voi
       ? v2
       : null;
   if (parent === null) return null;
-  const path = `${parent}/imdsproxy-test-${process.pid}`;
+  const path = `${parent}/imdsproxy-watch-test-${process.pid}`;
   try {
     mkdirSync(path);
   } catch {
@@ -179,7 +179,9 @@ for (const backend of ["nft", "legacy"] as const) {
         });
     });
 
-    const limit = backend === "nft" ? processLimit() : null;
+    // iptables-legacy can be written by its own program alone: without a process nothing is repaired there.
+    if (backend === "legacy") return;
+    const limit = processLimit();
     afterAll(() => limit?.remove());
     test.skipIf(limit === null)(
       "while the node has no process left: what is flushed is back, and the watch goes on",

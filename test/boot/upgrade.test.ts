@@ -147,7 +147,7 @@ describeAsRoot("an upgrade under load", () => {
         }
         expect(
           await node.ok("systemctl list-units --all --no-legend 'imdsproxy-handover*'; ls /run/imdsproxy"),
-        ).toBe("firewall.json\n");
+        ).toBe("firewall.json\nrules.json\n");
       },
       2 * MINUTES,
     );

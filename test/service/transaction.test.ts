@@ -12,7 +12,15 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { commit, type FileChange, grant, recover, stage, stagedPath } from "../../src/service/transaction.ts";
+import {
+  commit,
+  discard,
+  type FileChange,
+  grant,
+  recover,
+  stage,
+  stagedPath,
+} from "../../src/service/transaction.ts";
 import { describeAsRoot } from "../support/root.ts";
 
 let directory: string;
@@ -74,6 +82,14 @@ describeAsRoot("a change of several files", () => {
       expect(recover(journal)).toEqual([]);
     });
   }
+
+  test("discard() takes away what stage() wrote and nobody committed, and nothing else", () => {
+    stage(changes());
+    discard(changes().map(({ path }) => path));
+    discard(changes().map(({ path }) => path));
+    expect(readdirSync(directory).sort()).toEqual(["a", "b", "c"]);
+    expect([read("a"), read("b"), readdirSync(join(directory, "c"))]).toEqual(["old a", "old b", []]);
+  });
 
   test("a journal that is none is not believed", () => {
     for (const text of ["{", '"/etc/passwd"', "[1]"]) {
