@@ -59,6 +59,13 @@ const METRIC6 = 1024;
 /** Index of lo, in every network namespace (LOOPBACK_IFINDEX). */
 const LO = 1;
 
+/**
+ * All link-local addresses (RFC 4291, section 2.5.6), and not this node's alone: an interface gets one by itself, a moment after
+ * it comes up. Another host's is closed with them at the agent's port, where nobody asks for anything.
+ */
+const LINK_LOCAL = "fe80::/10";
+const isLinkLocal = (address: string): boolean => /^fe[89ab]/.test(address);
+
 /** Everything that the firewall should have of the wall at this moment. */
 export interface WantedWall {
   /** At preference 0, in their order, before `local`. */
@@ -185,7 +192,9 @@ function wantedRoutes(
   }
   if ((spec.localPorts ?? []).length === 0) return routes;
   add("ipv4", TABLES.local, "multicast", "127.0.0.0/8", { metric: LO });
+  if (ipv6) add("ipv6", TABLES.local, "prohibit", LINK_LOCAL);
   for (const { family, address, interface: index } of addresses) {
+    if (family === "ipv6" && isLinkLocal(address)) continue;
     if (family === "ipv6") add(family, TABLES.local, "prohibit", `${address}/128`);
     else if (!address.startsWith("127.")) {
       // On lo, where such packets go; and on its own interface, for sockets that are bound to it.

@@ -97,11 +97,11 @@ describe("wantedWall()", () => {
     const { routes } = wantedWall(AGENT_HERE, new FakeRouting());
     expect(routes.filter(({ table }) => table === 1692545).map(routeText)).toEqual([
       "route multicast 127.0.0.0/8 dev lo table 1692545 metric 1",
+      "-6 route prohibit fe80::/10 table 1692545 metric 1024",
       "route multicast 169.254.0.2/32 dev lo table 1692545 metric 1",
       "route multicast 10.0.0.5/32 dev lo table 1692545 metric 1",
       "route multicast 10.0.0.5/32 dev if2 table 1692545 metric 2",
       "-6 route prohibit ::1/128 table 1692545 metric 1024",
-      "-6 route prohibit fe80::1/128 table 1692545 metric 1024",
     ]);
     for (const family of ["ipv4", "ipv6"] as const) {
       expect(rulesFor(AGENT_HERE, family)).toContain(
@@ -235,6 +235,9 @@ describe("the second wall", () => {
       "one too many: ip route multicast 10.0.0.5/32 dev lo table 1692545 metric 1",
       "one too many: ip route multicast 10.0.0.5/32 dev if2 table 1692545 metric 2",
     ]);
+    expect(wall.problems(AGENT_HERE)).toEqual([]);
+    // An interface has its link-local address a moment after it comes up: that is no reason to do anything.
+    kernel.addresses = [...kernel.addresses, { family: "ipv6", address: "fe80::7", interface: 7 }];
     expect(wall.problems(AGENT_HERE)).toEqual([]);
   });
   test("leaves `local` where somebody has moved it, and the rules of others alone", () => {
