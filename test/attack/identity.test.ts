@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { ADDRESSES } from "../../src/demo/network.ts";
+import { USERS_SOURCE } from "../../src/firewall/wall/plan.ts";
 import type { SimulatedNode, Who } from "../../src/demo/node.ts";
 import { mustExec } from "../support/node.ts";
 import { eventually, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
@@ -119,7 +120,7 @@ describeAsRoot("identity by attack", () => {
     test("is alice's own, whatever address, device and option she gives it", async () => {
       const bob = node.spawn({
         ...BOB,
-        argv: python("holder", 8, ADDRESSES.node4, BOBS_PORT, ADDRESSES.imds4, 80),
+        argv: python("holder", 8, USERS_SOURCE, BOBS_PORT, ADDRESSES.imds4, 80),
       });
       await eventually("bob is connected", () => bob.stdout().includes("ready"));
       const attempts = await attack<Record<string, string>>(node, ALICE, "sockets", [BOBS_PORT, BOB_UID]);

@@ -4,7 +4,7 @@
 usage: fates.py FATE [PORT]
 `half`: everything sent, the sending side shut down, then the answer is read; prints who we are.
 `close`, `linger`, `exit`, `half-exit`: connects, asks, and is gone in one way or another; prints `gone`.
-With PORT, from that port of the node's own address.
+With PORT, from that port of the address that users' requests come from (the second wall refuses every other).
 """
 import os
 import socket
@@ -18,7 +18,7 @@ fate = sys.argv[1]
 s = tcp(timeout=10)
 s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 if len(sys.argv) > 2:
-    s.bind(("10.77.0.2", int(sys.argv[2])))
+    s.bind(("127.169.254.1", int(sys.argv[2])))
 
 
 def act():
