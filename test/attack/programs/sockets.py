@@ -180,7 +180,7 @@ def _():
         if libc.connect(s.fileno(), unspecified, len(unspecified)) != 0:
             raise OSError(ctypes.get_errno(), "connect")
         s.settimeout(2)
-        s.bind((NODE4, own))
+        s.bind(("127.169.254.1", own))
         s.connect((METADATA4, 80))
         return role(s)
 
