@@ -22,6 +22,24 @@ while True:
     except OSError: pass
     c.close()
 `;
+/** Every way to an address of the node by IPv6: destination, source and interface, each with each. Prints those that lead there. */
+const WAYS = `
+import socket, sys
+index = socket.if_nametoindex("eth0")
+link_local = sys.argv[1]
+places = [("::1", 0), ("fd77::2", 0), (link_local, index), (link_local, socket.if_nametoindex("lo"))]
+for to, scope in places:
+    for source in (None, ("fd77::2", 0), ("::1", 0), (link_local, index)):
+        for device in (None, b"lo", b"eth0"):
+            s = socket.socket(socket.AF_INET6); s.settimeout(1)
+            try:
+                if device: s.setsockopt(socket.SOL_SOCKET, 25, device)
+                if source: s.bind((source[0], 0, 0, source[1]))
+                s.connect((to, 9081, 0, scope)); s.sendall(b"GET / HTTP/1.1\\r\\n\\r\\n")
+                if b"${SECRET}" in s.recv(4096): print(to, scope, source, device)
+            except OSError: pass
+            s.close()
+`;
 const ROOT = { user: "root" } as const;
 const ALICE = { user: "alice" } as const;
 
@@ -57,23 +75,34 @@ describeAsRoot("an agent that listens on every address", () => {
   });
   afterAll(() => node?.stop());
 
-  /** Where the user gets the secret. */
-  const open = async (who: { readonly user: string }) => {
+  /** Where the user gets the secret: by a plain socket, or by one that is bound to an interface (SO_BINDTODEVICE) too. */
+  const open = async (who: { readonly user: string }, devices: readonly string[] = []) => {
     const found = await Promise.all(
-      addresses.map(async (address) => {
-        const url = `http://${address}:9081/`;
-        const { stdout } = await node.exec({ ...who, argv: ["curl", "-sS", "-g", "-m", "2", url] });
-        return stdout.includes(SECRET) ? address : null;
-      }),
+      addresses.flatMap((address) =>
+        [[], ...devices.map((device) => ["--interface", `if!${device}`])].map(async (how) => {
+          const url = `http://${address}:9081/`;
+          const argv = ["curl", "-sS", "-g", "-m", "2", ...how, url];
+          const { stdout } = await node.exec({ ...who, argv });
+          return stdout.includes(SECRET) ? [address, ...how].join(" ") : null;
+        }),
+      ),
     );
     return found.filter((address) => address !== null);
+  };
+  const DEVICES = ["lo", "eth0"];
+  const ways = async (who: { readonly user: string }) => {
+    const linkLocal = /fe80[0-9a-f:]+/.exec(addresses.join(" "))?.[0] ?? "::1";
+    const argv = ["/usr/bin/python3", "-c", WAYS, linkLocal];
+    const { stdout, stderr } = await node.exec({ ...who, argv, timeoutMs: 50_000 });
+    expect(stderr).toBe("");
+    return stdout.split("\n").filter((line) => line !== "");
   };
   const checkDirect = () => node.exec({ ...ROOT, argv: ["imdsproxy", "iptables", "check-direct", "--json"] });
 
   test("is closed to users at each of them, and to root at none; check-direct tries them all", async () => {
     expect(addresses.length).toBeGreaterThan(5);
     await applyRules(node);
-    expect(await open(ALICE)).toEqual([]);
+    expect(await open(ALICE, DEVICES)).toEqual([]);
     expect((await open(ROOT)).sort()).toEqual([...addresses].sort());
     const { exitCode, stdout } = await checkDirect();
     // It fails where access is closed.
@@ -85,8 +114,10 @@ describeAsRoot("an agent that listens on every address", () => {
       "-euc",
       "iptables -F; iptables -t nat -F; ip6tables -F; ip6tables -t nat -F",
     ]);
-    expect(await open(ALICE)).toEqual([]);
+    expect(await open(ALICE, DEVICES)).toEqual([]);
     expect((await open(ROOT)).sort()).toEqual([...addresses].sort());
+    expect((await ways(ROOT)).length).toBeGreaterThan(10);
+    expect(await ways(ALICE)).toEqual([]);
     await applyRules(node);
   });
   test("status says how it is bound", async () => {

@@ -91,6 +91,8 @@ for (const backend of ["nft", "legacy"] as const) {
         return output.trim() === "-A OUTPUT -j IMDSPROXY" && (await ours()) === wanted;
       });
     const startWatch = async (argv: readonly string[]) => {
+      // What the watch before this one knew.
+      await node.shell("rm -f /run/imdsproxy/rules.json");
       watch = node.node.spawn({ ...ROOT, argv, env: ENVIRONMENT, timeoutMs: 0 });
       await eventually("the rules are there", async () => (await rules()).includes("IMDSPROXY"));
     };

@@ -1,4 +1,4 @@
-import { familyOf, hostMask, METADATA, redirectTarget, sameEndpoint } from "../addresses.ts";
+import { familyOf, HYPERPOD_AGENT, hostMask, METADATA, redirectTarget, sameEndpoint } from "../addresses.ts";
 import { CLOSED_TABLE } from "../closed-state.ts";
 import { guardedEndpoints } from "../rules.ts";
 import { FAMILIES, type Family, type FirewallSpec } from "../types.ts";
@@ -28,7 +28,8 @@ import type { Change, Link, LocalAddress, Route, RoutingRule, RoutingState } fro
  *   and the destination is taken as on the link (SO_BINDTODEVICE is everybody's since linux 5.7). So what is to be closed
  *   leads to a route before the `prohibit`: of the kind `multicast`, which connect(2) refuses (ENETUNREACH) and which no
  *   packet survives, since nobody on lo is a member of the group (__mkroute_output).
- * In IPv6, packets are routed again with the uid, and `prohibit` holds bound sockets too.
+ * In IPv6, packets are routed again with the uid, and a rule that prohibits holds bound sockets too (a route that does so not:
+ * it is on lo, and a look-up for another interface passes it by).
  */
 
 /** Tables of our own; no other program is known to use the numbers. Odd, and between none of the usual ones. */
@@ -102,10 +103,13 @@ const lookup = (table: number): RoutingRule["action"] => ({ kind: "lookup", tabl
 const PROHIBIT: RoutingRule["action"] = { kind: "prohibit" };
 
 /** The rules for users: uid by uid range. */
-function userRules(spec: FirewallSpec, family: Family): RoutingRule[] {
+function userRules(spec: FirewallSpec, family: Family, addresses: readonly LocalAddress[]): RoutingRule[] {
   const metadata = METADATA[family];
   const closed = guardedEndpoints(spec, family).filter((endpoint) => !sameEndpoint(endpoint, metadata));
   const sink = family === "ipv4" ? [lookup(TABLES.sink), PROHIBIT] : [PROHIBIT];
+  // In IPv6 a route that prohibits is on lo: a look-up for another interface passes it by, a rule that prohibits holds all.
+  const own = addresses.filter((one) => one.family === "ipv6" && !isLinkLocal(one.address));
+  const ownAddresses = family === "ipv6" ? [...new Set(own.map(({ address }) => address))].sort() : [];
   return usersBut(spec.exemptUids).flatMap((uids) => {
     const toMetadata = { to: metadata.address, tcpPort: metadata.port, uids };
     const pass: Selector[] =
@@ -118,16 +122,31 @@ function userRules(spec: FirewallSpec, family: Family): RoutingRule[] {
       ...closed.flatMap(({ address, port }) =>
         sink.map((action) => at(family, { to: address, tcpPort: port, uids }, action)),
       ),
-      ...(spec.localPorts ?? []).map((port) => at(family, { tcpPort: port, uids }, lookup(TABLES.local))),
+      ...(spec.localPorts ?? []).flatMap((port) => [
+        ...ownAddresses.map((to) => at(family, { to, tcpPort: port, uids }, PROHIBIT)),
+        at(family, { tcpPort: port, uids }, lookup(TABLES.local)),
+      ]),
     ];
   });
 }
 
-/** What became of users' connections to the metadata address in nat OUTPUT: the proxy's, or nobody's. */
+/**
+ * What became of users' connections to the metadata address in nat OUTPUT: the proxy's, or nobody's. Any port of the proxy's address
+ * but an upstream's: while the port changes, the redirect to the old one and that to the new one both lead somewhere.
+ */
 function sourceRules(spec: FirewallSpec): RoutingRule[] {
-  const { address, port } = redirectTarget(spec.listen, "ipv4");
+  const { address, port: ours } = redirectTarget(spec.listen, "ipv4");
+  // The agent's always: it may come after the rules.
+  const upstreams = [...new Set([HYPERPOD_AGENT.port, ...(spec.localPorts ?? [])])];
   return [
-    at("ipv4", { from: USERS_SOURCE, to: address, tcpPort: port }, lookup(TABLES.listener)),
+    ...upstreams
+      .filter((port) => port !== ours)
+      .flatMap((port) =>
+        [lookup(TABLES.sink), PROHIBIT].map((action) =>
+          at("ipv4", { from: USERS_SOURCE, tcpPort: port }, action),
+        ),
+      ),
+    at("ipv4", { from: USERS_SOURCE, to: address, tcp: true }, lookup(TABLES.listener)),
     at("ipv4", { from: USERS_SOURCE, tcp: true }, lookup(TABLES.sink)),
     at("ipv4", { from: USERS_SOURCE, tcp: true }, PROHIBIT),
   ];
@@ -214,7 +233,7 @@ export function wantedWall(
   families: readonly Family[] = FAMILIES,
 ): WantedWall {
   const rules = families.flatMap((family) => [
-    ...userRules(spec, family),
+    ...userRules(spec, family, addresses),
     ...(family === "ipv4" ? sourceRules(spec) : []),
     ...containerRules(spec, family),
   ]);

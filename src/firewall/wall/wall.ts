@@ -101,7 +101,12 @@ export const systemWall = (): SecondWall => new SecondWall(new Rtnetlink());
 
 /** The wall as the watch has it. */
 export const wallGuard = (wall: SecondWall) => ({
-  problems: (spec: FirewallSpec) => wall.problems(spec).map((problem) => `second wall: ${problem}`),
+  problems(spec: FirewallSpec): readonly string[] {
+    // It has dozens of rules and routes, and the log is read by people.
+    const [first, ...more] = wall.problems(spec);
+    if (first === undefined) return [];
+    return [`second wall: ${first}${more.length === 0 ? "" : `, and ${more.length} more`}`];
+  },
   restore(spec: FirewallSpec): void {
     wall.bring(spec);
   },

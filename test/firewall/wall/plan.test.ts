@@ -70,7 +70,9 @@ describe("wantedWall()", () => {
         `pref 0 ${agent} ${uids} lookup 1692543 protocol kernel`,
         `pref 0 ${agent} ${uids} prohibit protocol kernel`,
       ]),
-      `pref 0 from ${USERS_SOURCE}/32 to 127.0.0.1/32 ipproto tcp dport 254 lookup 1692547 protocol kernel`,
+      `pref 0 from ${USERS_SOURCE}/32 ipproto tcp dport 9081 lookup 1692543 protocol kernel`,
+      `pref 0 from ${USERS_SOURCE}/32 ipproto tcp dport 9081 prohibit protocol kernel`,
+      `pref 0 from ${USERS_SOURCE}/32 to 127.0.0.1/32 ipproto tcp lookup 1692547 protocol kernel`,
       `pref 0 from ${USERS_SOURCE}/32 ipproto tcp lookup 1692543 protocol kernel`,
       `pref 0 from ${USERS_SOURCE}/32 ipproto tcp prohibit protocol kernel`,
     ]);
