@@ -85,9 +85,13 @@ async function contestantsOf(node: Node, name: string): Promise<Contestant> {
   };
 }
 
-const proxied = await startProxiedNode();
+// Named, for a build of before may have another default.
+const LISTEN = { listen: "127.0.0.1:254" };
+const proxied = await startProxiedNode({}, LISTEN);
 const before =
-  process.env["BEFORE"] === undefined ? null : await startProxiedNode({ executable: process.env["BEFORE"] });
+  process.env["BEFORE"] === undefined
+    ? null
+    : await startProxiedNode({ executable: process.env["BEFORE"] }, LISTEN);
 const proxies: RunningProxy[] = [proxied.proxy, ...(before === null ? [] : [before.proxy])];
 try {
   const { node } = proxied;
