@@ -463,6 +463,20 @@ export function keepBacklogs(): void {
   libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ptr(fprog.buffer), 0, 0);
 }
 
+/** The address of the socket in NOTIFY_SOCKET (sd_notify(3)), as the kernel takes it; null where there is none. */
+export function notifyAddress(): Uint8Array | null {
+  const path = process.env["NOTIFY_SOCKET"];
+  if (path === undefined || !/^[@/]/.test(path)) return null;
+  // struct sockaddr_un: u16 sun_family, char sun_path[108]; a leading @ stands for the abstract namespace's NUL.
+  const name = Buffer.from(path);
+  if (name.length > 107) return null;
+  if (path.startsWith("@")) name[0] = 0;
+  const address = new Uint8Array(2 + name.length + (path.startsWith("@") ? 0 : 1));
+  address[0] = AF_UNIX;
+  address.set(name, 2);
+  return address;
+}
+
 /**
  * Tells systemd of a change of state (sd_notify(3)): one datagram to the socket in NOTIFY_SOCKET.
  * Does nothing where there is none.
@@ -470,15 +484,8 @@ export function keepBacklogs(): void {
  * @param state such as `READY=1`.
  */
 export function notifySystemd(state: string): void {
-  const path = process.env["NOTIFY_SOCKET"];
-  if (path === undefined || !/^[@/]/.test(path)) return;
-  // struct sockaddr_un: u16 sun_family, char sun_path[108]; a leading @ stands for the abstract namespace's NUL.
-  const name = Buffer.from(path);
-  if (name.length > 107) return;
-  if (path.startsWith("@")) name[0] = 0;
-  const address = new Uint8Array(2 + name.length + (path.startsWith("@") ? 0 : 1));
-  address[0] = AF_UNIX;
-  address.set(name, 2);
+  const address = notifyAddress();
+  if (address === null) return;
   const descriptor = libc.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (descriptor < 0) return;
   const message = Buffer.from(state);

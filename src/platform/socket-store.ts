@@ -1,5 +1,5 @@
 import { dlopen, FFIType, ptr } from "bun:ffi";
-import { notifySystemd } from "./libc.ts";
+import { notifyAddress, notifySystemd } from "./libc.ts";
 
 /**
  * Listening sockets that systemd keeps while the service is away (systemd.service(5), FileDescriptorStoreMax=): over a
@@ -97,15 +97,8 @@ export function systemdStore(): SocketStore {
 
 /** sd_pid_notify_with_fds(3): one datagram with a descriptor to the socket in NOTIFY_SOCKET; nothing where there is none. */
 function sendDescriptor(state: string, descriptor: number): void {
-  const path = process.env["NOTIFY_SOCKET"];
-  if (path === undefined || !/^[@/]/.test(path)) return;
-  // struct sockaddr_un: u16 sun_family, char sun_path[108]; a leading @ stands for the abstract namespace's NUL.
-  const name = Buffer.from(path);
-  if (name.length > 107) return;
-  if (path.startsWith("@")) name[0] = 0;
-  const address = new Uint8Array(2 + name.length + (path.startsWith("@") ? 0 : 1));
-  address[0] = AF_UNIX;
-  address.set(name, 2);
+  const address = notifyAddress();
+  if (address === null) return;
   const text = Buffer.from(state);
   // struct iovec: the base, then the length.
   const iovec = new BigUint64Array([BigInt(ptr(text)), BigInt(text.length)]);
