@@ -67,7 +67,10 @@ describe("imports point one way:", () => {
     "service",
     "demo",
     "telemetry",
+    "client",
+    "http",
     "imds",
+    "upstream",
     "firewall",
     "sessions",
     "rules",
@@ -81,34 +84,71 @@ describe("imports point one way:", () => {
       never: ["src/cli", "src/main.ts"],
       why: "commands read arguments and call one thing; nothing calls a command",
     })),
-    ...["imds", "firewall", "sessions", "rules", "identity", "config", "platform"].map((room) => ({
+    ...[
+      "client",
+      "http",
+      "imds",
+      "upstream",
+      "firewall",
+      "sessions",
+      "rules",
+      "identity",
+      "config",
+      "platform",
+    ].map((room) => ({
       from: `src/${room}`,
       never: ["src/wiring", "src/service", "src/demo"],
       why: "a part can be used and tested without the whole",
     })),
     {
+      from: "src/http",
+      never: ["imds", "upstream", "client", "sessions", "rules", "config", "firewall", "telemetry"].map(
+        (room) => `src/${room}`,
+      ),
+      why: "the HTTP server knows who asks, and nothing of what is answered; metrics are served by it, too",
+    },
+    {
+      from: "src/imds",
+      never: ["src/firewall", "src/telemetry", "src/client"],
+      why: "requests are answered from rules, sessions and metadata; who logs and counts them is told by events",
+    },
+    {
+      from: "src/upstream",
+      never: ["src/imds", "src/http", "src/rules", "src/client"],
+      why: "nothing that a caller sent goes upstream",
+    },
+    {
+      from: "src/client",
+      never: ["imds", "http", "upstream", "sessions", "rules", "config", "firewall", "telemetry"].map(
+        (room) => `src/${room}`,
+      ),
+      why: "a command asks the metadata address as any other program of the node does",
+    },
+    {
       from: "src/sessions",
-      never: ["src/imds", "src/firewall", "src/config"],
+      never: ["src/http", "src/imds", "src/upstream", "src/firewall", "src/config"],
       why: "sessions know requests to STS, not who asked for them, or how",
     },
     {
       from: "src/identity",
-      never: ["src/imds", "src/sessions", "src/rules", "src/firewall", "src/config"],
+      never: ["http", "imds", "upstream", "sessions", "rules", "firewall", "config"].map(
+        (room) => `src/${room}`,
+      ),
       why: "who somebody is depends on the kernel and NSS alone",
     },
     {
       from: "src/rules",
-      never: ["src/imds", "src/firewall", "src/platform", "src/wiring"],
+      never: ["src/http", "src/imds", "src/upstream", "src/firewall", "src/platform", "src/wiring"],
       why: "a decision is a pure function of the identity and the configuration",
     },
     {
       from: "src/config",
-      never: ["src/imds", "src/firewall", "src/identity", "src/platform"],
+      never: ["src/http", "src/imds", "src/upstream", "src/firewall", "src/identity", "src/platform"],
       why: "a configuration can be checked on any machine",
     },
     {
       from: "src/firewall",
-      never: ["src/imds", "src/sessions", "src/rules"],
+      never: ["src/http", "src/imds", "src/upstream", "src/sessions", "src/rules"],
       why: "rules are built from addresses and uids",
     },
     {
@@ -147,9 +187,9 @@ describe("edges are few:", () => {
 describe("pure parts are pure:", () => {
   const PURE = [
     "src/imds/routes.ts",
-    "src/imds/request.ts",
+    "src/http/request.ts",
     "src/imds/target.ts",
-    "src/imds/upstream-answer.ts",
+    "src/upstream/answer.ts",
     "src/rules",
     "src/identity/netlink",
     "src/identity/address.ts",

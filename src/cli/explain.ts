@@ -1,10 +1,10 @@
 import { defineCommand } from "citty";
+import { askMetadata } from "../client/metadata-address.ts";
 import { loadConfig } from "../config/load.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { NamesUntold } from "../identity/accounts.ts";
 import { slurmJobOf } from "../identity/cgroup.ts";
 import type { Identity } from "../identity/types.ts";
-import { askMetadata } from "../imds/metadata-address.ts";
 import { compileRules, type Decision } from "../rules/decide.ts";
 import { systemNames } from "../wiring/identities.ts";
 import { configArg, jsonArg } from "./common.ts";

@@ -1,8 +1,8 @@
 import { defineCommand } from "citty";
+import { instanceRoleArn } from "../client/instance-role.ts";
 import { loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
-import { instanceRoleArn } from "../imds/instance-role.ts";
 import { compileRules } from "../rules/decide.ts";
 import { isRoleArn } from "../sessions/arn.ts";
 import { permissionStatement, trustStatement } from "../sessions/denial.ts";

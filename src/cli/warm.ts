@@ -1,6 +1,6 @@
 import { defineCommand } from "citty";
+import { askForCredentials } from "../client/metadata-address.ts";
 import { ImdsProxyError } from "../errors.ts";
-import { askForCredentials } from "../imds/metadata-address.ts";
 import { systemNames } from "../wiring/identities.ts";
 import { become, NOGROUP } from "./become.ts";
 import { jsonArg } from "./common.ts";

@@ -1,6 +1,6 @@
 import { defineCommand } from "citty";
+import { askMetadata, type MetadataReply } from "../client/metadata-address.ts";
 import { ImdsProxyError } from "../errors.ts";
-import { askMetadata, type MetadataReply } from "../imds/metadata-address.ts";
 import type { Whoami } from "../imds/whoami.ts";
 import { jsonArg } from "./common.ts";
 import { table } from "./table.ts";

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
+import { type Answer, errorPage, text } from "../http/answer.ts";
 import { parseRoleArn } from "../sessions/arn.ts";
 import type { SessionOutcome } from "../sessions/types.ts";
-import { type Answer, errorPage, text } from "./answer.ts";
 
 /** `YYYY-MM-DDTHH:MM:SSZ`: botocore reads no fractions of a second (botocore/credentials.py). */
 const isoSeconds = (ms: number): string => `${new Date(ms).toISOString().slice(0, 19)}Z`;

@@ -1,6 +1,9 @@
 import type { CategoryFilter } from "../config/categories.ts";
 import { describeUnforeseen } from "../errors.ts";
+import { type Answer, errorPage, text } from "../http/answer.ts";
+import type { Request } from "../http/request.ts";
 import { NamesUntold } from "../identity/accounts.ts";
+import { type Caller, type KnownCaller, type Subject, shareOf, subjectOf } from "../identity/caller.ts";
 import type { SocketOwner } from "../identity/lookup.ts";
 import { AmbiguousIdentity } from "../identity/resolver.ts";
 import type { Identity } from "../identity/types.ts";
@@ -9,39 +12,14 @@ import type { Decision, Rules } from "../rules/decide.ts";
 import { parseRoleArn } from "../sessions/arn.ts";
 import type { FirstAttempt, SessionBroker } from "../sessions/broker.ts";
 import type { SessionRequest } from "../sessions/types.ts";
-import { type Answer, errorPage, text } from "./answer.ts";
+import type { MetadataCache, UpstreamAnswer } from "../upstream/cache.ts";
 import { credentialsDocument, infoDocument } from "./documents.ts";
 import { Holding } from "./holding.ts";
-import type { MetadataCache, UpstreamAnswer } from "./metadata.ts";
 import type { OwnFailure } from "./own-failure.ts";
-import type { Request } from "./request.ts";
 import { parseRoute, type Route } from "./routes.ts";
 import { originForm } from "./target.ts";
-import { parseTtl, type Subject, type TokenMint } from "./tokens.ts";
+import { parseTtl, type TokenMint } from "./tokens.ts";
 import { jsonAnswer, whoamiDocument } from "./whoami.ts";
-
-/** Who sent a request, as far as the kernel let us know. */
-export type Caller = KnownCaller | { readonly kind: "unknown" };
-
-/** A caller who may ask. */
-export type KnownCaller =
-  /** A process of this node. */
-  | {
-      readonly kind: "owner";
-      readonly owner: SocketOwner;
-      /** Under which name this caller's share is kept: the uid, or what all subordinate uids of an owner have in common. */
-      readonly share: Subject;
-    }
-  /** A bridged container, where the configuration serves them: it has an address and no uid. */
-  | { readonly kind: "container"; readonly address: string };
-
-/** For whom a token is: a uid, or a container's address. */
-export const subjectOf = (caller: KnownCaller): Subject =>
-  caller.kind === "owner" ? caller.owner.uid : caller.address;
-
-/** Under which name a caller's share of connections, turns, the upstream and sessions is kept. */
-export const shareOf = (caller: KnownCaller): Subject =>
-  caller.kind === "owner" ? caller.share : caller.address;
 
 const containerIdentity = (address: string): Identity => ({
   uid: null,

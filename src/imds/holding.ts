@@ -1,6 +1,6 @@
+import type { Subject } from "../identity/caller.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { FirstAttempt } from "../sessions/broker.ts";
-import type { Subject } from "./tokens.ts";
 
 /**
  * Answers that are held back while a caller's first session is being made.

@@ -1,5 +1,5 @@
+import type { Subject } from "../identity/caller.ts";
 import type { SocketOwner } from "../identity/lookup.ts";
-import type { Subject } from "./tokens.ts";
 
 /** Callers that are remembered, and of these those of one user. */
 const MOST = 256;

@@ -1,4 +1,5 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
+import type { Subject } from "../identity/caller.ts";
 
 /**
  * Session tokens of our own. A token holds its end and nothing else; its code covers whom it was made for, so it
@@ -25,9 +26,6 @@ const CLOCK_SLACK_SECONDS = 300;
 export type TokenCheck =
   | { readonly valid: true; readonly remainingSeconds: number }
   | { readonly valid: false };
-
-/** Whom a token is made for: a uid, or the address of a container. */
-export type Subject = number | string;
 
 /** Parses the TTL header: decimal digits alone, 1 to 21600; null for anything else. */
 export function parseTtl(text: string | undefined): number | null {

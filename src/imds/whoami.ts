@@ -1,8 +1,8 @@
+import type { Answer } from "../http/answer.ts";
 import type { Identity } from "../identity/types.ts";
 import type { Decision } from "../rules/decide.ts";
 import { parseRoleArn } from "../sessions/arn.ts";
 import type { SessionBroker } from "../sessions/broker.ts";
-import type { Answer } from "./answer.ts";
 import type { OwnFailure } from "./own-failure.ts";
 
 /** What `imdsproxy whoami` shows: what the proxy sees of the caller who asks, and what it would do. No secret. */

@@ -1,6 +1,6 @@
 import { connect } from "node:net";
+import { send } from "../client/metadata-address.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
-import { send } from "../imds/metadata-address.ts";
 
 /**
  * Asks the metadata service what a caller gets, as whoever runs it. No secret leaves this file: of credentials only the

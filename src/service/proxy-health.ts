@@ -1,8 +1,8 @@
+import { askMetadata } from "../client/metadata-address.ts";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { familyOf, redirectTarget } from "../firewall/addresses.ts";
 import { endpointText } from "../identity/endpoint.ts";
-import { askMetadata } from "../imds/metadata-address.ts";
 import type { Problem } from "../telemetry/health.ts";
 
 /** How the proxy that runs stands, by its own word: what callers get, not what units say. */

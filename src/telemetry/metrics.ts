@@ -1,7 +1,7 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { ServerCounts, TurnedAway } from "../http/server.ts";
 import type { UntoldEvent } from "../identity/accounts.ts";
 import type { RequestEvent } from "../imds/handler.ts";
-import type { ServerCounts, TurnedAway } from "../imds/server.ts";
 import type { BrokerCounts, SessionEvent } from "../sessions/broker.ts";
 import { version } from "../version.ts";
 

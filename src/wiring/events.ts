@@ -1,6 +1,6 @@
+import type { TurnedAway } from "../http/server.ts";
 import type { UntoldEvent } from "../identity/accounts.ts";
 import type { RequestEvent } from "../imds/handler.ts";
-import type { TurnedAway } from "../imds/server.ts";
 import type { SessionEvent } from "../sessions/broker.ts";
 import { type Log, Seldom } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";

@@ -1,6 +1,6 @@
-import type { Upstream } from "../imds/upstream.ts";
 import type { FirewallState } from "../telemetry/firewall-state.ts";
 import type { Finding } from "../telemetry/health.ts";
+import type { Upstream } from "../upstream/upstream.ts";
 
 /** What is looked at when somebody asks how the service stands. */
 

@@ -1,8 +1,9 @@
+import { type Answer, errorPage, METRICS_TYPE } from "../http/answer.ts";
+import type { RequestHandler } from "../http/connection.ts";
+import type { Request } from "../http/request.ts";
+import { type ConnectionLimits, Server } from "../http/server.ts";
+import type { Subject } from "../identity/caller.ts";
 import type { SocketLookup } from "../identity/lookup.ts";
-import { type Answer, errorPage, METRICS_TYPE } from "../imds/answer.ts";
-import type { Request } from "../imds/request.ts";
-import { type ConnectionLimits, type RequestHandler, Server } from "../imds/server.ts";
-import type { Subject } from "../imds/tokens.ts";
 import { NO_STORE } from "../platform/socket-store.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 

@@ -1,8 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { ImdsProxyError } from "../errors.ts";
-import { KEY_LENGTH, tokenKey } from "../imds/token-key.ts";
 import type { Finding } from "../telemetry/health.ts";
 import type { Log } from "../telemetry/log.ts";
+import { KEY_LENGTH, tokenKey } from "./token-key.ts";
 
 /** The key of the tokens, and what is wrong with where it is kept; null where nothing is. */
 export interface Key {

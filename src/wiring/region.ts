@@ -1,6 +1,6 @@
 import { ImdsProxyError } from "../errors.ts";
-import type { MetadataCache } from "../imds/metadata.ts";
 import type { Log } from "../telemetry/log.ts";
+import type { MetadataCache } from "../upstream/cache.ts";
 
 /** Whose share of the upstream what we need ourselves comes from: no uid is negative. */
 const OURSELVES = -1;

@@ -4,17 +4,15 @@ import { type ConfigOverrides, DEFAULT_CONFIG_PATH, loadConfig } from "../config
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { exemptUids } from "../firewall/spec.ts";
+import { limitsFor, Server } from "../http/server.ts";
 import type { Accounts } from "../identity/accounts.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import { subordinateFile } from "../identity/name-database.ts";
 import { Shares } from "../identity/shares.ts";
 import { Handler, type Policy } from "../imds/handler.ts";
-import { MetadataCache } from "../imds/metadata.ts";
 import { RecentCallers } from "../imds/recent-callers.ts";
-import { limitsFor, Server } from "../imds/server.ts";
 import { knownAuthorities } from "../imds/target.ts";
 import { TokenMint } from "../imds/tokens.ts";
-import { Upstream } from "../imds/upstream.ts";
 import { systemClock } from "../platform/clock.ts";
 import { LagMeter } from "../platform/lag.ts";
 import { forbidDumps, keepBacklogs, notifySystemd, raiseFileLimit } from "../platform/libc.ts";
@@ -29,6 +27,10 @@ import { firewallState } from "../telemetry/firewall-state.ts";
 import { Health } from "../telemetry/health.ts";
 import { createLog } from "../telemetry/log.ts";
 import { Metrics } from "../telemetry/metrics.ts";
+import { MetadataCache } from "../upstream/cache.ts";
+import { upstreamGuard } from "../upstream/guard.ts";
+import { followAgent, upstreamOf } from "../upstream/locator.ts";
+import { Upstream } from "../upstream/upstream.ts";
 import { version } from "../version.ts";
 import { makeAnew } from "./anew.ts";
 import { readCallers } from "./callers-file.ts";
@@ -51,8 +53,6 @@ import {
 import type { Signals } from "./signals.ts";
 import { watchStartRole } from "./start-role.ts";
 import { TokenPolicy } from "./token-policy.ts";
-import { followAgent, upstreamOf } from "./upstream.ts";
-import { upstreamGuard } from "./upstream-guard.ts";
 
 const DRAIN_MS = 5_000;
 /** How long the start waits for the upstream to say whether it requires tokens. Milliseconds. */

@@ -1,11 +1,11 @@
 import type { Policy } from "../imds/handler.ts";
-import type { MetadataCache } from "../imds/metadata.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Sts } from "../sessions/broker.ts";
 import { explainDenial } from "../sessions/denial.ts";
 import { StsFailure } from "../sessions/failure.ts";
 import type { Health } from "../telemetry/health.ts";
 import type { Log } from "../telemetry/log.ts";
+import type { MetadataCache } from "../upstream/cache.ts";
 
 /** Milliseconds until the next try, after one that failed. */
 const AGAIN_MS = 60_000;

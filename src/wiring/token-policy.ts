@@ -1,6 +1,6 @@
 import type { Config } from "../config/schema.ts";
-import type { Upstream } from "../imds/upstream.ts";
 import type { Clock } from "../platform/clock.ts";
+import type { Upstream } from "../upstream/upstream.ts";
 
 /** Milliseconds from an answer, or its absence, to the next question: nothing is known; something is, and it is away; it answered. */
 const UNTIL_KNOWN_MS = 500;

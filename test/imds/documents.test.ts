@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { encodeAnswer, errorPage, text } from "../../src/imds/answer.ts";
+import { encodeAnswer, errorPage, text } from "../../src/http/answer.ts";
 import { credentialsDocument, infoDocument } from "../../src/imds/documents.ts";
 import type { SessionOutcome } from "../../src/sessions/types.ts";
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
+import type { Answer } from "../../src/http/answer.ts";
 import type { Identity } from "../../src/identity/types.ts";
-import type { Answer } from "../../src/imds/answer.ts";
 import { CallAllowance } from "../../src/sessions/allowance.ts";
 import { denied, MINUTE, passing, SECOND } from "../sessions/support.ts";
 import { aHandler, CREDENTIALS, callerOf, identityOf, LIST, policyOf, ROLE } from "./support.ts";

@@ -1,21 +1,15 @@
 import { categoryFilter } from "../../src/config/categories.ts";
 import { configSchema } from "../../src/config/schema.ts";
+import type { Answer } from "../../src/http/answer.ts";
+import type { Request } from "../../src/http/request.ts";
+import type { Caller, KnownCaller } from "../../src/identity/caller.ts";
 import type { SocketOwner } from "../../src/identity/lookup.ts";
 import type { Identity } from "../../src/identity/types.ts";
-import type { Answer } from "../../src/imds/answer.ts";
-import {
-  type Caller,
-  Handler,
-  type HandlerOptions,
-  type KnownCaller,
-  type Policy,
-  type RequestEvent,
-} from "../../src/imds/handler.ts";
-import { MetadataCache, type UpstreamAnswer } from "../../src/imds/metadata.ts";
-import type { Request } from "../../src/imds/request.ts";
+import { Handler, type HandlerOptions, type Policy, type RequestEvent } from "../../src/imds/handler.ts";
 import { TokenMint } from "../../src/imds/tokens.ts";
 import { compileRules } from "../../src/rules/decide.ts";
 import type { BrokerOptions } from "../../src/sessions/broker.ts";
+import { MetadataCache, type UpstreamAnswer } from "../../src/upstream/cache.ts";
 import { aBroker } from "../sessions/support.ts";
 
 /** The role of every configuration here, and its name. */

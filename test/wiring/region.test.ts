@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import type { UpstreamAnswer } from "../../src/imds/metadata.ts";
+import type { UpstreamAnswer } from "../../src/upstream/cache.ts";
 import { nodeRegion, regionOf } from "../../src/wiring/region.ts";
 
 const service = (values: Record<string, string>) => ({

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { arnOf } from "../../src/imds/instance-role.ts";
+import { arnOf } from "../../src/client/instance-role.ts";
 
 const document = (fields: object) =>
   JSON.stringify({ accountId: "842413447717", region: "us-west-2", ...fields });

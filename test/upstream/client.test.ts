@@ -1,8 +1,8 @@
 import { afterEach, expect, test } from "bun:test";
 import { createServer, type Server, type Socket } from "node:net";
 import type { Endpoint } from "../../src/identity/endpoint.ts";
-import { UpstreamClient, type UpstreamGuard, type Verdict } from "../../src/imds/upstream-client.ts";
 import { systemClock } from "../../src/platform/clock.ts";
+import { UpstreamClient, type UpstreamGuard, type Verdict } from "../../src/upstream/client.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 
 const GET = { method: "GET", path: "/latest/meta-data/hostname", headers: {} } as const;

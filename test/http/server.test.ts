@@ -1,9 +1,9 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { createConnection, type Socket } from "node:net";
+import { type Answer, text } from "../../src/http/answer.ts";
+import type { Request } from "../../src/http/request.ts";
+import { type ConnectionLimits, Server, type TurnedAway } from "../../src/http/server.ts";
 import type { SocketLookup } from "../../src/identity/lookup.ts";
-import { type Answer, text } from "../../src/imds/answer.ts";
-import type { Request } from "../../src/imds/request.ts";
-import { type ConnectionLimits, Server, type TurnedAway } from "../../src/imds/server.ts";
 import { NO_STORE } from "../../src/platform/socket-store.ts";
 
 /** A port that was free a moment ago. */

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { closeSync } from "node:fs";
 import { connect } from "node:net";
-import { Listener } from "../../src/imds/listener.ts";
+import { Listener } from "../../src/http/listener.ts";
 import { ListenError } from "../../src/platform/libc.ts";
 
 type Accept = NonNullable<ConstructorParameters<typeof Listener<undefined>>[0]["accept"]>;

@@ -1,7 +1,7 @@
 import { connect, type Socket } from "node:net";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import type { Clock } from "../platform/clock.ts";
-import { MAX_BODY_BYTES, type RawAnswer, readAnswer } from "./upstream-answer.ts";
+import { MAX_BODY_BYTES, type RawAnswer, readAnswer } from "./answer.ts";
 
 /**
  * The HTTP/1.1 client for the metadata service upstream. It has a client of its own, because whoever is at the other end
@@ -31,7 +31,7 @@ export interface ConnectionGuard {
   check(local: Endpoint): Verdict;
 }
 
-/** Whether whoever answers at the upstream's address may; src/wiring/upstream-guard.ts is the real one. */
+/** Whether whoever answers at the upstream's address may; src/upstream/guard.ts is the real one. */
 export interface UpstreamGuard {
   /**
    * Asked before each connection is made.

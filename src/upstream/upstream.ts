@@ -3,9 +3,9 @@ import { ImdsProxyError } from "../errors.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { InstanceCredentials, InstanceMetadata } from "../sessions/instance-credentials.ts";
-import type { MetadataSource, UpstreamAnswer } from "./metadata.ts";
-import type { RawAnswer } from "./upstream-answer.ts";
-import { UpstreamClient, UpstreamFailure, type UpstreamGuard } from "./upstream-client.ts";
+import type { RawAnswer } from "./answer.ts";
+import type { MetadataSource, UpstreamAnswer } from "./cache.ts";
+import { UpstreamClient, UpstreamFailure, type UpstreamGuard } from "./client.ts";
 
 /**
  * The node's own metadata service. Each request is built here from nothing but a version and a path of plain segments,

@@ -3,8 +3,8 @@ import { createInstanceSecrets } from "../../src/demo/imds/secrets.ts";
 import { type ImdsStandIn, startImds } from "../../src/demo/imds/server.ts";
 import { DEFAULT_FACTS } from "../../src/demo/imds/tree.ts";
 import { ImdsProxyError } from "../../src/errors.ts";
-import { Upstream } from "../../src/imds/upstream.ts";
 import { systemClock } from "../../src/platform/clock.ts";
+import { Upstream } from "../../src/upstream/upstream.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 
 const MAC_PATH = "meta-data/network/interfaces/macs/02:29:96:8f:6a:2d/vpc-id";
@@ -283,7 +283,7 @@ describe("credentials()", () => {
     });
     const { port } = endpointOf(service);
     const script = `
-      import { Upstream } from ${JSON.stringify(`${import.meta.dir}/../../src/imds/upstream.ts`)};
+      import { Upstream } from ${JSON.stringify(`${import.meta.dir}/../../src/upstream/upstream.ts`)};
       import { systemClock } from ${JSON.stringify(`${import.meta.dir}/../../src/platform/clock.ts`)};
       const upstream = new Upstream({ endpoint: { address: "127.0.0.1", port: ${port} }, clock: systemClock });
       const { accessKeyId } = await upstream.credentials();

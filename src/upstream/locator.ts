@@ -2,9 +2,9 @@ import type { Config } from "../config/schema.ts";
 import { METADATA } from "../firewall/addresses.ts";
 import { detectUpstream } from "../firewall/detect.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
-import type { Upstream } from "../imds/upstream.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../telemetry/log.ts";
+import type { Upstream } from "./upstream.ts";
 
 /** The upstream that the configuration names, or that the node shows, and why. */
 export async function upstreamOf(config: Config): Promise<{ upstream: Endpoint; reason: string }> {

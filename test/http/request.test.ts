@@ -6,7 +6,7 @@ import {
   MAX_HEAD_BYTES,
   parseRequest,
   type Request,
-} from "../../src/imds/request.ts";
+} from "../../src/http/request.ts";
 import { holds } from "../support/fuzz.ts";
 
 const HOST = "Host: 169.254.169.254";

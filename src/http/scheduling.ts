@@ -1,4 +1,4 @@
-import type { Subject } from "./tokens.ts";
+import type { Subject } from "../identity/caller.ts";
 
 /**
  * Whose request is next. Users take turns, one request each, so that whoever sends ten thousand delays the next user by

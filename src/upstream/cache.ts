@@ -13,7 +13,7 @@ export type UpstreamAnswer =
   /** Not answered, or not in a way that says anything about the path. */
   | { readonly kind: "failed"; readonly why: string };
 
-/** Reads one metadata path; src/imds/upstream.ts is the real one. */
+/** Reads one metadata path; src/upstream/upstream.ts is the real one. */
 export interface MetadataSource {
   /**
    * @param version `latest`, `1.0` or a date.

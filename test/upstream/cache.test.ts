@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { MetadataCache, type MetadataSource, type UpstreamAnswer } from "../../src/imds/metadata.ts";
+import { MetadataCache, type MetadataSource, type UpstreamAnswer } from "../../src/upstream/cache.ts";
 import { FakeClock, settle } from "../support/fake-clock.ts";
 
 const ALICE = 2001;

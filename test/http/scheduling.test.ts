@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { Iterations, Reads, Turns, type Work } from "../../src/imds/schedule.ts";
+import { Iterations, Reads, Turns, type Work } from "../../src/http/scheduling.ts";
 import { holds } from "../support/fuzz.ts";
 
 /** A loop that a test turns: what yields waits for the next turn. */

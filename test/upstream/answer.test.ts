@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { MAX_BODY_BYTES, readAnswer } from "../../src/imds/upstream-answer.ts";
+import { MAX_BODY_BYTES, readAnswer } from "../../src/upstream/answer.ts";
 import { holds } from "../support/fuzz.ts";
 
 const read = (text: string, ended = false) => readAnswer(Buffer.from(text, "latin1"), ended);

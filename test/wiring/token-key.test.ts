@@ -14,7 +14,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { ImdsProxyError } from "../../src/errors.ts";
-import { tokenKey } from "../../src/imds/token-key.ts";
+import { tokenKey } from "../../src/wiring/token-key.ts";
 import { describeAsRoot } from "../support/root.ts";
 
 let base: string;
@@ -58,7 +58,7 @@ describe("tokenKey()", () => {
 
   test("gives one key to starts that race", async () => {
     const script = `
-      import { tokenKey } from ${JSON.stringify(`${import.meta.dir}/../../src/imds/token-key.ts`)};
+      import { tokenKey } from ${JSON.stringify(`${import.meta.dir}/../../src/wiring/token-key.ts`)};
       await Bun.stdin.text();
       console.log(Buffer.from(tokenKey(${JSON.stringify(directory)})).toString("hex"));`;
     writeFileSync(`${base}/start.ts`, script);
@@ -207,7 +207,7 @@ describeAsRoot("tokenKey() as root", () => {
     const start = `${base}.ts`;
     writeFileSync(
       start,
-      `import { tokenKey } from ${JSON.stringify(`${import.meta.dir}/../../src/imds/token-key.ts`)};
+      `import { tokenKey } from ${JSON.stringify(`${import.meta.dir}/../../src/wiring/token-key.ts`)};
        try { console.log("key of", tokenKey(process.argv[2]).length); } catch (error) { console.log(error.code, error.message); }`,
     );
     try {

@@ -1,0 +1,27 @@
+import type { SocketOwner } from "./lookup.ts";
+
+/** Whom a token is made for: a uid, or the address of a container. */
+export type Subject = number | string;
+
+/** Who sent a request, as far as the kernel let us know. */
+export type Caller = KnownCaller | { readonly kind: "unknown" };
+
+/** A caller who may ask. */
+export type KnownCaller =
+  /** A process of this node. */
+  | {
+      readonly kind: "owner";
+      readonly owner: SocketOwner;
+      /** Under which name this caller's share is kept: the uid, or what all subordinate uids of an owner have in common. */
+      readonly share: Subject;
+    }
+  /** A bridged container, where the configuration serves them: it has an address and no uid. */
+  | { readonly kind: "container"; readonly address: string };
+
+/** For whom a token is: a uid, or a container's address. */
+export const subjectOf = (caller: KnownCaller): Subject =>
+  caller.kind === "owner" ? caller.owner.uid : caller.address;
+
+/** Under which name a caller's share of connections, turns, the upstream and sessions is kept. */
+export const shareOf = (caller: KnownCaller): Subject =>
+  caller.kind === "owner" ? caller.share : caller.address;
