@@ -182,6 +182,12 @@ describe("edges are few:", () => {
     "what was begun is ended, not cut off",
   );
   only("fetch", /(?<![#.\w])fetch\(/, ["src/demo/ask.ts"], "Bun's fetch goes through HTTP_PROXY");
+  only(
+    "the time and timers",
+    /\bDate\.now\b|\bnew Date\(\)|\bperformance\.now\b|(?<![.\w])set(?:Timeout|Interval)\b|\bBun\.(?:sleep|sleepSync|nanoseconds)\b/,
+    ["src/platform/clock.ts"],
+    "what depends on time can be found, and tested by a clock that is turned by hand",
+  );
 });
 
 describe("pure parts are pure:", () => {

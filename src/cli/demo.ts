@@ -5,6 +5,7 @@ import { type DemoProgress, runDemo } from "../demo/demo.ts";
 import { groundProblem, surveyGround } from "../demo/preflight.ts";
 import { type ReportRow, renderReport } from "../demo/report.ts";
 import { ImdsProxyError } from "../errors.ts";
+import { monotonicMs } from "../platform/clock.ts";
 import { compiledExecutable } from "../platform/self.ts";
 import { jsonArg } from "./common.ts";
 
@@ -17,9 +18,9 @@ this machine: no AWS account is used, and nothing of the machine is changed.
 function terminalProgress(): DemoProgress {
   return {
     step(text) {
-      const startedMs = performance.now();
+      const startedMs = monotonicMs();
       process.stderr.write(`  ${text} … `);
-      return () => process.stderr.write(`${((performance.now() - startedMs) / 1000).toFixed(1)} s\n`);
+      return () => process.stderr.write(`${((monotonicMs() - startedMs) / 1000).toFixed(1)} s\n`);
     },
   };
 }

@@ -1,5 +1,6 @@
 import { defineCommand } from "citty";
 import { ImdsProxyError } from "../errors.ts";
+import { monotonicMs } from "../platform/clock.ts";
 import { problemLines } from "../service/proxy-health.ts";
 import { setup } from "../service/setup.ts";
 import { dryRunArg, jsonArg, overrideArgs, overridesOf } from "./common.ts";
@@ -27,7 +28,7 @@ export default defineCommand({
     json: jsonArg,
   },
   async run({ args }) {
-    const started = performance.now();
+    const started = monotonicMs();
     const report = await setup({
       configFile: args.config,
       overrides: overridesOf(args),
@@ -48,6 +49,6 @@ export default defineCommand({
           "Mend what the lines above name, then: imdsproxy service status, or imdsproxy setup again.",
       );
     }
-    if (!args.json) console.log(`done in ${((performance.now() - started) / 1000).toFixed(1)} s`);
+    if (!args.json) console.log(`done in ${((monotonicMs() - started) / 1000).toFixed(1)} s`);
   },
 });

@@ -1,6 +1,7 @@
 import { defineCommand } from "citty";
 import { askForCredentials } from "../client/metadata-address.ts";
 import { ImdsProxyError } from "../errors.ts";
+import { sleep } from "../platform/clock.ts";
 import { systemNames } from "../wiring/identities.ts";
 import { become, NOGROUP } from "./become.ts";
 import { jsonArg } from "./common.ts";
@@ -52,7 +53,7 @@ export default defineCommand({
       // The proxy gives a session to whom the kernel names: so this process is that user from here on.
       become({ uid, gid: NOGROUP });
     }
-    await Bun.sleep(Math.random() * spreadSeconds * 1000);
+    await sleep(Math.random() * spreadSeconds * 1000);
     // First of all: who answers. Where it is not the proxy, nobody is asked for credentials.
     const before = await askWhoami();
     if (before.role === null || before.roleName === null) {

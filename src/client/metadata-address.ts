@@ -2,6 +2,7 @@ import { request } from "node:http";
 import { networkInterfaces } from "node:os";
 import { ImdsProxyError } from "../errors.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
+import { monotonicMs, sleep } from "../platform/clock.ts";
 
 /**
  * The metadata address as a client of this node sees it. By node:http: Bun's fetch would send plain HTTP through the proxy
@@ -45,14 +46,14 @@ export async function askMetadata(
  * @throws ImdsProxyError `unhealthy` where nothing answers there.
  */
 export async function askForCredentials(role: string, limitMs: number): Promise<string> {
-  const endMs = performance.now() + limitMs;
+  const endMs = monotonicMs() + limitMs;
   for (;;) {
     const answer = await askMetadata(`/latest/meta-data/iam/security-credentials/${role}`);
     if (answer.status === 200) return outcomeOf(answer.body);
-    if (answer.status !== 503 || performance.now() + AGAIN_MS > endMs) {
+    if (answer.status !== 503 || monotonicMs() + AGAIN_MS > endMs) {
       return `the proxy answers with status ${answer.status}`;
     }
-    await Bun.sleep(AGAIN_MS);
+    await sleep(AGAIN_MS);
   }
 }
 

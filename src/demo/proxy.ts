@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { DEFAULT_LISTEN } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
+import { sleep } from "../platform/clock.ts";
 import type { Running, RunOptions, RunResult } from "./run.ts";
 
 /** How `serve` is started. */
@@ -94,6 +95,6 @@ export async function startProxyIn(host: ProxyHost, options: ProxyOptions): Prom
         `imdsproxy serve did not come to listen on port ${port} (exit ${exitCode}): ${(stdout + stderr).trim()}`,
       );
     }
-    await Bun.sleep(5);
+    await sleep(5);
   }
 }

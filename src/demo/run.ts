@@ -1,3 +1,4 @@
+import { after } from "../platform/clock.ts";
 import { CLEAN_ENVIRONMENT, type Namespace, onlyChild, processTree } from "./namespace.ts";
 
 /** Who runs a command on the node. */
@@ -69,15 +70,15 @@ export function runIn(namespace: Namespace, as: RunAs, options: RunOptions): Run
   const giveUp = () => {
     timedOut = true;
     // Whoever detached from the command may hold its output open for as long as they like.
-    setTimeout(over.resolve, OUTPUT_MS);
+    after(OUTPUT_MS, over.resolve);
     // The parent last: a child whose parent is gone is not found any more.
     for (const pid of processTree(child.pid).reverse()) signal(pid, "SIGKILL");
   };
   const timeoutMs = options.timeoutMs ?? 30_000;
-  const timer = timeoutMs === 0 ? null : setTimeout(giveUp, timeoutMs);
+  const cancelTimeout = timeoutMs === 0 ? () => {} : after(timeoutMs, giveUp);
   const output = Promise.race([Promise.all([stdout.complete, stderr.complete]), over.promise]);
   const done = Promise.all([child.exited, output]).then(([exitCode]) => {
-    if (timer !== null) clearTimeout(timer);
+    cancelTimeout();
     return { exitCode, stdout: stdout.text(), stderr: stderr.text(), timedOut };
   });
   const pid = () => (child.exitCode === null && child.signalCode === null ? onlyChild(child.pid) : null);

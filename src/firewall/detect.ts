@@ -4,6 +4,7 @@ import { parseEndpoint } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
 import { endpointText } from "../identity/endpoint.ts";
+import { after } from "../platform/clock.ts";
 import { HYPERPOD_AGENT, METADATA } from "./addresses.ts";
 import { systemIptables } from "./iptables.ts";
 import type { Iptables } from "./operations.ts";
@@ -109,11 +110,11 @@ export function reach({ address, port }: Endpoint, timeoutMs: number): Promise<R
   return new Promise((resolve) => {
     const socket = connect({ host: address, port });
     const finish = (how: Reached) => {
-      clearTimeout(timer);
+      cancel();
       socket.destroy();
       resolve(how);
     };
-    const timer = setTimeout(() => finish("silent"), timeoutMs);
+    const cancel = after(timeoutMs, () => finish("silent"));
     socket.once("connect", () => finish("open"));
     socket.once("error", (error: NodeJS.ErrnoException) =>
       finish(error.code === "ECONNREFUSED" || error.code === "ECONNRESET" ? "refused" : "silent"),

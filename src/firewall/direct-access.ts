@@ -2,6 +2,7 @@ import { connect } from "node:net";
 import { networkInterfaces } from "node:os";
 import type { Endpoint } from "../identity/endpoint.ts";
 import { endpointText } from "../identity/endpoint.ts";
+import { after } from "../platform/clock.ts";
 
 /**
  * Tries, as an ordinary user would, to reach the instance role past the proxy. An edge: opens connections.
@@ -45,15 +46,15 @@ function exchange({ address, port }: Endpoint, head: string): Promise<Exchange> 
     let text = "";
     const socket = connect({ host: address, port });
     const finish = (result: Exchange) => {
-      clearTimeout(timer);
+      cancel();
       socket.destroy();
       resolve(result);
     };
     const whole = (): Exchange => (text === "" ? { kind: "cut" } : { kind: "answer", text });
-    const timer = setTimeout(() => {
+    const cancel = after(TIMEOUT_MS, () => {
       if (!connected) finish({ kind: "failed", code: "ETIMEDOUT" });
       else finish(text === "" ? { kind: "silent" } : whole());
-    }, TIMEOUT_MS);
+    });
     socket.once("connect", () => {
       connected = true;
       socket.write(

@@ -11,6 +11,7 @@ import {
 } from "node:fs";
 import { delimiter, join } from "node:path";
 import { ImdsProxyError } from "../errors.ts";
+import { sleep } from "../platform/clock.ts";
 import { anonymousFile, tryLock } from "../platform/libc.ts";
 import type { FamilyAccess, Iptables, Restore, WriteFailure } from "./operations.ts";
 import { parseSave } from "./state.ts";
@@ -272,7 +273,7 @@ async function takeLock(): Promise<number | null> {
         "look for an iptables-restore that hangs",
       );
     }
-    await Bun.sleep(LOCK_POLL_MS);
+    await sleep(LOCK_POLL_MS);
   }
   return descriptor;
 }

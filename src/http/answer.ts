@@ -1,3 +1,5 @@
+import { systemClock } from "../platform/clock.ts";
+
 /** Prometheus' text format (prometheus.io, "Exposition formats"). */
 export const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -30,7 +32,7 @@ const REASONS: Record<number, string> = {
   503: "Service Unavailable",
 };
 
-const startedMs = Date.now();
+const startedMs = systemClock.now();
 
 /** Text as the metadata service has it. */
 export const text = (body: string): Answer => ({ status: 200, contentType: "text/plain", body });

@@ -1,5 +1,6 @@
 import type { Socket } from "bun";
 import type { Caller } from "../identity/caller.ts";
+import { systemClock } from "../platform/clock.ts";
 import { type Answer, encodeAnswer, errorPage } from "./answer.ts";
 import { EMPTY_CHUNKS, isBad, MAX_HEAD_BYTES, parseRequest, type Request } from "./request.ts";
 import type { Reader, Work } from "./scheduling.ts";
@@ -228,7 +229,7 @@ export class Connection implements Work, Reader {
     this.#context.turnedAway("malformed", status);
     this.#buffered = NOTHING;
     const answer = { ...errorPage(status), close: true };
-    const bytes = encodeAnswer(answer, { head: false, keepAlive: false, nowMs: Date.now() });
+    const bytes = encodeAnswer(answer, { head: false, keepAlive: false, nowMs: systemClock.now() });
     this.#closeAfterWrite = true;
     this.#state = "handling";
     this.#write(bytes);
@@ -243,7 +244,9 @@ export class Connection implements Work, Reader {
       !(this.#inputEnded && this.#buffered.length === 0);
     if (!keepAlive) this.#closeAfterWrite = true;
     this.#answered = true;
-    this.#write(encodeAnswer(answer, { head: request.method === "HEAD", keepAlive, nowMs: Date.now() }));
+    this.#write(
+      encodeAnswer(answer, { head: request.method === "HEAD", keepAlive, nowMs: systemClock.now() }),
+    );
     if (proceed) this.#proceed();
   }
 

@@ -1,4 +1,5 @@
 import type { SocketHandler, TCPSocketListener } from "bun";
+import { after } from "../platform/clock.ts";
 import { ListeningSocket } from "../platform/libc.ts";
 
 /**
@@ -112,7 +113,7 @@ export class Listener<Data> {
     } catch (error) {
       this.#failing = true;
       this.#options.onFailure((error as NodeJS.ErrnoException).code ?? "unknown");
-      setTimeout(this.#acceptAgain, AGAIN_MS);
+      after(AGAIN_MS, this.#acceptAgain);
     }
   };
 

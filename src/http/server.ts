@@ -4,6 +4,7 @@ import { addressText, parseAddress } from "../identity/address.ts";
 import { type Caller, type Subject, shareOf } from "../identity/caller.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import type { SocketLookup } from "../identity/lookup.ts";
+import { every, sleep } from "../platform/clock.ts";
 import type { SocketStore } from "../platform/socket-store.ts";
 import { Connection, type RequestHandler } from "./connection.ts";
 import { Listener } from "./listener.ts";
@@ -89,7 +90,7 @@ export class Server {
   /** Requests under way that wait for something, by user; also those whose connection is gone. */
   readonly #underWay = new Map<Subject, number>();
   readonly #listeners: Listener<Connection | undefined>[] = [];
-  readonly #sweeper: ReturnType<typeof setInterval>;
+  readonly #stopSweeping: () => void;
   #open = 0;
   #draining = false;
 
@@ -98,8 +99,7 @@ export class Server {
     const iterations = new Iterations();
     this.#turns = new Turns(iterations, options.monotonicMs);
     this.#reads = new Reads(iterations);
-    this.#sweeper = setInterval(() => this.#sweep(), SWEEP_MS);
-    this.#sweeper.unref();
+    this.#stopSweeping = every(SWEEP_MS, () => this.#sweep());
   }
 
   /**
@@ -188,8 +188,8 @@ export class Server {
     for (const listener of this.#listeners) listener.close();
     const endMs = this.#options.monotonicMs() + limitMs;
     for (const connections of this.#connections.values()) for (const one of connections) one.finish();
-    while (this.#open > 0 && this.#options.monotonicMs() < endMs) await Bun.sleep(10);
-    clearInterval(this.#sweeper);
+    while (this.#open > 0 && this.#options.monotonicMs() < endMs) await sleep(10);
+    this.#stopSweeping();
     for (const connections of this.#connections.values()) for (const one of connections) one.terminate();
   }
 

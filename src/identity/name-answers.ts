@@ -1,4 +1,5 @@
 import { existsSync, readFileSync, readSync, writeSync } from "node:fs";
+import { sleepSync } from "../platform/clock.ts";
 import { endWithParent, socketIsDead, subordinateOwners } from "../platform/nss.ts";
 import type { NameMessage, NameQuestion } from "./name-protocol.ts";
 import { nameService } from "./name-services.ts";
@@ -76,7 +77,7 @@ function patiently(call: () => number): number {
       return call();
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
-      Bun.sleepSync(1);
+      sleepSync(1);
     }
   }
 }

@@ -1,3 +1,4 @@
+import { after, systemClock } from "../platform/clock.ts";
 import { withoutAmbientCapabilities } from "../platform/libc.ts";
 import type { NameMessage, NameQuestion, OwnersAnswer } from "./name-protocol.ts";
 import { type AccountAnswer, ANY_SERVICE, type BeforeAccount, type Untold } from "./name-walk.ts";
@@ -37,10 +38,10 @@ class Helper {
   readonly #child: Bun.Subprocess<"pipe", "pipe", "ignore">;
   #waiting: Waiting | null = null;
   #asking: string | null = null;
-  #stalled: ReturnType<typeof setTimeout> | undefined;
+  #cancelStalled = () => {};
   readonly #timeoutMs: number;
   #ended = false;
-  idle: ReturnType<typeof setTimeout> | undefined;
+  cancelIdle = () => {};
 
   /** @throws where no process can be started. */
   constructor(command: readonly string[], timeoutMs: number, onEnd: (helper: Helper) => void) {
@@ -72,8 +73,8 @@ class Helper {
     const answer = new Promise<NameMessage>((resolve, reject) => {
       this.#waiting = { resolve, reject };
     });
-    const tooLong = setTimeout(() => this.#giveUp(), QUESTION_MS);
-    this.#stalled = setTimeout(() => this.#giveUp(), this.#timeoutMs);
+    const cancelTooLong = after(QUESTION_MS, () => this.#giveUp());
+    this.#cancelStalled = after(this.#timeoutMs, () => this.#giveUp());
     try {
       this.#child.stdin.write(`${JSON.stringify(question)}\n`);
       await this.#child.stdin.flush();
@@ -83,14 +84,14 @@ class Helper {
     try {
       return await answer;
     } finally {
-      clearTimeout(tooLong);
-      clearTimeout(this.#stalled);
+      cancelTooLong();
+      this.#cancelStalled();
     }
   }
 
   end(): void {
     this.#ended = true;
-    clearTimeout(this.idle);
+    this.cancelIdle();
     this.#child.kill("SIGKILL");
   }
 
@@ -129,8 +130,8 @@ class Helper {
     }
     this.#asking = message.asking;
     if (this.#waiting === null) return;
-    clearTimeout(this.#stalled);
-    this.#stalled = setTimeout(() => this.#giveUp(), this.#timeoutMs);
+    this.#cancelStalled();
+    this.#cancelStalled = after(this.#timeoutMs, () => this.#giveUp());
   }
 }
 
@@ -236,7 +237,7 @@ export class NameHelpers {
   #take(): Helper {
     if (this.#closed) throw new NoAnswer("the proxy is stopping", null);
     for (let helper = this.#idle.pop(); helper !== undefined; helper = this.#idle.pop()) {
-      clearTimeout(helper.idle);
+      helper.cancelIdle();
       if (!helper.ended) return helper;
     }
     try {
@@ -252,13 +253,12 @@ export class NameHelpers {
   #giveBack(helper: Helper): void {
     if (helper.ended) return;
     this.#idle.push(helper);
-    helper.idle = setTimeout(() => {
+    helper.cancelIdle = systemClock.schedule(IDLE_MS, () => {
       const at = this.#idle.indexOf(helper);
       if (at < 0 || this.#all.size <= 1) return;
       this.#idle.splice(at, 1);
       helper.end();
-    }, IDLE_MS);
-    helper.idle.unref();
+    });
   }
 }
 

@@ -1,3 +1,4 @@
+import { every } from "./clock.ts";
 import { writeWithoutWaiting } from "./libc.ts";
 
 /** How much is kept of what cannot be written, in bytes: some 1,000 lines. */
@@ -17,7 +18,7 @@ export class BoundedOutput {
   readonly #waiting: Uint8Array[] = [];
   #waitingBytes = 0;
   #lost = 0;
-  #timer: ReturnType<typeof setInterval> | null = null;
+  #stopTrying: (() => void) | null = null;
 
   /**
    * @param options.write writes some of the bytes: as {@link writeWithoutWaiting} returns.
@@ -83,12 +84,11 @@ export class BoundedOutput {
 
   #keepTrying(): void {
     const isDone = this.#waiting.length === 0;
-    if (isDone && this.#timer !== null) {
-      clearInterval(this.#timer);
-      this.#timer = null;
-    } else if (!isDone && this.#timer === null) {
-      this.#timer = setInterval(() => this.flush(), AGAIN_MS);
-      this.#timer.unref();
+    if (isDone && this.#stopTrying !== null) {
+      this.#stopTrying();
+      this.#stopTrying = null;
+    } else if (!isDone && this.#stopTrying === null) {
+      this.#stopTrying = every(AGAIN_MS, () => this.flush());
     }
   }
 }

@@ -1,9 +1,9 @@
 /**
- * Time as the stateful parts see it, so that tests can turn it by hand.
- * The system's clock is at the edge; nothing else calls Date.now or setTimeout.
+ * Time. This file alone calls Date.now, performance.now, setTimeout, setInterval and Bun.sleep (held by
+ * test/structure.test.ts), so that whatever depends on time can be found, and can be given a clock of a test's own.
  */
 export interface Clock {
-  /** Milliseconds since the epoch. */
+  /** Milliseconds since the epoch, by the wall clock: it can be set forward and back. */
   now(): number;
   /** Calls `run` once after `delayMs` milliseconds; the returned function cancels it. Does not keep the process alive. */
   schedule(delayMs: number, run: () => void): () => void;
@@ -18,3 +18,28 @@ export const systemClock: Clock = {
     return () => clearTimeout(timer);
   },
 };
+
+/** Milliseconds since some moment in the past, by a clock that nobody sets (CLOCK_MONOTONIC). */
+export const monotonicMs = (): number => performance.now();
+
+/**
+ * Calls `run` once after `delayMs` milliseconds; the returned function cancels it. Keeps the process alive until then, which
+ * {@link Clock.schedule} does not.
+ */
+export function after(delayMs: number, run: () => void): () => void {
+  const timer = setTimeout(run, delayMs);
+  return () => clearTimeout(timer);
+}
+
+/** Calls `run` every `intervalMs` milliseconds until the returned function is called. Does not keep the process alive. */
+export function every(intervalMs: number, run: () => void): () => void {
+  const timer = setInterval(run, intervalMs);
+  timer.unref();
+  return () => clearInterval(timer);
+}
+
+/** Resolves after `ms` milliseconds; keeps the process alive until then. */
+export const sleep = (ms: number): Promise<void> => Bun.sleep(ms);
+
+/** Blocks this thread for `ms` milliseconds. */
+export const sleepSync = (ms: number): void => Bun.sleepSync(ms);

@@ -1,5 +1,6 @@
 import { closeSync, constants, fstatSync, openSync, rmSync, statSync } from "node:fs";
 import { ImdsProxyError } from "../errors.ts";
+import { sleep } from "../platform/clock.ts";
 import { tryLock } from "../platform/libc.ts";
 
 /**
@@ -32,7 +33,7 @@ export async function withLock<T>(
         `find it with: fuser -v ${path}`,
       );
     }
-    await Bun.sleep(200);
+    await sleep(200);
   }
 }
 

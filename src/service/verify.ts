@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
+import { sleep } from "../platform/clock.ts";
 import { compileRules } from "../rules/decide.ts";
 import type { Problem } from "../telemetry/health.ts";
 import type { RunCommand } from "./command.ts";
@@ -175,7 +176,7 @@ export async function verify(
       const what = why?.what ?? `not yet: ${failed?.what} (${failed?.found})`;
       say(`waiting, ${Math.ceil((waitMs - waitedMs) / 1000)} s at most: ${what}`);
     }
-    await Bun.sleep(AGAIN_MS);
+    await sleep(AGAIN_MS);
   }
 }
 

@@ -5,7 +5,7 @@ import { type Changer, changedByText, RuleEvents } from "../firewall/nftables/ev
 import type { FirewallSpec } from "../firewall/types.ts";
 import { systemWall, wallGuard } from "../firewall/wall/wall.ts";
 import { standardError } from "../platform/bounded-output.ts";
-import { systemClock } from "../platform/clock.ts";
+import { monotonicMs, sleep, systemClock } from "../platform/clock.ts";
 import { notifySystemd, waitReadable } from "../platform/libc.ts";
 import { lockProgram } from "../platform/memory-lock.ts";
 import { asSpec, NodeRules } from "./node-rules.ts";
@@ -114,9 +114,8 @@ export async function watchRules(configPath: string | undefined): Promise<boolea
       stopped = true;
     });
   }
-  const now = () => performance.now();
   const descriptors = [changes, routing].flatMap((one) => (one === null ? [] : [one.descriptor]));
-  let checkAtMs = now();
+  let checkAtMs = monotonicMs();
   let fedAtMs = Number.NEGATIVE_INFINITY;
   while (!stopped) {
     // Short where something is under way, which goes on only between two waits.
@@ -129,20 +128,20 @@ export async function watchRules(configPath: string | undefined): Promise<boolea
     if (heard || rules.waiting) watch.glance();
     // What has been looked at, and was right, is not to be blamed for what comes after it.
     if (!rules.waiting) changes?.forget();
-    if (now() - fedAtMs >= CHECK_INTERVAL_MS) {
+    if (monotonicMs() - fedAtMs >= CHECK_INTERVAL_MS) {
       notifySystemd("WATCHDOG=1");
-      fedAtMs = now();
+      fedAtMs = monotonicMs();
     }
-    if (now() >= checkAtMs || (heard && !watch.busy)) {
-      const startedMs = now();
+    if (monotonicMs() >= checkAtMs || (heard && !watch.busy)) {
+      const startedMs = monotonicMs();
       // A node on which something changes rules all the time is not slowed down by comparing them all the time.
       checkAtMs = startedMs + CHECK_INTERVAL_MS;
       void watch.check().then(() => {
-        checkAtMs = Math.max(checkAtMs, now() + REST_FACTOR * (now() - startedMs));
+        checkAtMs = Math.max(checkAtMs, monotonicMs() + REST_FACTOR * (monotonicMs() - startedMs));
       });
       void watch.refresh();
     }
-    await Bun.sleep(1);
+    await sleep(1);
   }
   return true;
 }

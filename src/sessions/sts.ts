@@ -1,5 +1,6 @@
 import type { AssumeRoleCommandInput, STSClient, STSClientConfig } from "@aws-sdk/client-sts";
 import { ImdsProxyError } from "../errors.ts";
+import { systemClock } from "../platform/clock.ts";
 import type { Sts } from "./broker.ts";
 import { StsFailure } from "./failure.ts";
 import { fromUpstream, type InstanceMetadata, type SignerCredentials } from "./instance-credentials.ts";
@@ -15,7 +16,7 @@ export interface StsOptions {
   readonly metadata: InstanceMetadata;
   /** Milliseconds for one attempt, the node's credentials and one repetition included. Default 5000. */
   readonly timeoutMs?: number;
-  /** The wall clock, milliseconds since the epoch. Default Date.now. */
+  /** The wall clock, milliseconds since the epoch. Default the machine's. */
   readonly now?: () => number;
 }
 
@@ -54,7 +55,7 @@ const NOTHING_FROM_OUTSIDE = {
  */
 export function createSts(options: StsOptions): AwsSts {
   const timeoutMs = options.timeoutMs ?? 5_000;
-  const now = options.now ?? Date.now;
+  const now = options.now ?? systemClock.now;
   let loading: Promise<Loaded> | null = null;
   let secrets: readonly string[] = [];
 

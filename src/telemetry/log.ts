@@ -1,6 +1,7 @@
 import { type ConsolaInstance, createConsola } from "consola";
 import type { Config } from "../config/schema.ts";
 import { standardError } from "../platform/bounded-output.ts";
+import { systemClock } from "../platform/clock.ts";
 
 /**
  * The log: one line an event, to standard error. As JSON under systemd, for journald and whoever reads it; pretty on a
@@ -44,7 +45,12 @@ const LOST = "lines of this log are lost, because nobody read it";
 
 function jsonWriter(underSystemd: boolean): Writer {
   const lineOf = (level: Level, message: string, fields: Fields): string => {
-    const line = JSON.stringify({ time: new Date().toISOString(), level, message, ...fields });
+    const line = JSON.stringify({
+      time: new Date(systemClock.now()).toISOString(),
+      level,
+      message,
+      ...fields,
+    });
     return `${underSystemd ? PRIORITIES[level] : ""}${line}\n`;
   };
   const output = standardError((lines) => lineOf("warn", LOST, { lines }));

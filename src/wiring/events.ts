@@ -1,6 +1,7 @@
 import type { TurnedAway } from "../http/server.ts";
 import type { UntoldEvent } from "../identity/accounts.ts";
 import type { RequestEvent } from "../imds/handler.ts";
+import { monotonicMs } from "../platform/clock.ts";
 import type { SessionEvent } from "../sessions/broker.ts";
 import { type Log, Seldom } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
@@ -18,8 +19,8 @@ const TURNED_AWAY: Record<TurnedAway["kind"], string> = {
 
 /** Where events go: the log, seldom where users cause them, and the metrics once they are there. */
 export function eventSinks(log: Log) {
-  const seldom = new Seldom({ everyMs: SELDOM_MS, now: () => performance.now() });
-  const byRule = new Seldom({ everyMs: RULE_MS, now: () => performance.now() });
+  const seldom = new Seldom({ everyMs: SELDOM_MS, now: monotonicMs });
+  const byRule = new Seldom({ everyMs: RULE_MS, now: monotonicMs });
   let metrics: Metrics | null = null;
   return {
     attach(to: Metrics): void {

@@ -8,7 +8,7 @@ import { NameHelpers } from "../identity/name-helpers.ts";
 import { NETLINK_NETFILTER } from "../identity/netlink/conntrack.ts";
 import { NETLINK_SOCK_DIAG } from "../identity/netlink/inet-diag.ts";
 import { IdentityResolver } from "../identity/resolver.ts";
-import { systemClock } from "../platform/clock.ts";
+import { monotonicMs, systemClock } from "../platform/clock.ts";
 import { NetlinkSocket } from "../platform/libc.ts";
 import { selfCommand } from "../platform/self.ts";
 import type { Needs } from "../rules/decide.ts";
@@ -38,7 +38,7 @@ export function systemNames(onUntold: (event: UntoldEvent) => void = () => {}): 
   const [, ...rest] = selfCommand();
   const helpers = new NameHelpers({
     command: [OURSELVES, ...rest],
-    monotonicMs: () => performance.now(),
+    monotonicMs,
   });
   helpers.start();
   const accounts = new Accounts({ database: nameDatabase(helpers), clock: systemClock, onUntold });

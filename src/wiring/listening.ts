@@ -2,6 +2,7 @@ import { networkInterfaces } from "node:os";
 import type { Config } from "../config/schema.ts";
 import { type BridgeAddress, bridgesOfNode, isBehindBridge } from "../identity/bridges.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
+import { monotonicMs } from "../platform/clock.ts";
 
 /** Bridges come and go with containers; how long one look at them is good, in milliseconds. */
 const BRIDGES_MS = 2_000;
@@ -12,7 +13,7 @@ export function containerTest(config: Config): (address: Uint8Array) => boolean 
   let bridges: BridgeAddress[] = [];
   let seenMs = Number.NEGATIVE_INFINITY;
   return (address) => {
-    const now = performance.now();
+    const now = monotonicMs();
     if (now - seenMs > BRIDGES_MS) {
       bridges = bridgesOfNode();
       seenMs = now;

@@ -3,6 +3,7 @@ import { dirname, resolve } from "node:path";
 import { ImdsProxyError } from "../errors.ts";
 import { parseAddress } from "../identity/address.ts";
 import type { Lookup, SocketLookup } from "../identity/lookup.ts";
+import { systemClock } from "../platform/clock.ts";
 
 /** What must hold before the first caller is let in. */
 
@@ -109,13 +110,12 @@ export async function requireIdentity(lookup: SocketLookup): Promise<void> {
     });
     const give = (why: string) => settle({ kind: "refused", why });
     client.catch(() => give("no connection over loopback"));
-    const timer = setTimeout(() => give("no connection over loopback"), CHECK_MS);
-    timer.unref();
+    systemClock.schedule(CHECK_MS, () => give("no connection over loopback"));
     client.then(
-      (socket) => setTimeout(() => socket.terminate(), CHECK_MS).unref(),
+      (socket) => systemClock.schedule(CHECK_MS, () => socket.terminate()),
       () => {},
     );
-    setTimeout(() => listener.stop(true), CHECK_MS).unref();
+    systemClock.schedule(CHECK_MS, () => listener.stop(true));
   });
   if (found.kind === "owner" && found.owner.uid === process.geteuid?.()) return;
   const why = found.kind === "owner" ? `the kernel says uid ${found.owner.uid}` : found.why;

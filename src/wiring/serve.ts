@@ -13,7 +13,7 @@ import { Handler, type Policy } from "../imds/handler.ts";
 import { RecentCallers } from "../imds/recent-callers.ts";
 import { knownAuthorities } from "../imds/target.ts";
 import { TokenMint } from "../imds/tokens.ts";
-import { systemClock } from "../platform/clock.ts";
+import { every, monotonicMs, sleep, systemClock } from "../platform/clock.ts";
 import { LagMeter } from "../platform/lag.ts";
 import { forbidDumps, keepBacklogs, notifySystemd, raiseFileLimit } from "../platform/libc.ts";
 import { lockProgram } from "../platform/memory-lock.ts";
@@ -101,7 +101,7 @@ export async function serve(options: {
     lookup,
     trusted: new Set(exempt),
     log,
-    monotonicMs: () => performance.now(),
+    monotonicMs,
   });
   const upstream = new Upstream({ endpoint, clock: systemClock, guard });
   const metadata = new MetadataCache({ source: upstream, clock: systemClock });
@@ -144,7 +144,6 @@ export async function serve(options: {
 
   const names = systemNames(events.names);
   let policy = policyOf(config, listenOn, names.accounts);
-  const monotonicMs = () => performance.now();
   const lag = new LagMeter({ clock: systemClock, monotonicMs });
   lag.start();
   const recent = new RecentCallers();
@@ -186,7 +185,7 @@ export async function serve(options: {
   });
   events.attach(metrics);
   // Until the upstream has said whether it requires tokens, requests without one get 503: so the first caller waits here.
-  await Promise.race([tokenPolicy.start(), Bun.sleep(POLICY_MS)]);
+  await Promise.race([tokenPolicy.start(), sleep(POLICY_MS)]);
   // From here on there is something to end well.
   const stopped = options.signals.untilStopped();
   const [first, ...further] = listenOn;
@@ -273,7 +272,7 @@ export async function serve(options: {
     }
   };
   options.signals.onReload(reload);
-  const watchdog = startWatchdog(() => server.accepting);
+  const stopWatchdog = startWatchdog(() => server.accepting);
   keepBacklogs();
   log.info("ready", {
     version,
@@ -324,7 +323,7 @@ export async function serve(options: {
   sts.close();
   upstream.close();
   names.close();
-  clearInterval(watchdog);
+  stopWatchdog();
   log.info("stopped");
 }
 
@@ -344,10 +343,10 @@ function policyOf(config: Config, own: readonly Endpoint[], accounts: Accounts):
  * Tells systemd that the event loop still turns and that connections are accepted, three times in the time that WatchdogSec=
  * gives. Where neither is so for that long, systemd starts the service again.
  */
-function startWatchdog(isWell: () => boolean): ReturnType<typeof setInterval> | undefined {
+function startWatchdog(isWell: () => boolean): () => void {
   const limitMicroseconds = Number(process.env["WATCHDOG_USEC"] ?? "0");
-  if (!(limitMicroseconds > 0)) return undefined;
-  return setInterval(() => {
+  if (!(limitMicroseconds > 0)) return () => {};
+  return every(limitMicroseconds / 3_000, () => {
     if (isWell()) notifySystemd("WATCHDOG=1");
-  }, limitMicroseconds / 3_000);
+  });
 }

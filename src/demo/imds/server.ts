@@ -1,5 +1,5 @@
 import type { Endpoint } from "../../identity/endpoint.ts";
-import { systemClock } from "../../platform/clock.ts";
+import { sleep, systemClock } from "../../platform/clock.ts";
 import type { InstanceSecrets } from "./secrets.ts";
 import { answer, errorPage, type ImdsMode, type ImdsService } from "./service.ts";
 import { createTokenMint } from "./tokens.ts";
@@ -91,7 +91,7 @@ export function startImds(options: ImdsOptions): ImdsStandIn {
 
   async function respond(socket: Bun.Socket<Connection>, request: WireRequest): Promise<void> {
     const current = mode;
-    if (current.delayMs > 0) await Bun.sleep(current.delayMs);
+    if (current.delayMs > 0) await sleep(current.delayMs);
     if (current.fault === "hang" || current.fault === "drop") {
       record(request, socket, null);
       if (current.fault === "drop") socket.terminate();

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Endpoint } from "../../identity/endpoint.ts";
-import { systemClock } from "../../platform/clock.ts";
+import { sleep, systemClock } from "../../platform/clock.ts";
 import type { StsPrincipal } from "./principals.ts";
 import {
   answer,
@@ -126,7 +126,7 @@ export async function startStsStandIn(options: StsStandInOptions): Promise<StsSt
       status: reply?.status ?? null,
       code: reply?.code ?? null,
     });
-    if (mode.delayMs > 0) await Bun.sleep(mode.delayMs);
+    if (mode.delayMs > 0) await sleep(mode.delayMs);
     if (reply === null) {
       if (fault.kind === "drop") request.socket.destroy();
       return;
