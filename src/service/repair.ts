@@ -111,6 +111,11 @@ export class FirewallWatch<Spec> {
     return this.#checking;
   }
 
+  /** Resolves when no check is under way: a repair is finished and logged before the process ends. */
+  async checked(): Promise<void> {
+    await this.#checking;
+  }
+
   /**
    * Asks the configuration and the node what the rules should be, where that is due, and brings them. One at a time, and
    * while it waits `glance` and `check` go on with what is known.
@@ -139,6 +144,9 @@ export class FirewallWatch<Spec> {
     const spec = this.#spec;
     if (spec === null) return this.#health.healthy;
     return this.#attempt(async () => {
+      if ((await rules.deviations(spec)).length === 0) return true;
+      // It may have gone since the glance above: the kernel alone puts it back in a millisecond, iptables in hundreds.
+      this.glance();
       const found = await rules.deviations(spec);
       if (found.length === 0) return true;
       // A refresh may have come in between: what it brings is its own affair.

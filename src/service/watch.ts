@@ -143,9 +143,12 @@ export async function watchRules(configPath: string | undefined): Promise<boolea
     }
     await sleep(1);
   }
+  await Promise.race([watch.checked(), Bun.sleep(MOST_AT_STOP_MS)]);
   return true;
 }
 
+/** iptables may wait for another program's lock, and systemd waits 90 s for this process to end. */
+const MOST_AT_STOP_MS = 10_000;
 const IDLE_WAIT_MS = 50;
 const BUSY_WAIT_MS = 2;
 const REST_FACTOR = 5;

@@ -44,7 +44,11 @@ class FakeRules implements WatchedRules<Spec> {
     this.restored++;
     return [found];
   }
+  /** Somebody else's change, at the one moment before the next comparison. */
+  beforeCompared: (() => void) | null = null;
   async deviations({ upstream }: Spec): Promise<readonly string[]> {
+    this.beforeCompared?.();
+    this.beforeCompared = null;
     return this.inPlace === upstream ? [] : [`found ${this.inPlace}, not ${upstream}`];
   }
   async apply({ upstream }: Spec): Promise<void> {
@@ -215,6 +219,16 @@ describe("FirewallWatch", () => {
       expect([rules.inPlace, made.busy]).toEqual(["elsewhere", false]);
     });
 
+    test("they are without iptables too where they go between the glance and the comparison of a check", async () => {
+      const { made, rules, logs } = await settled();
+      rules.beforeCompared = () => {
+        rules.inPlace = "flushed";
+      };
+      expect(await made.check()).toBe(true);
+      expect([rules.inPlace, rules.applied, rules.restored]).toEqual(["agent", 1, 1]);
+      expect(logs.at(-1)).toBe("notice: firewall rules repaired: lost flushed");
+    });
+
     test("but the kernel refuses: said once, and iptables puts them right", async () => {
       const { made, rules, logs } = await settled();
       rules.failsAtOnce = true;
@@ -238,5 +252,17 @@ describe("FirewallWatch", () => {
     rules.inPlace = "flushed";
     expect(await made.check()).toBe(true);
     expect([rules.inPlace, rules.applied]).toEqual(["agent", 2]);
+  });
+
+  test("a repair that is under way is finished and logged where the end of the watch waits for it", async () => {
+    const { made, rules, logs } = watch();
+    await made.round();
+    rules.inPlace = "flushed";
+    void made.check();
+    await made.checked();
+    expect([rules.inPlace, logs.at(-1)]).toEqual([
+      "agent",
+      "notice: firewall rules repaired: found flushed, not agent",
+    ]);
   });
 });
