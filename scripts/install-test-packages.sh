@@ -4,7 +4,7 @@
 set -eu
 
 demo_packages='iptables iproute2'
-test_packages="$demo_packages awscli python3-boto3 curl procps systemd-container debootstrap dbus shellcheck nginx-light wrk conntrack uidmap podman crun slirp4netns passt nftables gcc libc6-dev"
+test_packages="$demo_packages awscli python3-boto3 curl procps systemd-container debootstrap dbus shellcheck nginx-light wrk conntrack uidmap podman crun slirp4netns passt nftables gcc libc6-dev prometheus"
 
 say() { echo "install-test-packages: $*" >&2; }
 

@@ -71,4 +71,23 @@ describeAsRoot("a refusal is seen by who runs the node:", () => {
     expect(answer).toMatch(/^Connection: close\r$/m);
     expect(answer.trim()).toMatch(/\r\n\r\n[\w-]{56}$/);
   });
+
+  test("Prometheus's own linter finds no fault in the metrics of a proxy that has served", async () => {
+    expect((await getWithToken(proxied.node, { user: "bob" }, LIST)).status).toBe(200);
+    const text = await mustExec(proxied.node, ROOT, ["curl", "-sf", "http://127.0.0.1:9254/metrics"]);
+    expect(text).toContain("imdsproxy_requests_total{");
+    const lint = async (metrics: string) => {
+      const run = Bun.spawn(["promtool", "check", "metrics"], {
+        stdin: Buffer.from(metrics),
+        stdout: "pipe",
+        stderr: "pipe",
+      });
+      const said = (await new Response(run.stdout).text()) + (await new Response(run.stderr).text());
+      return { exitCode: await run.exited, said };
+    };
+    expect(await lint(text)).toEqual({ exitCode: 0, said: "" });
+    // It does find faults: a counter that is called as no counter is.
+    const { exitCode, said } = await lint(text.replaceAll("imdsproxy_requests_total", "imdsproxy_requests"));
+    expect([exitCode, said]).toEqual([3, expect.stringContaining("_total")]);
+  });
 });
