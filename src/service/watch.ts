@@ -143,7 +143,7 @@ export async function watchRules(configPath: string | undefined): Promise<boolea
     }
     await sleep(1);
   }
-  await Promise.race([watch.checked(), Bun.sleep(MOST_AT_STOP_MS)]);
+  await Promise.race([watch.checked(), sleep(MOST_AT_STOP_MS)]);
   return true;
 }
 
