@@ -3,7 +3,7 @@ import type { Caller } from "../identity/caller.ts";
 import { systemClock } from "../platform/clock.ts";
 import { type Answer, encodeAnswer, errorPage } from "./answer.ts";
 import { EMPTY_CHUNKS, isBad, MAX_HEAD_BYTES, parseRequest, type Request } from "./request.ts";
-import type { Reader, Work } from "./scheduling.ts";
+import type { Reader, RequestSource } from "./scheduling.ts";
 
 /** Milliseconds for a whole head, from its first byte; and without a request, for a connection that is kept. */
 const HEAD_MS = 5_000;
@@ -25,9 +25,9 @@ export interface RequestHandler {
 export interface ConnectionContext {
   readonly handler: RequestHandler;
   readonly monotonicMs: () => number;
-  readonly enqueue: (work: Work) => void;
-  /** Counts a read; false where the reader is to rest until it is woken. */
-  readonly read: (reader: Reader) => boolean;
+  readonly enqueue: (source: RequestSource) => void;
+  /** Counts a read; false where the reader must pause until it is resumed. */
+  readonly spendRead: (reader: Reader) => boolean;
   /** Whether so many requests of the user's wait for something that no more are begun. */
   readonly busy: () => boolean;
   /** Counts a request that waits for something, and that it does no longer. */
@@ -39,7 +39,7 @@ export interface ConnectionContext {
 }
 
 /** One connection: bytes in, one request after the other, bytes out; never more in memory than the limits above. */
-export class Connection implements Work, Reader {
+export class Connection implements RequestSource, Reader {
   readonly #socket: Socket<Connection | undefined>;
   readonly #caller: Caller;
   readonly #context: ConnectionContext;
@@ -53,10 +53,10 @@ export class Connection implements Work, Reader {
   #closeAfterWrite = false;
   #answered = false;
   #inputEnded = false;
-  /** Why it may not be read from: the user's others are, or what was sent ahead is not needed yet. */
-  #resting = false;
-  #ahead = false;
-  /** Whether the socket knows. */
+  /** Why reading is paused: the read budget is exceeded, or a pipelined request waits for the answer before it. */
+  #overBudget = false;
+  #pipelined = false;
+  /** Whether the socket was told to pause. */
   #paused = false;
   /** Bytes that came after our last answer. */
   #ignored = 0;
@@ -76,8 +76,8 @@ export class Connection implements Work, Reader {
 
   received(bytes: Buffer): void {
     if (this.#state === "closed") return;
-    if (!this.#resting && !this.#context.read(this)) {
-      this.#resting = true;
+    if (!this.#overBudget && !this.#context.spendRead(this)) {
+      this.#overBudget = true;
       this.#pause();
     }
     if (this.#state === "closing") {
@@ -100,14 +100,14 @@ export class Connection implements Work, Reader {
       this.#buffered.length === 0 ? Buffer.from(fresh) : Buffer.concat([this.#buffered, fresh]);
     // One request at a time: what is sent ahead waits, at last with the client.
     if (this.#state !== "reading") {
-      this.#ahead = true;
+      this.#pipelined = true;
       this.#pause();
     }
     this.#proceed();
   }
 
   /** Takes one request out of what was received, and answers it. */
-  step(): boolean {
+  handleNext(): boolean {
     if (this.#state !== "queued") return false;
     this.#state = "reading";
     const end = this.#buffered.indexOf(HEAD_END);
@@ -150,7 +150,7 @@ export class Connection implements Work, Reader {
         this.#send(parsed, found);
       });
     } else this.#send(parsed, answer, false);
-    // Back in line at once where the next request is here already, so that `step` says so and is asked again.
+    // Back in line at once where the next request is here already, so that this returns true and is asked again.
     return this.#ready();
   }
 
@@ -202,8 +202,8 @@ export class Connection implements Work, Reader {
     this.terminate();
   }
 
-  wake(): void {
-    this.#resting = false;
+  resumeReading(): void {
+    this.#overBudget = false;
     this.#resume();
   }
 
@@ -216,7 +216,7 @@ export class Connection implements Work, Reader {
     if (this.#state !== "reading") return false;
     const whole = this.#buffered.indexOf(HEAD_END) >= 0 && this.#buffered.length >= this.#needed;
     if (!whole && (this.#needed > 0 || this.#buffered.length <= MAX_HEAD_BYTES)) {
-      this.#ahead = false;
+      this.#pipelined = false;
       this.#resume();
       if (this.#inputEnded) this.#end();
       return false;
@@ -285,7 +285,7 @@ export class Connection implements Work, Reader {
   }
 
   #resume(): void {
-    if (!this.#paused || this.#resting || this.#ahead || this.#state === "closed") return;
+    if (!this.#paused || this.#overBudget || this.#pipelined || this.#state === "closed") return;
     this.#paused = false;
     this.#socket.resume();
   }
@@ -296,7 +296,7 @@ export class Connection implements Work, Reader {
     this.#state = "closing";
     this.#buffered = NOTHING;
     this.#deadlineMs = this.#context.monotonicMs() + STALL_MS;
-    this.#ahead = false;
+    this.#pipelined = false;
     this.#resume();
     if (this.#inputEnded) this.#socket.end();
     else this.#socket.shutdown();

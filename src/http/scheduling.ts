@@ -1,157 +1,165 @@
 import type { Subject } from "../identity/caller.ts";
 
 /**
- * Whose request is next. Users take turns, one request each, so that whoever sends ten thousand delays the next user by
- * one; where a single user asks, nothing is held back. And so that an iteration of the event loop stays short whatever is
- * there to be read, there is so much of each in one iteration, and the rest in the next.
+ * Which request is handled next, and how much is done in one iteration of the event loop.
+ *
+ * Requests are handled in round-robin order over users, one request each, so that a user who sends ten thousand requests
+ * delays another user's by one. A user who is alone is not held back. Both the requests handled and the reads done in one
+ * iteration of the event loop are limited; what exceeds the limits is done in the next iteration.
  */
 
-/** Iterations of the event loop, for those who have a budget for each. */
-export class Iterations {
-  readonly #yield: (run: () => void) => void;
-  readonly #renewals: (() => void)[] = [];
-  #awaited = false;
+/** Tells those who keep a budget for each iteration of the event loop when the next iteration begins. */
+export class LoopIterations {
+  readonly #defer: (run: () => void) => void;
+  readonly #listeners: (() => void)[] = [];
+  #scheduled = false;
 
-  /** @param yieldTo runs a function after other events had their turn; setImmediate. */
-  constructor(yieldTo: (run: () => void) => void = setImmediate) {
-    this.#yield = yieldTo;
+  /** @param defer runs a function in the next iteration of the event loop; default setImmediate. */
+  constructor(defer: (run: () => void) => void = setImmediate) {
+    this.#defer = defer;
   }
 
-  /** Has a function called in the next iteration after each in which something was used up. */
-  onNext(renew: () => void): void {
-    this.#renewals.push(renew);
+  /** Registers a function that is called at the start of each iteration that {@link requestNext} asked for. */
+  onNext(listener: () => void): void {
+    this.#listeners.push(listener);
   }
 
-  /** Says that something of a budget of this iteration is used up. */
-  used(): void {
-    if (this.#awaited) return;
-    this.#awaited = true;
-    this.#yield(this.#next);
+  /** Asks that the listeners are called in the next iteration; several requests in one iteration count once. */
+  requestNext(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    this.#defer(this.#next);
   }
 
   readonly #next = (): void => {
-    this.#awaited = false;
-    for (const renew of this.#renewals) renew();
+    this.#scheduled = false;
+    for (const listener of this.#listeners) listener();
   };
 }
 
-/** Something that has requests waiting, of one user. */
-export interface Work {
-  /** Handles one request. Returns true where more are ready at once. */
-  step(): boolean;
+/** A connection that has at least one complete request. */
+export interface RequestSource {
+  /** Handles one request. Returns true where another complete request is there already. */
+  handleNext(): boolean;
 }
 
-/** How many requests are handled before sockets are looked at again, whatever number of sockets brought them. */
-const BATCH = 128;
-/** And for how many milliseconds: what a request costs is in part its sender's choice. */
-const BATCH_MS = 10;
+/** Requests handled in one iteration, whatever number of sockets they came from. */
+const MAX_REQUESTS = 128;
+/** Milliseconds of one iteration spent on requests: the cost of a request is in part its sender's choice. */
+const MAX_REQUESTS_MS = 10;
 
-/** Turns between users, and between the connections of a user. */
-export class Turns {
-  readonly #queues = new Map<Subject, Work[]>();
-  readonly #iterations: Iterations;
+/** A queue of sources for each user, served in round-robin order. */
+export class RoundRobin {
+  /** In the order in which users are served: a user who was served and has more goes to the end. */
+  readonly #queues = new Map<Subject, RequestSource[]>();
+  readonly #iterations: LoopIterations;
   readonly #monotonicMs: () => number;
-  /** Requests that may still be handled in this iteration, and milliseconds for them. */
-  #left = BATCH;
-  #leftMs = BATCH_MS;
-  #stepping = false;
+  /** What is left of this iteration's requests and milliseconds. */
+  #requestsLeft = MAX_REQUESTS;
+  #msLeft = MAX_REQUESTS_MS;
+  #running = false;
 
-  constructor(iterations: Iterations, monotonicMs: () => number) {
+  constructor(iterations: LoopIterations, monotonicMs: () => number) {
     this.#iterations = iterations;
     this.#monotonicMs = monotonicMs;
     iterations.onNext(() => {
-      this.#left = BATCH;
-      this.#leftMs = BATCH_MS;
+      this.#requestsLeft = MAX_REQUESTS;
+      this.#msLeft = MAX_REQUESTS_MS;
       if (this.#queues.size > 0) this.#run();
     });
   }
 
-  /** Puts work of a user in line. It must not be in line already. */
-  add(user: Subject, work: Work): void {
-    this.#again(user, work);
-    if (!this.#stepping) this.#run();
+  /** Queues a source, which must not be in the queue already, and serves the queues as far as the budget allows. */
+  enqueue(user: Subject, source: RequestSource): void {
+    this.#push(user, source);
+    if (!this.#running) this.#run();
   }
 
   #run(): void {
-    this.#stepping = true;
+    this.#running = true;
     try {
-      let beganMs = this.#monotonicMs();
-      // Who has more goes to the end of the line, where this loop comes by again.
+      let startMs = this.#monotonicMs();
+      // A Map's iteration also visits what is inserted while it runs, so users who have more are reached again.
       for (const [user, queue] of this.#queues) {
-        if (this.#left <= 0 || this.#leftMs <= 0) break;
-        this.#left--;
-        const work = queue.shift();
+        if (this.#requestsLeft <= 0 || this.#msLeft <= 0) break;
+        this.#requestsLeft--;
+        const source = queue.shift();
         this.#queues.delete(user);
         if (queue.length > 0) this.#queues.set(user, queue);
-        if (work?.step() === true) this.#again(user, work);
+        if (source?.handleNext() === true) this.#push(user, source);
         const endMs = this.#monotonicMs();
-        this.#leftMs -= endMs - beganMs;
-        beganMs = endMs;
+        this.#msLeft -= endMs - startMs;
+        startMs = endMs;
       }
     } finally {
-      this.#stepping = false;
-      // Also with nothing left to do: a thousand sockets that are read in one iteration would each bring a batch.
-      this.#iterations.used();
+      this.#running = false;
+      // Also where the queues are empty: a thousand sockets read in one iteration share one budget.
+      this.#iterations.requestNext();
     }
   }
 
-  #again(user: Subject, work: Work): void {
+  #push(user: Subject, source: RequestSource): void {
     const queue = this.#queues.get(user);
-    if (queue !== undefined) queue.push(work);
-    else this.#queues.set(user, [work]);
+    if (queue !== undefined) queue.push(source);
+    else this.#queues.set(user, [source]);
   }
 }
 
-/** A connection that can wait to be read from. */
+/** A connection whose reading can be paused. */
 export interface Reader {
-  /** Reads again. */
-  wake(): void;
+  /** Called when the budget allows this connection to be read again. */
+  resumeReading(): void;
 }
 
-/** How often the connections of a user are read from in one iteration, how often all, and a user at the least. */
-const READS = 256;
-const READS_OF_ALL = 2_048;
-const LEAST_READS = 16;
+/** Reads in one iteration: at most for one user, for all users together, and at least for each user. */
+const MAX_READS_PER_USER = 256;
+const MAX_READS = 2_048;
+const MIN_READS_PER_USER = 16;
 
 /**
- * How much is read for a user. Where 1,024 sockets are readable, Bun looks for more again and again, up to 48 times, and
- * runs nothing that waits for the next iteration; it was seen to take a second.
+ * Limits how often the sockets of a user are read in one iteration of the event loop. Without it, 1,024 sockets that stay
+ * readable keep Bun in its poll loop: it polls again up to 48 times before it runs anything that waits for the next
+ * iteration, which was seen to take a second.
  */
-export class Reads {
-  readonly #iterations: Iterations;
-  /** Reads of each user's in this iteration, and who of them rests until a later one. */
-  readonly #taken = new Map<Subject, number>();
-  readonly #resting = new Map<Subject, Reader[]>();
-  /** How much it is for a user; the fewer, the more users were read for. */
-  #each = READS;
+export class ReadBudget {
+  readonly #iterations: LoopIterations;
+  /** Reads in this iteration, by user. */
+  readonly #reads = new Map<Subject, number>();
+  /** Readers that exceeded the budget, by user, in the order in which they are resumed. */
+  readonly #paused = new Map<Subject, Reader[]>();
+  /** Reads that each user has in this iteration; the more users were read for, the fewer. */
+  #perUser = MAX_READS_PER_USER;
 
-  constructor(iterations: Iterations) {
+  constructor(iterations: LoopIterations) {
     this.#iterations = iterations;
     iterations.onNext(() => {
-      const users = Math.max(1, this.#taken.size, this.#resting.size);
-      this.#each = Math.max(LEAST_READS, Math.min(READS, Math.floor(READS_OF_ALL / users)));
-      this.#taken.clear();
-      for (const [user, readers] of this.#resting) {
-        for (const reader of readers.splice(0, this.#each)) reader.wake();
-        if (readers.length === 0) this.#resting.delete(user);
-        else iterations.used();
+      const users = Math.max(1, this.#reads.size, this.#paused.size);
+      this.#perUser = Math.max(
+        MIN_READS_PER_USER,
+        Math.min(MAX_READS_PER_USER, Math.floor(MAX_READS / users)),
+      );
+      this.#reads.clear();
+      for (const [user, readers] of this.#paused) {
+        for (const reader of readers.splice(0, this.#perUser)) reader.resumeReading();
+        if (readers.length === 0) this.#paused.delete(user);
+        else iterations.requestNext();
       }
     });
   }
 
   /**
-   * Counts one read for a user.
+   * Counts one read of a user's socket.
    *
-   * @returns false where that was more than there may be in one iteration: the reader is to rest until it is woken.
+   * @returns false where the user's budget is exceeded: the reader must pause, and is resumed in a later iteration.
    */
-  take(user: Subject, reader: Reader): boolean {
-    this.#iterations.used();
-    const taken = (this.#taken.get(user) ?? 0) + 1;
-    this.#taken.set(user, taken);
-    if (taken <= this.#each) return true;
-    const resting = this.#resting.get(user);
-    if (resting === undefined) this.#resting.set(user, [reader]);
-    else resting.push(reader);
+  spend(user: Subject, reader: Reader): boolean {
+    this.#iterations.requestNext();
+    const reads = (this.#reads.get(user) ?? 0) + 1;
+    this.#reads.set(user, reads);
+    if (reads <= this.#perUser) return true;
+    const paused = this.#paused.get(user);
+    if (paused === undefined) this.#paused.set(user, [reader]);
+    else paused.push(reader);
     return false;
   }
 }

@@ -8,7 +8,7 @@ import { every, sleep } from "../platform/clock.ts";
 import type { SocketStore } from "../platform/socket-store.ts";
 import { Connection, type RequestHandler } from "./connection.ts";
 import { Listener } from "./listener.ts";
-import { Iterations, Reads, Turns } from "./scheduling.ts";
+import { LoopIterations, ReadBudget, RoundRobin } from "./scheduling.ts";
 
 /**
  * The HTTP server, on Bun.listen: the caller is identified when the connection is accepted, before a byte is read, and
@@ -84,8 +84,8 @@ export interface ServerCounts {
 /** Accepts, identifies, and lets connections speak in turns. */
 export class Server {
   readonly #options: ServerOptions;
-  readonly #turns: Turns;
-  readonly #reads: Reads;
+  readonly #queues: RoundRobin;
+  readonly #readBudget: ReadBudget;
   readonly #connections = new Map<Subject, Set<Connection>>();
   /** Requests under way that wait for something, by user; also those whose connection is gone. */
   readonly #underWay = new Map<Subject, number>();
@@ -96,9 +96,9 @@ export class Server {
 
   constructor(options: ServerOptions) {
     this.#options = options;
-    const iterations = new Iterations();
-    this.#turns = new Turns(iterations, options.monotonicMs);
-    this.#reads = new Reads(iterations);
+    const iterations = new LoopIterations();
+    this.#queues = new RoundRobin(iterations, options.monotonicMs);
+    this.#readBudget = new ReadBudget(iterations);
     this.#stopSweeping = every(SWEEP_MS, () => this.#sweep());
   }
 
@@ -224,8 +224,8 @@ export class Server {
     const connection = new Connection(socket, caller, {
       handler: this.#options.handler,
       monotonicMs: this.#options.monotonicMs,
-      enqueue: (work) => this.#turns.add(user, work),
-      read: (reader) => this.#reads.take(user, reader),
+      enqueue: (source) => this.#queues.enqueue(user, source),
+      spendRead: (reader) => this.#readBudget.spend(user, reader),
       busy: () => (this.#underWay.get(user) ?? 0) >= this.#options.limits.perUser,
       waits: (count) => this.#waits(user, count),
       draining: () => this.#draining,

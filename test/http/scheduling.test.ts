@@ -1,15 +1,15 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { Iterations, Reads, Turns, type Work } from "../../src/http/scheduling.ts";
+import { LoopIterations, ReadBudget, type RequestSource, RoundRobin } from "../../src/http/scheduling.ts";
 import { holds } from "../support/fuzz.ts";
 
-/** A loop that a test turns: what yields waits for the next turn. */
+/** An event loop whose iterations a test runs one by one. */
 function aLoop() {
   const waiting: (() => void)[] = [];
   const clock = { ms: 0 };
-  const turns = new Turns(new Iterations((run) => waiting.push(run)), () => clock.ms);
+  const queues = new RoundRobin(new LoopIterations((run) => waiting.push(run)), () => clock.ms);
   return {
-    turns,
+    queues,
     clock,
     /** One turn of the event loop; false where nothing waited. */
     turn: (): boolean => {
@@ -21,10 +21,10 @@ function aLoop() {
 }
 
 /** A connection with so many requests ready; each is written to the log. */
-function aConnection(name: string, requests: number, log: string[]): Work & { left: number } {
+function aConnection(name: string, requests: number, log: string[]): RequestSource & { left: number } {
   return {
     left: requests,
-    step() {
+    handleNext() {
       log.push(name);
       this.left--;
       return this.left > 0;
@@ -32,34 +32,34 @@ function aConnection(name: string, requests: number, log: string[]): Work & { le
   };
 }
 
-describe("Turns", () => {
-  test("hold nobody back who is alone", () => {
+describe("RoundRobin", () => {
+  test("holds back no user who is alone", () => {
     const log: string[] = [];
-    const { turns, turn } = aLoop();
-    turns.add(1, aConnection("a", 128, log));
+    const { queues, turn } = aLoop();
+    queues.enqueue(1, aConnection("a", 128, log));
     expect(log).toHaveLength(128);
     while (turn());
     expect(log).toHaveLength(128);
   });
 
-  test("let sockets be looked at after 128 requests, however many sockets bring them", () => {
+  test("lets sockets be polled after 128 requests, however many sockets bring them", () => {
     const log: string[] = [];
-    const { turns, turn } = aLoop();
-    for (let socket = 0; socket < 1_000; socket++) turns.add(1, aConnection("a", 1, log));
+    const { queues, turn } = aLoop();
+    for (let socket = 0; socket < 1_000; socket++) queues.enqueue(1, aConnection("a", 1, log));
     expect(log).toHaveLength(128);
     turn();
     expect(log).toHaveLength(256);
     while (turn());
     expect(log).toHaveLength(1_000);
     // And each turn of the loop has its own.
-    for (let socket = 0; socket < 1_000; socket++) turns.add(1, aConnection("a", 1, log));
+    for (let socket = 0; socket < 1_000; socket++) queues.enqueue(1, aConnection("a", 1, log));
     expect(log).toHaveLength(1_128);
   });
 
-  test("let sockets be looked at after 128 requests", () => {
+  test("lets sockets be polled after 128 requests", () => {
     const log: string[] = [];
-    const { turns, turn } = aLoop();
-    turns.add(1, aConnection("a", 300, log));
+    const { queues, turn } = aLoop();
+    queues.enqueue(1, aConnection("a", 300, log));
     expect(log).toHaveLength(128);
     turn();
     expect(log).toHaveLength(256);
@@ -69,81 +69,81 @@ describe("Turns", () => {
     expect(turn()).toBe(false);
   });
 
-  test("let sockets be looked at after 10 milliseconds of requests that cost much, and a user with one be served", () => {
+  test("lets sockets be polled after 10 milliseconds of requests that cost much, and a user with one be served", () => {
     const log: string[] = [];
-    const { turns, turn, clock } = aLoop();
+    const { queues, turn, clock } = aLoop();
     const costly = (name: string, requests: number) => {
-      const { step } = aConnection(name, requests, log);
+      const { handleNext } = aConnection(name, requests, log);
       return {
         left: requests,
-        step() {
+        handleNext() {
           clock.ms += 4;
-          return step.call(this as never);
+          return handleNext.call(this as never);
         },
       };
     };
-    turns.add(1, costly("a", 100));
+    queues.enqueue(1, costly("a", 100));
     expect(log).toHaveLength(3);
-    turns.add(2, costly("b", 1));
+    queues.enqueue(2, costly("b", 1));
     turn();
     expect(log).toHaveLength(6);
     expect(log).toContain("b");
   });
 
-  test("go on after a step that failed", () => {
+  test("goes on after a request that failed", () => {
     const log: string[] = [];
-    const { turns } = aLoop();
+    const { queues } = aLoop();
     const failing = {
-      step(): boolean {
+      handleNext(): boolean {
         throw new Error("a defect");
       },
     };
-    expect(() => turns.add(1, failing)).toThrow("a defect");
-    turns.add(2, aConnection("b", 1, log));
+    expect(() => queues.enqueue(1, failing)).toThrow("a defect");
+    queues.enqueue(2, aConnection("b", 1, log));
     expect(log).toEqual(["b"]);
   });
 
-  test("go round between users, one request each, however many connections one has", () => {
+  test("goes round between users, one request each, however many connections one has", () => {
     const log: string[] = [];
-    const { turns, turn } = aLoop();
+    const { queues, turn } = aLoop();
     // What is in line while a batch runs is there when the next begins.
-    turns.add(1, aConnection("a", 129, log));
-    for (let i = 0; i < 1_000; i++) turns.add(1, aConnection("a", 100, log));
+    queues.enqueue(1, aConnection("a", 129, log));
+    for (let i = 0; i < 1_000; i++) queues.enqueue(1, aConnection("a", 100, log));
     log.length = 0;
-    turns.add(2, aConnection("b", 3, log));
-    turns.add(3, aConnection("c", 3, log));
+    queues.enqueue(2, aConnection("b", 3, log));
+    queues.enqueue(3, aConnection("c", 3, log));
     turn();
     expect(log.slice(0, 9).join("")).toBe("abcabcabc");
     expect(log.slice(9).every((name) => name === "a")).toBe(true);
   });
 
-  test("go round between the connections of one user", () => {
+  test("goes round between the connections of one user", () => {
     const log: string[] = [];
-    const { turns, turn } = aLoop();
-    turns.add(1, aConnection("x", 129, log));
+    const { queues, turn } = aLoop();
+    queues.enqueue(1, aConnection("x", 129, log));
     log.length = 0;
-    turns.add(1, aConnection("y", 2, log));
-    turns.add(1, aConnection("z", 2, log));
+    queues.enqueue(1, aConnection("y", 2, log));
+    queues.enqueue(1, aConnection("z", 2, log));
     turn();
     expect(log.join("")).toBe("xyzyz");
   });
 
-  test("take connections of which one has ended meanwhile", () => {
+  test("takes a connection that has ended meanwhile", () => {
     const log: string[] = [];
-    const { turns } = aLoop();
-    turns.add(1, { step: () => false });
-    turns.add(1, aConnection("a", 1, log));
+    const { queues } = aLoop();
+    queues.enqueue(1, { handleNext: () => false });
+    queues.enqueue(1, aConnection("a", 1, log));
     expect(log).toEqual(["a"]);
   });
 
-  test("take work that comes while work is done", () => {
+  test("takes requests that come while one is handled", () => {
     const log: string[] = [];
-    const { turns, turn } = aLoop();
-    turns.add(1, {
-      step() {
+    const { queues, turn } = aLoop();
+    queues.enqueue(1, {
+      handleNext() {
         log.push("first");
-        turns.add(1, aConnection("own", 1, log));
-        turns.add(2, aConnection("other", 1, log));
+        queues.enqueue(1, aConnection("own", 1, log));
+        queues.enqueue(2, aConnection("other", 1, log));
         return false;
       },
     });
@@ -151,7 +151,7 @@ describe("Turns", () => {
     expect(log.sort()).toEqual(["first", "other", "own"]);
   });
 
-  test("do everything once and in nobody's favour, whoever comes with whatever", () => {
+  test("does everything once and in nobody's favour, whoever comes with whatever", () => {
     const crowd = fc.array(fc.tuple(fc.nat({ max: 5 }), fc.integer({ min: 1, max: 40 })), {
       minLength: 1,
       maxLength: 30,
@@ -159,11 +159,12 @@ describe("Turns", () => {
     holds(
       fc.property(crowd, (connections) => {
         const log: string[] = [];
-        const { turns, turn } = aLoop();
+        const { queues, turn } = aLoop();
         // The first keeps the line busy, so that all others are in line before any of them has a turn.
-        turns.add(99, aConnection("99", 129, log));
+        queues.enqueue(99, aConnection("99", 129, log));
         log.length = 0;
-        for (const [user, requests] of connections) turns.add(user, aConnection(String(user), requests, log));
+        for (const [user, requests] of connections)
+          queues.enqueue(user, aConnection(String(user), requests, log));
         while (turn());
         const total = connections.reduce((sum, [, requests]) => sum + requests, 1);
         expect(log).toHaveLength(total);
@@ -185,69 +186,69 @@ describe("Turns", () => {
   });
 });
 
-describe("Reads", () => {
-  /** What is read of one connection, and how often it was woken. */
-  function aReader(): { wakes: number; wake(): void } {
+describe("ReadBudget", () => {
+  /** A connection that counts how often it was resumed. */
+  function aReader(): { resumed: number; resumeReading(): void } {
     return {
-      wakes: 0,
-      wake() {
-        this.wakes++;
+      resumed: 0,
+      resumeReading() {
+        this.resumed++;
       },
     };
   }
-  function aLoopOfReads() {
+  function aBudget() {
     const waiting: (() => void)[] = [];
-    const reads = new Reads(new Iterations((run) => waiting.push(run)));
-    return { reads, turn: () => waiting.splice(0).map((run) => run()).length > 0 };
+    const budget = new ReadBudget(new LoopIterations((run) => waiting.push(run)));
+    return { budget, turn: () => waiting.splice(0).map((run) => run()).length > 0 };
   }
 
-  test("let 256 connections of a user be read in an iteration, and others none the less", () => {
-    const { reads } = aLoopOfReads();
-    const taken = Array.from({ length: 300 }, () => reads.take(1, aReader()));
+  test("lets 256 connections of a user be read in an iteration, and other users' none the less", () => {
+    const { budget } = aBudget();
+    const taken = Array.from({ length: 300 }, () => budget.spend(1, aReader()));
     expect(taken.filter(Boolean)).toHaveLength(256);
     expect(taken.lastIndexOf(true)).toBe(255);
-    expect(reads.take(2, aReader())).toBe(true);
+    expect(budget.spend(2, aReader())).toBe(true);
   });
 
-  test("wake those who rest in the iterations after it, 256 in each, in their order", () => {
-    const { reads, turn } = aLoopOfReads();
+  test("resumes those that were paused in the iterations after it, 256 in each, in their order", () => {
+    const { budget, turn } = aBudget();
     const readers = Array.from({ length: 1_000 }, aReader);
-    for (const reader of readers) reads.take(1, reader);
-    const woken = () => readers.map(({ wakes }) => wakes).lastIndexOf(1);
-    expect(woken()).toBe(-1);
+    for (const reader of readers) budget.spend(1, reader);
+    const lastResumed = () => readers.map(({ resumed }) => resumed).lastIndexOf(1);
+    expect(lastResumed()).toBe(-1);
     turn();
-    expect([readers[255]?.wakes, readers[256]?.wakes, woken()]).toEqual([0, 1, 511]);
+    expect([readers[255]?.resumed, readers[256]?.resumed, lastResumed()]).toEqual([0, 1, 511]);
     turn();
-    expect(woken()).toBe(767);
+    expect(lastResumed()).toBe(767);
     turn();
-    expect(woken()).toBe(999);
-    expect(readers.filter(({ wakes }) => wakes === 1)).toHaveLength(744);
+    expect(lastResumed()).toBe(999);
+    expect(readers.filter(({ resumed }) => resumed === 1)).toHaveLength(744);
     expect(turn()).toBe(false);
   });
 
-  test("are fewer for each where many are read for, and never none", () => {
-    const { reads, turn } = aLoopOfReads();
-    for (let user = 0; user < 64; user++) reads.take(user, aReader());
+  test("is smaller for each user where there are many, and never nothing", () => {
+    const { budget, turn } = aBudget();
+    for (let user = 0; user < 64; user++) budget.spend(user, aReader());
     turn();
     const of = (user: number) =>
-      Array.from({ length: 300 }, () => reads.take(user, aReader())).filter(Boolean);
+      Array.from({ length: 300 }, () => budget.spend(user, aReader())).filter(Boolean);
     expect(of(1)).toHaveLength(32);
-    for (let user = 0; user < 10_000; user++) reads.take(user, aReader());
+    for (let user = 0; user < 10_000; user++) budget.spend(user, aReader());
     while (turn());
-    for (let user = 0; user < 10_000; user++) reads.take(user, aReader());
+    for (let user = 0; user < 10_000; user++) budget.spend(user, aReader());
     turn();
     expect(of(1)).toHaveLength(16);
   });
 
-  test("begin anew in each iteration", () => {
-    const { reads, turn } = aLoopOfReads();
-    for (let i = 0; i < 256; i++) reads.take(1, aReader());
+  test("begins anew in each iteration", () => {
+    const { budget, turn } = aBudget();
+    for (let i = 0; i < 256; i++) budget.spend(1, aReader());
     turn();
-    expect(reads.take(1, aReader())).toBe(true);
+    expect(budget.spend(1, aReader())).toBe(true);
   });
 
-  test("cost nothing when nothing is read", () => {
-    const { turn } = aLoopOfReads();
+  test("costs nothing when nothing is read", () => {
+    const { turn } = aBudget();
     expect(turn()).toBe(false);
   });
 });
