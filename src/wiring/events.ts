@@ -3,13 +3,14 @@ import type { UntoldEvent } from "../identity/accounts.ts";
 import type { RequestEvent } from "../imds/handler.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import type { SessionEvent } from "../sessions/broker.ts";
-import { type Log, Seldom } from "../telemetry/log.ts";
+import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
+import { RateLimitedLog } from "../telemetry/rate-limit.ts";
 
-/** How often an event that users cause is written, in milliseconds. */
-const SELDOM_MS = 10_000;
-/** How often it is written that the rules give a user no role: their programs may ask each second, for years. */
-const RULE_MS = 600_000;
+/** Milliseconds between two log lines about one kind of event that users cause. */
+const EVENT_INTERVAL_MS = 10_000;
+/** The same for a user to whom the rules give no role: their programs may ask each second, for years. */
+const RULE_INTERVAL_MS = 600_000;
 
 const TURNED_AWAY: Record<TurnedAway["kind"], string> = {
   busy: "more requests of this user wait already than may",
@@ -17,10 +18,10 @@ const TURNED_AWAY: Record<TurnedAway["kind"], string> = {
   crowded: "more connections of this user, or of all, are open than may, and none is idle",
 };
 
-/** Where events go: the log, seldom where users cause them, and the metrics once they are there. */
+/** Where events go: to the log, with a rate limit where users cause them, and to the metrics once these are attached. */
 export function eventSinks(log: Log) {
-  const seldom = new Seldom({ everyMs: SELDOM_MS, now: monotonicMs });
-  const byRule = new Seldom({ everyMs: RULE_MS, now: monotonicMs });
+  const limitedLog = new RateLimitedLog({ intervalMs: EVENT_INTERVAL_MS, now: monotonicMs });
+  const ruleLog = new RateLimitedLog({ intervalMs: RULE_INTERVAL_MS, now: monotonicMs });
   let metrics: Metrics | null = null;
   return {
     attach(to: Metrics): void {
@@ -30,8 +31,8 @@ export function eventSinks(log: Log) {
       metrics?.request(event);
       log.debug("request", { ...event });
       if (event.why === undefined || event.status === 401) return;
-      const limited = event.refusal === "rule" ? byRule : seldom;
-      limited.about(`${event.subject} ${event.refusal} ${event.status}`, (count) =>
+      const refusalLog = event.refusal === "rule" ? ruleLog : limitedLog;
+      refusalLog.write(`${event.subject} ${event.refusal} ${event.status}`, (count) =>
         log[event.status === 503 ? "warn" : "info"]("refused", {
           subject: event.subject,
           status: event.status,
@@ -43,13 +44,13 @@ export function eventSinks(log: Log) {
     turnedAway(event: TurnedAway): void {
       metrics?.turnedAway(event);
       const { kind, subject, status } = event;
-      seldom.about(`${subject} ${kind}`, (count) =>
+      limitedLog.write(`${subject} ${kind}`, (count) =>
         log.warn("turned away", { subject, status, why: TURNED_AWAY[kind], count }),
       );
     },
     acceptFailure(code: string): void {
       metrics?.acceptFailure();
-      seldom.about(`accept ${code}`, (count) =>
+      limitedLog.write(`accept ${code}`, (count) =>
         log.error("connections cannot be accepted for now", {
           why: code,
           count,
@@ -59,14 +60,14 @@ export function eventSinks(log: Log) {
     },
     unidentified(why: string): void {
       metrics?.unidentified();
-      seldom.about(`unidentified ${why}`, (count) =>
+      limitedLog.write(`unidentified ${why}`, (count) =>
         log.warn("a caller could not be identified", { why, count }),
       );
     },
-    /** A service of NSS could not tell: whose name is kept, and who is unknown for now. */
+    /** A service of NSS did not answer: the name that it gave before is kept, or the user is unknown for now. */
     names(event: UntoldEvent): void {
       metrics?.untold(event);
-      seldom.about(`names ${event.outcome} ${event.why}`, (count) =>
+      limitedLog.write(`names ${event.outcome} ${event.why}`, (count) =>
         log.warn(
           event.outcome === "kept"
             ? "NSS cannot tell for now: what it told before is kept"
@@ -88,7 +89,7 @@ export function eventSinks(log: Log) {
           expires: new Date(event.expiresAtMs).toISOString(),
         });
       } else if (event.type === "postponed") {
-        seldom.about(`postponed ${event.owner}`, (count) =>
+        limitedLog.write(`postponed ${event.owner}`, (count) =>
           log.warn("too many new sessions: a call of STS has to wait", {
             owner: event.owner,
             role,
@@ -100,7 +101,7 @@ export function eventSinks(log: Log) {
       } else if (event.type === "dropped") {
         log.debug("session dropped", { role, sessionName, reason: event.reason });
       } else {
-        seldom.about(`${event.type} ${role} ${event.code}`, (count) =>
+        limitedLog.write(`${event.type} ${role} ${event.code}`, (count) =>
           log.warn(event.type === "denied" ? "AssumeRole was denied" : "AssumeRole failed for now", {
             role,
             sessionName,
