@@ -86,7 +86,7 @@ export class UpstreamClient {
       deadline.abort(new UpstreamFailure(`no answer from ${endpointText(endpoint)} within ${TIMEOUT_MS} ms`)),
     );
     try {
-      await this.#place(deadline.signal);
+      await this.#acquire(deadline.signal);
       try {
         return await this.#exchange(endpoint, encodeRequest(endpoint, request), deadline.signal);
       } finally {
@@ -109,7 +109,8 @@ export class UpstreamClient {
     this.closeIdle();
   }
 
-  async #place(signal: AbortSignal): Promise<void> {
+  /** Waits until fewer than {@link MAX_CONNECTIONS} are in use, and counts one more. @throws the signal's reason. */
+  async #acquire(signal: AbortSignal): Promise<void> {
     while (this.#busy >= MAX_CONNECTIONS) {
       await new Promise<void>((resolve, reject) => {
         const resume = () => {
