@@ -1,7 +1,7 @@
 import { ImdsProxyError } from "../errors.ts";
 import type { InstanceCredentials } from "../sessions/instance-credentials.ts";
 import type { RawAnswer } from "./answer.ts";
-import { UpstreamFailure } from "./client.ts";
+import { UpstreamFailure } from "./connection.ts";
 
 /** The path of the list of roles, and with a role's name behind it of that role's credentials. */
 export const CREDENTIALS_PATH = "/latest/meta-data/iam/security-credentials/";

@@ -3,7 +3,7 @@ import { parseAddress, sameAddress } from "../identity/address.ts";
 import { endpointText } from "../identity/endpoint.ts";
 import type { Listening, SocketAddress, SocketLookup } from "../identity/lookup.ts";
 import type { Log } from "../telemetry/log.ts";
-import type { ConnectionGuard, UpstreamGuard, Verdict } from "./client.ts";
+import type { ConnectionGuard, UpstreamGuard, Verdict } from "./connection.ts";
 
 /** UID_MIN of login.defs(5) on every system that we suit: accounts below are the system's own. */
 const FIRST_ORDINARY_UID = 1_000;

@@ -1,6 +1,7 @@
 import type { Endpoint } from "../identity/endpoint.ts";
 import type { Clock } from "../platform/clock.ts";
-import { type UpstreamClient, UpstreamFailure } from "./client.ts";
+import type { UpstreamClient } from "./client.ts";
+import { UpstreamFailure } from "./connection.ts";
 
 /** The TTL that is asked for, in seconds: the longest that IMDSv2 gives (Amazon EC2 User Guide, "Use IMDSv2"). */
 const TTL_SECONDS = 21_600;

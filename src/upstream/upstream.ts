@@ -5,7 +5,8 @@ import type { Clock } from "../platform/clock.ts";
 import type { InstanceCredentials, InstanceMetadata } from "../sessions/instance-credentials.ts";
 import type { RawAnswer } from "./answer.ts";
 import type { MetadataSource, UpstreamAnswer } from "./cache.ts";
-import { UpstreamClient, UpstreamFailure, type UpstreamGuard } from "./client.ts";
+import { UpstreamClient } from "./client.ts";
+import { UpstreamFailure, type UpstreamGuard } from "./connection.ts";
 import { CREDENTIALS_PATH, credentialsOf, roleNameOf } from "./credentials.ts";
 import { UpstreamToken } from "./token.ts";
 

@@ -2,7 +2,8 @@ import { afterEach, expect, test } from "bun:test";
 import { createServer, type Server, type Socket } from "node:net";
 import type { Endpoint } from "../../src/identity/endpoint.ts";
 import { systemClock } from "../../src/platform/clock.ts";
-import { UpstreamClient, type UpstreamGuard, type Verdict } from "../../src/upstream/client.ts";
+import { UpstreamClient } from "../../src/upstream/client.ts";
+import type { UpstreamGuard, Verdict } from "../../src/upstream/connection.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 
 const GET = { method: "GET", path: "/latest/meta-data/hostname", headers: {} } as const;

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { parseAddress } from "../../src/identity/address.ts";
 import { SocketLookup } from "../../src/identity/lookup.ts";
-import type { ConnectionGuard, UpstreamGuard, Verdict } from "../../src/upstream/client.ts";
+import type { ConnectionGuard, UpstreamGuard, Verdict } from "../../src/upstream/connection.ts";
 import { upstreamGuard } from "../../src/upstream/guard.ts";
 import { FakeKernel, type FakeSocket, type FakeTuple } from "../support/fake-kernel.ts";
 import { holds } from "../support/fuzz.ts";
