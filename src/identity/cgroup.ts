@@ -2,40 +2,40 @@ import type { Clock } from "../platform/clock.ts";
 import { KnownCgroups } from "./known-cgroups.ts";
 
 /**
- * A cgroup's id -> its path -> the Slurm job. The id comes with the socket; it is the inode number of the cgroup's
- * directory (kernfs_id in linux/kernfs.h, on 64-bit systems) and is never given twice.
+ * Finds a cgroup's path by its id, and in the path the Slurm job. The kernel tells a socket's cgroup by id: the inode number
+ * of the cgroup's directory (kernfs_id in linux/kernfs.h, on 64-bit systems), which is never used again.
  */
 
 /** One directory of the tree. */
 export interface Cgroup {
   readonly id: bigint;
-  /** Below the mount, beginning with a slash. */
+  /** The path below the mount, with a slash at its start. */
   readonly path: string;
-  /** Whether users can make cgroups in it. */
-  readonly place: boolean;
+  /** Whether it is the top of a user subtree: a user can make cgroups in it. */
+  readonly subtree: boolean;
 }
 
 /**
- * The tree of cgroup v2; src/identity/cgroup-tree.ts is the real one. It has two parts, because users make cgroups by the
- * hundred thousand where they may: the places that a user can fill, and what is outside of them.
+ * The tree of cgroup v2; src/identity/cgroup-tree.ts implements it. It has two parts, because users can make cgroups by the
+ * hundred thousand: the user subtrees, each of which one user can fill, and all the rest.
  *
- * Who stops reading a pass abandons it; it keeps nothing open.
+ * A pass may be abandoned at any time: it keeps nothing open.
  */
 export interface CgroupTree {
-  /** What is outside of users' places, from the root down, with each place's own directory and nothing below that. */
+  /** Everything outside of the user subtrees, from the root down; of each user subtree the top directory alone. */
   outside(): AsyncIterable<Cgroup>;
-  /** What is in a place, from the top down, up to a budget that each place has for itself. */
-  below(place: string): AsyncIterable<Cgroup>;
+  /** A user subtree from its top down, up to a budget that each subtree has for itself. */
+  below(subtree: string): AsyncIterable<Cgroup>;
 }
 
-/** How long it is known that there is no such cgroup, in milliseconds, and of how many. */
+/** Milliseconds for which an absent id is remembered, and how many of them. */
 const ABSENT_LIFE_MS = 1_000;
 const MAX_ABSENT = 4_096;
-/** Work on end, in milliseconds, after which there is a pause of the same length, but no longer than the other. */
+/** Milliseconds of uninterrupted work, after which a pause of the same length follows, but of MAX_PAUSE_MS at most. */
 const STRETCH_MS = 100;
 const MAX_PAUSE_MS = 300;
 
-/** Who waits for an id. Times here are ticks: they count requests and passes, in the order of their beginning. */
+/** A request that waits for an id. Its time is a tick: a counter of requests and passes, in the order of their start. */
 interface Waiter {
   readonly asked: number;
   readonly promise: Promise<string | null>;
@@ -43,48 +43,49 @@ interface Waiter {
   readonly fail: (error: unknown) => void;
 }
 
-/** The walk of one place. */
-interface Lane {
-  /** The pass that is under way. */
+/** The state of the walk of one user subtree. */
+interface SubtreeWalk {
+  /** The pass under way, or null. */
   pass: AsyncIterator<Cgroup> | null;
-  /** When the latest pass began, and when the latest one that is over did. 0: never. */
+  /** The ticks at which the latest pass, and the latest completed pass, began; 0 for none. */
   began: number;
   completed: number;
 }
 
 /**
- * Paths by id, from memory or by a walk of the tree; one walk for all who wait, which ends when nobody does.
+ * Paths by id, from memory or by a walk of the tree. All requests share one walk, which ends when none waits.
  *
- * A walk goes through what is outside of users' places, and then through the places in turns, one cgroup each, so that
- * nobody waits for what another has made. An id is answered when it is met. There is none where it was not met by passes
- * that all began after the request: an earlier one may have passed the place where the cgroup is by now. So, while the
- * places are walked, each part begins anew for those who came later; nobody waits for the end of another's place.
+ * A walk first passes through everything outside of the user subtrees, and then through the user subtrees in round-robin
+ * order, one cgroup each, so that no request waits for the cgroups that another user has made. A request is answered as soon
+ * as its id is met. An id is absent once every part of the tree was passed completely by a pass that began after the request:
+ * an earlier pass may have been beyond the directory where the cgroup was made since. So while the walk goes on, each part
+ * begins a new pass for later requests as soon as its pass is complete, and waits for no other part.
  */
 export class Cgroups {
   readonly #tree: CgroupTree;
   readonly #clock: Clock;
   readonly #known = new KnownCgroups();
-  /** Id -> since when, oldest first. It stays true: a cgroup is older than any socket in it. */
+  /** Absent ids and when they were found to be, oldest first. An absent id stays absent: a cgroup is older than its sockets. */
   readonly #absent = new Map<bigint, number>();
   readonly #waiting = new Map<bigint, Waiter>();
   #tick = 0;
   #working = false;
   #stretchMs = 0;
-  /** What the last walk has to pause for, where it did not find all. */
-  #restUntilMs = Number.NEGATIVE_INFINITY;
+  /** When the next walk may begin: a walk that did not find every id is followed by a pause. */
+  #pauseUntilMs = Number.NEGATIVE_INFINITY;
 
   constructor(tree: CgroupTree, clock: Clock) {
     this.#tree = tree;
     this.#clock = clock;
   }
 
-  /** The path, or null where there is no such cgroup any more, or where its place has more than a walk goes through. */
+  /** The path; null where the cgroup is gone, or beyond the budget of its user subtree. */
   resolve(id: bigint): string | null | Promise<string | null> {
     const path = this.#known.get(id);
     if (path !== undefined) return path;
     if (this.#isAbsent(id)) return null;
     const waiter = this.#waiting.get(id);
-    // The cgroup was there before the first of those who ask for it, so the answer is good for the later ones too.
+    // The cgroup is older than the first request for it, so that the first request's answer holds for later ones too.
     if (waiter !== undefined) return waiter.promise;
     const { promise, resolve: answer, reject: fail } = Promise.withResolvers<string | null>();
     this.#waiting.set(id, { asked: ++this.#tick, promise, answer, fail });
@@ -98,7 +99,7 @@ export class Cgroups {
   async #work(): Promise<void> {
     while (this.#waiting.size > 0) {
       try {
-        await this.#pause(this.#restUntilMs - this.#clock.now());
+        await this.#pause(this.#pauseUntilMs - this.#clock.now());
         this.#stretchMs = this.#clock.now();
         await this.#walk();
       } catch (error) {
@@ -109,82 +110,86 @@ export class Cgroups {
     this.#working = false;
   }
 
-  /** Ends when nobody waits. */
+  /** Walks the tree until no request waits. */
   async #walk(): Promise<void> {
-    const lanes = new Map<string, Lane>();
+    const walks = new Map<string, SubtreeWalk>();
     let outsideBegan = 0;
     let outsideLength = 0;
     let turns = 0;
     for (;;) {
-      const idle = lanes.values().every(({ pass }) => pass === null);
-      // As many turns in between as the last pass took: who asks for ever new ids must not hold up the places.
+      const idle = walks.values().every(({ pass }) => pass === null);
+      // The subtrees get as many turns as the last pass outside took, so that ever new ids do not starve them.
       if (this.#newestAsked() > outsideBegan && (idle || turns >= outsideLength)) {
         outsideBegan = ++this.#tick;
-        outsideLength = await this.#passOutside(lanes);
+        outsideLength = await this.#passOutside(walks);
         turns = 0;
       }
       if (this.#waiting.size === 0) return;
       const newest = this.#newestAsked();
-      for (const [place, lane] of lanes) {
-        if (lane.pass === null) {
-          if (lane.began > newest) continue;
-          lane.began = ++this.#tick;
-          lane.pass = this.#tree.below(place)[Symbol.asyncIterator]();
+      for (const [subtree, walk] of walks) {
+        if (walk.pass === null) {
+          if (walk.began > newest) continue;
+          walk.began = ++this.#tick;
+          walk.pass = this.#tree.below(subtree)[Symbol.asyncIterator]();
         }
         turns++;
-        await this.#turn(place, lane);
+        await this.#turn(subtree, walk);
         if (this.#waiting.size === 0) return;
-        await this.#breathe();
+        await this.#pauseIfDue();
       }
-      this.#answerAbsent(Math.min(outsideBegan, ...lanes.values().map(({ completed }) => completed)));
+      this.#answerAbsent(Math.min(outsideBegan, ...walks.values().map(({ completed }) => completed)));
       if (this.#waiting.size === 0) return;
-      await this.#breathe();
+      await this.#pauseIfDue();
     }
   }
 
-  /** Gives each place a lane, and takes those that are gone away. @returns how many cgroups it met. */
-  async #passOutside(lanes: Map<string, Lane>): Promise<number> {
-    const places = new Set<string>();
+  /** Passes outside of the user subtrees, and updates the list of them. @returns how many cgroups it met. */
+  async #passOutside(walks: Map<string, SubtreeWalk>): Promise<number> {
+    const subtrees = new Set<string>();
     let met = 0;
     for await (const cgroup of this.#tree.outside()) {
       met++;
-      this.#meet(cgroup, cgroup.place ? cgroup.path : null);
+      this.#meet(cgroup, cgroup.subtree ? cgroup.path : null);
       if (this.#waiting.size === 0) return met;
-      if (cgroup.place) places.add(cgroup.path);
+      if (cgroup.subtree) subtrees.add(cgroup.path);
     }
-    for (const place of lanes.keys()) if (!places.has(place)) lanes.delete(place);
-    for (const place of places)
-      if (!lanes.has(place)) lanes.set(place, { pass: null, began: 0, completed: 0 });
+    for (const subtree of walks.keys()) if (!subtrees.has(subtree)) walks.delete(subtree);
+    for (const subtree of subtrees)
+      if (!walks.has(subtree)) walks.set(subtree, { pass: null, began: 0, completed: 0 });
     return met;
   }
 
-  async #turn(place: string, lane: Lane): Promise<void> {
-    const next = await lane.pass?.next();
+  async #turn(subtree: string, walk: SubtreeWalk): Promise<void> {
+    const next = await walk.pass?.next();
     if (next === undefined || next.done === true) {
-      lane.pass = null;
-      lane.completed = lane.began;
+      walk.pass = null;
+      walk.completed = walk.began;
     } else {
-      this.#meet(next.value, place);
+      this.#meet(next.value, subtree);
     }
   }
 
-  #meet({ id, path }: Cgroup, place: string | null): void {
-    this.#known.add(id, path, place);
+  #meet({ id, path }: Cgroup, subtree: string | null): void {
+    this.#known.add(id, path, subtree);
     this.#waiting.get(id)?.answer(path);
     this.#waiting.delete(id);
   }
 
-  /** @param began when the earliest of the passes began that together went through the whole tree. */
+  /**
+   * Answers null to requests whose id is in no part of the tree.
+   *
+   * @param began the tick at which the earliest of the passes began that together covered the whole tree.
+   */
   #answerAbsent(began: number): void {
     const now = this.#clock.now();
     for (const [id, { asked, answer }] of this.#waiting) {
-      // They wait in the order in which they asked.
+      // Requests stand in the order in which they were made.
       if (asked > began) return;
       this.#waiting.delete(id);
       this.#absent.delete(id);
       this.#absent.set(id, now);
       if (this.#absent.size > MAX_ABSENT) dropFirst(this.#absent);
-      this.#restUntilMs = now + Math.min(now - this.#stretchMs, MAX_PAUSE_MS);
+      this.#pauseUntilMs = now + Math.min(now - this.#stretchMs, MAX_PAUSE_MS);
       answer(null);
     }
   }
@@ -204,8 +209,8 @@ export class Cgroups {
     return newest;
   }
 
-  /** Pauses after a stretch of work, so that ids that are nowhere cost no more than half of the time. */
-  async #breathe(): Promise<void> {
+  /** Pauses after STRETCH_MS of work, so that requests for absent ids use no more than half of the time. */
+  async #pauseIfDue(): Promise<void> {
     const workedMs = this.#clock.now() - this.#stretchMs;
     if (workedMs >= 0 && workedMs < STRETCH_MS) return;
     await this.#pause(workedMs);
@@ -213,7 +218,7 @@ export class Cgroups {
   }
 
   async #pause(ms: number): Promise<void> {
-    // The wall clock may have been set.
+    // The clock may have been set meanwhile, so the pause is bounded.
     if (ms > 0) await new Promise<void>((done) => this.#clock.schedule(Math.min(ms, MAX_PAUSE_MS), done));
   }
 }

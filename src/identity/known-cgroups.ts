@@ -1,62 +1,62 @@
 /** Cgroups in memory, in all. */
 const MAX_ENTRIES = 20_000;
-/** Of these: outside of users' places, and in one place. */
+/** The limits of these for everything outside of the user subtrees, and for one user subtree. */
 const OUTSIDE_ENTRIES = 8_000;
-const PLACE_ENTRIES = 2_000;
+const SUBTREE_ENTRIES = 2_000;
 
 /**
- * What walks have met, and ended cgroups too, for callers whose socket outlives its cgroup. A place that is full loses
- * what was of use the longest ago in it, and nothing of another's; where all places together are too many, the place
- * that was of use the longest ago does.
+ * An LRU cache of the cgroups that walks have met. Cgroups that ended stay in it, for callers whose socket outlives its
+ * cgroup. Each user subtree has a limit of its own, so that no user evicts another's entries. Where all subtrees together
+ * exceed the limit, the least recently used entry of the least recently used subtree is evicted.
  */
 export class KnownCgroups {
-  readonly #cgroups = new Map<bigint, { readonly path: string; readonly place: string | null }>();
+  readonly #cgroups = new Map<bigint, { readonly path: string; readonly subtree: string | null }>();
   readonly #outside = new Set<bigint>();
-  /** Places and the ids in them, each in the order of use. */
-  readonly #places = new Map<string, Set<bigint>>();
+  /** User subtrees and the ids in them; both in the order of their last use. */
+  readonly #subtrees = new Map<string, Set<bigint>>();
 
   get(id: bigint): string | undefined {
     const cgroup = this.#cgroups.get(id);
-    if (cgroup !== undefined) this.#use(id, cgroup.place);
+    if (cgroup !== undefined) this.#use(id, cgroup.subtree);
     return cgroup?.path;
   }
 
-  add(id: bigint, path: string, place: string | null): void {
+  add(id: bigint, path: string, subtree: string | null): void {
     const before = this.#cgroups.get(id);
-    // A directory that is delegated later becomes a place.
-    if (before !== undefined && before.place !== place) this.#forget(id, before.place);
-    this.#cgroups.set(id, { path, place });
-    const ids = this.#use(id, place);
-    if (ids.size > (place === null ? OUTSIDE_ENTRIES : PLACE_ENTRIES)) this.#forgetFirst(ids, place);
+    // A directory that is delegated to a user later becomes a user subtree.
+    if (before !== undefined && before.subtree !== subtree) this.#forget(id, before.subtree);
+    this.#cgroups.set(id, { path, subtree });
+    const ids = this.#use(id, subtree);
+    if (ids.size > (subtree === null ? OUTSIDE_ENTRIES : SUBTREE_ENTRIES)) this.#forgetFirst(ids, subtree);
     if (this.#cgroups.size <= MAX_ENTRIES) return;
-    for (const [longestUnused, unused] of this.#places) {
-      this.#forgetFirst(unused, longestUnused);
+    for (const [leastRecent, entries] of this.#subtrees) {
+      this.#forgetFirst(entries, leastRecent);
       return;
     }
   }
 
-  #use(id: bigint, place: string | null): Set<bigint> {
-    const ids = place === null ? this.#outside : (this.#places.get(place) ?? new Set());
+  #use(id: bigint, subtree: string | null): Set<bigint> {
+    const ids = subtree === null ? this.#outside : (this.#subtrees.get(subtree) ?? new Set());
     ids.delete(id);
     ids.add(id);
-    if (place !== null) {
-      this.#places.delete(place);
-      this.#places.set(place, ids);
+    if (subtree !== null) {
+      this.#subtrees.delete(subtree);
+      this.#subtrees.set(subtree, ids);
     }
     return ids;
   }
 
-  #forgetFirst(ids: ReadonlySet<bigint>, place: string | null): void {
+  #forgetFirst(ids: ReadonlySet<bigint>, subtree: string | null): void {
     for (const id of ids) {
-      this.#forget(id, place);
+      this.#forget(id, subtree);
       return;
     }
   }
 
-  #forget(id: bigint, place: string | null): void {
+  #forget(id: bigint, subtree: string | null): void {
     this.#cgroups.delete(id);
-    const ids = place === null ? this.#outside : this.#places.get(place);
+    const ids = subtree === null ? this.#outside : this.#subtrees.get(subtree);
     ids?.delete(id);
-    if (place !== null && ids?.size === 0) this.#places.delete(place);
+    if (subtree !== null && ids?.size === 0) this.#subtrees.delete(subtree);
   }
 }

@@ -57,7 +57,7 @@ const ALICE = "/user.slice/user-2001.slice";
 const JOB = "/system.slice/slurmstepd.scope/job_7";
 
 describe("Cgroups.resolve()", () => {
-  /** A tree whose passes outside of places each wait for `walk`; what is there when a pass begins is what it finds. */
+  /** A tree whose passes outside of subtrees each wait for `walk`; what is there when a pass begins is what it finds. */
   function aTree() {
     const tree = new Map<bigint, string>([[1n, "/"]]);
     const walks: (() => void)[] = [];
@@ -67,7 +67,7 @@ describe("Cgroups.resolve()", () => {
         async *outside() {
           const found = [...tree];
           await new Promise<void>((resolve) => walks.push(resolve));
-          for (const [id, path] of found) yield { id, path, place: false };
+          for (const [id, path] of found) yield { id, path, subtree: false };
         },
         async *below() {},
       },
@@ -181,7 +181,7 @@ describe("Cgroups.resolve()", () => {
     const tree: CgroupTree = {
       async *outside() {
         if (broken) throw new Error("broken");
-        yield { id: 7n, path: "/a", place: false };
+        yield { id: 7n, path: "/a", subtree: false };
       },
       async *below() {},
     };
@@ -193,23 +193,23 @@ describe("Cgroups.resolve()", () => {
 });
 
 describe("Cgroups.resolve() beside a user with any number of cgroups", () => {
-  /** Alice's place has no end; a job's has what is in `inJob`. The log says whose cgroups were met. */
+  /** Alice's subtree has no end; a job's has what is in `inJob`. The log says whose cgroups were met. */
   function aTree() {
     const log: string[] = [];
     const inJob = new Map<bigint, string>([[70n, `${JOB}/step_0`]]);
-    const places = [ALICE, JOB];
+    const subtrees = [ALICE, JOB];
     const state = { end: Number.POSITIVE_INFINITY };
     const tree: CgroupTree = {
       async *outside() {
         log.push("outside");
-        yield { id: 1n, path: "/", place: false };
-        for (const [index, path] of places.entries()) yield { id: BigInt(index + 2), path, place: true };
+        yield { id: 1n, path: "/", subtree: false };
+        for (const [index, path] of subtrees.entries()) yield { id: BigInt(index + 2), path, subtree: true };
       },
-      async *below(place) {
-        if (place === JOB) {
+      async *below(subtree) {
+        if (subtree === JOB) {
           for (const [id, path] of [...inJob]) {
             log.push("job");
-            yield { id, path, place: false };
+            yield { id, path, subtree: false };
           }
           return;
         }
@@ -217,12 +217,12 @@ describe("Cgroups.resolve() beside a user with any number of cgroups", () => {
           log.push("alice");
           // Whoever else has something to do gets to it.
           await settle();
-          yield { id: 1_000_000n + BigInt(made), path: `${place}/${made}`, place: false };
+          yield { id: 1_000_000n + BigInt(made), path: `${subtree}/${made}`, subtree: false };
         }
       },
     };
     const clock = new FakeClock();
-    return { log, inJob, places, state, clock, cgroups: new Cgroups(tree, clock) };
+    return { log, inJob, subtrees, state, clock, cgroups: new Cgroups(tree, clock) };
   }
   const count = (log: readonly string[], what: string): number => log.filter((one) => one === what).length;
 
@@ -237,27 +237,27 @@ describe("Cgroups.resolve() beside a user with any number of cgroups", () => {
   });
 
   test("finds what is new while the walk goes on for an id of the user's that is nowhere", async () => {
-    const { log, inJob, places, state, cgroups } = aTree();
+    const { log, inJob, subtrees, state, cgroups } = aTree();
     const gone = cgroups.resolve(999n);
     while (count(log, "alice") < 20) await settle();
-    // In a place that the walk has been through, and in one that it has not seen.
+    // In a subtree that the walk has been through, and in one that it has not seen.
     inJob.set(80n, `${JOB}/step_8`);
     expect(await cgroups.resolve(80n)).toBe(`${JOB}/step_8`);
-    places.push("/user.slice/user-2002.slice");
+    subtrees.push("/user.slice/user-2002.slice");
     expect(await cgroups.resolve(4n)).toBe("/user.slice/user-2002.slice");
     expect(count(log, "outside")).toBe(3);
     state.end = 0;
     expect(await gone).toBeNull();
   });
 
-  test("says null only after each place was walked from its beginning", async () => {
+  test("says null only after each subtree was walked from its beginning", async () => {
     const { log, state, cgroups } = aTree();
     state.end = 30;
     expect(await cgroups.resolve(999n)).toBeNull();
     expect([count(log, "outside"), count(log, "alice"), count(log, "job")]).toEqual([1, 30, 1]);
   });
 
-  test("ever new ids that are nowhere get no more turns outside than the places get", async () => {
+  test("ever new ids that are nowhere get no more turns outside than the subtrees get", async () => {
     const { log, state, cgroups } = aTree();
     state.end = 100;
     const asked: (string | null | Promise<string | null>)[] = [];
@@ -304,7 +304,7 @@ describe("Cgroups.resolve() beside a user with any number of cgroups", () => {
 describe("cgroupTree()", () => {
   let mount: string;
   const make = (path: string): bigint => {
-    // Whatever the umask is: what others may write is a place.
+    // Whatever the umask is: what others may write is a subtree.
     mkdirSync(`${mount}${path}`, { recursive: true, mode: 0o755 });
     return statSync(`${mount}${path}`, { bigint: true }).ino;
   };
@@ -313,7 +313,7 @@ describe("cgroupTree()", () => {
 
   beforeAll(() => {
     mount = mkdtempSync(join(tmpdir(), "imdsproxy-cgroup-"));
-    // More than a place's budget of 4,096, and as many in one directory.
+    // More than a subtree's budget of 4,096, and as many in one directory.
     for (let made = 0; made < 4_200; made++) make(`${ALICE}/user@2001.service/${made % 50}/${made}`);
     for (let made = 0; made < 4_200; made++) make(`/user.slice/user-2002.slice/flat/${made}`);
     make("/user.slice/user-2002.slice/other/inner");
@@ -331,11 +331,11 @@ describe("cgroupTree()", () => {
     return met;
   };
 
-  test("stops at users' places, and goes by levels", async () => {
+  test("stops at user subtrees, and goes by levels", async () => {
     const met = await all(cgroupTree(mount).outside());
     expect(
       met
-        .filter(({ place }) => place)
+        .filter(({ subtree }) => subtree)
         .map(({ path }) => path)
         .sort(),
     ).toEqual([
@@ -347,7 +347,7 @@ describe("cgroupTree()", () => {
     ]);
     expect(
       met
-        .filter(({ place }) => !place)
+        .filter(({ subtree }) => !subtree)
         .map(({ path }) => path)
         .sort(),
     ).toEqual([
@@ -364,10 +364,10 @@ describe("cgroupTree()", () => {
     for (const { id, path } of met) expect(id).toBe(statSync(`${mount}${path}`, { bigint: true }).ino);
   });
 
-  test("meets no more of a place than its budget", async () => {
+  test("meets no more of a subtree than its budget", async () => {
     const met = await all(cgroupTree(mount).below(ALICE));
     expect(met).toHaveLength(4_096);
-    expect(met.some(({ place }) => place)).toBe(false);
+    expect(met.some(({ subtree }) => subtree)).toBe(false);
   });
 
   test("does not read a list longer than the budget, and reads what is beside it", async () => {
@@ -396,8 +396,8 @@ describe("cgroupTree()", () => {
     let met = 0;
     const counted: CgroupTree = {
       outside: () => real.outside(),
-      async *below(place) {
-        for await (const cgroup of real.below(place)) {
+      async *below(subtree) {
+        for await (const cgroup of real.below(subtree)) {
           met++;
           yield cgroup;
         }
@@ -405,7 +405,7 @@ describe("cgroupTree()", () => {
     };
     const cgroups = new Cgroups(counted, new FakeClock());
     expect(await cgroups.resolve(taskId)).toBe(task);
-    // Four levels of the job's, and as many turns for each of five places.
+    // Four levels of the job's, and as many turns for each of five subtrees.
     expect(met).toBeLessThanOrEqual(20);
     expect(await cgroups.resolve(1n)).toBeNull();
   });
