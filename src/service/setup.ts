@@ -14,6 +14,7 @@ import { configWarnings } from "../config/warnings.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { HYPERPOD_AGENT, METADATA, sameEndpoint } from "../firewall/addresses.ts";
 import { everywhere } from "../firewall/direct-access.ts";
+import { limitsLines } from "../firewall/limits/operations.ts";
 import { listenerLines, upstreamListeners } from "../firewall/listeners.ts";
 import { buildFirewallSpec, localAddresses } from "../firewall/spec.ts";
 import { systemWall } from "../firewall/wall/wall.ts";
@@ -266,12 +267,12 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
   });
 }
 
-/** What an operator should know of the second wall and of how the agent listens. */
+/** What an operator should know of the second wall, of the limits of connections, and of how the agent listens. */
 async function sayOfWalls(config: Config, { say }: ServiceOptions): Promise<void> {
   const { unavailable } = systemWall();
   if (unavailable !== null) say(`no second wall here: ${unavailable}: ${WITHOUT_WALL}`);
   const { spec } = await buildFirewallSpec(config);
-  for (const line of listenerLines(upstreamListeners(spec))) say(line);
+  for (const line of [...limitsLines(spec), ...listenerLines(upstreamListeners(spec))]) say(line);
 }
 
 /** Where the instance role may be had without the redirect: what is on this node, at every address of it. */

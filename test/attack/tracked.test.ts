@@ -84,12 +84,7 @@ describeAsRoot("the table of tracked connections:", () => {
         ["closed", 2 * SECONDS],
         LIVE_MOST + CLOSED_MOST,
       ],
-      [
-        "the same by MPTCP sockets, which have no uid there",
-        ALICE,
-        ["mptcp", 2 * SECONDS],
-        LIVE_MOST + CLOSED_MOST,
-      ],
+      ["the same by MPTCP sockets", ALICE, ["mptcp", 2 * SECONDS], LIVE_MOST + CLOSED_MOST],
       ["datagrams of a thousand subordinate uids", ROOT, ["crowd", SECONDS, SUBORDINATE], LIVE_MOST],
     ];
     for (const [name, who, args, most] of attacks) {

@@ -73,7 +73,7 @@ describeAsRoot("a limit of new connections for each user", () => {
 
     const floods: readonly (readonly [name: string, who: Who, how: readonly (string | number)[]])[] = [
       ["a user", ALICE, []],
-      ["a user by MPTCP sockets, which have no uid there", ALICE, ["mptcp"]],
+      ["a user by MPTCP sockets", ALICE, ["mptcp"]],
       ["a user by a thousand subordinate uids", ROOT, [SUBORDINATE]],
     ];
     for (const [name, who, how] of floods) {

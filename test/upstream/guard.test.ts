@@ -272,7 +272,11 @@ test("each kind of complaint is logged once a minute, and none hides another", (
   ]);
 });
 
-/** A node with one address, two parties who want it, and a client; what really happened is kept beside what is seen. */
+/**
+ * A node with one address, two parties who want it, and a client; what really happened is kept beside what is seen. A socket that is
+ * bound and does not listen takes no connection, so bind() is no step of its own; a SYN that a full queue dropped and that is sent
+ * again is "client connects" at a later step.
+ */
 class World {
   readonly #parts = guarded();
   readonly #pendingUid: "root's" | "listener's";

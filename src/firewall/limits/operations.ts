@@ -1,6 +1,15 @@
 import type { Outcome } from "../operations.ts";
 import type { FirewallSpec } from "../types.ts";
-import { applyLimits, limitsLook, limitsStatus, limitsText, removalText, removeLimits } from "./own-table.ts";
+import type { LimitsSpec } from "./figures.ts";
+import {
+  applyLimits,
+  type LimitsStatus,
+  limitsLook,
+  limitsStatus,
+  limitsText,
+  removalText,
+  removeLimits,
+} from "./own-table.ts";
 
 /** The limits beside the rules of iptables: what bringing and taking the whole firewall does besides. */
 
@@ -16,6 +25,21 @@ export function bringLimits(rules: Outcome, { limits }: FirewallSpec, dryRun: bo
     notes: [...rules.notes, ...notes],
     ...(changed ? { more: [...(rules.more ?? []), limitsText(limits)] } : {}),
   };
+}
+
+/**
+ * What an operator should know of the limits once the rules are there, a line each: what this kernel cannot do, and what is
+ * not as it should be. Nothing where all is right, or where the configuration wants none.
+ *
+ * @param look default: this machine's.
+ */
+export function limitsLines(
+  { limits }: FirewallSpec,
+  look: (spec: LimitsSpec) => LimitsStatus = limitsStatus,
+): readonly string[] {
+  if (limits === undefined) return [];
+  const { problems, notes } = look(limits);
+  return [...problems, ...notes].map((line) => `limits of connections: ${line}`);
 }
 
 /** Adds to what was done with the rules that the limits are gone. */

@@ -137,8 +137,9 @@ export function removeLimits(dryRun = false): boolean {
       return true;
     });
   } catch (error) {
-    // Without nf_tables there is none.
+    // Without nf_tables, or without nfnetlink at all, there is none.
     if (error instanceof NftError && !error.has(EPERM)) return false;
+    if (error instanceof ImdsProxyError && error.code === "missing") return false;
     throw error;
   }
 }

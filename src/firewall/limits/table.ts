@@ -154,7 +154,7 @@ function newConnections(spec: LimitsSpec, rate: Rate, sets: LimitSet[], chains: 
         is.drop,
       ),
       rule("meta skuid 1-4294967294 return", is.anyUidButRoot, is.goBack),
-      // Nobody's: MPTCP's and SMC's sockets have no file, all users' together.
+      // Without a uid: all users' together. See `nobody` in trackedConnections().
       overRate,
     ],
   });
@@ -217,8 +217,9 @@ function trackedConnections(
         : []),
     ],
   });
-  // Nobody's: MPTCP's and SMC's sockets have no file, all users' together. The kernel's own clients (NFS, Lustre) use ports
-  // that no user can have, and are left alone.
+  // Without a uid: a socket that the kernel itself makes for one of a user's has no file, and `meta skuid` does not match. Such are
+  // SMC's TCP sockets, MPTCP's subflows on older kernels (6.1), and on newer ones (6.18) those after the first. They share one
+  // user's part. The kernel's own clients (NFS, Lustre) use ports that no user can have, and are left alone.
   chains.push({
     name: "nobody",
     priority: null,

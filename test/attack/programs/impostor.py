@@ -2,7 +2,7 @@
 """Takes a port and answers as a metadata service does, with credentials and an identity of its own.
 
 usage: impostor.py ADDRESS PORT [OPTION…]
-OPTION: SO_REUSEPORT, SO_REUSEADDR; `late=SECONDS` sleeps before each accept; `backlog=N` is the listener's; `close` ends each
+OPTION: SO_REUSEPORT, SO_REUSEADDR; `mptcp` listens by MPTCP; `late=SECONDS` sleeps before each accept; `backlog=N` is the listener's; `close` ends each
 connection after its answer. Says `listening` or the error; each request that came in is one further line.
 """
 import json
@@ -13,6 +13,7 @@ import time
 
 from imds import outcome
 
+IPPROTO_MPTCP = 262
 CREDENTIALS = json.dumps({"Code": "Success", "LastUpdated": "2030-01-01T00:00:00Z", "Type": "AWS-HMAC",
                           "AccessKeyId": "ASIAIMPOSTOR", "SecretAccessKey": "impostor", "Token": "impostor",
                           "Expiration": "2099-01-01T00:00:00Z"})
@@ -48,7 +49,8 @@ def serve(connection, close):
 def main():
     address, port, options = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
     values = dict(option.split("=") for option in options if "=" in option)
-    s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    s = socket.socket(family, socket.SOCK_STREAM, IPPROTO_MPTCP if "mptcp" in options else 0)
     for option in options:
         if option.startswith("SO_"):
             s.setsockopt(socket.SOL_SOCKET, {"SO_REUSEPORT": 15, "SO_REUSEADDR": 2}[option], 1)

@@ -5,7 +5,7 @@ closed     connections to itself, closed at once
 held       connections to itself, held; as many as files allow
 pairs      datagrams from each of 600 sockets of its own to each of 600 others and back, again and again: what the kernel
            has seen in both directions for two seconds it drops for nobody, however full the table is
-mptcp      the same as closed by MPTCP sockets, whose packets have no uid
+mptcp      the same as closed by MPTCP sockets, whose packets have no uid on older kernels
 crowd FIRST    datagrams of a thousand uids from FIRST, one after the other; to be run as root
 
 Says how many were begun, how many the kernel refused at once, and the most that the table held.
