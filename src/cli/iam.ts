@@ -3,6 +3,7 @@ import { instanceRoleArn } from "../client/instance-role.ts";
 import { loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
+import { UNKNOWN_IDENTITY } from "../identity/types.ts";
 import { compileRules } from "../rules/decide.ts";
 import { isRoleArn } from "../sessions/arn.ts";
 import { permissionStatement, trustStatement } from "../sessions/denial.ts";
@@ -11,16 +12,8 @@ import { configArg, jsonArg } from "./common.ts";
 
 /** One request for each way in which the configuration assumes a role: what it asks of STS decides which actions IAM has to allow. */
 function requestsOf(config: Config): SessionRequest[] {
-  const anyone = {
-    uid: null,
-    container: null,
-    user: "user",
-    subordinate: false,
-    groups: [],
-    cgroup: "/",
-    // A tag of the job's number is left out where there is no job.
-    slurmJobId: "1",
-  };
+  // In a job: a tag of the job's number is left out where there is none.
+  const anyone = { ...UNKNOWN_IDENTITY, user: "user", cgroup: "/", slurmJobId: "1" };
   const alone = config.rules.map((rule) => ({ ...config, role: null, rules: [{ ...rule, match: {} }] }));
   return [{ ...config, rules: [] }, ...alone].flatMap((one) => {
     const decision = compileRules(one).decide(anyone, "i-INSTANCE");

@@ -1,5 +1,6 @@
 import type { Clock } from "../platform/clock.ts";
-import { FairSlots, type Owner } from "../platform/fair-slots.ts";
+import { FairSlots } from "../platform/fair-slots.ts";
+import type { Subject } from "./caller.ts";
 import { type KnownAccount, outcomeOf, untoldText } from "./known-account.ts";
 import type { OwnersAnswer } from "./name-protocol.ts";
 import type { AccountAnswer, BeforeAccount } from "./name-walk.ts";
@@ -119,7 +120,7 @@ export class Accounts {
   /** Name -> the account that had it, for owners in /etc/subuid; no more than the file has. */
   readonly #uids = new Map<string, BeforeAccount | null>();
   readonly #owners = new Map<string, { readonly answer: Promise<Asked>; readonly sinceMs: number }>();
-  readonly #slots = new FairSlots(MAX_LOOKUPS);
+  readonly #slots = new FairSlots<Subject>(MAX_LOOKUPS);
   #fingerprint: string;
   #fingerprintMs: number;
 
@@ -341,7 +342,7 @@ export class Accounts {
    * @param inRange whether /etc/subuid says whose it is: then that it had no account of its own is kept as well. Anybody else
    *   may have been given one since.
    */
-  async #account(uid: number, share: Owner, inRange: boolean): Promise<Asked> {
+  async #account(uid: number, share: Subject, inRange: boolean): Promise<Asked> {
     const release = await this.#slots.acquire(share);
     try {
       const before = this.#accounts.get(uid);
@@ -366,7 +367,7 @@ export class Accounts {
 
   async #byName(
     user: string,
-    share: Owner,
+    share: Subject,
   ): Promise<{ account: BeforeAccount | null; untold: string | null }> {
     const release = await this.#slots.acquire(share);
     try {

@@ -1,6 +1,10 @@
 import type { SocketOwner } from "./lookup.ts";
 
-/** Whom a token is made for: a uid, or the address of a container. */
+/**
+ * Who is counted, or given something, as one: a uid; the owner of subordinate uids, as text (see shares.ts); the address of a
+ * container; and, for what this process does for itself, -1. The one type for such keys: of tokens, connections, queues,
+ * look-ups, sessions and requests to the upstream.
+ */
 export type Subject = number | string;
 
 /** Who sent a request, as far as the kernel let us know. */

@@ -1,3 +1,5 @@
+import type { Subject } from "./caller.ts";
+
 /**
  * Whose share of connections, turns and look-ups a uid has: its own, but all subordinate uids of an owner have one share
  * together. With a line in /etc/subuid a user is 65,536 uids (newuidmap(1)).
@@ -41,7 +43,7 @@ export class Shares {
   }
 
   /** The uid, or a name that all uids of the same owner's have. */
-  of(uid: number): number | string {
+  of(uid: number): Subject {
     const now = this.#monotonicMs();
     if (now - this.#lookedMs >= LOOK_MS) {
       this.#lookedMs = now;

@@ -21,3 +21,14 @@ export interface Identity {
   /** The Slurm job whose cgroup the caller is in, or null. */
   readonly slurmJobId: string | null;
 }
+
+/** Nothing is known. Whoever needs an identity that no lookup made writes what they have over this. */
+export const UNKNOWN_IDENTITY: Identity = {
+  uid: null,
+  container: null,
+  user: null,
+  subordinate: false,
+  groups: [],
+  cgroup: null,
+  slurmJobId: null,
+};

@@ -6,7 +6,7 @@ import { NamesUntold } from "../identity/accounts.ts";
 import { type Caller, type KnownCaller, type Subject, shareOf, subjectOf } from "../identity/caller.ts";
 import type { SocketOwner } from "../identity/lookup.ts";
 import { AmbiguousIdentity } from "../identity/resolver.ts";
-import type { Identity } from "../identity/types.ts";
+import { type Identity, UNKNOWN_IDENTITY } from "../identity/types.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Decision, Rules } from "../rules/decide.ts";
 import { parseRoleArn } from "../sessions/arn.ts";
@@ -21,15 +21,8 @@ import { originForm } from "./target.ts";
 import { parseTtl, type TokenMint } from "./tokens.ts";
 import { jsonAnswer, whoamiDocument } from "./whoami.ts";
 
-const containerIdentity = (address: string): Identity => ({
-  uid: null,
-  container: address,
-  user: null,
-  subordinate: false,
-  groups: [],
-  cgroup: null,
-  slurmJobId: null,
-});
+const containerIdentity = (address: string): Identity => ({ ...UNKNOWN_IDENTITY, container: address });
+
 /** What the audit log and the metrics hear of a request. Holds no secret. */
 export interface RequestEvent {
   /** A uid, a container's address, or null where neither is known. */

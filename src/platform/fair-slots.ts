@@ -1,11 +1,8 @@
-/** Who a slot is for: the uid of the caller, or any other name. */
-export type Owner = string | number;
-
 /**
- * A limit on what runs at once, fair between owners: a free slot goes to the owner who has waited for a turn the
- * longest, however many turns another has asked for, and no owner ever holds all slots.
+ * A limit on what runs at once, with a round-robin between owners: a free slot goes to the owner whose last turn is the
+ * longest ago, however many turns another has asked for, and no owner ever holds all slots.
  */
-export class FairSlots {
+export class FairSlots<Owner> {
   readonly #limit: number;
   readonly #limitPerOwner: number;
   readonly #running = new Map<Owner, number>();

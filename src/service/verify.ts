@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
+import { UNKNOWN_IDENTITY } from "../identity/types.ts";
 import { sleep } from "../platform/clock.ts";
 import { compileRules } from "../rules/decide.ts";
 import type { Problem } from "../telemetry/health.ts";
@@ -63,15 +64,7 @@ export async function findTester(run: RunCommand, name: string, config: Config):
 function expectedRole(config: Config, tester: Tester): string | null {
   const cgroup = /^0::(.*)$/m.exec(readFileSync("/proc/self/cgroup", "utf8"))?.[1] ?? null;
   const decision = compileRules(config).decide(
-    {
-      uid: tester.uid,
-      container: null,
-      user: tester.name,
-      subordinate: false,
-      groups: tester.groups,
-      cgroup,
-      slurmJobId: null,
-    },
+    { ...UNKNOWN_IDENTITY, uid: tester.uid, user: tester.name, groups: tester.groups, cgroup },
     "i-00000000000000000",
   );
   return decision.kind === "role" ? decision.roleArn.replace(/^.*\//, "") : null;

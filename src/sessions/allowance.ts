@@ -1,4 +1,4 @@
-import type { Owner } from "../platform/fair-slots.ts";
+import type { Subject } from "../identity/caller.ts";
 import { type Rate, TokenBucket } from "../platform/token-bucket.ts";
 
 /** How many AssumeRole calls may be made. */
@@ -19,7 +19,7 @@ export const LONGEST_WAIT_MS = 10_000;
 export class CallAllowance {
   readonly #rates: CallRates;
   readonly #node: TokenBucket;
-  readonly #users = new Map<Owner, TokenBucket>();
+  readonly #users = new Map<Subject, TokenBucket>();
 
   constructor(rates: CallRates) {
     this.#rates = rates;
@@ -37,7 +37,7 @@ export class CallAllowance {
    *
    * @param nowMs of a clock that is not set back.
    */
-  ask(owner: Owner, nowMs: number): { readonly granted: boolean; readonly waitMs: number } {
+  ask(owner: Subject, nowMs: number): { readonly granted: boolean; readonly waitMs: number } {
     const user = this.#bucketOf(owner, nowMs);
     const waitMs = Math.max(user.waitMs(nowMs), this.#node.waitMs(nowMs));
     if (waitMs > LONGEST_WAIT_MS) return { granted: false, waitMs };
@@ -50,7 +50,7 @@ export class CallAllowance {
    * Counts a call that is made whatever the buckets hold: the refresh of a session that is served. It must not wait behind
    * new sessions, and cannot be made often: once in half a session's life.
    */
-  count(owner: Owner, nowMs: number): void {
+  count(owner: Subject, nowMs: number): void {
     this.#bucketOf(owner, nowMs).take(nowMs);
     this.#node.take(nowMs);
   }
@@ -65,7 +65,7 @@ export class CallAllowance {
     this.#node.take(nowMs);
   }
 
-  #bucketOf(owner: Owner, nowMs: number): TokenBucket {
+  #bucketOf(owner: Subject, nowMs: number): TokenBucket {
     const known = this.#users.get(owner);
     if (known !== undefined) return known;
     // No more than have called within the time in which a bucket fills.

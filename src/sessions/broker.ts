@@ -1,5 +1,6 @@
+import type { Subject } from "../identity/caller.ts";
 import type { Clock } from "../platform/clock.ts";
-import { FairSlots, type Owner } from "../platform/fair-slots.ts";
+import { FairSlots } from "../platform/fair-slots.ts";
 import type { CallAllowance } from "./allowance.ts";
 import { EarlyStarts } from "./early-starts.ts";
 import { StsFailure } from "./failure.ts";
@@ -79,7 +80,7 @@ export type SessionEvent =
   | {
       readonly type: "postponed";
       readonly request: SessionRequest;
-      readonly owner: Owner;
+      readonly owner: Subject;
       /** From now to the moment at which the call is made, or may be asked for again. */
       readonly againInMs: number;
     };
@@ -126,7 +127,7 @@ const UNASKED_ATTEMPTS = 8;
 interface Entry {
   readonly key: string;
   readonly request: SessionRequest;
-  readonly owner: Owner;
+  readonly owner: Subject;
   /** The session and the timer that removes it at its published end. */
   held: { readonly session: Session; readonly life: Life; readonly cancelEnd: () => void } | null;
   /** `brief`: nobody has asked for it yet, and it is forgotten soon. */
@@ -179,12 +180,12 @@ export class SessionBroker {
   readonly #attemptMs: number;
   readonly #maxEntries: number;
   readonly #maxEntriesPerOwner: number;
-  readonly #slots: FairSlots;
+  readonly #slots: FairSlots<Subject>;
   readonly #allowance: CallAllowance | null;
   readonly #earlyStarts = new EarlyStarts();
   /** In the order in which they were last asked for. */
   readonly #entries = new Map<string, Entry>();
-  readonly #entriesOf = new Map<Owner, number>();
+  readonly #entriesOf = new Map<Subject, number>();
   readonly #attempts = new Set<AbortController>();
   #stopped = false;
 
@@ -198,7 +199,7 @@ export class SessionBroker {
     this.#attemptMs = options.attemptMs ?? 10_000;
     this.#maxEntries = options.maxEntries ?? 8_192;
     this.#maxEntriesPerOwner = options.maxEntriesPerOwner ?? 256;
-    this.#slots = new FairSlots(options.maxConcurrent ?? 16);
+    this.#slots = new FairSlots<Subject>(options.maxConcurrent ?? 16);
     this.#allowance = options.allowance ?? null;
   }
 
@@ -208,7 +209,7 @@ export class SessionBroker {
    * @param owner whom the entry and the attempt are counted for, so that one cannot crowd out the rest: the
    *   caller's uid. Default: the session name.
    */
-  async get(request: SessionRequest, owner: Owner = request.sessionName): Promise<SessionOutcome> {
+  async get(request: SessionRequest, owner: Subject = request.sessionName): Promise<SessionOutcome> {
     if (this.#stopped) return unavailable("imdsproxy is stopping");
     const entry = this.#entryFor(request, owner);
     if (entry === null) return unavailable("too many sessions are asked for at once; try again shortly");
@@ -233,7 +234,7 @@ export class SessionBroker {
    * @returns the attempt, where it is the first one and under way; null where there is nothing to wait for: a session is
    *   at hand, the request was denied, or the attempt before this one failed.
    */
-  prepare(request: SessionRequest, owner: Owner = request.sessionName): FirstAttempt | null {
+  prepare(request: SessionRequest, owner: Subject = request.sessionName): FirstAttempt | null {
     const entry = this.#stopped ? null : this.#entryFor(request, owner);
     if (entry === null) return null;
     this.#asked(entry);
@@ -246,7 +247,11 @@ export class SessionBroker {
    *
    * @param leave the share of the node's calls, 0 to 1, that has to be left for those who ask. Default 0.
    */
-  prepareEarly(request: SessionRequest, owner: Owner = request.sessionName, leave = 0): FirstAttempt | null {
+  prepareEarly(
+    request: SessionRequest,
+    owner: Subject = request.sessionName,
+    leave = 0,
+  ): FirstAttempt | null {
     if (this.#stopped) return null;
     const key = sessionKey(request);
     const known = this.#entries.get(key);
@@ -521,7 +526,7 @@ export class SessionBroker {
   }
 
   /** The entry of this request, now the latest asked for; null where there is no place for it. */
-  #entryFor(request: SessionRequest, owner: Owner): Entry | null {
+  #entryFor(request: SessionRequest, owner: Subject): Entry | null {
     const key = sessionKey(request);
     const known = this.#entries.get(key);
     if (known !== undefined) {
@@ -559,7 +564,7 @@ export class SessionBroker {
    * the owner who has most. So whoever asks for many different sessions loses their own, and nobody else's.
    * An entry that somebody waits for never gives way.
    */
-  #makePlaceFor(owner: Owner): boolean {
+  #makePlaceFor(owner: Subject): boolean {
     if ((this.#entriesOf.get(owner) ?? 0) >= this.#maxEntriesPerOwner) {
       return this.#dropOldest((entry) => entry.owner === owner);
     }

@@ -1,4 +1,4 @@
-import type { Owner } from "../platform/fair-slots.ts";
+import type { Subject } from "../identity/caller.ts";
 
 /** Sessions that are begun early for one owner in one window, and how long a window is, in milliseconds. */
 const STARTS = 16;
@@ -14,14 +14,14 @@ const MOST = 8_192;
 export class EarlyStarts {
   /** Until when a request is not begun early again; the longest remembered first. */
   readonly #until = new Map<string, number>();
-  readonly #windows = new Map<Owner, { beganMs: number; starts: number }>();
+  readonly #windows = new Map<Subject, { beganMs: number; starts: number }>();
 
   /**
    * Whether this request may be begun early now; it counts as begun then.
    *
    * @param lifeMs how long a session of this request lives.
    */
-  take(key: string, owner: Owner, lifeMs: number, nowMs: number): boolean {
+  take(key: string, owner: Subject, lifeMs: number, nowMs: number): boolean {
     const until = this.#until.get(key);
     // An end that is further away than a life is from before the clock was set back.
     if (until !== undefined && nowMs < until && until - nowMs <= lifeMs) return false;
@@ -32,7 +32,7 @@ export class EarlyStarts {
     return true;
   }
 
-  #takeOf(owner: Owner, nowMs: number): boolean {
+  #takeOf(owner: Subject, nowMs: number): boolean {
     const known = this.#windows.get(owner);
     const current = known !== undefined && nowMs >= known.beganMs && nowMs - known.beganMs < WINDOW_MS;
     const window = current ? known : { beganMs: nowMs, starts: 0 };

@@ -1,5 +1,6 @@
+import type { Subject } from "../identity/caller.ts";
 import type { Clock } from "../platform/clock.ts";
-import { FairSlots, type Owner } from "../platform/fair-slots.ts";
+import { FairSlots } from "../platform/fair-slots.ts";
 
 /**
  * Metadata from the upstream, through a cache: a node's users ask thousands of times for the same few values, and the real
@@ -57,8 +58,8 @@ export class MetadataCache {
   readonly #pending = new Map<string, Promise<UpstreamAnswer>>();
   /** Requests that wait for a user's share of the upstream, by user and path: that user's alone. */
   readonly #waiting = new Map<string, Promise<UpstreamAnswer>>();
-  readonly #slots = new FairSlots(MAX_IN_FLIGHT);
-  readonly #allowances = new Map<Owner, Allowance>();
+  readonly #slots = new FairSlots<Subject>(MAX_IN_FLIGHT);
+  readonly #allowances = new Map<Subject, Allowance>();
   #generation = 0;
 
   constructor(options: { source: MetadataSource; clock: Clock }) {
@@ -82,7 +83,7 @@ export class MetadataCache {
    *
    * @param owner whose request it is, a uid or a container; each has a bounded share.
    */
-  async read(version: string, path: string, owner: Owner): Promise<UpstreamAnswer> {
+  async read(version: string, path: string, owner: Subject): Promise<UpstreamAnswer> {
     const key = `${version}/${path}`;
     const known = this.#known(key, version, path);
     if (known !== null) return known;
@@ -116,7 +117,7 @@ export class MetadataCache {
     key: string,
     version: string,
     path: string,
-    owner: Owner,
+    owner: Subject,
     delayMs: number,
   ): Promise<UpstreamAnswer> {
     if (delayMs > 0) await new Promise<void>((resume) => this.#clock.schedule(delayMs, resume));
@@ -156,7 +157,7 @@ export class MetadataCache {
   }
 
   /** Takes one of the user's misses: how many milliseconds it has to wait, or null where too many wait already. */
-  #take(owner: Owner): number | null {
+  #take(owner: Subject): number | null {
     const now = this.#clock.now();
     const allowance = this.#allowances.get(owner) ?? { left: MISS_BURST, countedMs: now };
     const elapsedSeconds = Math.max(0, now - allowance.countedMs) / 1000;

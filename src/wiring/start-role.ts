@@ -1,3 +1,4 @@
+import { UNKNOWN_IDENTITY } from "../identity/types.ts";
 import type { Policy } from "../imds/handler.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Sts } from "../sessions/broker.ts";
@@ -36,15 +37,7 @@ export function watchStartRole(options: {
     const found = await options.metadata.read("latest", "meta-data/instance-id", -1);
     const instanceId = found.kind === "found" ? found.body.trim() : null;
     // No uid and no account, so that no rule matches and the default role is left.
-    const nobody = {
-      uid: null,
-      container: null,
-      user: "imdsproxy-check",
-      subordinate: false,
-      groups: [],
-      cgroup: "/",
-      slurmJobId: null,
-    };
+    const nobody = { ...UNKNOWN_IDENTITY, user: "imdsproxy-check", cgroup: "/" };
     const decision = options.policy().rules.decide(nobody, instanceId);
     if (stopped || decision.kind !== "role" || decision.rule !== null) return;
     const { request } = decision;
