@@ -138,8 +138,16 @@ describe("imports point one way:", () => {
     },
     {
       from: "src/rules",
-      never: ["src/http", "src/imds", "src/upstream", "src/firewall", "src/platform", "src/wiring"],
-      why: "a decision is a pure function of the identity and the configuration",
+      never: [
+        "src/http",
+        "src/imds",
+        "src/upstream",
+        "src/firewall",
+        "src/platform",
+        "src/wiring",
+        "src/config",
+      ],
+      why: "a decision is a pure function of the identity and the rules, wherever they are read from",
     },
     {
       from: "src/config",

@@ -1,4 +1,4 @@
-import type { ConfigOverrides } from "../config/load.ts";
+import { type ConfigOverrides, OVERRIDES } from "../config/overrides.ts";
 
 /** Flags that several commands share; citty reads them, run.ts refuses any other. */
 export const configArg = {
@@ -15,45 +15,25 @@ export const dryRunArg = {
   default: false,
 } as const;
 
-/** The flags of `serve` that stand over keys of the configuration. */
-export const overrideArgs = {
-  listen: { type: "string", description: "Where to listen (key listen)", valueHint: "ADDRESS:PORT" },
-  upstream: {
-    type: "string",
-    description: "The node's own metadata service, or auto (key upstream)",
-    valueHint: "URL",
-  },
-  region: { type: "string", description: "The region of STS, or auto (key region)", valueHint: "REGION" },
-  "role-arn": {
-    type: "string",
-    description: "The role of every caller whom no rule names (key role)",
-    valueHint: "ARN",
-  },
-  "sts-endpoint": {
-    type: "string",
-    description: "STS instead of the region's own (key sts.endpoint)",
-    valueHint: "URL",
-  },
-  "state-dir": {
-    type: "string",
-    description: "Where the token key is kept (key stateDirectory)",
-    valueHint: "DIR",
-  },
-} as const;
+type OverrideFlag = (typeof OVERRIDES)[keyof typeof OVERRIDES]["flag"];
+
+interface TextArg {
+  readonly type: "string";
+  readonly description: string;
+  readonly valueHint: string;
+}
+
+/** The flags that override keys of the configuration. */
+export const overrideArgs = Object.fromEntries(
+  Object.values(OVERRIDES).map(({ flag, path, description, valueHint }) => [
+    flag,
+    { type: "string", description: `${description} (key ${path.join(".")})`, valueHint },
+  ]),
+) as Record<OverrideFlag, TextArg>;
 
 /** The overrides among parsed flags. */
-export function overridesOf(
-  args: Partial<Record<keyof typeof overrideArgs, string | undefined>>,
-): ConfigOverrides {
-  return {
-    listen: args.listen,
-    upstream: args.upstream,
-    region: args.region,
-    role: args["role-arn"],
-    stsEndpoint: args["sts-endpoint"],
-    stateDirectory: args["state-dir"],
-  };
-}
+export const overridesOf = (args: Partial<Record<OverrideFlag, string | undefined>>): ConfigOverrides =>
+  Object.fromEntries(Object.entries(OVERRIDES).map(([name, { flag }]) => [name, args[flag]]));
 
 /** A number with its noun: `1 rule`, `2 rules`. */
 export const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`;

@@ -1,7 +1,6 @@
 import { defineCommand } from "citty";
-import { z } from "zod";
+import { configJsonSchema } from "../config/known-keys.ts";
 import { DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
-import { configSchema } from "../config/schema.ts";
 import { configWarnings } from "../config/warnings.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { nodeWarnings } from "../service/node-warnings.ts";
@@ -57,9 +56,7 @@ const schema = defineCommand({
   meta: { name: "schema", description: "Print the configuration's JSON Schema" },
   args: { json: jsonArg },
   run() {
-    console.log(
-      JSON.stringify(z.toJSONSchema(configSchema, { io: "input", unrepresentable: "any" }), null, 2),
-    );
+    console.log(JSON.stringify(configJsonSchema(), null, 2));
   },
 });
 

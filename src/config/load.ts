@@ -1,30 +1,13 @@
 import { readFileSync } from "node:fs";
 import { type Document, LineCounter, parseDocument } from "yaml";
 import { ImdsProxyError } from "../errors.ts";
+import { knownKeys } from "./known-keys.ts";
+import { type ConfigOverrides, givenOverrides } from "./overrides.ts";
 import { unreachableRules } from "./reachable.ts";
 import { type Config, configSchema } from "./schema.ts";
 
 /** Where the configuration is when no `--config` says otherwise. */
 export const DEFAULT_CONFIG_PATH = "/etc/imdsproxy/config.yaml";
-
-/** Values of flags that stand over keys of the file, as text, as the flag had them. */
-export interface ConfigOverrides {
-  readonly listen?: string | undefined;
-  readonly upstream?: string | undefined;
-  readonly region?: string | undefined;
-  readonly role?: string | undefined;
-  readonly stsEndpoint?: string | undefined;
-  readonly stateDirectory?: string | undefined;
-}
-
-const OVERRIDE_PATHS: Record<keyof ConfigOverrides, { path: readonly string[]; flag: string }> = {
-  listen: { path: ["listen"], flag: "--listen" },
-  upstream: { path: ["upstream"], flag: "--upstream" },
-  region: { path: ["region"], flag: "--region" },
-  role: { path: ["role"], flag: "--role-arn" },
-  stsEndpoint: { path: ["sts", "endpoint"], flag: "--sts-endpoint" },
-  stateDirectory: { path: ["stateDirectory"], flag: "--state-dir" },
-};
 
 /**
  * Reads, checks and completes the configuration.
@@ -143,16 +126,14 @@ const invalid = (problems: readonly string[]) =>
 
 function applyOverrides(raw: Record<string, unknown>, overrides: ConfigOverrides): Map<string, string> {
   const flagOf = new Map<string, string>();
-  for (const [name, { path, flag }] of Object.entries(OVERRIDE_PATHS)) {
-    const value = overrides[name as keyof ConfigOverrides];
-    if (value === undefined) continue;
+  for (const { path, flag, value } of givenOverrides(overrides)) {
     const [first = "", second] = path;
     if (second === undefined) raw[first] = value;
     else {
       const parent = raw[first];
       raw[first] = { ...(typeof parent === "object" && parent !== null ? parent : {}), [second]: value };
     }
-    flagOf.set(path.join("."), flag);
+    flagOf.set(path.join("."), `--${flag}`);
   }
   return flagOf;
 }
@@ -199,32 +180,9 @@ const article = (type: string): string =>
     record: "a mapping",
   })[type] ?? `of type ${type}`;
 
-const KNOWN_KEYS: Record<string, readonly string[]> = {
-  "": Object.keys(configSchema.shape),
-  imds: ["tokens", "allow", "deny"],
-  sts: ["endpoint"],
-  limits: ["assumeRolePerUser", "assumeRolePerNode", "newConnectionsPerUser", "trackedConnectionsPerUser"],
-  metrics: ["listen"],
-  log: ["level", "format"],
-  "rules.#": [
-    "name",
-    "match",
-    "role",
-    "sessionName",
-    "durationSeconds",
-    "sourceIdentity",
-    "tags",
-    "transitiveTagKeys",
-    "policyArns",
-    "policy",
-    "externalId",
-  ],
-  "rules.#.match": ["user", "uid", "group", "cgroup", "slurmJob"],
-};
-
 function suggestion(path: readonly PropertyKey[], key: string): string {
-  const known = KNOWN_KEYS[path.map((part) => (typeof part === "number" ? "#" : String(part))).join(".")];
-  return known === undefined ? "" : ` (found ${JSON.stringify(key)}); known here: ${known.join(", ")}`;
+  const known = knownKeys(path);
+  return known.length === 0 ? "" : ` (found ${JSON.stringify(key)}); known here: ${known.join(", ")}`;
 }
 
 const keyText = (keys: readonly PropertyKey[]): string =>

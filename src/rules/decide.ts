@@ -1,8 +1,8 @@
-import type { Config, Match, Rule } from "../config/schema.ts";
 import type { Identity } from "../identity/types.ts";
 import type { SessionRequest } from "../sessions/types.ts";
 import { compileGlob } from "./glob.ts";
 import { mentions, renderName, renderTag, type TemplateValues } from "./template.ts";
+import type { Match, Rule, RulesConfig } from "./types.ts";
 
 /** What the rules say for one identity, with the reason, so that whoami, explain and the audit line tell the same story. */
 export type Decision =
@@ -37,8 +37,6 @@ export interface Rules {
   /** @param instanceId the node's, or null where no template needs it. */
   decide(identity: Identity, instanceId: string | null): Decision;
 }
-
-type RulesConfig = Pick<Config, "role" | "rules" | "sessionName" | "durationSeconds" | "nameless">;
 
 /** Compiles the configuration's rules. Pure: the same identity always gets the same decision. */
 export function compileRules(config: RulesConfig): Rules {

@@ -1,5 +1,6 @@
 import { parseDocument } from "yaml";
-import { type ConfigOverrides, parseConfig } from "../config/load.ts";
+import { parseConfig } from "../config/load.ts";
+import { type ConfigOverrides, givenOverrides } from "../config/overrides.ts";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { sameEndpoint } from "../firewall/addresses.ts";
@@ -23,15 +24,6 @@ export interface ConfigurationSource {
 /** The default of `listen` up to version 0.1. */
 const FORMER_DEFAULT: Endpoint = { address: "127.0.0.1", port: 988 };
 
-const KEYS: Readonly<Record<keyof ConfigOverrides, readonly string[]>> = {
-  listen: ["listen"],
-  upstream: ["upstream"],
-  region: ["region"],
-  role: ["role"],
-  stsEndpoint: ["sts", "endpoint"],
-  stateDirectory: ["stateDirectory"],
-};
-
 const HEADER = `# imdsproxy's configuration. \`imdsproxy config schema\` describes every key, \`imdsproxy config check\` checks the file.
 `;
 
@@ -46,11 +38,11 @@ export function wantedConfiguration(source: ConfigurationSource): { text: string
   const base = source.given?.text ?? source.installed ?? HEADER;
   // First as it is, so that an error names the line of the operator's own file.
   parseConfig(base, path, source.overrides);
-  const flags = Object.entries(withFormerListen(source)).filter((entry) => entry[1] !== undefined);
+  const flags = givenOverrides(withFormerListen(source));
   let text = base;
   if (flags.length > 0) {
     const document = parseDocument(base);
-    for (const [name, value] of flags) document.setIn(KEYS[name as keyof ConfigOverrides], value);
+    for (const { path, value } of flags) document.setIn(path, value);
     text = document.toString({ lineWidth: 0 });
   }
   const config = parseConfig(text, path);

@@ -8,7 +8,8 @@ import {
   realpathSync,
   statSync,
 } from "node:fs";
-import { type ConfigOverrides, loadConfig } from "../config/load.ts";
+import { loadConfig } from "../config/load.ts";
+import type { ConfigOverrides } from "../config/overrides.ts";
 import type { Config } from "../config/schema.ts";
 import { configWarnings } from "../config/warnings.ts";
 import { ImdsProxyError } from "../errors.ts";

@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { categoryFilter } from "../config/categories.ts";
-import { type ConfigOverrides, DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
+import { DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
+import type { ConfigOverrides } from "../config/overrides.ts";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { exemptUids } from "../firewall/spec.ts";

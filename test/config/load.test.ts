@@ -3,7 +3,8 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { type ConfigOverrides, loadConfig, parseConfig } from "../../src/config/load.ts";
+import { loadConfig, parseConfig } from "../../src/config/load.ts";
+import type { ConfigOverrides } from "../../src/config/overrides.ts";
 import { ImdsProxyError } from "../../src/errors.ts";
 import { holds } from "../support/fuzz.ts";
 
@@ -141,7 +142,12 @@ describe("parseConfig() names the line, what it found and what would be right:",
     [
       "an unknown key of a match",
       rule("match: { users: [x] }"),
-      "config.yaml:4: rules[0].match.users is not a known key",
+      'config.yaml:4: rules[0].match.users is not a known key (found "users"); known here: user, uid, group, cgroup, slurmJob',
+    ],
+    [
+      "an unknown key where null may stand too",
+      "limits: { newConnectionsPerUser: { rate: 1 } }\n",
+      'limits.newConnectionsPerUser.rate is not a known key (found "rate"); known here: perSecond, burst',
     ],
     ["a key twice", `${role}${role}`, "config.yaml:2:1: Map keys must be unique"],
     ["broken YAML", "role: [\n", "config.yaml:2:1: "],

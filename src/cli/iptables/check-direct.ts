@@ -1,15 +1,13 @@
 import { defineCommand } from "citty";
-import { loadConfig } from "../../config/load.ts";
 import { ImdsProxyError } from "../../errors.ts";
 import { systemAccounts } from "../../firewall/accounts.ts";
 import { METADATA, sameEndpoint } from "../../firewall/addresses.ts";
 import { type Attempt, attempt, everywhere } from "../../firewall/direct-access.ts";
 import { guardedEndpoints } from "../../firewall/rules.ts";
-import { buildFirewallSpec } from "../../firewall/spec.ts";
 import { FAMILIES } from "../../firewall/types.ts";
 import { become, type Credentials, NOGROUP } from "../become.ts";
 import { jsonArg } from "../common.ts";
-import { specArgs } from "./common.ts";
+import { resolveSpec, specArgs } from "./common.ts";
 
 /** The account nobody, on every distribution that we suit. */
 const NOBODY = 65_534;
@@ -49,12 +47,8 @@ export const checkDirect = defineCommand({
   },
   args: { ...specArgs, json: jsonArg },
   async run({ args }) {
-    const config = loadConfig({
-      path: args.config,
-      overrides: { listen: args.listen, upstream: args.upstream },
-    });
     // While still root, where the rules can be read.
-    const { spec } = await buildFirewallSpec(config);
+    const { spec } = await resolveSpec(args);
     if (process.getuid?.() === 0) become(await ordinaryCredentials(spec.exemptUids));
     const uid = process.getuid?.() ?? NOBODY;
     if (spec.exemptUids.includes(uid)) {
