@@ -69,6 +69,12 @@ export class Connection implements RequestSource, Reader {
     this.#deadlineMs = context.monotonicMs() + HEAD_MS;
   }
 
+  /** What the connection waits for. */
+  get state(): "reading" | "idle" | "queued" | "handling" | "writing" | "lingering" | "closed" {
+    if (this.#state === "reading" && this.#answered && this.#buffered.length === 0) return "idle";
+    return this.#state === "closing" ? "lingering" : this.#state;
+  }
+
   /** Whether nothing is under way for the caller. */
   get idle(): boolean {
     return this.#state === "reading" || this.#state === "closing";
