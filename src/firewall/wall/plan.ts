@@ -133,9 +133,17 @@ function userRules(spec: FirewallSpec, family: Family, addresses: readonly Local
 /**
  * What became of users' connections to the metadata address in nat OUTPUT: the proxy's, or nobody's. Any port of the proxy's address
  * but an upstream's: while the port changes, the redirect to the old one and that to the new one both lead somewhere.
+ *
+ * Where the metadata address is this node's, what nat OUTPUT did not redirect reaches who listens there: a packet that lo
+ * carries keeps the route that its sender had, and is delivered (__mkroute_output: RTCF_LOCAL). So its answer is held: a
+ * listener that has no route for its SYN-ACK drops the SYN (tcp_conn_request in net/ipv4/tcp_input.c). What the proxy answers
+ * gets the metadata address after it was routed. Only there, for the reset of our filter rule looks the same to routing: with
+ * these rules users' connections wait in place of being refused while the redirect alone is away.
  */
-function sourceRules(spec: FirewallSpec): RoutingRule[] {
+function sourceRules(spec: FirewallSpec, addresses: readonly LocalAddress[]): RoutingRule[] {
   const { address, port: ours } = redirectTarget(spec.listen, "ipv4");
+  const metadata = METADATA.ipv4;
+  const isHere = addresses.some((one) => one.address === metadata.address);
   // The agent's always: it may come after the rules.
   const upstreams = [...new Set([HYPERPOD_AGENT.port, ...(spec.localPorts ?? [])])];
   return [
@@ -149,6 +157,11 @@ function sourceRules(spec: FirewallSpec): RoutingRule[] {
     at("ipv4", { from: USERS_SOURCE, to: address, tcp: true }, lookup(TABLES.listener)),
     at("ipv4", { from: USERS_SOURCE, tcp: true }, lookup(TABLES.sink)),
     at("ipv4", { from: USERS_SOURCE, tcp: true }, PROHIBIT),
+    ...(isHere
+      ? [lookup(TABLES.sink), PROHIBIT].map((action) =>
+          at("ipv4", { from: metadata.address, to: USERS_SOURCE, tcp: true }, action),
+        )
+      : []),
   ];
 }
 
@@ -234,7 +247,7 @@ export function wantedWall(
 ): WantedWall {
   const rules = families.flatMap((family) => [
     ...userRules(spec, family, addresses),
-    ...(family === "ipv4" ? sourceRules(spec) : []),
+    ...(family === "ipv4" ? sourceRules(spec, addresses) : []),
     ...containerRules(spec, family),
   ]);
   return {

@@ -127,6 +127,19 @@ describe("wantedWall()", () => {
       ]);
     }
   });
+  test("where the metadata address is this node's, keeps whoever listens there from answering users' redirected connections", () => {
+    const kernel = new FakeRouting();
+    const answers = () =>
+      wantedWall(HYPERPOD, kernel)
+        .rules.map(ruleText)
+        .filter((text) => text.includes(`to ${USERS_SOURCE}`));
+    expect(answers()).toEqual([]);
+    kernel.addresses = [...kernel.addresses, { family: "ipv4", address: "169.254.169.254", interface: 1 }];
+    expect(answers()).toEqual([
+      `pref 0 from 169.254.169.254/32 to ${USERS_SOURCE}/32 ipproto tcp lookup 1692543 protocol kernel`,
+      `pref 0 from 169.254.169.254/32 to ${USERS_SOURCE}/32 ipproto tcp prohibit protocol kernel`,
+    ]);
+  });
   test("has an end for sockets that are bound to an interface, whichever it is", () => {
     const { routes } = wantedWall(HYPERPOD, new FakeRouting());
     expect(routes.filter(({ table }) => table === 1692543).map(routeText)).toEqual([
