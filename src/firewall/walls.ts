@@ -54,7 +54,11 @@ export async function applyWalls(
     throw error;
   }
   const after = await bring();
-  return withRouting(outcome, before.length > 0 ? before : after, notes);
+  const ended = hasBlock(part) ? wall.endOld(spec) : { ended: 0, problems: [] };
+  return withRouting(outcome, before.length > 0 ? before : after, [
+    ...notes,
+    ...ended.problems.map((problem) => `connections that users opened before the rules came: ${problem}`),
+  ]);
 }
 
 /** Takes away both, or the part that is named. */

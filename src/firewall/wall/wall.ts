@@ -1,6 +1,7 @@
 import { FAMILIES, type FirewallSpec } from "../types.ts";
 import { type RoutingKernel, Rtnetlink } from "./kernel.ts";
 import { isClosedRule, isWallRule, NO_WALL, planWall, TABLES, wallIsThere, wantedWall } from "./plan.ts";
+import { type Ended, endOldConnections } from "./sock-diag.ts";
 import { routeText, ruleText } from "./text.ts";
 import type { Change } from "./types.ts";
 
@@ -10,10 +11,15 @@ const TABLE_NUMBERS = Object.values(TABLES);
 /** Others (a network manager) may change rules while we do; after so many rounds something is wrong. */
 const ATTEMPTS = 6;
 
+/** Ends the connections that users opened before the rules came; the tests have another. */
+type EndOld = typeof endOldConnections;
+
 export class SecondWall {
   readonly #kernel: RoutingKernel;
-  constructor(kernel: RoutingKernel) {
+  readonly #endOld: EndOld | null;
+  constructor(kernel: RoutingKernel, endOld: EndOld | null = null) {
     this.#kernel = kernel;
+    this.#endOld = endOld;
   }
 
   /** Why there can be none on this kernel, in words; null where there can. */
@@ -56,13 +62,23 @@ export class SecondWall {
   bring(spec: FirewallSpec | null): readonly string[] {
     if (this.unavailable !== null) return [];
     let found: readonly string[] = [];
+    let written = false;
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const { problems, changes } = this.#plan(spec);
       if (attempt === 0) found = problems;
       if (changes.length === 0) break;
       this.#kernel.write(changes);
+      written = true;
     }
+    // While it was not right, connections could be opened that it does not hold.
+    if (written && spec !== null) this.endOld(spec);
     return found;
+  }
+
+  /** Ends what users had opened to the instance role before the wall stood. */
+  endOld(spec: FirewallSpec): Ended {
+    if (this.unavailable !== null || this.#endOld === null) return { ended: 0, problems: [] };
+    return this.#endOld(spec, this.#families, this.#kernel.read([]).addresses);
   }
 
   /**
@@ -97,7 +113,7 @@ function changeText(change: Change): string {
 }
 
 /** This machine's. @throws ImdsProxyError `missing` where the process may not use AF_NETLINK. */
-export const systemWall = (): SecondWall => new SecondWall(new Rtnetlink());
+export const systemWall = (): SecondWall => new SecondWall(new Rtnetlink(), endOldConnections);
 
 /** The wall as the watch has it. */
 export const wallGuard = (wall: SecondWall) => ({

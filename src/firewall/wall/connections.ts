@@ -1,0 +1,107 @@
+import { addressText, parseAddress, sameAddress } from "../../identity/address.ts";
+import type { Endpoint } from "../../identity/endpoint.ts";
+import { type DiagSocket, decodeSocket, SOCK_DIAG_BY_FAMILY } from "../../identity/netlink/inet-diag.ts";
+import { FLAG_REQUEST, HEADER_LENGTH, writeHeader } from "../../identity/netlink/message.ts";
+import { METADATA, sameEndpoint } from "../addresses.ts";
+import type { ReadMessage } from "../nftables/batch.ts";
+import { guardedEndpoints } from "../rules.ts";
+import { FAMILIES, type Family, type FirewallSpec } from "../types.ts";
+import { USERS_SOURCE } from "./plan.ts";
+import type { LocalAddress } from "./types.ts";
+
+/**
+ * Connections that users opened before there were rules. While the firewall's rules stand, their packets are reset; but one on
+ * which nothing is sent until the rules are flushed has no packet to be reset. The second wall cannot hold it: its packets
+ * are routed by what nat did with the first of them, without a uid (ip_route_me_harder). So they are ended as the rules come.
+ *
+ * NETLINK_SOCK_DIAG (linux/sock_diag.h, linux/inet_diag.h), as far as it lists and ends TCP sockets. Pure.
+ */
+
+/** SOCK_DESTROY, since linux 4.5, with CONFIG_INET_DIAG_DESTROY. */
+const SOCK_DESTROY = 21;
+/** NLM_F_DUMP; NLM_F_ACK */
+const DUMP = 0x300;
+const ACK = 0x4;
+const AF: Record<Family, number> = { ipv4: 2, ipv6: 10 };
+const IPPROTO_TCP = 6;
+/** TCP_ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING as bits (net/tcp_states.h): what can still send. */
+const OPEN_STATES = [1, 2, 4, 5, 8, 9, 11].reduce((bits, state) => bits | (1 << state), 0);
+/** struct inet_diag_req_v2: u8 family, protocol, ext, pad, u32 states, struct inet_diag_sockid (48). */
+const REQUEST_LENGTH = HEADER_LENGTH + 56;
+/** struct inet_diag_sockid in struct inet_diag_msg, with the cookie that names this socket and no later one. */
+const ID_OFFSET = 4;
+const ID_LENGTH = 48;
+
+/** A TCP socket of this node. */
+export interface OpenSocket extends DiagSocket {
+  readonly family: Family;
+  /** struct inet_diag_sockid, as the kernel gave it. */
+  readonly id: Uint8Array;
+}
+
+function request(
+  type: number,
+  flags: number,
+  family: Family,
+  sequence: number,
+  id: Uint8Array | null,
+): Uint8Array {
+  const bytes = new Uint8Array(REQUEST_LENGTH);
+  const view = new DataView(bytes.buffer);
+  writeHeader(view, type, FLAG_REQUEST | flags, sequence, REQUEST_LENGTH);
+  bytes[HEADER_LENGTH] = AF[family];
+  bytes[HEADER_LENGTH + 1] = IPPROTO_TCP;
+  view.setUint32(HEADER_LENGTH + 4, OPEN_STATES, true);
+  if (id !== null) bytes.set(id, HEADER_LENGTH + 8);
+  return bytes;
+}
+
+/** Asks for all TCP sockets of a family that can still send. */
+export const encodeSocketList = (family: Family, sequence: number): Uint8Array =>
+  request(SOCK_DIAG_BY_FAMILY, DUMP, family, sequence, null);
+
+/** Ends a socket: its owner reads ECONNABORTED, its other end a reset. */
+export const encodeEnd = ({ family, id }: OpenSocket, sequence: number): Uint8Array =>
+  request(SOCK_DESTROY, ACK, family, sequence, id);
+
+/** Reads a socket of a list; null for any other message. */
+export function decodeOpenSocket({ type, payload }: ReadMessage): OpenSocket | null {
+  if (type !== SOCK_DIAG_BY_FAMILY) return null;
+  const socket = decodeSocket(payload);
+  if (socket === null) return null;
+  const at = payload.byteOffset + ID_OFFSET;
+  return {
+    ...socket,
+    family: payload.getUint8(0) === AF.ipv6 ? "ipv6" : "ipv4",
+    id: new Uint8Array(payload.buffer.slice(at, at + ID_LENGTH)),
+  };
+}
+
+/** What may become of a user's connection: `old` cannot have been opened with the rules; `metadata` only where it goes to the proxy. */
+export type Standing = "fine" | "old" | "metadata";
+
+/** Where a socket's connection leads, given the addresses of this node. */
+export function standingOf(
+  { uid, inode, tuple }: DiagSocket,
+  spec: FirewallSpec,
+  addresses: readonly LocalAddress[],
+): Standing {
+  // The uid of a socket without an owner says nothing; nobody can send on it either.
+  if (inode === 0 || spec.exemptUids.includes(uid)) return "fine";
+  const isTo = ({ address, port }: Endpoint) => {
+    const bytes = parseAddress(address);
+    return tuple.destinationPort === port && bytes !== null && sameAddress(bytes, tuple.destinationAddress);
+  };
+  for (const family of FAMILIES) {
+    for (const endpoint of guardedEndpoints(spec, family)) {
+      if (!isTo(endpoint)) continue;
+      if (!sameEndpoint(endpoint, METADATA[family])) return "old";
+      // The second wall leaves users no other source, and from there only the proxy can be reached.
+      return addressText(tuple.sourceAddress) === USERS_SOURCE ? "fine" : "metadata";
+    }
+  }
+  const isHere =
+    tuple.destinationAddress[0] === 127 ||
+    addresses.some(({ address }) => isTo({ address, port: tuple.destinationPort }));
+  return isHere && spec.localPorts?.includes(tuple.destinationPort) === true ? "old" : "fine";
+}
