@@ -58,6 +58,11 @@ describeAsRoot("an agent that listens on every address", () => {
     await eventually("the agent listens", async () =>
       (await mustExec(node, ROOT, ["ss", "-Hltn", "sport = 9081"])).includes("9081"),
     );
+    // A link-local address is looked for on the link first (DAD), for a second or so.
+    await eventually(
+      "every address can be used",
+      async () => (await mustExec(node, ROOT, ["ip", "-6", "address", "show", "tentative"])).trim() === "",
+    );
     const listed = await mustExec(node, ROOT, ["sh", "-c", "ip -o address | awk '{ print $2, $4 }'"]);
     addresses = [
       "127.0.0.2",
@@ -81,7 +86,7 @@ describeAsRoot("an agent that listens on every address", () => {
       addresses.flatMap((address) =>
         [[], ...devices.map((device) => ["--interface", `if!${device}`])].map(async (how) => {
           const url = `http://${address}:9081/`;
-          const argv = ["curl", "-sS", "-g", "-m", "2", ...how, url];
+          const argv = ["curl", "-sS", "-g", "-m", "10", ...how, url];
           const { stdout } = await node.exec({ ...who, argv });
           return stdout.includes(SECRET) ? [address, ...how].join(" ") : null;
         }),

@@ -2,7 +2,7 @@ import { familyOf, HYPERPOD_AGENT, hostMask, METADATA, redirectTarget, sameEndpo
 import { CLOSED_TABLE } from "../closed-state.ts";
 import { guardedEndpoints } from "../rules.ts";
 import { FAMILIES, type Family, type FirewallSpec } from "../types.ts";
-import { PROTOCOL_KERNEL } from "./rtnetlink.ts";
+import { LINK_LOCAL, PROTOCOL_KERNEL } from "./rtnetlink.ts";
 import { routeText, ruleText } from "./text.ts";
 import type { Change, Link, LocalAddress, Route, RoutingRule, RoutingState } from "./types.ts";
 
@@ -60,11 +60,6 @@ const METRIC6 = 1024;
 /** Index of lo, in every network namespace (LOOPBACK_IFINDEX). */
 const LO = 1;
 
-/**
- * All link-local addresses (RFC 4291, section 2.5.6), and not this node's alone: an interface gets one by itself, a moment after
- * it comes up. Another host's is closed with them at the agent's port, where nobody asks for anything.
- */
-const LINK_LOCAL = "fe80::/10";
 const isLinkLocal = (address: string): boolean => /^fe[89ab]/.test(address);
 
 /** Everything that the firewall should have of the wall at this moment. */
@@ -109,7 +104,10 @@ function userRules(spec: FirewallSpec, family: Family, addresses: readonly Local
   const sink = family === "ipv4" ? [lookup(TABLES.sink), PROHIBIT] : [PROHIBIT];
   // In IPv6 a route that prohibits is on lo: a look-up for another interface passes it by, a rule that prohibits holds all.
   const own = addresses.filter((one) => one.family === "ipv6" && !isLinkLocal(one.address));
-  const ownAddresses = family === "ipv6" ? [...new Set(own.map(({ address }) => address))].sort() : [];
+  // Link-local ones as a whole, and not this node's alone: an interface gets one by itself, a moment after it comes up. Another
+  // host's is closed with them at the agent's port, where nobody asks for anything.
+  const ownAddresses =
+    family === "ipv6" ? [LINK_LOCAL, ...[...new Set(own.map(({ address }) => address))].sort()] : [];
   return usersBut(spec.exemptUids).flatMap((uids) => {
     const toMetadata = { to: metadata.address, tcpPort: metadata.port, uids };
     const pass: Selector[] =

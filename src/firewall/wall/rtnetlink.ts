@@ -73,6 +73,8 @@ const RULE_UNRESOLVED = 4;
 /** struct fib_rule_hdr: u8 family, dst_len, src_len, tos, table, res1, res2, action, u32 flags */
 const RULE_LENGTH = 12;
 const IPPROTO_TCP = 6;
+/** All link-local addresses (RFC 4291, section 2.5.6): the one prefix that a rule of ours has in place of a whole address. */
+export const LINK_LOCAL = "fe80::/10";
 /** RTPROT_KERNEL: systemd-networkd leaves the rules and routes of that protocol alone. */
 export const PROTOCOL_KERNEL = 2;
 
@@ -174,11 +176,12 @@ function encodeRule(type: number, flags: number, rule: RoutingRule, sequence: nu
   const { family, action } = rule;
   const header = new Uint8Array(RULE_LENGTH);
   header[0] = AF[family];
-  header[1] = rule.to === undefined ? 0 : BITS[family];
+  const [to, length = BITS[family]] = rule.to?.split("/") ?? [];
+  header[1] = to === undefined ? 0 : Number(length);
   header[2] = rule.from === undefined ? 0 : BITS[family];
   header[7] = { lookup: ACTION.TO_TABLE, goto: ACTION.GOTO, prohibit: ACTION.PROHIBIT }[action.kind];
   const attributes: Attribute[] = [];
-  if (rule.to !== undefined) attributes.push({ type: FRA.DST, value: addressBytes(rule.to) });
+  if (to !== undefined) attributes.push({ type: FRA.DST, value: addressBytes(to) });
   if (rule.from !== undefined) attributes.push({ type: FRA.SRC, value: addressBytes(rule.from) });
   if (rule.iif !== undefined) attributes.push({ type: FRA.IIFNAME, value: Buffer.from(`${rule.iif}\0`) });
   attributes.push(u32(FRA.PRIORITY, rule.preference));
@@ -253,10 +256,11 @@ export function decodeRule(read: ReadMessage): RoutingRule | null {
   const port = ports?.byteLength === 4 ? [ports.getUint16(0, true), ports.getUint16(2, true)] : [];
   const flags = payload.getUint32(8, true) & ~RULE_UNRESOLVED;
   const suppress = number(at(FRA.SUPPRESS_PREFIXLEN)) ?? 0xffffffff;
+  const prefix = `${address(at(FRA.DST))}/${byte(1)}`;
   const rule = {
     family,
     preference: number(at(FRA.PRIORITY)) ?? 0,
-    to: byte(1) === 0 ? undefined : address(at(FRA.DST)),
+    to: byte(1) === 0 ? undefined : prefix === LINK_LOCAL ? prefix : address(at(FRA.DST)),
     // A source of 0.0.0.0 has no attribute of its own in older kernels' answers, only its length.
     from: byte(2) === 0 ? undefined : (address(at(FRA.SRC)) ?? (family === "ipv4" ? "0.0.0.0" : "::")),
     iif: iif === undefined ? undefined : Buffer.from(bytesOf(iif)).toString("latin1").replace(/\0.*$/s, ""),
@@ -266,7 +270,7 @@ export function decodeRule(read: ReadMessage): RoutingRule | null {
     protocol: at(FRA.PROTOCOL)?.getUint8(0) ?? 0,
   };
   const foreign =
-    !whole(byte(1)) ||
+    (!whole(byte(1)) && prefix !== LINK_LOCAL) ||
     !whole(byte(2)) ||
     byte(3) !== 0 ||
     flags !== 0 ||

@@ -5,7 +5,8 @@ import type { Route, RoutingRule } from "./types.ts";
 /** Such as `pref 0 to 169.254.169.254 ipproto tcp dport 80 uidrange 1-999 prohibit protocol kernel`. */
 export function ruleText(rule: RoutingRule): string {
   const { action, uids } = rule;
-  const whole = (address: string) => `${address}/${address.includes(":") ? 128 : 32}`;
+  const whole = (address: string) =>
+    address.includes("/") ? address : `${address}/${address.includes(":") ? 128 : 32}`;
   return [
     `pref ${rule.preference}`,
     ...(rule.from === undefined ? [] : [`from ${whole(rule.from)}`]),

@@ -9,7 +9,7 @@ export interface RoutingRule {
   readonly preference: number;
   /** FRA_SRC with the whole length of an address; `0.0.0.0` is a look-up without a source yet. Absent: any. */
   readonly from?: string | undefined;
-  /** FRA_DST with the whole length of an address. Absent: any. */
+  /** FRA_DST: a whole address, or the prefix of all link-local ones, `fe80::/10`. Absent: any. */
   readonly to?: string | undefined;
   /** FRA_IIFNAME; `lo` is every packet that the node itself sends. Absent: any. */
   readonly iif?: string | undefined;

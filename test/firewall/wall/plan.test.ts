@@ -110,6 +110,10 @@ describe("wantedWall()", () => {
         "pref 0 ipproto tcp dport 9081 uidrange 1-499 lookup 1692545 protocol kernel",
       );
     }
+    // By a rule: who connects to a link-local address names its interface, and a route on lo is passed by.
+    expect(rulesFor(AGENT_HERE, "ipv6")).toContain(
+      "pref 0 to fe80::/10 ipproto tcp dport 9081 uidrange 1-499 prohibit protocol kernel",
+    );
   });
   test("says nothing of packets without a user while containers are left alone, and closes them else", () => {
     const withoutUser = (spec: FirewallSpec) =>

@@ -128,6 +128,15 @@ describe("the decoders", () => {
         action: { kind: "lookup", table: 1692541 },
         protocol: 2,
       },
+      {
+        family: "ipv6",
+        preference: 0,
+        to: "fe80::/10",
+        tcpPort: 9081,
+        uids: [1, 4],
+        action: { kind: "prohibit" },
+        protocol: 2,
+      },
       { family: "ipv6", preference: 0, iif: "lo", action: { kind: "goto", preference: 1 }, protocol: 2 },
     ];
     for (const rule of rules) {
