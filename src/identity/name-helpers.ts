@@ -40,12 +40,18 @@ class Helper {
   #asking: string | null = null;
   #cancelStalled = () => {};
   readonly #timeoutMs: number;
+  readonly #after: typeof after;
   #ended = false;
   cancelIdle = () => {};
 
   /** @throws where no process can be started. */
-  constructor(command: readonly string[], timeoutMs: number, onEnd: (helper: Helper) => void) {
-    this.#timeoutMs = timeoutMs;
+  constructor(
+    command: readonly string[],
+    time: { readonly timeoutMs: number; readonly after: typeof after },
+    onEnd: (helper: Helper) => void,
+  ) {
+    this.#timeoutMs = time.timeoutMs;
+    this.#after = time.after;
     this.#child = withoutAmbientCapabilities(() =>
       Bun.spawn([...command, "resolve-names"], {
         stdin: "pipe",
@@ -73,8 +79,8 @@ class Helper {
     const answer = new Promise<NameMessage>((resolve, reject) => {
       this.#waiting = { resolve, reject };
     });
-    const cancelTooLong = after(QUESTION_MS, () => this.#giveUp());
-    this.#cancelStalled = after(this.#timeoutMs, () => this.#giveUp());
+    const cancelTooLong = this.#after(QUESTION_MS, () => this.#giveUp());
+    this.#cancelStalled = this.#after(this.#timeoutMs, () => this.#giveUp());
     try {
       this.#child.stdin.write(`${JSON.stringify(question)}\n`);
       await this.#child.stdin.flush();
@@ -131,7 +137,7 @@ class Helper {
     this.#asking = message.asking;
     if (this.#waiting === null) return;
     this.#cancelStalled();
-    this.#cancelStalled = after(this.#timeoutMs, () => this.#giveUp());
+    this.#cancelStalled = this.#after(this.#timeoutMs, () => this.#giveUp());
   }
 }
 
@@ -140,6 +146,7 @@ export class NameHelpers {
   readonly #command: readonly string[];
   readonly #monotonicMs: () => number;
   readonly #timeoutMs: number;
+  readonly #after: typeof after;
   readonly #all = new Set<Helper>();
   readonly #idle: Helper[] = [];
   /** Service -> when it did not answer in time. */
@@ -149,10 +156,17 @@ export class NameHelpers {
   /**
    * @param options.command this program, as a command line.
    * @param options.timeoutMs for how long a service may take; default 5 s.
+   * @param options.after what ends a question that takes too long; default the machine's clock.
    */
-  constructor(options: { command: readonly string[]; monotonicMs: () => number; timeoutMs?: number }) {
+  constructor(options: {
+    command: readonly string[];
+    monotonicMs: () => number;
+    timeoutMs?: number;
+    after?: typeof after;
+  }) {
     this.#command = options.command;
     this.#timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
+    this.#after = options.after ?? after;
     this.#monotonicMs = options.monotonicMs;
   }
 
@@ -241,7 +255,9 @@ export class NameHelpers {
       if (!helper.ended) return helper;
     }
     try {
-      const helper = new Helper(this.#command, this.#timeoutMs, (ended) => this.#all.delete(ended));
+      const helper = new Helper(this.#command, { timeoutMs: this.#timeoutMs, after: this.#after }, (ended) =>
+        this.#all.delete(ended),
+      );
       this.#all.add(helper);
       return helper;
     } catch (error) {

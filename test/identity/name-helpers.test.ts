@@ -42,14 +42,39 @@ async function gone(pid: string): Promise<void> {
   throw new Error(`process ${pid} is still there`);
 }
 
+/** The time that a service may take: told from the limit of a whole question by its length alone. */
+const TIMEOUT_MS = 3_000;
+
+/** Timers that a test lets ring: `set` is called with the number of limits of {@link TIMEOUT_MS} that were set so far. */
+function timers(set: (count: number, ring: () => void) => void) {
+  let count = 0;
+  const held = { waiting: 0, after: (_delayMs: number, _run: () => void) => () => {} };
+  held.after = (delayMs, run) => {
+    if (delayMs !== TIMEOUT_MS) return () => {};
+    let waits = true;
+    held.waiting++;
+    const end = () => {
+      if (waits) held.waiting--;
+      waits = false;
+    };
+    set(++count, () => {
+      if (waits) run();
+      end();
+    });
+    return end;
+  };
+  return held;
+}
+
 describe("NameHelpers", () => {
   let helpers: NameHelpers | undefined;
-  const make = (body: string) => {
+  const make = (body: string, { after }: Pick<ReturnType<typeof timers>, "after"> = timers(() => {})) => {
     rmSync(STARTS, { force: true });
     helpers = new NameHelpers({
       command: script(body),
       monotonicMs: () => performance.now(),
-      timeoutMs: 3_000,
+      timeoutMs: TIMEOUT_MS,
+      after,
     });
     return helpers;
   };
@@ -77,8 +102,10 @@ describe("NameHelpers", () => {
 
   const hangs =
     "if (question.skip.includes('sss')) answer('local', [{ service: 'sss', why: '' }]); else { say({ asking: 'files' }); say({ asking: 'sss' }); await new Promise(() => {}); }";
+  /** The question's limit, that of files, that of sss: the third is the one that is used up. */
+  const untilSssHangs = () => timers((count, ring) => count === 3 && setImmediate(ring));
   test("a service that hangs is passed over, the others are asked, and its process is gone", async () => {
-    const from = make(hangs);
+    const from = make(hangs, untilSssHangs());
     const answer = await ask(from);
     expect(userOf(answer)).toBe("local");
     expect(answer.untold).toEqual([{ service: "sss", why: "did not answer in time" }]);
@@ -87,7 +114,7 @@ describe("NameHelpers", () => {
   });
 
   test("for whom an account is known already, it is passed over at once the next time", async () => {
-    const from = make(hangs);
+    const from = make(hangs, untilSssHangs());
     await ask(from);
     const before = starts().length;
     const { untold } = await ask(from, BEFORE);
@@ -116,10 +143,13 @@ describe("NameHelpers", () => {
   });
 
   test("progress keeps a long question alive: many groups, each of them quick", async () => {
-    const from = make(
-      "for (let i = 0; i < 8; i++) { say({ asking: 'sss' }); await Bun.sleep(500); } answer('alice');",
-    );
+    const most: number[] = [];
+    const held = timers(() => most.push(held.waiting));
+    const from = make("for (let i = 0; i < 8; i++) say({ asking: 'sss' }); answer('alice');", held);
     expect(userOf(await ask(from))).toBe("alice");
+    // One limit for the start and one for each group, and never two at a time: each begins anew.
+    expect(most).toEqual([1, 1, 1, 1, 1, 1, 1, 1, 1]);
+    expect(held.waiting).toBe(0);
   });
 
   test("where no process can be started, nobody can be told, and it is said", async () => {
