@@ -6,7 +6,7 @@ import fc from "fast-check";
 import { loadConfig, parseConfig } from "../../src/config/load.ts";
 import type { ConfigOverrides } from "../../src/config/overrides.ts";
 import { ImdsProxyError } from "../../src/errors.ts";
-import { holds } from "../support/fuzz.ts";
+import { anyText, holds } from "../support/fuzz.ts";
 
 const ROLE = "arn:aws:iam::842413447717:role/ImdsProxyTestRole";
 
@@ -289,13 +289,13 @@ describe("parseConfig() holds for any text:", () => {
         fc.constant(null),
         fc.integer(),
         fc.boolean(),
-        fc.string({ unit: "binary" }),
+        anyText(),
         fc.array(tie("any"), { maxLength: 4 }),
         fc.dictionary(fc.oneof(keys, fc.string()), tie("any"), { maxKeys: 5 }),
       ),
     })).any;
     const text = fc.oneof(
-      fc.string({ unit: "binary", maxLength: 300 }),
+      anyText({ maxLength: 300 }),
       fc.dictionary(keys, value).map((v) => JSON.stringify(v)),
     );
     holds(

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { chmodSync, mkdirSync, mkdtempSync, rmdirSync, rmSync, statSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Cgroup, Cgroups, type CgroupTree, slurmJobOf } from "../../src/identity/cgroup.ts";
@@ -314,8 +314,15 @@ describe("cgroupTree()", () => {
   beforeAll(() => {
     mount = mkdtempSync(join(tmpdir(), "imdsproxy-cgroup-"));
     // More than a subtree's budget of 4,096, and as many in one directory.
-    for (let made = 0; made < 4_200; made++) make(`${ALICE}/user@2001.service/${made % 50}/${made}`);
-    for (let made = 0; made < 4_200; made++) make(`/user.slice/user-2002.slice/flat/${made}`);
+    const many = (directory: (made: number) => string) => {
+      for (let made = 0; made < 4_200; made++) {
+        const parent = `${mount}${directory(made)}`;
+        if (!existsSync(parent)) make(directory(made));
+        mkdirSync(`${parent}/${made}`, { mode: 0o755 });
+      }
+    };
+    many((made) => `${ALICE}/user@2001.service/${made % 50}`);
+    many(() => "/user.slice/user-2002.slice/flat");
     make("/user.slice/user-2002.slice/other/inner");
     taskId = make(task);
     make("/system.slice/node1_slurmstepd.scope/job_8/step_0");

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { parseTtl, TokenMint } from "../../src/imds/tokens.ts";
-import { fuzzSeed, holds, randomBytesFrom } from "../support/fuzz.ts";
+import { anyText, fuzzSeed, holds, randomBytesFrom } from "../support/fuzz.ts";
 
 const KEY = new Uint8Array(32).fill(7);
 const NOW = Date.UTC(2030, 0, 1);
@@ -167,14 +167,10 @@ describe("a token", () => {
 
   test("throws at nothing that a header can hold", () => {
     holds(
-      fc.property(
-        fc.string({ unit: "binary", maxLength: 80 }),
-        fc.string({ minLength: 56, maxLength: 56 }),
-        (any, long) => {
-          expect(valid(any)).toBe(false);
-          expect(valid(long)).toBe(false);
-        },
-      ),
+      fc.property(anyText({ maxLength: 80 }), fc.string({ minLength: 56, maxLength: 56 }), (any, long) => {
+        expect(valid(any)).toBe(false);
+        expect(valid(long)).toBe(false);
+      }),
       5_000,
     );
   });

@@ -30,15 +30,6 @@ function runWith(
   }
 }
 
-const hasShellcheck = Bun.which("shellcheck") !== null;
-test.skipIf(!hasShellcheck && process.env["CI"] !== "true")("shellcheck finds nothing in any script", () => {
-  const files = Bun.spawnSync(["git", "ls-files", "*.sh", ".ci/run"], { cwd: REPOSITORY }).stdout.toString();
-  const scripts = files.trim().split("\n");
-  expect(scripts).toContain(".ci/run");
-  const { stdout, exitCode } = Bun.spawnSync(["shellcheck", ...scripts], { cwd: REPOSITORY });
-  expect([exitCode, stdout.toString()]).toEqual([0, ""]);
-});
-
 describe(".ci/run", () => {
   const summary = (...lines: string[]) =>
     `cat <<'X' >&2\n\n${lines.join("\n")}\nRan 3 tests across 2 files. [1.00ms]\nX\n`;
