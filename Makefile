@@ -50,7 +50,7 @@ unit: node_modules/.installed ## Runs the tests that need neither root nor a bui
 .PHONY: test
 test: build ## Runs the tests; as root also those on a simulated node (TESTS=PATH chooses)
 	@if [ "$$(id -u)" = 0 ]; then sh scripts/install-test-packages.sh; fi
-	@$(BUN) test --timeout=60000 $(TESTS)
+	@$(BUN) scripts/run-tests.ts $(TESTS)
 
 .PHONY: run-proxy
 run-proxy: build ## Runs the proxy in the foreground, to try it; Ctrl-C ends it

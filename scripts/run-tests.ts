@@ -1,0 +1,113 @@
+/**
+ * Runs the tests: `bun scripts/run-tests.ts [PATH…]`. With paths, those and nothing else. Without, all, in two lanes at once,
+ * since most tests wait for other programs: the booted nodes beside the rest, and then, with the machine to themselves, the
+ * attacks, some of which measure how long a user waits. What needs a registry or hours (OPT_IN) has a target of its own.
+ *
+ * The last paragraph is the runner's summary, added up. Exits with 1 where anything failed.
+ */
+import { readdirSync } from "node:fs";
+
+const OPTIONS = ["--timeout=60000"];
+const OPT_IN = ["clients", "platforms"];
+const NO_TESTS = ["support"];
+
+/** What the runner says at its end, of one run or several. */
+export interface Summary {
+  readonly pass: number;
+  readonly fail: number;
+  readonly skip: number;
+  readonly todo: number;
+  readonly tests: number;
+  readonly files: number;
+}
+
+const KINDS = ["pass", "fail", "skip", "todo"] as const;
+const COLOURS = new RegExp(`${String.fromCharCode(27)}\\[[0-9;]*m`, "g");
+
+/** Reads the summary out of a run's output; null where the run did not come to its end. */
+export function summaryOf(output: string): Summary | null {
+  const lines = output.replaceAll(COLOURS, "").split("\n");
+  const end = lines.findLastIndex((line) => /^Ran \d+ tests? across \d+ files?/.test(line));
+  if (end === -1) return null;
+  const [tests, files] = (lines[end]?.match(/\d+/g) ?? []).map(Number);
+  const start = lines.lastIndexOf("", end);
+  const count = (kind: string): number =>
+    lines
+      .slice(start + 1, end)
+      .map((line) => new RegExp(`^ *(\\d+) ${kind}$`).exec(line)?.[1])
+      .reduce((sum, found) => sum + Number(found ?? 0), 0);
+  const [pass, fail, skip, todo] = KINDS.map(count);
+  return {
+    pass: pass ?? 0,
+    fail: fail ?? 0,
+    skip: skip ?? 0,
+    todo: todo ?? 0,
+    tests: tests ?? 0,
+    files: files ?? 0,
+  };
+}
+
+/** The summaries of several runs as the runner would print them for one. */
+export function summaryText(summaries: readonly Summary[], seconds: number): string {
+  const sum = (key: keyof Summary) => summaries.reduce((total, one) => total + one[key], 0);
+  const counts = KINDS.filter((kind) => kind === "pass" || kind === "fail" || sum(kind) > 0);
+  return [
+    "",
+    ...counts.map((kind) => ` ${sum(kind)} ${kind}`),
+    `Ran ${sum("tests")} tests across ${sum("files")} files. [${seconds.toFixed(2)}s]`,
+    "",
+  ].join("\n");
+}
+
+/** The directories and files below `test` in the order in which they run: the steps one after the other, each step's at once. */
+export function lanes(entries: readonly string[]): readonly (readonly (readonly string[])[])[] {
+  const own = ["boot", "attack"];
+  const others = entries.filter((name) => ![...own, ...OPT_IN, ...NO_TESTS].includes(name));
+  const paths = (names: readonly string[]) => names.map((name) => `./test/${name}`);
+  return [[paths(others), paths(["boot"])], [paths(["attack"])]];
+}
+
+/** Runs `bun test`. @param isShown whether its output is shown as it comes, or as a whole at its end. */
+async function runLane(
+  paths: readonly string[],
+  isShown: boolean,
+): Promise<{ output: string; exitCode: number }> {
+  const run = Bun.spawn([process.execPath, "test", ...OPTIONS, ...paths], {
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const parts: Buffer[] = [];
+  const collect = async (stream: ReadableStream<Uint8Array>) => {
+    for await (const bytes of stream) {
+      parts.push(Buffer.from(bytes));
+      if (isShown) process.stdout.write(bytes);
+    }
+  };
+  await Promise.all([collect(run.stdout), collect(run.stderr)]);
+  const exitCode = await run.exited;
+  const output = Buffer.concat(parts).toString();
+  if (!isShown) process.stdout.write(output);
+  return { output, exitCode };
+}
+
+async function main(paths: readonly string[]): Promise<number> {
+  const startedMs = performance.now();
+  const steps = paths.length > 0 ? [[paths]] : lanes(readdirSync("test").sort());
+  const summaries: Summary[] = [];
+  let isRight = true;
+  for (const step of steps) {
+    const ran = await Promise.all(step.map((lane, index) => runLane(lane, index === 0)));
+    for (const { output, exitCode } of ran) {
+      const summary = summaryOf(output);
+      isRight &&= exitCode === 0 && summary !== null;
+      if (summary !== null) summaries.push(summary);
+      else console.log("a run of tests did not come to its end");
+    }
+  }
+  // One run has printed its own.
+  if (steps.flat().length > 1) console.log(summaryText(summaries, (performance.now() - startedMs) / 1_000));
+  return isRight ? 0 : 1;
+}
+
+if (import.meta.main) process.exit(await main(process.argv.slice(2)));
