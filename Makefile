@@ -52,6 +52,11 @@ test: build ## Runs the tests; as root also those on a simulated node (TESTS=PAT
 	@if [ "$$(id -u)" = 0 ]; then sh scripts/install-test-packages.sh; fi
 	@$(BUN) scripts/run-tests.ts $(TESTS)
 
+.PHONY: test-clients
+test-clients: build ## Runs 22 AWS clients of nine languages through the proxy and writes docs/clients.md (ONLY=id,id: some of them)
+	@sh scripts/install-test-packages.sh
+	@ONLY=$(ONLY) $(BUN) test --timeout=60000 ./test/clients/all.ts
+
 .PHONY: run-proxy
 run-proxy: build ## Runs the proxy in the foreground, to try it; Ctrl-C ends it
 	@$(SUDO) $(BINARY) serve $(CONFIG_FLAG) $(FLAGS)

@@ -46,6 +46,8 @@ export interface StsMode {
   readonly clockOffsetMs: number;
   /** Who may assume what; null: everyone everything. */
   readonly roles: Readonly<Record<string, RoleTrust>> | null;
+  /** How long a session lasts at most, in seconds, whatever was asked for: AWS gives no less than 900. Null: as asked for. */
+  readonly sessionSeconds: number | null;
 }
 
 /** One request that reached the stand-in. */
@@ -98,9 +100,20 @@ const MOST_BODY_BYTES = 256 * 1024;
  * node:http and not Bun.serve, which cannot cut a connection without an answer.
  */
 export async function startStsStandIn(options: StsStandInOptions): Promise<StsStandIn> {
-  let mode: StsMode = { fault: { kind: "none" }, delayMs: 0, clockOffsetMs: 0, roles: null, ...options.mode };
+  let mode: StsMode = {
+    fault: { kind: "none" },
+    delayMs: 0,
+    clockOffsetMs: 0,
+    roles: null,
+    sessionSeconds: null,
+    ...options.mode,
+  };
   let log: StsLogEntry[] = [];
-  const directory: StsDirectory = { principals: new Map(), roles: mode.roles };
+  const directory: StsDirectory = {
+    principals: new Map(),
+    roles: mode.roles,
+    sessionSeconds: mode.sessionSeconds,
+  };
   for (const principal of options.principals) directory.principals.set(principal.accessKeyId, principal);
 
   async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -159,6 +172,7 @@ export async function startStsStandIn(options: StsStandInOptions): Promise<StsSt
     set(changes) {
       mode = { ...mode, ...changes };
       directory.roles = mode.roles;
+      directory.sessionSeconds = mode.sessionSeconds;
     },
     add: (principal) => void directory.principals.set(principal.accessKeyId, principal),
     remove: (accessKeyId) => void directory.principals.delete(accessKeyId),

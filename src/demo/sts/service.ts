@@ -27,6 +27,8 @@ export interface StsDirectory {
   readonly principals: Map<string, StsPrincipal>;
   /** By role ARN; what is not in it does not exist. Null: every role exists and trusts everyone. */
   roles: Readonly<Record<string, RoleTrust>> | null;
+  /** How long a session lasts at most, in seconds; null or absent: as asked for. */
+  sessionSeconds?: number | null;
 }
 
 /** An answer, and what the log tells of it. */
@@ -166,7 +168,8 @@ function assumeRole(
     const message = `User: ${principal.arn} is not authorized to perform: sts:AssumeRole on resource: ${roleArn}`;
     return errorAnswer(403, "AccessDenied", message);
   }
-  const expiresAtMs = Math.floor(nowMs / 1000 + seconds) * 1000;
+  const lasts = Math.min(seconds, directory.sessionSeconds ?? seconds);
+  const expiresAtMs = Math.floor(nowMs / 1000 + lasts) * 1000;
   const session = newSession(role, sessionName, expiresAtMs);
   for (const [key, known] of directory.principals)
     if (known.expiresAtMs < nowMs) directory.principals.delete(key);

@@ -19,7 +19,7 @@ beforeAll(async () => {
 });
 afterAll(() => standIn.stop());
 beforeEach(() => {
-  standIn.set({ fault: { kind: "none" }, delayMs: 0, clockOffsetMs: 0, roles: null });
+  standIn.set({ fault: { kind: "none" }, delayMs: 0, clockOffsetMs: 0, roles: null, sessionSeconds: null });
   standIn.add(node);
   standIn.clearLog();
 });
@@ -117,6 +117,14 @@ describe("who signed", () => {
   test("credentials whose end has come are refused", async () => {
     standIn.add({ ...node, expiresAtMs: Date.now() - 1 });
     expect(await nameOf(whoIs(secrets.role))).toBe("ExpiredToken");
+  });
+
+  test("a session ends after the seconds that the test sets, and is then refused", async () => {
+    standIn.set({ sessionSeconds: 90 });
+    const session = await assume(secrets.role);
+    expect(await nameOf(whoIs(session))).toBe("no error");
+    standIn.set({ clockOffsetMs: 91_000 });
+    expect(await nameOf(whoIs(session))).toBe("ExpiredToken");
   });
 
   test("a request without a signature is refused", async () => {
