@@ -2,6 +2,7 @@ import { chownSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "n
 import { dirname } from "node:path";
 import { ImdsProxyError } from "../errors.ts";
 import { systemClock } from "../platform/clock.ts";
+import { runProgram } from "../platform/programs.ts";
 import { compiledExecutable } from "../platform/self.ts";
 import { homeOf, type NodeUser, withUsers } from "./accounts.ts";
 import { createInstanceSecrets, type InstanceSecrets } from "./imds/secrets.ts";
@@ -148,12 +149,12 @@ export async function startNode(options: NodeOptions = {}): Promise<SimulatedNod
 
     const path = (nodePath: string) => `/proc/${inner.pid}/root${nodePath}`;
     addAccounts(path, users);
-    await mustRun(
+    await wire(
       ["nsenter", `--net=/proc/${aws.pid}/ns/net`, "ip", "-batch", "-"],
       awsNetwork(inner.pid, ipv6),
     );
     const nodeBatch = nodeNetwork(kind === "hyperpod", ipv6);
-    await mustRun(["nsenter", `--net=/proc/${inner.pid}/ns/net`, "ip", "-batch", "-"], nodeBatch);
+    await wire(["nsenter", `--net=/proc/${inner.pid}/ns/net`, "ip", "-batch", "-"], nodeBatch);
 
     const run = (as: RunAs, runOptions: RunOptions) => runIn(inner, as, runOptions);
     if (options.iptables !== undefined)
@@ -301,9 +302,8 @@ async function chooseIptables(variant: "nft" | "legacy", run: RunAsRoot): Promis
     throw new ImdsProxyError("command-failed", `cannot choose iptables-${variant}: ${stderr.trim()}`);
 }
 
-async function mustRun(argv: string[], stdin: string): Promise<void> {
-  const child = Bun.spawn(argv, { stdin: Buffer.from(stdin), stdout: "ignore", stderr: "pipe" });
-  const [exitCode, stderr] = await Promise.all([child.exited, new Response(child.stderr).text()]);
+async function wire(argv: readonly string[], stdin: string): Promise<void> {
+  const { exitCode, stderr } = await runProgram(argv, { input: stdin });
   if (exitCode === 0) return;
   throw new ImdsProxyError("command-failed", `cannot wire the simulated node: ${stderr.trim()}`);
 }

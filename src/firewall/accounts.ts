@@ -1,5 +1,6 @@
 import { ImdsProxyError } from "../errors.ts";
-import { findProgram, runProgram } from "./iptables.ts";
+import { getent } from "../platform/getent.ts";
+import { findProgram, runProgram } from "../platform/programs.ts";
 
 /** Account names to uids, through NSS: accounts may be in LDAP or SSSD. */
 export interface Accounts {
@@ -11,28 +12,14 @@ export interface Accounts {
 }
 
 /** A directory service that does not answer must not hold up the rules at boot. */
-const GETENT_TIMEOUT_MS = 5_000;
-/** getent(1), "EXIT STATUS": a key could not be found. */
-const NOT_FOUND = 2;
+const ID_TIMEOUT_MS = 5_000;
 
 /** The system's accounts, by getent(1). */
 export const systemAccounts: Accounts = {
   async uidOf(name) {
     if (/^\d+$/.test(name)) return uidOfDigits(name);
-    const getent = findProgram("getent");
-    if (getent === null) {
-      throw new ImdsProxyError("missing", `cannot look up the account ${name}: there is no getent`);
-    }
-    const { exitCode, stdout, stderr } = await runProgram([getent, "passwd", "--", name], GETENT_TIMEOUT_MS);
-    if (exitCode === NOT_FOUND) return null;
-    // getent takes a number for a uid: the account must be the one that was asked for.
-    const [found, , uid] = (stdout.split("\n")[0] ?? "").split(":");
-    if (exitCode === 0 && found === name && /^\d+$/.test(uid ?? "")) return Number(uid);
-    if (exitCode === 0) return null;
-    throw new ImdsProxyError(
-      "command-failed",
-      `cannot look up the account ${name}: getent ended with ${exitCode} ${stderr.trim()}`.trim(),
-    );
+    const uid = (await getent("passwd", name))?.[2] ?? "";
+    return /^\d+$/.test(uid) ? Number(uid) : null;
   },
 };
 
@@ -41,7 +28,7 @@ async function uidOfDigits(name: string): Promise<number | null> {
   const id = findProgram("id");
   if (id === null)
     throw new ImdsProxyError("missing", `cannot look up an account named ${name}: there is no id`);
-  const { exitCode, stdout, stderr } = await runProgram([id, "-u", "--", name], GETENT_TIMEOUT_MS);
+  const { exitCode, stdout, stderr } = await runProgram([id, "-u", "--", name], { timeoutMs: ID_TIMEOUT_MS });
   const uid = stdout.trim();
   if (exitCode === 0 && /^\d+$/.test(uid)) return Number(uid) === Number(name) ? null : Number(uid);
   // "no such user": neither a name nor, to id, a uid that somebody has.

@@ -1,18 +1,8 @@
-import {
-  accessSync,
-  closeSync,
-  constants,
-  existsSync,
-  fstatSync,
-  openSync,
-  readSync,
-  realpathSync,
-  writeSync,
-} from "node:fs";
-import { delimiter, join } from "node:path";
+import { closeSync, existsSync, fstatSync, readSync, realpathSync, writeSync } from "node:fs";
 import { ImdsProxyError } from "../errors.ts";
-import { sleep } from "../platform/clock.ts";
+import { openLock, waitForLock } from "../platform/file-lock.ts";
 import { anonymousFile, tryLock } from "../platform/libc.ts";
+import { cleanEnvironment, findProgram, runProgram, startProgram } from "../platform/programs.ts";
 import type { FamilyAccess, Iptables, Restore, WriteFailure } from "./operations.ts";
 import { parseSave } from "./state.ts";
 import { FAMILIES, type Family, type RuleSet } from "./types.ts";
@@ -24,86 +14,10 @@ const PROGRAM: Record<Family, string> = { ipv4: "iptables", ipv6: "ip6tables" };
 /** iptables-restore waits so long for the lock of other programs (iptables-legacy only; the nft one retries by itself). */
 const WAIT_SECONDS = 10;
 /** Processes of ours, one after the other; in /run, where only root can make a file, so that no user can hold it. */
-const LOCK_PATH = "/run/imdsproxy-iptables.lock";
+export const FIREWALL_LOCK = "/run/imdsproxy-iptables.lock";
 const LOCK_WAIT_MS = 60_000;
 const LOCK_POLL_MS = 20;
 const NO_ROOM: ReadonlySet<string> = new Set(["ENOSPC", "EDQUOT", "EROFS", "EIO"]);
-
-/** Searched after PATH, which for many users leaves out where iptables is. */
-const FALLBACK_DIRECTORIES = ["/usr/sbin", "/sbin"];
-
-/** The path of an executable, or null. */
-export function findProgram(name: string): string | null {
-  const directories = [...(process.env["PATH"] ?? "").split(delimiter), ...FALLBACK_DIRECTORIES];
-  for (const directory of directories) {
-    // A relative entry of PATH would let the current directory choose what root runs.
-    if (!directory.startsWith("/")) continue;
-    const path = join(directory, name);
-    try {
-      accessSync(path, constants.X_OK);
-      return path;
-    } catch {
-      // Not here.
-    }
-  }
-  return null;
-}
-
-/** Nothing of ours is passed on: variables could name libraries (XTABLES_LIBDIR) or hold credentials. */
-const environment = (): Record<string, string> => ({
-  PATH: [process.env["PATH"], ...FALLBACK_DIRECTORIES].filter(Boolean).join(delimiter),
-  LC_ALL: "C",
-});
-
-/** What a program wrote, and how it ended. */
-export interface ProgramResult {
-  readonly exitCode: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-/**
- * Runs a program to its end. Killed after `timeoutMs` milliseconds (default 20,000), then the exit code is not 0.
- *
- * @param variables added to its environment.
- * @throws ImdsProxyError `command-failed` where the node has no process left for it.
- */
-export async function runProgram(
-  argv: readonly string[],
-  timeoutMs = 20_000,
-  variables: Readonly<Record<string, string>> = {},
-): Promise<ProgramResult> {
-  const child = start(argv[0] ?? "", () =>
-    Bun.spawn([...argv], {
-      stdin: "ignore",
-      stdout: "pipe",
-      stderr: "pipe",
-      env: { ...environment(), ...variables },
-      timeout: timeoutMs,
-      killSignal: "SIGKILL",
-    }),
-  );
-  const [exitCode, stdout, stderr] = await Promise.all([
-    child.exited,
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-  ]);
-  return { exitCode, stdout, stderr };
-}
-
-/** Bun throws where fork(2) fails (EAGAIN: pid_max, a limit of tasks; ENOMEM), and where the program is gone. */
-function start<T>(program: string, spawn: () => T): T {
-  try {
-    return spawn();
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code ?? "unknown";
-    throw new ImdsProxyError(
-      "command-failed",
-      `cannot start ${program}: ${code}`,
-      code === "EAGAIN" ? "the node has no process left: see pid_max, TasksMax and who runs so many" : null,
-    );
-  }
-}
 
 const isRoot = () => process.geteuid?.() === 0;
 
@@ -223,9 +137,6 @@ function waitFlag(version: string): string[] {
   return number >= 1_006_002 ? ["-w", String(WAIT_SECONDS)] : [];
 }
 
-const openLock = (): number =>
-  openSync(LOCK_PATH, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
-
 /**
  * Runs `work` where no process of ours, this one included, is changing rules; else does nothing and returns null. Never
  * waits. Where the lock cannot be made, as on a full /run, it runs all the same.
@@ -233,7 +144,7 @@ const openLock = (): number =>
 export function unlessChanging<T>(work: () => T): T | null {
   let lock: number | null = null;
   try {
-    lock = openLock();
+    lock = openLock(FIREWALL_LOCK);
   } catch {
     // No lock.
   }
@@ -257,25 +168,21 @@ export function backendStamp(): string {
 
 /** Null where /run has no room for the file: each table is written as a whole, and what two have mixed up is seen. */
 async function takeLock(): Promise<number | null> {
-  let descriptor: number;
+  let descriptor: number | null;
   try {
-    descriptor = openLock();
+    descriptor = await waitForLock(FIREWALL_LOCK, { limitMs: LOCK_WAIT_MS, pollMs: LOCK_POLL_MS });
   } catch (error) {
     if (NO_ROOM.has((error as NodeJS.ErrnoException).code ?? "")) return null;
-    throw refused(`cannot take the lock ${LOCK_PATH}: ${(error as NodeJS.ErrnoException).code ?? "unknown"}`);
+    throw refused(
+      `cannot take the lock ${FIREWALL_LOCK}: ${(error as NodeJS.ErrnoException).code ?? "unknown"}`,
+    );
   }
-  for (let waitedMs = 0; !tryLock(descriptor); waitedMs += LOCK_POLL_MS) {
-    if (waitedMs > LOCK_WAIT_MS) {
-      closeSync(descriptor);
-      throw new ImdsProxyError(
-        "command-failed",
-        `another imdsproxy has been changing the firewall for ${LOCK_WAIT_MS / 1000} s (it holds ${LOCK_PATH})`,
-        "look for an iptables-restore that hangs",
-      );
-    }
-    await sleep(LOCK_POLL_MS);
-  }
-  return descriptor;
+  if (descriptor !== null) return descriptor;
+  throw new ImdsProxyError(
+    "command-failed",
+    `another imdsproxy has been changing the firewall for ${LOCK_WAIT_MS / 1000} s (it holds ${FIREWALL_LOCK})`,
+    "look for an iptables-restore that hangs",
+  );
 }
 
 /** The error for a refusal by the system, which without root has a simple reason. */
@@ -309,10 +216,10 @@ async function runRestores(
         `${command.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(" ")} <&${3 + i} || exit ${100 + i}`,
     );
     const script = ["trap '' HUP INT TERM PIPE", ...steps].join("\n");
-    const child = start("/bin/sh", () =>
+    const child = startProgram("/bin/sh", () =>
       Bun.spawn(["/bin/sh", "-c", script], {
         stdio: ["ignore", complaints, complaints, ...inputs, ...(lock === null ? [] : [lock])],
-        env: { ...environment(), ...withoutNss() },
+        env: { ...cleanEnvironment(), ...withoutNss() },
       }),
     );
     const exitCode = await child.exited;

@@ -1,40 +1,15 @@
 import { ImdsProxyError } from "../errors.ts";
-
-/** Runs a program of the node. Nothing but this file and verify.ts starts processes in this part. */
-
-export interface CommandResult {
-  readonly exitCode: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
+import { type ProgramResult, runProgram, SYSTEM_PATH } from "../platform/programs.ts";
 
 /** Runs a program to its end; a missing program is exit code 127, as in a shell. */
-export type RunCommand = (
-  argv: readonly string[],
-  options?: { readonly timeoutMs?: number },
-) => Promise<CommandResult>;
+export type RunCommand = (argv: readonly string[]) => Promise<ProgramResult>;
 
-/** A clean environment: what the caller's shell has set must not change what a tool of the node prints or loads. */
-const ENVIRONMENT = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" };
+/** Units are started and stopped by it, and may take as long as their TimeoutStartSec= says. */
+const TIMEOUT_MS = 120_000;
 
-export const runCommand: RunCommand = async (argv, { timeoutMs = 120_000 } = {}) => {
-  const program = Bun.which(argv[0] ?? "", ENVIRONMENT);
-  if (program === null) return { exitCode: 127, stdout: "", stderr: `${argv[0]}: not found` };
-  const child = Bun.spawn([program, ...argv.slice(1)], {
-    env: ENVIRONMENT,
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-    timeout: timeoutMs,
-    killSignal: "SIGKILL",
-  });
-  const [stdout, stderr, exitCode] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-    child.exited,
-  ]);
-  return { exitCode, stdout, stderr };
-};
+/** What the caller's shell has set must not change which of the node's programs run, or what they print. */
+export const runCommand: RunCommand = (argv) =>
+  runProgram(argv, { path: SYSTEM_PATH, timeoutMs: TIMEOUT_MS });
 
 /** Runs a program that must succeed. */
 export async function mustRun(

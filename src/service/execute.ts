@@ -10,6 +10,7 @@ import {
 } from "node:fs";
 import { dirname } from "node:path";
 import { ImdsProxyError } from "../errors.ts";
+import { getent } from "../platform/getent.ts";
 import { mustRun, type RunCommand } from "./command.ts";
 import { findAccount } from "./facts.ts";
 import { ACCOUNT, HANDOVER_UNIT, JOURNAL, RUNTIME_UNIT_DIRECTORY } from "./paths.ts";
@@ -115,14 +116,14 @@ function undoHandover(run: RunCommand, creates: readonly string[]): Undo {
 
 async function createAccount(run: RunCommand, staged: readonly FileChange[]): Promise<Undo[]> {
   const undo: Undo[] = [];
-  let account = await findAccount(run);
+  let account = await findAccount();
   if (account === null) {
     undo.push(() => removeAccount(run));
     await mustRun(run, [
       ...["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"],
       ...["--shell", "/usr/sbin/nologin", "--comment", "imdsproxy", ACCOUNT],
     ]);
-    account = await findAccount(run);
+    account = await findAccount();
   }
   if (account === null) throw new ImdsProxyError("command-failed", `useradd made no account ${ACCOUNT}`);
   grant(staged, account.gid);
@@ -130,10 +131,12 @@ async function createAccount(run: RunCommand, staged: readonly FileChange[]): Pr
 }
 
 async function removeAccount(run: RunCommand): Promise<void> {
-  if ((await findAccount(run)) === null) return;
+  // One that setup made is in /etc/passwd; a directory that does not answer has none that is ours to remove.
+  if ((await findAccount().catch(() => null)) === null) return;
   await mustRun(run, ["userdel", ACCOUNT]);
   // userdel removes the group with the account where USERGROUPS_ENAB says so in /etc/login.defs.
-  if ((await run(["getent", "group", ACCOUNT])).exitCode === 0) await mustRun(run, ["groupdel", ACCOUNT]);
+  const group = await getent("group", ACCOUNT).catch(() => null);
+  if (group !== null) await mustRun(run, ["groupdel", ACCOUNT]);
 }
 
 const HANDOVER_UNIT_PATH = `${RUNTIME_UNIT_DIRECTORY}/${HANDOVER_UNIT}`;
@@ -141,7 +144,7 @@ const HANDOVER_UNIT_PATH = `${RUNTIME_UNIT_DIRECTORY}/${HANDOVER_UNIT}`;
 async function startHandover(run: RunCommand, unit: string, config: string): Promise<void> {
   // One that an interrupted setup left behind.
   await run(["systemctl", "stop", HANDOVER_UNIT]);
-  const account = await findAccount(run);
+  const account = await findAccount();
   mkdirSync(RUNTIME_UNIT_DIRECTORY, { recursive: true });
   mkdirSync(dirname(HANDOVER_CONFIG), { recursive: true, mode: 0o755 });
   rmSync(HANDOVER_CONFIG, { force: true });

@@ -4,7 +4,9 @@ import type { Endpoint } from "../identity/endpoint.ts";
 import { encodeConnectionRequest, NETLINK_NETFILTER } from "../identity/netlink/conntrack.ts";
 import { encodeSocketRequest, NETLINK_SOCK_DIAG, type Tuple } from "../identity/netlink/inet-diag.ts";
 import { readReply } from "../identity/netlink/message.ts";
+import { getent } from "../platform/getent.ts";
 import { NetlinkSocket } from "../platform/libc.ts";
+import { findProgram, SYSTEM_PATH } from "../platform/programs.ts";
 import { firstUnprivilegedPort } from "../platform/unprivileged-port.ts";
 import type { RunCommand } from "./command.ts";
 import { ACCOUNT, BINARY, LAST_FIREWALL } from "./paths.ts";
@@ -15,14 +17,13 @@ import { type Account, type NodeFacts, PROGRAMS } from "./requirements.ts";
 export async function gatherFacts(run: RunCommand, executable: string): Promise<NodeFacts> {
   const [systemdVersion, account, glibc] = await Promise.all([
     systemd(run),
-    findAccount(run),
+    findAccount(),
     run(["getconf", "GNU_LIBC_VERSION"]),
   ]);
-  const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
   return {
     uid: process.geteuid?.() ?? -1,
     systemdVersion,
-    missingPrograms: Object.keys(PROGRAMS).filter((name) => Bun.which(name, { PATH: path }) === null),
+    missingPrograms: Object.keys(PROGRAMS).filter((name) => findProgram(name, SYSTEM_PATH) === null),
     socketLookup: kernelAnswers(NETLINK_SOCK_DIAG, "socket look-ups", encodeSocketRequest),
     connectionTracking: kernelAnswers(NETLINK_NETFILTER, "connection tracking", encodeConnectionRequest),
     cgroups: cgroups(),
@@ -82,11 +83,10 @@ async function systemd(run: RunCommand): Promise<number | null> {
   return version === undefined ? null : Number(version);
 }
 
-/** The service's account, where the node has one of that name. */
-export async function findAccount(run: RunCommand): Promise<Account | null> {
-  const found = await run(["getent", "passwd", ACCOUNT]);
-  const fields = found.exitCode === 0 ? found.stdout.trim().split(":") : [];
-  if (fields.length < 7) return null;
+/** The service's account, where the node has one of that name. @throws ImdsProxyError where that cannot be told. */
+export async function findAccount(): Promise<Account | null> {
+  const fields = await getent("passwd", ACCOUNT);
+  if (fields === null) return null;
   const local = readFileSync("/etc/passwd", "utf8")
     .split("\n")
     .some((line) => line.startsWith(`${ACCOUNT}:`));

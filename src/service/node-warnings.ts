@@ -1,6 +1,7 @@
 import type { Config } from "../config/schema.ts";
 import { asksForJobs } from "../config/warnings.ts";
-import { findProgram, runProgram } from "../firewall/iptables.ts";
+import { ImdsProxyError } from "../errors.ts";
+import { getent } from "../platform/getent.ts";
 import { slurmProblem } from "./slurm.ts";
 
 /** What of a configuration does not fit this node as it is now. No error: directories and Slurm may come later. */
@@ -10,26 +11,23 @@ export interface Directory {
   has(database: "passwd" | "group", name: string): Promise<boolean | null>;
 }
 
-/** getent(1), "EXIT STATUS": a key was not found. */
-const NOT_FOUND = 2;
 const TIMEOUT_MS = 2_000;
 
-const getent: Directory = {
+const nss: Directory = {
   async has(database, name) {
-    const program = findProgram("getent");
-    if (program === null) return null;
-    const { exitCode, stdout } = await runProgram([program, database, "--", name], TIMEOUT_MS);
-    if (exitCode === NOT_FOUND) return false;
-    if (exitCode !== 0) return null;
-    // getent takes a number for an id: the name must be the one that was asked for.
-    return stdout.startsWith(`${name}:`);
+    try {
+      return (await getent(database, name, TIMEOUT_MS)) !== null;
+    } catch (error) {
+      if (error instanceof ImdsProxyError) return null;
+      throw error;
+    }
   },
 };
 
 /** One sentence for each rule's user or group that this node does not know, and for a Slurm that shows no jobs. */
 export async function nodeWarnings(
   config: Config,
-  directory: Directory = getent,
+  directory: Directory = nss,
   slurm: () => string | null = slurmProblem,
 ): Promise<readonly string[]> {
   const asked = config.rules.flatMap(({ name: rule, match }) => [

@@ -13,9 +13,8 @@ export const UNIT_DIRECTORY = "/etc/systemd/system";
  * root must not write into a directory that a less privileged account could fill with links.
  */
 export const ROOT_STATE_DIRECTORY = "/var/lib/imdsproxy-root";
-/** Belongs to root for the same reason; the service reads `firewall.json` in it for its metrics. */
+/** Belongs to root for the same reason; the service reads telemetry/firewall-health.ts's file in it for its metrics. */
 export const RUNTIME_DIRECTORY = "/run/imdsproxy";
-export const FIREWALL_STATUS = `${RUNTIME_DIRECTORY}/firewall.json`;
 export const LAST_FIREWALL = `${ROOT_STATE_DIRECTORY}/firewall.json`;
 /**
  * The rules as they were when they were seen right, in bytes. Below /run: what exempted an account before a boot may
@@ -32,9 +31,6 @@ export const LOCK = "/run/imdsproxy-setup.lock";
 
 /** ip(8) of iproute2, where Debian, Ubuntu and Amazon Linux have it. */
 export const IP = "/sbin/ip";
-
-/** What firewall/iptables.ts locks. */
-export const FIREWALL_LOCK = "/run/imdsproxy-iptables.lock";
 
 /** The units, in the order in which they start. */
 export const UNITS = {

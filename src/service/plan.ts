@@ -1,10 +1,10 @@
 import type { Config } from "../config/schema.ts";
+import { FIREWALL_LOCK } from "../firewall/iptables.ts";
 import { NO_MODULES_DIRECTORY } from "../firewall/without-nss.ts";
 import {
   BINARY,
   CONFIG,
   CONFIG_DIRECTORY,
-  FIREWALL_LOCK,
   HANDOVER_UNIT,
   JOURNAL,
   ROOT_STATE_DIRECTORY,

@@ -1,5 +1,5 @@
-import { connect } from "node:net";
 import { send } from "../client/metadata-address.ts";
+import { type Attempt, attempt } from "../firewall/direct-access.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
 
 /**
@@ -21,11 +21,9 @@ export interface Probe {
   };
   /** The status of the credentials of the role in `forbiddenRole`; null where none was given. */
   readonly forbidden: number | null;
-  /** Each address that was asked without the redirect, and what answered: null where nothing did. */
-  readonly direct: readonly { readonly address: string; readonly answered: string | null }[];
+  /** What became of a connection to each address that the caller should not reach. */
+  readonly direct: readonly Attempt[];
 }
-
-const TIMEOUT_MS = 3000;
 
 /**
  * @param forbiddenRole a role whose credentials the caller should not get.
@@ -46,12 +44,7 @@ export async function probe(forbiddenRole: string | null, direct: readonly Endpo
     list: { status: list.status, text: list.text.slice(0, 200) },
     credentials: { status: credentials.status, ...digestOf(credentials.text) },
     forbidden,
-    direct: await Promise.all(
-      direct.map(async (endpoint) => ({
-        address: `${endpoint.address}:${endpoint.port}`,
-        answered: await askDirectly(endpoint),
-      })),
-    ),
+    direct: await Promise.all(direct.map(attempt)),
   };
 }
 
@@ -80,26 +73,4 @@ function digestOf(text: string): { code: string | null; digest: string | null } 
   } catch {
     return { code: null, digest: null };
   }
-}
-
-/** Any byte that comes back is an answer; the first line of it is what is reported. */
-function askDirectly({ address, port }: Endpoint): Promise<string | null> {
-  return new Promise((resolve) => {
-    let answer = "";
-    const socket = connect({ host: address, port });
-    const end = () => {
-      socket.destroy();
-      resolve(answer === "" ? null : (answer.split("\r\n")[0] ?? answer));
-    };
-    socket.setTimeout(TIMEOUT_MS, end);
-    socket.on("connect", () =>
-      socket.write(`GET /latest/meta-data/ HTTP/1.1\r\nHost: ${address}\r\nConnection: close\r\n\r\n`),
-    );
-    socket.on("data", (bytes) => {
-      answer += bytes.toString("latin1").slice(0, 200);
-      if (answer.includes("\r\n")) end();
-    });
-    socket.on("error", end);
-    socket.on("close", end);
-  });
 }

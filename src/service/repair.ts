@@ -1,4 +1,5 @@
 import type { Clock } from "../platform/clock.ts";
+import type { FirewallHealth } from "../telemetry/firewall-health.ts";
 
 /**
  * The watch over the firewall rules: whatever removes them, changes them or puts something before them is undone. What
@@ -28,15 +29,6 @@ export interface WatchedRules<Spec> {
   deviations(spec: Spec): Promise<readonly string[]>;
   /** Puts everything right at once. Asks no directory. */
   apply(spec: Spec): Promise<void>;
-}
-
-/** What serve's metrics read, as JSON in a file. Times are ISO 8601 in UTC, null for never. */
-export interface FirewallHealth {
-  /** Since boot. */
-  readonly repairs: number;
-  readonly lastRepair: string | null;
-  readonly lastCheck: string | null;
-  readonly healthy: boolean;
 }
 
 export interface WatchOptions<Spec> {

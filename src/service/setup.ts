@@ -21,6 +21,7 @@ import { buildFirewallSpec, localAddresses } from "../firewall/spec.ts";
 import { systemWall } from "../firewall/wall/wall.ts";
 import { WITHOUT_WALL } from "../firewall/walls.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
+import { compiledExecutable } from "../platform/self.ts";
 import type { Problem } from "../telemetry/health.ts";
 import { mustRun, type RunCommand, runCommand } from "./command.ts";
 import { wantedConfiguration, withoutMetrics } from "./configuration.ts";
@@ -64,9 +65,10 @@ const LOCK_WAIT_MS = 300_000;
 /** The agent, the metadata service and STS may come later than the lifecycle script. */
 const VERIFY_WAIT_MS = 30_000;
 
-/** The executable that runs; throws where it is Bun with the source. */
-function compiledExecutable(): string {
-  if (import.meta.dir.startsWith("/$bunfs")) return process.execPath;
+/** @throws ImdsProxyError `usage` where the program runs from source. */
+function ownExecutable(): string {
+  const executable = compiledExecutable();
+  if (executable !== null) return executable;
   throw new ImdsProxyError(
     "usage",
     "setup installs the executable that it is part of, and this is not one",
@@ -88,7 +90,7 @@ async function installation(
   facts: NodeFacts,
   run: RunCommand,
 ): Promise<Installation> {
-  const executable = compiledExecutable();
+  const executable = ownExecutable();
   const { configFile } = options;
   const given = configFile === undefined ? null : { path: configFile, text: readIfThere(configFile) ?? "" };
   if (configFile !== undefined && !existsSync(configFile)) {
@@ -182,7 +184,7 @@ async function locked<T>(options: ServiceOptions, work: () => Promise<T>): Promi
 /** Puts the files into place; starts nothing. */
 export async function install(options: InstallOptions): Promise<void> {
   await locked(options, async () => {
-    const facts = await gatherFacts(runCommand, compiledExecutable());
+    const facts = await gatherFacts(runCommand, ownExecutable());
     if (!options.dryRun) refuseUnmet(facts);
     const wanted = await installation(options, facts, runCommand);
     await carryOut(installSteps(wanted, stagedPath, { start: false }), options);
@@ -243,14 +245,14 @@ export interface SetupReport extends Verification {
  */
 export async function setup(options: SetupOptions): Promise<SetupReport | null> {
   return locked(options, async () => {
-    const facts = await gatherFacts(runCommand, compiledExecutable());
+    const facts = await gatherFacts(runCommand, ownExecutable());
     if (options.dryRun) for (const problem of unmet(facts)) options.say(`# not met: ${problem}`);
     else refuseUnmet(facts);
     const wanted = await installation(options, facts, runCommand);
     for (const warning of [...configWarnings(wanted.config), ...(await nodeWarnings(wanted.config))]) {
       options.say(`warning: ${warning}`);
     }
-    const tester = await findTester(runCommand, options.verifyAs, wanted.config);
+    const tester = await findTester(options.verifyAs, wanted.config);
     await carryOut(installSteps(wanted, stagedPath, { start: true }), options);
     if (options.dryRun) {
       options.say(`# verify as ${tester.name} and as root`);
@@ -335,7 +337,7 @@ export async function serviceStatus(run: RunCommand = runCommand): Promise<Servi
   if (proxy?.kind === "silent") problems.push(proxy);
   return {
     installed,
-    account: (await findAccount(run)) !== null,
+    account: (await findAccount()) !== null,
     units,
     version,
     healthy: problems.length === 0,

@@ -5,9 +5,10 @@ import { ImdsProxyError } from "../errors.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import { UNKNOWN_IDENTITY } from "../identity/types.ts";
 import { sleep } from "../platform/clock.ts";
+import { getent } from "../platform/getent.ts";
 import { compileRules } from "../rules/decide.ts";
 import type { Problem } from "../telemetry/health.ts";
-import type { RunCommand } from "./command.ts";
+import { runCommand } from "./command.ts";
 import { type Probe, probe } from "./probe.ts";
 import type { ProxyHealth } from "./proxy-health.ts";
 
@@ -33,10 +34,9 @@ export interface Tester {
 }
 
 /** @throws ImdsProxyError `usage` where there is no such account, or it is one that keeps the instance role. */
-export async function findTester(run: RunCommand, name: string, config: Config): Promise<Tester> {
-  const found = await run(["getent", "passwd", name]);
-  const fields = found.exitCode === 0 ? found.stdout.trim().split(":") : [];
-  if (fields.length < 7) {
+export async function findTester(name: string, config: Config): Promise<Tester> {
+  const fields = await getent("passwd", name);
+  if (fields === null) {
     throw new ImdsProxyError(
       "usage",
       `no account ${name} to verify as`,
@@ -51,7 +51,7 @@ export async function findTester(run: RunCommand, name: string, config: Config):
       "name an ordinary user with --verify-as USER",
     );
   }
-  const groups = await run(["id", "-Gnz", name]);
+  const groups = await runCommand(["id", "-Gnz", name]);
   return {
     name,
     uid,
@@ -111,11 +111,11 @@ export function judge(expected: string | null, tester: Tester, user: Probe, root
       found: statusText(user.forbidden),
     });
   }
-  for (const { address, answered } of user.direct) {
+  for (const { endpoint, result, detail } of user.direct) {
     findings.push({
-      what: `${tester.name} cannot reach ${address}`,
-      ok: answered === null,
-      found: answered === null ? "closed" : `it answered: ${answered}`,
+      what: `${tester.name} cannot reach ${endpointText(endpoint)}`,
+      ok: result !== "open",
+      found: result === "open" ? detail : "closed",
     });
   }
   return findings;

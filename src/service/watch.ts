@@ -8,9 +8,10 @@ import { standardError } from "../platform/bounded-output.ts";
 import { monotonicMs, sleep, systemClock } from "../platform/clock.ts";
 import { notifySystemd, waitReadable } from "../platform/libc.ts";
 import { lockProgram } from "../platform/memory-lock.ts";
+import { FIREWALL_HEALTH_FILE, readFirewallHealth } from "../telemetry/firewall-health.ts";
 import { asSpec, NodeRules } from "./node-rules.ts";
-import { FIREWALL_STATUS, JOURNAL, LAST_FIREWALL } from "./paths.ts";
-import { CHECK_INTERVAL_MS, type FirewallHealth, FirewallWatch } from "./repair.ts";
+import { JOURNAL, LAST_FIREWALL } from "./paths.ts";
+import { CHECK_INTERVAL_MS, FirewallWatch } from "./repair.ts";
 import { RoutingChanges } from "./routing-changes.ts";
 import { readJson, writeWhole } from "./state-files.ts";
 import { recover } from "./transaction.ts";
@@ -24,12 +25,6 @@ const log = (level: "notice" | "error", message: string): void => {
   const prefix = process.env["JOURNAL_STREAM"] === undefined ? "" : level === "error" ? "<3>" : "<5>";
   output.write(`${prefix}${message.replaceAll("\n", " ")}\n`);
 };
-
-/** Only root writes these files; still, what an older version wrote may look otherwise. */
-function asHealth(value: unknown): FirewallHealth | null {
-  const health = value as FirewallHealth | null;
-  return typeof health?.repairs === "number" ? health : null;
-}
 
 /**
  * What holds when nothing is known of the node: nobody but root, and every other caller sent to a port where nobody
@@ -70,9 +65,9 @@ function openWatch(configPath: string | undefined, changedBy: () => string = () 
     // A full disk must not keep the rules from being put right.
     remember: (spec) =>
       attempt(`cannot remember the rules in ${LAST_FIREWALL}`, () => writeWhole(LAST_FIREWALL, spec, 0o600)),
-    before: asHealth(readJson(FIREWALL_STATUS)),
+    before: readFirewallHealth(),
     report: (health) =>
-      attempt(`cannot write ${FIREWALL_STATUS}`, () => writeWhole(FIREWALL_STATUS, health, 0o644)),
+      attempt(`cannot write ${FIREWALL_HEALTH_FILE}`, () => writeWhole(FIREWALL_HEALTH_FILE, health, 0o644)),
     log,
     changedBy,
   });

@@ -4,17 +4,14 @@ import type { UntoldEvent } from "../identity/accounts.ts";
 import type { RequestEvent } from "../imds/handler.ts";
 import type { BrokerCounts, SessionEvent } from "../sessions/broker.ts";
 import { version } from "../version.ts";
+import type { FirewallHealth } from "./firewall-health.ts";
 
 /** What the metrics are read from when they are asked for. */
 export interface MetricsSources {
   readonly server: () => ServerCounts;
   readonly broker: () => BrokerCounts;
   /** What the unit that repairs the firewall last said; null where it said nothing. */
-  readonly firewall: () => {
-    readonly repairs: number;
-    readonly healthy: boolean;
-    readonly lastCheck: number;
-  } | null;
+  readonly firewall: () => FirewallHealth | null;
   /** Whether the configuration's file is what runs. */
   readonly configuration: () => { readonly isCurrent: boolean; readonly lastReloadSuccessful: boolean };
 }
@@ -117,7 +114,10 @@ export class Metrics {
     gauge(
       "imdsproxy_firewall_last_check_seconds",
       "When the rules were last checked, since the epoch",
-      () => sources.firewall()?.lastCheck ?? null,
+      () => {
+        const lastCheck = sources.firewall()?.lastCheck ?? null;
+        return lastCheck === null ? null : Date.parse(lastCheck) / 1_000;
+      },
     );
     gauge("imdsproxy_config_current", "1 where the configuration's file on the disk is what runs", () =>
       Number(sources.configuration().isCurrent),

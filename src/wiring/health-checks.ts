@@ -1,4 +1,4 @@
-import type { FirewallState } from "../telemetry/firewall-state.ts";
+import type { FirewallHealth } from "../telemetry/firewall-health.ts";
 import type { Finding } from "../telemetry/health.ts";
 import type { Upstream } from "../upstream/upstream.ts";
 
@@ -18,7 +18,7 @@ export async function upstreamFinding(upstream: Pick<Upstream, "read" | "url">):
 }
 
 /** What the watch over the rules last said. */
-export function firewallFinding(state: FirewallState | null): Finding | null {
+export function firewallFinding(state: FirewallHealth | null): Finding | null {
   if (state === null || state.healthy) return null;
   return {
     what: "the firewall rules are not as they should be, and could not be put right",

@@ -24,7 +24,7 @@ import { compileRules } from "../rules/decide.ts";
 import { CallAllowance } from "../sessions/allowance.ts";
 import { SessionBroker } from "../sessions/broker.ts";
 import { createSts, stsEndpoint } from "../sessions/sts.ts";
-import { firewallState } from "../telemetry/firewall-state.ts";
+import { readFirewallHealth } from "../telemetry/firewall-health.ts";
 import { Health } from "../telemetry/health.ts";
 import { createLog } from "../telemetry/log.ts";
 import { Metrics } from "../telemetry/metrics.ts";
@@ -122,7 +122,7 @@ export async function serve(options: {
     checks: {
       upstream: async () => upstreamFinding(upstream),
       configuration: () => loadedConfiguration.finding(),
-      firewall: () => firewallFinding(firewallState()),
+      firewall: () => firewallFinding(readFirewallHealth()),
       tokenKey: () => key.finding,
       listeners: () => optional.map((one) => one.finding()).find((finding) => finding !== null) ?? null,
     },
@@ -181,7 +181,7 @@ export async function serve(options: {
   const metrics = new Metrics({
     server: () => server.counts(),
     broker: () => broker.counts(),
-    firewall: firewallState,
+    firewall: readFirewallHealth,
     configuration: () => loadedConfiguration,
   });
   events.attach(metrics);

@@ -1,10 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import {
-  type FirewallHealth,
-  FirewallWatch,
-  RESOLVE_INTERVAL_MS,
-  type WatchedRules,
-} from "../../src/service/repair.ts";
+import { FirewallWatch, RESOLVE_INTERVAL_MS, type WatchedRules } from "../../src/service/repair.ts";
+import type { FirewallHealth } from "../../src/telemetry/firewall-health.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 
 interface Spec {

@@ -3,6 +3,7 @@ import type { Probe } from "../../src/service/probe.ts";
 import { judge } from "../../src/service/verify.ts";
 
 const TESTER = { name: "nobody", uid: 65534, gid: 65534, groups: [] };
+const AGENT = { address: "169.254.0.2", port: 9081 };
 const ROOT: Probe = {
   token: 200,
   list: { status: 200, text: "Node" },
@@ -15,7 +16,7 @@ const USER: Probe = {
   list: { status: 200, text: "Lesser" },
   credentials: { status: 200, code: "Success", digest: "bbbb" },
   forbidden: 404,
-  direct: [{ address: "169.254.0.2:9081", answered: null }],
+  direct: [{ endpoint: AGENT, result: "closed", detail: "connection refused" }],
 };
 const failed = (expected: string | null, user: Probe, root: Probe = ROOT) =>
   judge(expected, TESTER, user, root)
@@ -44,7 +45,7 @@ describe("judge()", () => {
     ["no answer about the instance role", { forbidden: 0 }, "nobody cannot get Node by its name"],
     [
       "an answer from the upstream itself",
-      { direct: [{ address: "169.254.0.2:9081", answered: "HTTP/1.1 401 Unauthorized" }] },
+      { direct: [{ endpoint: AGENT, result: "open", detail: "answers" }] },
       "nobody cannot reach 169.254.0.2:9081",
     ],
   ];

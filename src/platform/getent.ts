@@ -1,0 +1,37 @@
+import { ImdsProxyError } from "../errors.ts";
+import { findProgram, runProgram } from "./programs.ts";
+
+/** A directory service that does not answer must not hold up the rules at boot. */
+const TIMEOUT_MS = 5_000;
+/** getent(1), "EXIT STATUS": a key could not be found. */
+const NOT_FOUND = 2;
+
+/**
+ * One entry of passwd(5) or group(5), by getent(1), so that it may come from LDAP or SSSD.
+ *
+ * @param timeoutMs default 5,000.
+ * @returns its fields; null where there is none of that name.
+ * @throws ImdsProxyError `missing`, `command-failed` where that cannot be told.
+ */
+export async function getent(
+  database: "passwd" | "group",
+  name: string,
+  timeoutMs: number = TIMEOUT_MS,
+): Promise<readonly string[] | null> {
+  const what = database === "passwd" ? "account" : "group";
+  const program = findProgram("getent");
+  if (program === null) {
+    throw new ImdsProxyError("missing", `cannot look up the ${what} ${name}: there is no getent`);
+  }
+  const { exitCode, stdout, stderr } = await runProgram([program, database, "--", name], { timeoutMs });
+  if (exitCode === NOT_FOUND) return null;
+  if (exitCode !== 0) {
+    throw new ImdsProxyError(
+      "command-failed",
+      `cannot look up the ${what} ${name}: getent ended with ${exitCode} ${stderr.trim()}`.trim(),
+    );
+  }
+  const fields = (stdout.split("\n")[0] ?? "").split(":");
+  // getent takes a number for an id: the name must be the one that was asked for.
+  return fields[0] === name ? fields : null;
+}

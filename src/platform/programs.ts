@@ -1,0 +1,106 @@
+import { accessSync, constants } from "node:fs";
+import { delimiter, join } from "node:path";
+import { ImdsProxyError } from "../errors.ts";
+
+/** Runs the node's programs: finds them, gives them a clean environment, waits for their end. */
+
+/** Searched after PATH, which for many users leaves out where iptables is. */
+const FALLBACK_DIRECTORIES = ["/usr/sbin", "/sbin"];
+
+/** Where programs are on every distribution, whatever the caller's shell has set. */
+export const SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/** PATH of this process, and where root's programs are. */
+const ownPath = (): string => [process.env["PATH"], ...FALLBACK_DIRECTORIES].filter(Boolean).join(delimiter);
+
+/**
+ * The path of an executable, or null.
+ *
+ * @param name its name, or its absolute path.
+ * @param path the directories to search; default those of PATH, then /usr/sbin and /sbin.
+ */
+export function findProgram(name: string, path: string = ownPath()): string | null {
+  // A relative entry of PATH would let the current directory choose what root runs.
+  const directories = path.split(delimiter).filter((directory) => directory.startsWith("/"));
+  const files = name.startsWith("/") ? [name] : directories.map((directory) => join(directory, name));
+  return files.find(isExecutable) ?? null;
+}
+
+function isExecutable(file: string): boolean {
+  try {
+    accessSync(file, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** The whole environment of a program: variables of ours could name libraries (XTABLES_LIBDIR) or hold credentials. */
+export const cleanEnvironment = (path: string = ownPath()): Record<string, string> => ({
+  PATH: path,
+  LC_ALL: "C",
+});
+
+/** What a program wrote, and how it ended. */
+export interface ProgramResult {
+  readonly exitCode: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface ProgramOptions {
+  /** Milliseconds after which it is killed; then the exit code is not 0. Default 20,000. */
+  readonly timeoutMs?: number;
+  /** The directories to search, and PATH of the program; default as {@link findProgram} has them. */
+  readonly path?: string;
+  /** What it reads as standard input; default nothing. */
+  readonly input?: string;
+}
+
+/**
+ * Runs a program to its end. One that is not there has exit code 127, as in a shell.
+ *
+ * @param argv its name or absolute path, and its arguments.
+ * @throws ImdsProxyError `command-failed` where the node has no process left for it.
+ */
+export async function runProgram(
+  [name = "", ...args]: readonly string[],
+  { timeoutMs = 20_000, path, input = "" }: ProgramOptions = {},
+): Promise<ProgramResult> {
+  const program = findProgram(name, path);
+  if (program === null) return { exitCode: 127, stdout: "", stderr: `${name}: not found` };
+  const child = startProgram(program, () =>
+    Bun.spawn([program, ...args], {
+      env: cleanEnvironment(path),
+      stdin: input === "" ? "ignore" : Buffer.from(input),
+      stdout: "pipe",
+      stderr: "pipe",
+      timeout: timeoutMs,
+      killSignal: "SIGKILL",
+    }),
+  );
+  const [exitCode, stdout, stderr] = await Promise.all([
+    child.exited,
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+  ]);
+  return { exitCode, stdout, stderr };
+}
+
+/**
+ * Calls Bun.spawn, which throws where fork(2) fails (EAGAIN: pid_max, a limit of tasks; ENOMEM) and where the program is gone.
+ *
+ * @throws ImdsProxyError `command-failed`, with the reason.
+ */
+export function startProgram<T>(program: string, spawn: () => T): T {
+  try {
+    return spawn();
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code ?? "unknown";
+    throw new ImdsProxyError(
+      "command-failed",
+      `cannot start ${program}: ${code}`,
+      code === "EAGAIN" ? "the node has no process left: see pid_max, TasksMax and who runs so many" : null,
+    );
+  }
+}

@@ -1,0 +1,71 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { getent } from "../../src/platform/getent.ts";
+import { findProgram, runProgram } from "../../src/platform/programs.ts";
+
+let directory: string;
+beforeAll(() => {
+  directory = mkdtempSync(join(tmpdir(), "imdsproxy-programs-"));
+  writeFileSync(join(directory, "a-program"), "#!/bin/sh\nenv\n", { mode: 0o755 });
+  writeFileSync(join(directory, "no-program"), "", { mode: 0o644 });
+});
+afterAll(() => rmSync(directory, { recursive: true }));
+
+describe("findProgram()", () => {
+  test("finds a name in the first directory that has it, and an absolute path where it is", () => {
+    expect(findProgram("a-program", `/nonexistent:${directory}`)).toBe(join(directory, "a-program"));
+    expect(findProgram(join(directory, "a-program"))).toBe(join(directory, "a-program"));
+  });
+  test("finds nothing that cannot be executed", () => {
+    expect(findProgram("no-program", directory)).toBeNull();
+    expect(findProgram(join(directory, "absent"))).toBeNull();
+  });
+  test("passes over relative directories: the current one would choose what root runs", () => {
+    const before = process.cwd();
+    process.chdir(directory);
+    try {
+      expect(findProgram("a-program", ".:")).toBeNull();
+    } finally {
+      process.chdir(before);
+    }
+  });
+});
+
+describe("runProgram()", () => {
+  test("gives what was written, and the exit code", async () => {
+    const { exitCode, stdout, stderr } = await runProgram(["sh", "-c", "cat; echo no >&2; exit 3"], {
+      input: "yes",
+    });
+    expect({ exitCode, stdout, stderr }).toEqual({ exitCode: 3, stdout: "yes", stderr: "no\n" });
+  });
+  test("passes on nothing of our environment but PATH", async () => {
+    process.env["XTABLES_LIBDIR"] = directory;
+    const { stdout } = await runProgram([join(directory, "a-program")]);
+    delete process.env["XTABLES_LIBDIR"];
+    const names = stdout.split("\n").flatMap((line) => /^(\w+)=/.exec(line)?.[1] ?? []);
+    expect(names.filter((name) => !["PWD", "SHLVL", "_", "OLDPWD"].includes(name)).sort()).toEqual([
+      "LC_ALL",
+      "PATH",
+    ]);
+  });
+  test("says of a program that is not there what a shell says: 127", async () => {
+    expect((await runProgram(["no-such-program"])).exitCode).toBe(127);
+  });
+  test("kills a program that takes longer than it may", async () => {
+    expect((await runProgram(["sleep", "600"], { timeoutMs: 50 })).exitCode).not.toBe(0);
+  });
+});
+
+describe("getent()", () => {
+  test("gives the fields of an account and of a group", async () => {
+    expect((await getent("passwd", "root"))?.[2]).toBe("0");
+    expect((await getent("group", "root"))?.[2]).toBe("0");
+  });
+  test("gives null for a name that nobody has, and for the number of somebody: it is not a name", async () => {
+    expect(await getent("passwd", "no-such-account")).toBeNull();
+    expect(await getent("passwd", "0")).toBeNull();
+    expect(await getent("group", "--help")).toBeNull();
+  });
+});
