@@ -57,6 +57,13 @@ test-clients: build ## Runs 22 AWS clients of nine languages through the proxy a
 	@sh scripts/install-test-packages.sh
 	@ONLY=$(ONLY) $(BUN) test --timeout=60000 ./test/clients/all.ts
 
+# CELLS='bookworm trixie:install,boot' chooses cells and scenarios; without it, all of test/platforms/cells.ts. CI does not run it.
+CELLS ?=
+.PHONY: test-platforms
+test-platforms: build ## As root: the node on other kernels, in emulated machines; half an hour a cell (CELLS=NAME)
+	@sh scripts/install-test-packages.sh --platforms
+	@$(SUDO) $(BUN) test/platforms/run.ts $(CELLS)
+
 .PHONY: run-proxy
 run-proxy: build ## Runs the proxy in the foreground, to try it; Ctrl-C ends it
 	@$(SUDO) $(BINARY) serve $(CONFIG_FLAG) $(FLAGS)

@@ -59,8 +59,12 @@ export const canSlowDown = existsSync(`${BLKIO}/blkio.throttle.read_bps_device`)
 
 let tree: string | undefined;
 
-/** The Debian tree that machines boot from, built where it is not there yet (about a minute). */
+/**
+ * The Debian tree that machines boot from, built where it is not there yet (about a minute). IMDSPROXY_BOOT_TREE names another,
+ * as of another release of Debian.
+ */
 export function bootTree(): string {
+  tree ??= process.env["IMDSPROXY_BOOT_TREE"];
   if (tree !== undefined) return tree;
   const script = join(import.meta.dir, "build-tree.sh");
   const run = Bun.spawnSync(["sh", script, join(REPOSITORY, ".cache")], { stderr: "pipe" });

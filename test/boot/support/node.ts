@@ -33,7 +33,7 @@ export const SETUP = `${DOWNLOADED} setup --role-arn ${ROLE_ARN} --sts-endpoint 
  * The attack of a user who is there from the first moment: asks the metadata address and the agent's for the instance
  * role's credentials, over and over, and writes down what it got. In Python, which starts fast.
  */
-const HAMMER = `
+export const HAMMER = `
 import socket, sys, time
 out = open(sys.argv[1], "a", buffering=1)
 targets = [("169.254.169.254", 80, None), ("169.254.0.2", 9081, None)]
@@ -70,6 +70,75 @@ export const HAMMERS = ["unit", "cron", "linger"] as const;
 const unit = (description: string, body: string, wantedBy = "multi-user.target") =>
   `[Unit]\nDescription=${description}\n${body}\n[Install]\nWantedBy=${wantedBy}\n`;
 
+/** A unit of the node's surroundings, and the target that wants it. */
+export interface NodeUnit {
+  readonly name: string;
+  readonly text: string;
+  readonly target: string;
+}
+
+/**
+ * The units of what is around the node: its network, the agent or the metadata service, STS, slurmd.
+ *
+ * @param options.standIn the command that runs stand-in.ts.
+ */
+export function nodeUnits(
+  options: Pick<NodeOptions, "kind" | "agent"> & { standIn: string },
+): readonly NodeUnit[] {
+  const agent = (options.kind ?? "hyperpod") === "hyperpod";
+  const early = options.agent === "early";
+  const address = agent ? "169.254.0.2" : "169.254.169.254";
+  const port = agent ? 9081 : 80;
+  const entry = "OUTPUT 1 -d 169.254.169.254/32 -p tcp --dport 80 -j DNAT --to-destination 169.254.0.2:9081";
+  const target = "multi-user.target";
+  return [
+    {
+      name: "node-network.service",
+      text: unit(
+        "The node's network",
+        `Wants=network.target
+Before=network.target
+After=network-pre.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -ec 'ip link add eth0 type veth peer name far0; ip link set eth0 up; ip link set far0 up; ip addr add 10.0.0.2/24 dev eth0; ip route add default via 10.0.0.1'`,
+      ),
+      target,
+    },
+    {
+      name: "hyperpod-agent.service",
+      text: unit(
+        "The stand-in for the agent of HyperPod",
+        `${early ? "DefaultDependencies=no\nAfter=systemd-remount-fs.service" : "After=network.target"}
+[Service]
+${early ? "" : "ExecStartPre=/bin/sleep 1"}
+ExecStartPre=-/bin/ip addr add ${address}/32 dev lo
+${agent ? `ExecStartPre=-/usr/sbin/iptables -w 10 -t nat -I ${entry}` : ""}
+ExecStart=${options.standIn} imds ${address}:${port}
+Restart=always`,
+      ),
+      target: early ? "sysinit.target" : target,
+    },
+    {
+      name: "sts.service",
+      text: unit(
+        "The stand-in for STS",
+        `After=network.target hyperpod-agent.service\n[Service]\nExecStart=${options.standIn} sts 127.0.0.1:8080`,
+      ),
+      target,
+    },
+    {
+      name: "slurmd.service",
+      text: unit(
+        "The stand-in for slurmd, which runs users' jobs",
+        "After=network.target\n[Service]\nExecStart=/bin/sleep infinity",
+      ),
+      target,
+    },
+  ];
+}
+
 /** Makes the machine, off. */
 export function makeNode(options: NodeOptions = {}): Machine {
   const machine = new Machine(options);
@@ -81,60 +150,10 @@ export function makeNode(options: NodeOptions = {}): Machine {
   // APIs"), and a user's manager that has long ended is waited for; the default is two minutes.
   machine.write("etc/systemd/system/user@.service.d/stop.conf", "[Service]\nTimeoutStopSec=5s\n");
 
-  machine.write(
-    "etc/systemd/system/node-network.service",
-    unit(
-      "The node's network",
-      `Wants=network.target
-Before=network.target
-After=network-pre.target
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/bin/sh -ec 'ip link add eth0 type veth peer name far0; ip link set eth0 up; ip link set far0 up; ip addr add 10.0.0.2/24 dev eth0; ip route add default via 10.0.0.1'`,
-    ),
-  );
-  machine.enable("node-network.service");
-
-  const agent = (options.kind ?? "hyperpod") === "hyperpod";
-  const address = agent ? "169.254.0.2" : "169.254.169.254";
-  const port = agent ? 9081 : 80;
-  const entry = "OUTPUT 1 -d 169.254.169.254/32 -p tcp --dport 80 -j DNAT --to-destination 169.254.0.2:9081";
-  machine.write(
-    "etc/systemd/system/hyperpod-agent.service",
-    unit(
-      "The stand-in for the agent of HyperPod",
-      `${options.agent === "early" ? "DefaultDependencies=no\nAfter=systemd-remount-fs.service" : "After=network.target"}
-[Service]
-${options.agent === "early" ? "" : "ExecStartPre=/bin/sleep 1"}
-ExecStartPre=-/bin/ip addr add ${address}/32 dev lo
-${agent ? `ExecStartPre=-/usr/sbin/iptables -w 10 -t nat -I ${entry}` : ""}
-ExecStart=${STAND_IN} imds ${address}:${port}
-Restart=always`,
-    ),
-  );
-  machine.enable(
-    "hyperpod-agent.service",
-    options.agent === "early" ? "sysinit.target" : "multi-user.target",
-  );
-
-  machine.write(
-    "etc/systemd/system/sts.service",
-    unit(
-      "The stand-in for STS",
-      `After=network.target hyperpod-agent.service\n[Service]\nExecStart=${STAND_IN} sts 127.0.0.1:8080`,
-    ),
-  );
-  machine.enable("sts.service");
-
-  machine.write(
-    "etc/systemd/system/slurmd.service",
-    unit(
-      "The stand-in for slurmd, which runs users' jobs",
-      "After=network.target\n[Service]\nExecStart=/bin/sleep infinity",
-    ),
-  );
-  machine.enable("slurmd.service");
+  for (const { name, text, target } of nodeUnits({ ...options, standIn: STAND_IN })) {
+    machine.write(`etc/systemd/system/${name}`, text);
+    machine.enable(name, target);
+  }
   return machine;
 }
 

@@ -1,0 +1,105 @@
+/**
+ * Runs the platform tests: `bun test/platforms/run.ts [CELL[:SCENARIO,…]…]`, as root. Without arguments every cell. CI does not run
+ * it: an emulated machine takes half an hour a cell. What was found is written to results/CELL.json, and of all results
+ * docs/platforms.md is made.
+ *
+ * IMDSPROXY_PLATFORM_REQUESTS (default 2500) and IMDSPROXY_PLATFORM_FLUSHES (default 100) say how often.
+ */
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { CELLS, type Cell, cellOf } from "./cells.ts";
+import { type CellResult, renderPage } from "./page.ts";
+import { backends } from "./scenarios/backends.ts";
+import { boot } from "./scenarios/boot.ts";
+import { disable } from "./scenarios/disable.ts";
+import { flush } from "./scenarios/flush.ts";
+import { install } from "./scenarios/install.ts";
+import { mainJob } from "./scenarios/main-job.ts";
+import { restart } from "./scenarios/restart.ts";
+import { uids } from "./scenarios/uids.ts";
+import { buildPayload, startNode } from "./support/node.ts";
+import type { Check, Scenario } from "./support/scenario.ts";
+import { REPOSITORY, type VirtualMachine } from "./support/virtual-machine.ts";
+
+const SCENARIOS: readonly Scenario[] = [install, mainJob, flush, uids, backends, restart, boot, disable];
+const RESULTS = join(import.meta.dir, "results");
+const PAGE = join(REPOSITORY, "docs/platforms.md");
+
+const number = (name: string, otherwise: number) => Number(process.env[name] ?? otherwise);
+
+async function versions(machine: VirtualMachine): Promise<Record<string, string>> {
+  const [kernel, systemd, iptables, iproute] = (
+    await machine.ok("uname -r; systemctl --version | head -n 1; iptables --version; ip -V")
+  ).split("\n");
+  return {
+    kernel: kernel ?? "",
+    systemd: systemd?.split(" ")[1] ?? "",
+    iptables: iptables?.split(" ")[1] ?? "",
+    iproute2: iproute?.split("-").at(-1) ?? "",
+  };
+}
+
+async function runCell(cell: Cell, wanted: readonly Scenario[], payload: string): Promise<CellResult> {
+  const machine = await startNode(cell, payload);
+  try {
+    const path = join(RESULTS, `${cell.name}.json`);
+    const before = existsSync(path) ? (JSON.parse(readFileSync(path, "utf8")) as CellResult) : undefined;
+    let result: CellResult = {
+      cell: cell.name,
+      versions: await versions(machine),
+      scenarios: before?.scenarios ?? {},
+    };
+    for (const scenario of wanted) {
+      const checks: Check[] = [];
+      const count = (what: string, tries: number, failures: number, found?: string) => {
+        console.log(
+          `${cell.name}: ${failures === 0 ? "ok  " : "FAIL"} ${what}: ${failures} of ${tries}  ${found ?? ""}`,
+        );
+        checks.push({
+          what,
+          tries,
+          failures,
+          ...(found === undefined || found === "" ? {} : { found: found.slice(0, 2000) }),
+        });
+      };
+      const context = {
+        cell,
+        machine,
+        count,
+        holds: (what: string, holds: boolean, found?: string) => count(what, 1, holds ? 0 : 1, found),
+        requests: number("IMDSPROXY_PLATFORM_REQUESTS", 2500),
+        flushes: number("IMDSPROXY_PLATFORM_FLUSHES", 100),
+      };
+      try {
+        await scenario.run(context);
+      } catch (error) {
+        count("the scenario runs to its end", 1, 1, String(error));
+      }
+      const date = new Date().toISOString().slice(0, 10);
+      result = { ...result, scenarios: { ...result.scenarios, [scenario.name]: { date, checks } } };
+      mkdirSync(RESULTS, { recursive: true });
+      writeFileSync(path, `${JSON.stringify(result, null, 2)}\n`);
+    }
+    return result;
+  } finally {
+    await machine.destroy();
+  }
+}
+
+const arguments_ = process.argv.slice(2);
+const payload = buildPayload();
+let failures = 0;
+for (const argument of arguments_.length === 0 ? CELLS.map(({ name }) => name) : arguments_) {
+  const [name = "", only] = argument.split(":");
+  const wanted = SCENARIOS.filter((one) => only === undefined || only.split(",").includes(one.name));
+  const result = await runCell(cellOf(name), wanted, payload);
+  for (const { name: scenario } of wanted) {
+    for (const check of result.scenarios[scenario]?.checks ?? []) failures += check.failures === 0 ? 0 : 1;
+  }
+}
+const results = CELLS.map(({ name }) => join(RESULTS, `${name}.json`))
+  .filter(existsSync)
+  .map((path) => JSON.parse(readFileSync(path, "utf8")) as CellResult);
+writeFileSync(PAGE, renderPage(results));
+console.log(failures === 0 ? "everything holds" : `${failures} do not hold`);
+process.exitCode = failures === 0 ? 0 : 1;

@@ -1,0 +1,129 @@
+/** A virtual machine as a node of a cluster: the agent of HyperPod, STS, three users; the release to install at /opt/payload. */
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { writeRelease } from "../../../scripts/release.ts";
+import { HAMMER, INSTANCE_ROLE, nodeUnits, STS } from "../../boot/support/node.ts";
+import type { Cell } from "../cells.ts";
+import { buildImage, CACHE, REPOSITORY, VirtualMachine } from "./virtual-machine.ts";
+
+export const PAYLOAD = "/opt/payload";
+const STAND_IN = `${PAYLOAD}/stand-in`;
+
+const ACCOUNT = "arn:aws:iam::842413447717:role";
+/** Who is whom: each user has a role of their own, so that every answer tells for whom it was made. */
+export const ROLES = { alice: "AliceRole", bob: "BobRole", carol: "ImdsProxyTestRole" } as const;
+export type User = keyof typeof ROLES;
+export const USERS = Object.keys(ROLES) as readonly User[];
+
+export const CONFIGURATION = `listen: 127.0.0.1:254
+region: us-west-2
+sts: { endpoint: "${STS}" }
+role: ${ACCOUNT}/${ROLES.carol}
+sessionName: "{user}@node"
+rules:
+  - name: alice
+    match: { user: [alice] }
+    role: ${ACCOUNT}/${ROLES.alice}
+  - name: bob
+    match: { user: [bob] }
+    role: ${ACCOUNT}/${ROLES.bob}
+`;
+
+/** Runs a command, and fails where it fails. */
+function must(argv: readonly string[]): void {
+  const ran = Bun.spawnSync([...argv], { cwd: REPOSITORY, stderr: "pipe" });
+  if (ran.exitCode !== 0) throw new Error(`${argv.join(" ")}: ${ran.stderr.toString()}`);
+}
+
+/** The disk with what is to be installed, the stand-ins and the attackers' programs. Made anew for each run. */
+export function buildPayload(): string {
+  const executable = join(REPOSITORY, "dist/imdsproxy");
+  if (!existsSync(executable)) throw new Error(`${executable} is missing: make build`);
+  const directory = join(CACHE, "payload");
+  rmSync(directory, { recursive: true, force: true });
+  mkdirSync(directory, { recursive: true });
+  writeRelease(
+    join(directory, "release"),
+    [{ name: "imdsproxy-linux-x64", bytes: readFileSync(executable) }],
+    readFileSync(join(REPOSITORY, "scripts/install.sh")),
+  );
+  must([
+    ...[process.execPath, "build", "--compile", "--format=esm", "--bytecode"],
+    ...["test/boot/support/stand-in.ts", `--outfile=${directory}/stand-in`],
+  ]);
+  cpSync(join(REPOSITORY, "test/attack/programs"), join(directory, "programs"), { recursive: true });
+  cpSync(join(REPOSITORY, "test/platforms/programs"), join(directory, "programs"), { recursive: true });
+  const image = join(CACHE, "payload.img");
+  rmSync(image, { force: true });
+  must(["truncate", "-s", "640M", image]);
+  must(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-L", "payload", "-d", directory, image]);
+  return image;
+}
+
+/** A cell's machine, on, with what is around a node, and nothing of ours installed yet. */
+export async function startNode(cell: Cell, payload: string): Promise<VirtualMachine> {
+  const { suite, packages, kernelArguments, memoryMiB } = cell;
+  const machine = new VirtualMachine({
+    image: buildImage(suite, packages),
+    payload,
+    ...(kernelArguments === undefined ? {} : { kernelArguments }),
+    ...(memoryMiB === undefined ? {} : { memoryMiB }),
+  });
+  try {
+    await machine.boot();
+    await machine.booted();
+    await surround(machine);
+    return machine;
+  } catch (error) {
+    await machine.destroy();
+    throw error;
+  }
+}
+
+/** Brings the agent, STS and the attackers: a unit that runs as alice from sysinit.target on. */
+async function surround(machine: VirtualMachine): Promise<void> {
+  const units = nodeUnits({ agent: "early", standIn: STAND_IN });
+  for (const { name, text } of units) await machine.write(`/etc/systemd/system/${name}`, text);
+  // The agent's executable is on the payload's disk.
+  await machine.write(
+    "/etc/systemd/system/hyperpod-agent.service.d/disk.conf",
+    `[Unit]\nRequiresMountsFor=${PAYLOAD}\n`,
+  );
+  await machine.write("/usr/local/lib/hammer.py", HAMMER);
+  // In memory: the attack goes on whatever the disk is.
+  await machine.write(
+    "/etc/systemd/system/hammer.service",
+    `[Unit]\nDefaultDependencies=no\nAfter=sysinit.target\n[Service]\nUser=alice\nRestart=always\n` +
+      `ExecStart=/usr/bin/python3 /usr/local/lib/hammer.py /dev/shm/hammer.log\n[Install]\nWantedBy=multi-user.target\n`,
+  );
+  await machine.ok(
+    `systemctl daemon-reload && systemctl -q enable --now ${units.map(({ name }) => name).join(" ")} hammer.service`,
+  );
+  await machine.ok(
+    `for i in $(seq 600); do curl -s -m 2 http://127.0.0.1:8080/ >/dev/null && curl -s -m 2 http://169.254.0.2:9081/ >/dev/null && exit 0; sleep 0.5; done; exit 1`,
+  );
+}
+
+/** What the attacker had since the count was last begun anew. */
+export async function hammered(machine: VirtualMachine): Promise<{ tries: number; leaks: number }> {
+  const text = await machine.ok(
+    "grep -c '^169' /dev/shm/hammer.log; grep -c 'LEAK$' /dev/shm/hammer.log; true",
+  );
+  const [tries = 0, leaks = 0] = text.trim().split("\n").map(Number);
+  return { tries, leaks };
+}
+
+export const forgetHammered = (machine: VirtualMachine) => machine.ok("truncate -s 0 /dev/shm/hammer.log");
+
+/** What a caller's list of roles says, or what curl complained of. */
+export async function roleOf(machine: VirtualMachine, as?: string): Promise<string> {
+  const base = "http://169.254.169.254/latest";
+  const ran = await machine.run(
+    `t=$(curl -sS -m 20 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' ${base}/api/token) && ` +
+      `curl -sS -m 20 -H "X-aws-ec2-metadata-token: $t" ${base}/meta-data/iam/security-credentials/`,
+    as === undefined ? {} : { as },
+  );
+  return (ran.stdout || ran.stderr).trim();
+}
+
+export { INSTANCE_ROLE };

@@ -1,0 +1,277 @@
+/**
+ * A node with a kernel of its own: qemu by its own emulation (never KVM, so that it runs wherever the tests do), a Debian kernel
+ * and userland, no network but its own loopback. What is written to its disk stays until `destroy`.
+ *
+ * Commands run in it by `agent.py`, over a virtio-serial port. An emulated processor is some 20 times slower than a real one:
+ * every limit of time here is for that.
+ */
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import type { Socket } from "bun";
+
+export const REPOSITORY = resolve(import.meta.dir, "../../..");
+export const CACHE = join(REPOSITORY, ".cache/platforms");
+
+/** What a command in the machine did. */
+export interface Ran {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface MachineOptions {
+  /** The directory that `build-image.sh` made: root.img, vmlinuz and initrd. */
+  readonly image: string;
+  /** A disk image with the label `payload`, mounted read-only at /opt/payload. */
+  readonly payload?: string;
+  /** Default 1024. */
+  readonly memoryMiB?: number;
+  /** More words for the kernel's command line, as `systemd.unified_cgroup_hierarchy=0`. */
+  readonly kernelArguments?: readonly string[];
+  /** More arguments of qemu. */
+  readonly qemu?: readonly string[];
+}
+
+/** How much others go before it: IMDSPROXY_VM_NICE, default 10. */
+const NICE = process.env["IMDSPROXY_VM_NICE"] ?? "10";
+
+const BOOT_LIMIT_MS = 420_000;
+const COMMAND_LIMIT_MS = 600_000;
+
+/** The image of a suite, built where it is not there yet (about two minutes on an idle machine). */
+export function buildImage(suite: string, packages: readonly string[] = []): string {
+  const run = Bun.spawnSync(["sh", join(import.meta.dir, "build-image.sh"), CACHE, suite, ...packages], {
+    stderr: "pipe",
+  });
+  if (run.exitCode !== 0) throw new Error(run.stderr.toString());
+  return run.stdout.toString().trim();
+}
+
+export class VirtualMachine {
+  readonly directory = mkdtempSync(join(tmpdir(), "imdsproxy-vm-"));
+  readonly #options: MachineOptions;
+  #qemu: Bun.Subprocess | undefined;
+  #socket: Socket | undefined;
+  #received = "";
+  readonly #waiting = new Map<number, (ran: Ran) => void>();
+  #commands = 0;
+  /** How often the agent has said that it runs, and who waits for the next time. */
+  #hellos = 0;
+  #onHello: (() => void)[] = [];
+
+  constructor(options: MachineOptions) {
+    this.#options = options;
+    const disk = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw"];
+    const made = Bun.spawnSync([...disk, "-b", join(options.image, "root.img"), this.#disk], {
+      stderr: "pipe",
+    });
+    if (made.exitCode !== 0) throw new Error(`qemu-img: ${made.stderr.toString()}`);
+  }
+
+  get #disk(): string {
+    return join(this.directory, "disk.qcow2");
+  }
+
+  /** Switches it on and waits for the agent. systemd may still be starting units then: see {@link booted}. */
+  async boot(): Promise<void> {
+    if (this.#qemu !== undefined) throw new Error("the machine is on already");
+    const { image, payload, memoryMiB = 1024, kernelArguments = [], qemu = [] } = this.#options;
+    const port = join(this.directory, "port");
+    rmSync(port, { force: true });
+    const drive = (file: string, format: string, more: string) =>
+      ["-drive", `file=${file},format=${format},if=virtio,${more}`] as const;
+    this.#qemu = Bun.spawn(
+      [
+        // It must not outlive the run that made it.
+        ...["setpriv", "--pdeathsig", "KILL", "nice", "-n", NICE, "qemu-system-x86_64"],
+        ...["-accel", "tcg,tb-size=512", "-cpu", "max", "-smp", "1", "-m", String(memoryMiB)],
+        ...["-nodefaults", "-no-user-config", "-display", "none", "-nic", "none"],
+        ...["-kernel", join(image, "vmlinuz"), "-initrd", join(image, "initrd")],
+        ...[
+          "-append",
+          [
+            "root=/dev/vda rw console=ttyS0 loglevel=4 mitigations=off audit=0 systemd.show_status=0",
+            ...kernelArguments,
+          ].join(" "),
+        ],
+        ...drive(this.#disk, "qcow2", "cache=unsafe"),
+        ...(payload === undefined ? [] : drive(payload, "raw", "readonly=on")),
+        ...["-device", "virtio-rng-pci", "-serial", `file:${join(this.directory, "console")}`],
+        ...["-chardev", `socket,id=tests,path=${port},server=on,wait=off`, "-device", "virtio-serial-pci"],
+        ...["-device", "virtserialport,chardev=tests,name=tests", ...qemu],
+      ],
+      { stdin: "ignore", stdout: "ignore", stderr: Bun.file(join(this.directory, "qemu.err")) },
+    );
+    const before = this.#hellos;
+    await until("qemu listens", () => this.#alive() && existsSync(port), 30_000);
+    this.#socket = await Bun.connect({
+      unix: port,
+      socket: { data: (_, data) => this.#hear(data.toString("utf8")), close: () => {}, error: () => {} },
+    });
+    await this.#hello(before);
+  }
+
+  #alive(): true {
+    if (this.#qemu?.exitCode === null) return true;
+    throw new Error(`qemu ended with ${this.#qemu?.exitCode}: ${this.#read("qemu.err")}`);
+  }
+
+  async #hello(before: number): Promise<void> {
+    if (this.#hellos > before) return;
+    const heard = new Promise<void>((done) => this.#onHello.push(done));
+    const late = Bun.sleep(BOOT_LIMIT_MS).then(() => {
+      throw new Error(`no word from the agent in ${BOOT_LIMIT_MS / 1000} s: ${this.console().slice(-3000)}`);
+    });
+    await Promise.race([heard, late]);
+  }
+
+  #hear(text: string): void {
+    const lines = (this.#received + text).split("\n");
+    this.#received = lines.pop() ?? "";
+    for (const line of lines) {
+      let said: { boot?: string; id?: number } & Partial<Ran>;
+      try {
+        said = JSON.parse(line);
+      } catch {
+        // The rest of a line that the agent was writing when the machine was reset.
+        said = JSON.parse(line.slice(line.lastIndexOf('{"boot"')));
+      }
+      if (said.boot !== undefined) {
+        this.#hellos++;
+        for (const done of this.#onHello.splice(0)) done();
+        // What the last boot's commands would have said is never said.
+        for (const done of this.#waiting.values())
+          done({ code: -1, stdout: "", stderr: "the machine was restarted" });
+        this.#waiting.clear();
+      } else if (said.id !== undefined) {
+        const { code = -1, stdout = "", stderr = "" } = said;
+        this.#waiting.get(said.id)?.({ code, stdout, stderr });
+        this.#waiting.delete(said.id);
+      }
+    }
+  }
+
+  /** Runs a line of sh in the machine, as root or as somebody else. */
+  async run(script: string, options: { as?: string; stdin?: string; limitMs?: number } = {}): Promise<Ran> {
+    this.#alive();
+    const id = this.#commands++;
+    // setpriv(1) rather than runuser: no PAM, no session, no name service but for the one look-up.
+    const as =
+      options.as === undefined
+        ? []
+        : ["setpriv", `--reuid=${options.as}`, `--regid=${options.as}`, "--init-groups"];
+    const argv = [...as, "sh", "-c", script];
+    const done = new Promise<Ran>((answer) => this.#waiting.set(id, answer));
+    const data = Buffer.from(`${JSON.stringify({ id, argv, stdin: options.stdin ?? "" })}\n`);
+    await this.#send(data);
+    const limit = options.limitMs ?? COMMAND_LIMIT_MS;
+    const timer = Promise.withResolvers<never>();
+    const timeout = setTimeout(() => {
+      timer.reject(new Error(`not done after ${limit / 1000} s: ${script.slice(0, 300)}`));
+    }, limit);
+    try {
+      return await Promise.race([done, timer.promise]);
+    } finally {
+      clearTimeout(timeout);
+    }
+  }
+
+  async #send(data: Buffer): Promise<void> {
+    let sent = 0;
+    while (sent < data.length) {
+      const wrote = this.#socket?.write(data.subarray(sent)) ?? -1;
+      if (wrote < 0) throw new Error("the machine is off");
+      sent += wrote;
+      if (sent < data.length) await Bun.sleep(20);
+    }
+  }
+
+  /** Runs it, and fails where it fails. */
+  async ok(script: string, options: { as?: string; stdin?: string; limitMs?: number } = {}): Promise<string> {
+    const ran = await this.run(script, options);
+    if (ran.code !== 0)
+      throw new Error(`${script.slice(0, 500)}\nended with ${ran.code}: ${ran.stdout}${ran.stderr}`);
+    return ran.stdout;
+  }
+
+  /** Writes a file on the machine, which is on. */
+  async write(path: string, text: string, mode = 0o644): Promise<void> {
+    await this.ok(
+      `mkdir -p "$(dirname '${path}')" && cat >'${path}' && chmod ${mode.toString(8)} '${path}'`,
+      {
+        stdin: text,
+      },
+    );
+  }
+
+  /** Waits until systemd has started everything; says in which state it is then. */
+  async booted(): Promise<string> {
+    let state = "";
+    await until(
+      "systemd has started everything",
+      async () => {
+        state = (await this.run("systemctl is-system-running")).stdout.trim();
+        return state === "running" || state === "degraded";
+      },
+      BOOT_LIMIT_MS,
+      1000,
+    );
+    return state;
+  }
+
+  /** A reboot as an administrator does it; returns when the new boot's agent runs. */
+  async reboot(): Promise<void> {
+    const before = this.#hellos;
+    // The answer may be lost with the machine.
+    void this.run("systemctl reboot").catch(() => {});
+    await this.#hello(before);
+  }
+
+  /** The power fails, and comes back. */
+  async reset(): Promise<void> {
+    await this.off();
+    await this.boot();
+  }
+
+  /** The power fails. */
+  async off(): Promise<void> {
+    this.#qemu?.kill("SIGKILL");
+    await this.#qemu?.exited;
+    this.#qemu = undefined;
+    this.#socket?.end();
+    this.#socket = undefined;
+    this.#received = "";
+    for (const done of this.#waiting.values()) done({ code: -1, stdout: "", stderr: "the power failed" });
+    this.#waiting.clear();
+  }
+
+  #read(name: string): string {
+    const path = join(this.directory, name);
+    return existsSync(path) ? readFileSync(path, "utf8") : "";
+  }
+
+  /** What the kernel and systemd wrote on the console. */
+  console(): string {
+    return this.#read("console");
+  }
+
+  async destroy(): Promise<void> {
+    await this.off();
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+/** Waits until something holds, asking again every so often. */
+export async function until(
+  what: string,
+  holds: () => boolean | Promise<boolean>,
+  limitMs = 240_000,
+  everyMs = 200,
+): Promise<void> {
+  const deadline = Date.now() + limitMs;
+  while (!(await holds())) {
+    if (Date.now() > deadline) throw new Error(`after ${limitMs / 1000} s still not so: ${what}`);
+    await Bun.sleep(everyMs);
+  }
+}
