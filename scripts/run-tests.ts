@@ -8,7 +8,7 @@
 import { readdirSync } from "node:fs";
 
 const OPTIONS = ["--timeout=60000"];
-const OPT_IN = ["clients", "platforms"];
+export const OPT_IN = ["clients", "platforms"];
 const NO_TESTS = ["support"];
 
 /** What the runner says at its end, of one run or several. */

@@ -40,7 +40,9 @@ export class Metrics {
         registers,
         collect() {
           const value = read();
-          if (value !== null) this.set(value);
+          // A gauge begins with 0, which would say "not healthy", or 1970, of what nobody has said yet.
+          if (value === null) this.remove();
+          else this.set(value);
         },
       });
     new Gauge({

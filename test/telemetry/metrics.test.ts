@@ -1,0 +1,190 @@
+import { describe, expect, test } from "bun:test";
+import type { RequestEvent } from "../../src/imds/handler.ts";
+import { Metrics, type MetricsSources } from "../../src/telemetry/metrics.ts";
+import { version } from "../../src/version.ts";
+import { aRequest } from "../sessions/support.ts";
+
+const SOURCES: MetricsSources = {
+  server: () => ({ connections: 7, users: 3 }),
+  broker: () => ({ sessions: 5 }) as ReturnType<MetricsSources["broker"]>,
+  firewall: () => ({ repairs: 2, healthy: true, lastRepair: null, lastCheck: "2030-01-01T00:00:00.000Z" }),
+  configuration: () => ({ isCurrent: true, lastReloadSuccessful: false }),
+};
+
+/** Metrics, and what a line of them says: `value("name", 'route="x"')`; null where there is no such line. */
+function aRegistry(over: Partial<MetricsSources> = {}) {
+  const metrics = new Metrics({ ...SOURCES, ...over });
+  const value = async (name: string, labels = ""): Promise<number | null> => {
+    const start = labels === "" ? `${name} ` : `${name}{${labels}} `;
+    const line = (await metrics.text()).split("\n").find((one) => one.startsWith(start));
+    return line === undefined ? null : Number(line.slice(start.length));
+  };
+  return { metrics, value };
+}
+
+const request = (over: Partial<RequestEvent> = {}): RequestEvent => ({
+  subject: 2001,
+  method: "GET",
+  route: "role-list",
+  status: 200,
+  refusal: null,
+  ...over,
+});
+const session = { request: aRequest(), tookMs: 300 };
+
+describe("Metrics", () => {
+  test.each([
+    ["imdsproxy_build_info", `version="${version}"`, 1],
+    ["imdsproxy_connections", "", 7],
+    ["imdsproxy_connected_users", "", 3],
+    ["imdsproxy_sessions", "", 5],
+    ["imdsproxy_firewall_repairs_total", "", 2],
+    ["imdsproxy_firewall_healthy", "", 1],
+    ["imdsproxy_firewall_last_check_seconds", "", 1_893_456_000],
+    ["imdsproxy_config_current", "", 1],
+    ["imdsproxy_config_last_reload_successful", "", 0],
+  ])("%s{%s} is %d, as its source says when it is asked", async (name, labels, expected) => {
+    expect(await aRegistry().value(name, labels)).toBe(expected);
+  });
+
+  test("where the unit that repairs has said nothing, nothing is said for it", async () => {
+    const { value } = aRegistry({ firewall: () => null });
+    expect(await value("imdsproxy_firewall_healthy")).toBeNull();
+    expect(await value("imdsproxy_firewall_last_check_seconds")).toBeNull();
+    expect(await value("imdsproxy_firewall_repairs_total")).toBe(0);
+  });
+
+  test("another process's count is taken over, and not added up by asking", async () => {
+    const { value } = aRegistry();
+    for (let asked = 0; asked < 3; asked++) expect(await value("imdsproxy_firewall_repairs_total")).toBe(2);
+  });
+
+  const EVENTS: [name: string, happens: (metrics: Metrics) => void, counted: Record<string, number>][] = [
+    [
+      "an answered request",
+      (metrics) => metrics.request(request()),
+      { 'imdsproxy_requests_total{route="role-list",status="200"}': 1 },
+    ],
+    [
+      "a refused request",
+      (metrics) => metrics.request(request({ status: 404, refusal: "rule" })),
+      {
+        'imdsproxy_requests_total{route="role-list",status="404"}': 1,
+        'imdsproxy_refusals_total{kind="rule"}': 1,
+      },
+    ],
+    [
+      "a request that is turned away with an answer",
+      (metrics) => metrics.turnedAway({ kind: "busy", subject: 2001, status: 503 }),
+      {
+        'imdsproxy_requests_total{route="none",status="503"}': 1,
+        'imdsproxy_refusals_total{kind="busy"}': 1,
+      },
+    ],
+    [
+      "a connection that is turned away without one",
+      (metrics) => metrics.turnedAway({ kind: "crowded", subject: 2001, status: null }),
+      { 'imdsproxy_refusals_total{kind="crowded"}': 1 },
+    ],
+    ["a caller whom nobody knows", (metrics) => metrics.unidentified(), { imdsproxy_unidentified_total: 1 }],
+    ["an accept that failed", (metrics) => metrics.acceptFailure(), { imdsproxy_accept_failures_total: 1 }],
+    [
+      "a name that NSS cannot tell",
+      (metrics) => metrics.untold({ outcome: "kept", uid: 2001, why: "sss (unavailable)" }),
+      { 'imdsproxy_names_untold_total{outcome="kept"}': 1 },
+    ],
+    [
+      "a session",
+      (metrics) =>
+        metrics.session({
+          ...session,
+          type: "obtained",
+          reason: "asked",
+          accessKeyId: "ASIA1",
+          expiresAtMs: 0,
+        } as Parameters<Metrics["session"]>[0]),
+      {
+        'imdsproxy_assume_role_total{outcome="obtained"}': 1,
+        'imdsproxy_assume_role_seconds_bucket{le="0.2"}': 0,
+        'imdsproxy_assume_role_seconds_bucket{le="0.5"}': 1,
+        imdsproxy_assume_role_seconds_sum: 0.3,
+        imdsproxy_assume_role_seconds_count: 1,
+      },
+    ],
+    [
+      "a call that has to wait",
+      (metrics) =>
+        metrics.session({ ...session, type: "postponed", owner: 2001, againInMs: 5 } as Parameters<
+          Metrics["session"]
+        >[0]),
+      { imdsproxy_assume_role_postponed_total: 1, imdsproxy_assume_role_seconds_count: 0 },
+    ],
+  ];
+  for (const [name, happens, counted] of EVENTS) {
+    test(`${name} counts ${Object.keys(counted).join(", ")}, and nothing else`, async () => {
+      const { metrics } = aRegistry();
+      const lines = async () =>
+        new Map(
+          (await metrics.text()).split("\n").map((line) => line.split(/ (?=\S+$)/)) as [string, string][],
+        );
+      const before = await lines();
+      happens(metrics);
+      const after = await lines();
+      const changed = Object.fromEntries([...after].filter(([line, value]) => before.get(line) !== value));
+      for (const [line, value] of Object.entries(counted))
+        expect([line, after.get(line)]).toEqual([line, String(value)]);
+      const histogram = Object.keys(changed).filter((line) => /^imdsproxy_assume_role_seconds/.test(line));
+      const unexpected = Object.keys(changed).filter(
+        (line) => !(line in counted) && !histogram.includes(line),
+      );
+      expect(unexpected).toEqual([]);
+    });
+  }
+
+  test("a session that is dropped was no call of STS", async () => {
+    const { metrics, value } = aRegistry();
+    metrics.session({ type: "dropped", request: aRequest(), reason: "ended" } as Parameters<
+      Metrics["session"]
+    >[0]);
+    expect(await value("imdsproxy_assume_role_seconds_count")).toBe(0);
+  });
+
+  test("no label has a value of a user's, a role's or a session's", async () => {
+    const { metrics } = aRegistry();
+    const marked = "marker-4711";
+    metrics.request(request({ subject: marked, method: marked, why: marked, status: 404, refusal: "role" }));
+    metrics.turnedAway({ kind: "malformed", subject: marked, status: 400 });
+    metrics.untold({ outcome: "unknown", uid: 4711, why: marked });
+    for (const type of ["obtained", "denied", "failed"]) {
+      metrics.session({
+        type,
+        request: aRequest({ roleArn: marked, sessionName: marked }),
+        tookMs: 1,
+        code: marked,
+        detail: marked,
+        againInMs: 1,
+        accessKeyId: marked,
+        expiresAtMs: 0,
+      } as unknown as Parameters<Metrics["session"]>[0]);
+    }
+    const text = await metrics.text();
+    expect(text).not.toContain("4711");
+    const labels = new Set([...text.matchAll(/[{,]([a-z_]+)="/g)].map(([, label]) => label));
+    expect([...labels].sort()).toEqual(["kind", "le", "outcome", "route", "status", "version"]);
+  });
+
+  test("each has a help text, the project's name, and a counter its _total (prometheus.io, Metric and label naming)", async () => {
+    const lines = (await aRegistry().metrics.text()).split("\n");
+    const types = lines.filter((line) => line.startsWith("# TYPE ")).map((line) => line.split(" ").slice(2));
+    expect(types.length).toBeGreaterThan(15);
+    for (const [name = "", type] of types) {
+      expect(
+        lines.some(
+          (line) => line.startsWith(`# HELP ${name} `) && line.length > `# HELP ${name} `.length + 10,
+        ),
+      ).toBe(true);
+      expect(name).toMatch(/^imdsproxy_[a-z_]+$/);
+      expect([name, name.endsWith("_total")]).toEqual([name, type === "counter"]);
+    }
+  });
+});
