@@ -1,310 +1,281 @@
 import type { Socket } from "bun";
-import type { Caller } from "../identity/caller.ts";
+import type { Caller, Subject } from "../identity/caller.ts";
 import { systemClock } from "../platform/clock.ts";
 import { type Answer, encodeAnswer, errorPage } from "./answer.ts";
-import { EMPTY_CHUNKS, isBad, MAX_HEAD_BYTES, parseRequest, type Request } from "./request.ts";
+import { isBad, type Request } from "./request.ts";
+import { RequestReader } from "./request-reader.ts";
 import type { Reader, RequestSource } from "./scheduling.ts";
 
-/** Milliseconds for a whole head, from its first byte; and without a request, for a connection that is kept. */
+/** The deadline of a head in milliseconds: from the accepted connection, and again from the head's first byte. */
 const HEAD_MS = 5_000;
+/** Milliseconds that a kept connection may wait for its next request. */
 const IDLE_MS = 75_000;
-/** Milliseconds for a client to take an answer, or to close after our last one. */
+/** Milliseconds that a client has to take an answer, and to close its side after the last one. */
 const STALL_MS = 10_000;
-/** Milliseconds that a connection has for its request once we are about to stop. */
-const FIRST_REQUEST_MS = 1_000;
-/** Bytes that a client may still send after our last answer; who goes on reads no answers. */
+/** Milliseconds that a client has to complete a request once the server stops. */
+const STOPPING_MS = 1_000;
+/** Bytes that are ignored after the last answer. A client that sends more does not read the answer, and is cut off. */
 const MAX_IGNORED = 262_144;
-const HEAD_END = Buffer.from("\r\n\r\n");
 const NOTHING = Buffer.alloc(0);
 
-/** Answers requests. It must not throw, nor reject; the handler of the metadata service and that of metrics do not. */
+/** Answers requests. The promise must not reject. */
 export interface RequestHandler {
-  handle(request: Request, caller: Caller): Answer | Promise<Answer>;
+  handle(request: Request, caller: Caller): Promise<Answer>;
 }
 
-export interface ConnectionContext {
+/** What a connection needs of its server; one for all connections. */
+export interface ConnectionHost {
   readonly handler: RequestHandler;
-  readonly monotonicMs: () => number;
-  readonly enqueue: (source: RequestSource) => void;
-  /** Counts a read; false where the reader must pause until it is resumed. */
-  readonly spendRead: (reader: Reader) => boolean;
-  /** Whether so many requests of the user's wait for something that no more are begun. */
-  readonly busy: () => boolean;
-  /** Counts a request that waits for something, and that it does no longer. */
-  readonly waits: (count: 1 | -1) => void;
-  readonly draining: () => boolean;
-  /** Told of a request that the handler never sees, and of the status that it got. */
-  readonly turnedAway: (kind: "busy" | "malformed", status: number) => void;
-  readonly onClose: () => void;
+  /** Milliseconds of a clock that nobody sets. */
+  monotonicMs(): number;
+  /** Puts a connection that has a whole request into its user's queue. {@link Connection.handleNext} is called in its turn. */
+  enqueue(connection: Connection): void;
+  /** Counts a read. Returns false where the user's budget is exceeded: {@link Connection.resumeReading} is called later. */
+  spendRead(connection: Connection): boolean;
+  /** Whether as many requests of the connection's user are being handled as may be. */
+  isBusy(connection: Connection): boolean;
+  /** A request is handed to the handler; and its answer is there, whether or not its connection still is. */
+  requestBegan(connection: Connection): void;
+  requestEnded(connection: Connection): void;
+  /** A request was answered with this status and the handler does not see it. */
+  turnedAway(connection: Connection, kind: "busy" | "malformed", status: number): void;
+  closed(connection: Connection): void;
 }
 
-/** One connection: bytes in, one request after the other, bytes out; never more in memory than the limits above. */
+/**
+ * The states of a connection, what each waits for, and what ends it besides. The deadline is that of the state.
+ *
+ * | state       | waits for                                           | deadline                | then                           |
+ * | ----------- | --------------------------------------------------- | ----------------------- | ------------------------------ |
+ * | `reading`   | the rest of a head, the first one also from nothing | 5 s, stopping 1 s       | `queued`                       |
+ * | `idle`      | the next request of a kept connection               | 75 s                    | `reading` or `queued`          |
+ * | `queued`    | its turn ({@link Connection.handleNext})            | none                    | `handling`; 4xx: as `writing`  |
+ * | `handling`  | the handler                                         | none, the handler's own | as `writing`                   |
+ * | `writing`   | room for the rest of an answer                      | 10 s                    | `idle`, `reading`, `queued`; after the last answer `lingering` |
+ * | `lingering` | the client to close: a reset could overtake the answer | 10 s, 256 KiB        | `closed`                       |
+ * | `closed`    | nothing                                             |                         |                                |
+ *
+ * In any state but `closed`:
+ * - The socket closes, or writing fails, or the deadline is over: `closed`.
+ * - The client sends: a new head in `reading` and `idle`; ignored in `lingering`. In the other states it is a pipelined
+ *   request, which is kept, and the socket is not read any further until that request is needed.
+ * - The client has sent all (half-close): `lingering` from `reading` and `idle`, where no request can become whole any more;
+ *   `closed` from `lingering`; in the other states the whole requests that are here are answered first.
+ * - The server stops: `lingering` from `idle`; in the other states the next answer is the last one.
+ */
+export type ConnectionState = "reading" | "idle" | "queued" | "handling" | "writing" | "lingering" | "closed";
+
+/** Reasons not to read from the socket, as bits: it is paused while there is one. */
+const OVER_BUDGET = 1;
+const PIPELINED = 2;
+
+/** One connection: requests in, one after the other, and answers out. test/http/connection.test.ts has each state x event. */
 export class Connection implements RequestSource, Reader {
+  /** Whose limits it counts towards. */
+  readonly user: Subject;
   readonly #socket: Socket<Connection | undefined>;
   readonly #caller: Caller;
-  readonly #context: ConnectionContext;
-  #buffered: Buffer = NOTHING;
-  #unsent: Buffer = NOTHING;
-  /** Bytes that have to be here before the request is looked at: its head, and the empty chunks that it announced. */
-  #needed = 0;
-  /** Bytes of the last request's body that are still to be read over. */
-  #bodyLeft = 0;
-  #state: "reading" | "queued" | "handling" | "writing" | "closing" | "closed" = "reading";
-  #closeAfterWrite = false;
-  #answered = false;
-  #inputEnded = false;
-  /** Why reading is paused: the read budget is exceeded, or a pipelined request waits for the answer before it. */
-  #overBudget = false;
-  #pipelined = false;
-  /** Whether the socket was told to pause. */
-  #paused = false;
-  /** Bytes that came after our last answer. */
-  #ignored = 0;
+  readonly #host: ConnectionHost;
+  readonly #requests = new RequestReader();
+  #state: ConnectionState = "reading";
   #deadlineMs: number;
+  #pauseReasons = 0;
+  /** The part of an answer that the socket has not taken. */
+  #unsent: Buffer = NOTHING;
+  /** Whether the connection ends after the next answer, or after the one that is being written. */
+  #isLastAnswer = false;
+  /** Whether the client has sent all that it will send. */
+  #inputEnded = false;
+  /** Bytes received after the last answer. */
+  #ignored = 0;
 
-  constructor(socket: Socket<Connection | undefined>, caller: Caller, context: ConnectionContext) {
+  constructor(socket: Socket<Connection | undefined>, caller: Caller, user: Subject, host: ConnectionHost) {
     this.#socket = socket;
     this.#caller = caller;
-    this.#context = context;
-    this.#deadlineMs = context.monotonicMs() + HEAD_MS;
+    this.user = user;
+    this.#host = host;
+    this.#deadlineMs = host.monotonicMs() + HEAD_MS;
   }
 
-  /** What the connection waits for. */
-  get state(): "reading" | "idle" | "queued" | "handling" | "writing" | "lingering" | "closed" {
-    if (this.#state === "reading" && this.#answered && this.#buffered.length === 0) return "idle";
-    return this.#state === "closing" ? "lingering" : this.#state;
+  get state(): ConnectionState {
+    return this.#state;
   }
 
-  /** Whether nothing is under way for the caller. */
-  get idle(): boolean {
-    return this.#state === "reading" || this.#state === "closing";
+  /** Whether it can be closed to make room for another: no request of it is under way. */
+  get isEvictable(): boolean {
+    return this.#state === "reading" || this.#state === "idle" || this.#state === "lingering";
   }
 
+  /** Event of the socket: bytes came. */
   received(bytes: Buffer): void {
     if (this.#state === "closed") return;
-    if (!this.#overBudget && !this.#context.spendRead(this)) {
-      this.#overBudget = true;
-      this.#pause();
-    }
-    if (this.#state === "closing") {
+    if ((this.#pauseReasons & OVER_BUDGET) === 0 && !this.#host.spendRead(this)) this.#pause(OVER_BUDGET);
+    if (this.#state === "lingering") {
       this.#ignored += bytes.length;
       if (this.#ignored > MAX_IGNORED) this.terminate();
       return;
     }
-    let fresh = bytes;
-    if (this.#bodyLeft > 0) {
-      const skipped = Math.min(this.#bodyLeft, fresh.length);
-      this.#bodyLeft -= skipped;
-      fresh = fresh.subarray(skipped);
+    const isFirstByte = this.#requests.isEmpty;
+    if (!this.#requests.push(bytes)) return;
+    if (this.#state !== "reading" && this.#state !== "idle") {
+      this.#pause(PIPELINED);
+      return;
     }
-    if (fresh.length === 0) return;
-    if (this.#buffered.length === 0 && this.#state === "reading") {
-      this.#deadlineMs = this.#context.monotonicMs() + HEAD_MS;
-    }
-    // What Bun hands over is its own to use again, so what is kept is copied.
-    this.#buffered =
-      this.#buffered.length === 0 ? Buffer.from(fresh) : Buffer.concat([this.#buffered, fresh]);
-    // One request at a time: what is sent ahead waits, at last with the client.
-    if (this.#state !== "reading") {
-      this.#pipelined = true;
-      this.#pause();
-    }
-    this.#proceed();
-  }
-
-  /** Takes one request out of what was received, and answers it. */
-  handleNext(): boolean {
-    if (this.#state !== "queued") return false;
     this.#state = "reading";
-    const end = this.#buffered.indexOf(HEAD_END);
-    if (end < 0 || end > MAX_HEAD_BYTES) {
-      this.#refuse(400);
-      return false;
+    if (isFirstByte) this.#setDeadline(HEAD_MS);
+    this.#awaitRequest();
+  }
+
+  /** Event of the queue: it is this connection's turn to have one request handled. */
+  handleNext(): void {
+    if (this.#state !== "queued") return;
+    const request = this.#requests.take();
+    if (request === null) {
+      this.#state = "reading";
+      this.#awaitRequest();
+      return;
     }
-    const parsed = parseRequest(this.#buffered.toString("latin1", 0, end));
-    let rest = this.#buffered.subarray(end + HEAD_END.length);
-    if (isBad(parsed)) {
-      this.#refuse(parsed.status);
-      return false;
-    }
-    if (parsed.emptyChunks) {
-      const body = rest.toString("latin1", 0, EMPTY_CHUNKS.length);
-      if (!EMPTY_CHUNKS.startsWith(body)) {
-        this.#refuse(400);
-        return false;
-      }
-      if (body.length < EMPTY_CHUNKS.length) {
-        this.#needed = end + HEAD_END.length + EMPTY_CHUNKS.length;
-        return this.#ready();
-      }
-      rest = rest.subarray(EMPTY_CHUNKS.length);
-    }
-    this.#needed = 0;
-    const skipped = Math.min(parsed.bodyLength, rest.length);
-    this.#bodyLeft = parsed.bodyLength - skipped;
-    rest = rest.subarray(skipped);
-    this.#buffered = rest.length === 0 ? NOTHING : rest;
     this.#state = "handling";
-    // A request outlives its connection: without this, whoever resets theirs and comes again has no limit.
-    const busy = this.#context.busy();
-    if (busy) this.#context.turnedAway("busy", 503);
-    const answer = busy ? errorPage(503) : this.#context.handler.handle(parsed, this.#caller);
-    if (answer instanceof Promise) {
-      this.#context.waits(1);
-      void answer.then((found) => {
-        this.#context.waits(-1);
-        this.#send(parsed, found);
+    if (isBad(request)) {
+      this.#host.turnedAway(this, "malformed", request.status);
+      this.#isLastAnswer = true;
+      this.#send(errorPage(request.status), false);
+    } else if (this.#host.isBusy(this)) {
+      // Requests are counted and not connections, or a user who resets theirs and comes again had no limit.
+      this.#host.turnedAway(this, "busy", 503);
+      this.#answer(request, errorPage(503));
+    } else {
+      this.#host.requestBegan(this);
+      void this.#host.handler.handle(request, this.#caller).then((answer) => {
+        this.#host.requestEnded(this);
+        if (this.#state === "handling") this.#answer(request, answer);
       });
-    } else this.#send(parsed, answer, false);
-    // Back in line at once where the next request is here already, so that this returns true and is asked again.
-    return this.#ready();
-  }
-
-  drained(): void {
-    if (this.#unsent.length > 0) this.#write(this.#unsent);
-    else if (this.#state === "writing") {
-      this.#written();
-      this.#proceed();
     }
   }
 
-  /** The client has sent all that it will send. */
+  /** Event of the socket: it takes bytes again. */
+  drained(): void {
+    if (this.#state === "writing") this.#write(this.#unsent);
+  }
+
+  /** Event of the socket: the client has sent all that it will send. */
   ended(): void {
     this.#inputEnded = true;
-    // What is there is no whole request, and never will be.
-    if (this.#state === "reading") this.#end();
-    else if (this.#state === "closing") this.terminate();
+    if (this.#state === "reading" || this.#state === "idle") this.#linger();
+    else if (this.#state === "lingering") this.terminate();
   }
 
+  /** Event of the socket: it is closed. */
   closed(): void {
     if (this.#state === "closed") return;
     this.#state = "closed";
-    this.#buffered = NOTHING;
+    this.#requests.clear();
     this.#unsent = NOTHING;
-    this.#context.onClose();
+    this.#host.closed(this);
+  }
+
+  /** Event of the read budget: the socket may be read again. */
+  resumeReading(): void {
+    this.#resume(OVER_BUDGET);
   }
 
   /**
-   * Ends the connection once nothing is under way. One that has not had an answer yet, or of whose next request a part
-   * is here, has a moment to complete it: its client would take a closed connection for a failure.
+   * Event of the server: it stops. A connection that has had no answer yet, or of whose next request a part is here, gets a
+   * moment to complete the request, because its client would take a closed connection for a failure.
    */
   finish(): void {
-    if (this.#state === "reading" && this.#answered && this.#buffered.length === 0) this.#end();
-    else this.#closeAfterWrite = true;
+    if (this.#state === "idle") {
+      this.#linger();
+      return;
+    }
+    this.#isLastAnswer = true;
     if (this.#state === "reading") {
-      this.#deadlineMs = Math.min(this.#deadlineMs, this.#context.monotonicMs() + FIRST_REQUEST_MS);
+      this.#deadlineMs = Math.min(this.#deadlineMs, this.#host.monotonicMs() + STOPPING_MS);
     }
   }
 
+  /** Event of the clock. */
+  expire(nowMs: number): void {
+    if (this.#state === "queued" || this.#state === "handling" || nowMs < this.#deadlineMs) return;
+    this.terminate();
+  }
+
+  /** Closes the connection at once, with a reset. */
   terminate(): void {
     if (this.#state === "closed") return;
     this.#socket.terminate();
     this.closed();
   }
 
-  /** Ends a connection whose time is over. */
-  expire(now: number): void {
-    if (this.#state === "queued" || this.#state === "handling" || now < this.#deadlineMs) return;
-    this.terminate();
-  }
-
-  resumeReading(): void {
-    this.#overBudget = false;
-    this.#resume();
-  }
-
-  #proceed(): void {
-    if (this.#ready()) this.#context.enqueue(this);
-  }
-
-  /** Whether a request is ready; if so, it is marked as being in line. */
-  #ready(): boolean {
-    if (this.#state !== "reading") return false;
-    const whole = this.#buffered.indexOf(HEAD_END) >= 0 && this.#buffered.length >= this.#needed;
-    if (!whole && (this.#needed > 0 || this.#buffered.length <= MAX_HEAD_BYTES)) {
-      this.#pipelined = false;
-      this.#resume();
-      if (this.#inputEnded) this.#end();
-      return false;
+  /** From `reading` or `idle`: to `queued` where a whole request is here. */
+  #awaitRequest(): void {
+    if (this.#requests.isReady) {
+      this.#state = "queued";
+      this.#host.enqueue(this);
+      return;
     }
-    this.#state = "queued";
-    return true;
+    this.#resume(PIPELINED);
+    if (this.#inputEnded) this.#linger();
   }
 
-  #refuse(status: 400 | 413 | 417): void {
-    this.#context.turnedAway("malformed", status);
-    this.#buffered = NOTHING;
-    const answer = { ...errorPage(status), close: true };
-    const bytes = encodeAnswer(answer, { head: false, keepAlive: false, nowMs: systemClock.now() });
-    this.#closeAfterWrite = true;
-    this.#state = "handling";
-    this.#write(bytes);
+  #answer(request: Request, answer: Answer): void {
+    const noMoreRequests = this.#inputEnded && this.#requests.isEmpty;
+    if (!request.keepAlive || answer.close === true || noMoreRequests) this.#isLastAnswer = true;
+    this.#send(answer, request.method === "HEAD");
   }
 
-  #send(request: Request, answer: Answer, proceed = true): void {
-    if (this.#state !== "handling") return;
-    const keepAlive =
-      request.keepAlive &&
-      answer.close !== true &&
-      !this.#context.draining() &&
-      !(this.#inputEnded && this.#buffered.length === 0);
-    if (!keepAlive) this.#closeAfterWrite = true;
-    this.#answered = true;
-    this.#write(
-      encodeAnswer(answer, { head: request.method === "HEAD", keepAlive, nowMs: systemClock.now() }),
-    );
-    if (proceed) this.#proceed();
+  #send(answer: Answer, head: boolean): void {
+    const keepAlive = !this.#isLastAnswer;
+    this.#write(encodeAnswer(answer, { head, keepAlive, nowMs: systemClock.now() }));
   }
 
   #write(bytes: Buffer): void {
-    const sent = this.#socket.write(bytes);
-    if (sent < 0) {
-      this.terminate();
-      return;
-    }
-    if (sent < bytes.length) {
-      if (this.#state !== "writing") this.#deadlineMs = this.#context.monotonicMs() + STALL_MS;
+    const written = this.#socket.write(bytes);
+    if (written < 0) this.terminate();
+    else if (written < bytes.length) {
+      // The deadline is that of the whole answer, however many parts the client takes it in.
+      if (this.#state !== "writing") this.#setDeadline(STALL_MS);
       this.#state = "writing";
-      this.#unsent = bytes.subarray(sent);
-      return;
+      this.#unsent = bytes.subarray(written);
+    } else {
+      this.#unsent = NOTHING;
+      this.#written();
     }
-    const waited = this.#state === "writing";
-    this.#unsent = NOTHING;
-    this.#written();
-    if (waited) this.#proceed();
   }
 
+  /** An answer is written as a whole. */
   #written(): void {
-    if (this.#closeAfterWrite) {
-      this.#end();
+    if (this.#isLastAnswer) {
+      this.#linger();
       return;
     }
-    this.#state = "reading";
-    this.#deadlineMs = this.#context.monotonicMs() + (this.#buffered.length > 0 ? HEAD_MS : IDLE_MS);
-    if (this.#inputEnded && this.#buffered.length === 0) this.#end();
+    this.#state = this.#requests.isEmpty ? "idle" : "reading";
+    this.#setDeadline(this.#state === "idle" ? IDLE_MS : HEAD_MS);
+    this.#awaitRequest();
   }
 
-  #pause(): void {
-    if (this.#paused || this.#state === "closed") return;
-    this.#paused = true;
-    this.#socket.pause();
-  }
-
-  #resume(): void {
-    if (!this.#paused || this.#overBudget || this.#pipelined || this.#state === "closed") return;
-    this.#paused = false;
-    this.#socket.resume();
-  }
-
-  /** Says that we are done, and waits a while for the client to close: a reset could overtake our last answer. */
-  #end(): void {
-    if (this.#state === "closed") return;
-    this.#state = "closing";
-    this.#buffered = NOTHING;
-    this.#deadlineMs = this.#context.monotonicMs() + STALL_MS;
-    this.#pipelined = false;
-    this.#resume();
+  /** Closes our side, and waits a while for the client to close its own. */
+  #linger(): void {
+    this.#state = "lingering";
+    this.#requests.clear();
+    this.#setDeadline(STALL_MS);
+    this.#resume(PIPELINED);
     if (this.#inputEnded) this.#socket.end();
     else this.#socket.shutdown();
+  }
+
+  #setDeadline(ms: number): void {
+    this.#deadlineMs = this.#host.monotonicMs() + ms;
+  }
+
+  #pause(reason: number): void {
+    if (this.#pauseReasons === 0) this.#socket.pause();
+    this.#pauseReasons |= reason;
+  }
+
+  #resume(reason: number): void {
+    if (this.#pauseReasons === 0 || this.#state === "closed") return;
+    this.#pauseReasons &= ~reason;
+    if (this.#pauseReasons === 0) this.#socket.resume();
   }
 }

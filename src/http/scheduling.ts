@@ -39,8 +39,8 @@ export class LoopIterations {
 
 /** A connection that has at least one complete request. */
 export interface RequestSource {
-  /** Handles one request. Returns true where another complete request is there already. */
-  handleNext(): boolean;
+  /** Handles one request. A source that has another one, then or later, is enqueued again. */
+  handleNext(): void;
 }
 
 /** Requests handled in one iteration, whatever number of sockets they came from. */
@@ -69,9 +69,14 @@ export class RoundRobin {
     });
   }
 
-  /** Queues a source, which must not be in the queue already, and serves the queues as far as the budget allows. */
+  /**
+   * Queues a source, which must not be in the queue already, and serves the queues as far as the budget allows. Within
+   * {@link RequestSource.handleNext} it only queues.
+   */
   enqueue(user: Subject, source: RequestSource): void {
-    this.#push(user, source);
+    const queue = this.#queues.get(user);
+    if (queue !== undefined) queue.push(source);
+    else this.#queues.set(user, [source]);
     if (!this.#running) this.#run();
   }
 
@@ -86,7 +91,7 @@ export class RoundRobin {
         const source = queue.shift();
         this.#queues.delete(user);
         if (queue.length > 0) this.#queues.set(user, queue);
-        if (source?.handleNext() === true) this.#push(user, source);
+        source?.handleNext();
         const endMs = this.#monotonicMs();
         this.#msLeft -= endMs - startMs;
         startMs = endMs;
@@ -96,12 +101,6 @@ export class RoundRobin {
       // Also where the queues are empty: a thousand sockets read in one iteration share one budget.
       this.#iterations.requestNext();
     }
-  }
-
-  #push(user: Subject, source: RequestSource): void {
-    const queue = this.#queues.get(user);
-    if (queue !== undefined) queue.push(source);
-    else this.#queues.set(user, [source]);
   }
 }
 

@@ -6,7 +6,7 @@ import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import type { SocketLookup } from "../identity/lookup.ts";
 import { every, sleep } from "../platform/clock.ts";
 import type { SocketStore } from "../platform/socket-store.ts";
-import { Connection, type RequestHandler } from "./connection.ts";
+import { Connection, type ConnectionHost, type RequestHandler } from "./connection.ts";
 import { Listener } from "./listener.ts";
 import { LoopIterations, ReadBudget, RoundRobin } from "./scheduling.ts";
 
@@ -87,9 +87,10 @@ export class Server {
   readonly #queues: RoundRobin;
   readonly #readBudget: ReadBudget;
   readonly #connections = new Map<Subject, Set<Connection>>();
-  /** Requests under way that wait for something, by user; also those whose connection is gone. */
+  /** Requests that are being handled, by user; also those whose connection is gone. */
   readonly #underWay = new Map<Subject, number>();
   readonly #listeners: Listener<Connection | undefined>[] = [];
+  readonly #host: ConnectionHost;
   readonly #stopSweeping: () => void;
   #open = 0;
   #draining = false;
@@ -99,6 +100,17 @@ export class Server {
     const iterations = new LoopIterations();
     this.#queues = new RoundRobin(iterations, options.monotonicMs);
     this.#readBudget = new ReadBudget(iterations);
+    this.#host = {
+      handler: options.handler,
+      monotonicMs: options.monotonicMs,
+      enqueue: (connection) => this.#queues.enqueue(connection.user, connection),
+      spendRead: (connection) => this.#readBudget.spend(connection.user, connection),
+      isBusy: ({ user }) => (this.#underWay.get(user) ?? 0) >= options.limits.perUser,
+      requestBegan: ({ user }) => this.#countUnderWay(user, 1),
+      requestEnded: ({ user }) => this.#countUnderWay(user, -1),
+      turnedAway: ({ user }, kind, status) => this.#turnedAway(user, kind, status),
+      closed: (connection) => this.#forget(connection),
+    };
     this.#stopSweeping = every(SWEEP_MS, () => this.#sweep());
   }
 
@@ -214,37 +226,33 @@ export class Server {
     } else this.#options.onUnidentified(found.why);
     const user = caller.kind === "unknown" ? UNKNOWN_USER : shareOf(caller);
     const connections = this.#connections.get(user) ?? new Set<Connection>();
-    const turnedAway = (kind: TurnedAway["kind"], status: number | null) =>
-      this.#options.onTurnedAway?.({ kind, subject: user === UNKNOWN_USER ? null : user, status });
     if (!this.#makeRoom(user, connections)) {
-      turnedAway("crowded", null);
+      this.#turnedAway(user, "crowded", null);
       socket.terminate();
       return;
     }
-    const connection = new Connection(socket, caller, {
-      handler: this.#options.handler,
-      monotonicMs: this.#options.monotonicMs,
-      enqueue: (source) => this.#queues.enqueue(user, source),
-      spendRead: (reader) => this.#readBudget.spend(user, reader),
-      busy: () => (this.#underWay.get(user) ?? 0) >= this.#options.limits.perUser,
-      waits: (count) => this.#waits(user, count),
-      draining: () => this.#draining,
-      turnedAway,
-      onClose: () => {
-        this.#open--;
-        connections.delete(connection);
-        if (connections.size === 0) this.#connections.delete(user);
-      },
-    });
+    const connection = new Connection(socket, caller, user, this.#host);
     connections.add(connection);
     this.#connections.set(user, connections);
     this.#open++;
     socket.data = connection;
+    if (this.#draining) connection.finish();
   }
 
-  #waits(user: Subject, count: 1 | -1): void {
-    const left = (this.#underWay.get(user) ?? 0) + count;
-    if (left > 0) this.#underWay.set(user, left);
+  #forget(connection: Connection): void {
+    this.#open--;
+    const connections = this.#connections.get(connection.user);
+    connections?.delete(connection);
+    if (connections?.size === 0) this.#connections.delete(connection.user);
+  }
+
+  #turnedAway(user: Subject, kind: TurnedAway["kind"], status: number | null): void {
+    this.#options.onTurnedAway?.({ kind, subject: user === UNKNOWN_USER ? null : user, status });
+  }
+
+  #countUnderWay(user: Subject, change: 1 | -1): void {
+    const count = (this.#underWay.get(user) ?? 0) + change;
+    if (count > 0) this.#underWay.set(user, count);
     else this.#underWay.delete(user);
   }
 
@@ -268,7 +276,7 @@ export class Server {
 /** Closes the first connection that has no request under way; they stand in the order in which they were accepted. */
 function closeIdle(connections: Set<Connection>): boolean {
   for (const connection of connections) {
-    if (!connection.idle) continue;
+    if (!connection.isEvictable) continue;
     connection.terminate();
     return true;
   }

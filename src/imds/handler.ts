@@ -123,7 +123,10 @@ export class Handler {
   readonly #options: HandlerOptions;
   readonly #holding: Holding;
   /** What a token's request found of the caller's first session, by caller, under the policy beside it. */
-  readonly #looked = new Map<string, { readonly atMs: number; readonly attempt: Attempt }>();
+  readonly #looked = new Map<
+    string,
+    { readonly atMs: number; readonly attempt: Promise<FirstAttempt | null> }
+  >();
   #lookedUnder: Policy | null = null;
 
   constructor(options: HandlerOptions) {
@@ -131,35 +134,30 @@ export class Handler {
     this.#holding = new Holding(options);
   }
 
-  /** Answers one request. Never rejects: what goes wrong inside is a 503 without a word of why. */
-  handle(request: Request, caller: Caller): Answer | Promise<Answer> {
+  /** Answers one request. Never rejects: an error inside is a 503, whose cause is in the log alone. */
+  async handle(request: Request, caller: Caller): Promise<Answer> {
     const notes: Notes = { route: "none", why: undefined, refusal: null };
-    const done = (answer: Answer): Answer => {
-      this.#options.onRequest({
-        subject: caller.kind === "unknown" ? null : subjectOf(caller),
-        method: request.method,
-        route: notes.route,
-        status: answer.status,
-        why: notes.why,
-        refusal: notes.refusal,
-      });
-      return answer;
-    };
-    const failed = (error: unknown): Answer => {
+    let answer: Answer;
+    try {
+      answer = await this.#handle(request, caller, notes);
+    } catch (error) {
       const refusal = refusalOf(error);
       notes.refusal = refusal?.kind ?? "unavailable";
       notes.why = refusal?.why ?? `internal: ${describeUnforeseen(error)}`;
-      return done(errorPage(refusal?.status ?? 503));
-    };
-    try {
-      const answer = this.#handle(request, caller, notes);
-      return answer instanceof Promise ? answer.then(done, failed) : done(answer);
-    } catch (error) {
-      return failed(error);
+      answer = errorPage(refusal?.status ?? 503);
     }
+    this.#options.onRequest({
+      subject: caller.kind === "unknown" ? null : subjectOf(caller),
+      method: request.method,
+      route: notes.route,
+      status: answer.status,
+      why: notes.why,
+      refusal: notes.refusal,
+    });
+    return answer;
   }
 
-  #handle(request: Request, caller: Caller, notes: Notes): Answer | Promise<Answer> {
+  async #handle(request: Request, caller: Caller, notes: Notes): Promise<Answer> {
     if (caller.kind === "unknown") {
       notes.refusal = "identity";
       notes.why = "the caller could not be identified";
@@ -201,31 +199,24 @@ export class Handler {
         throw new Refusal(503, "unavailable", why);
       }
     }
-    const answer = this.#get(route, task);
-    if (tokenTtlSeconds === undefined) return answer;
-    const ttl = tokenTtlSeconds;
-    return answer instanceof Promise
-      ? answer.then((found) => ({ ...found, tokenTtlSeconds: ttl }))
-      : { ...answer, tokenTtlSeconds: ttl };
+    const answer = await this.#get(route, task);
+    return tokenTtlSeconds === undefined ? answer : { ...answer, tokenTtlSeconds };
   }
 
-  #token(request: Request, task: Task): Answer | Promise<Answer> {
+  async #token(request: Request, task: Task): Promise<Answer> {
     if (request.method !== "PUT") return { ...errorPage(405), body: "", allow: ALLOWED_FOR_TOKEN };
     const ttl = parseTtl(request.headers.get("x-aws-ec2-metadata-token-ttl-seconds"));
     if (ttl === null) throw new Refusal(400, "request", "the token's TTL is not 1 to 21600");
-    const answer = {
-      ...text(this.#options.tokens.issue(subjectOf(task.caller), ttl, this.#options.clock.now())),
-      tokenTtlSeconds: ttl,
-    };
-    const held = this.#holding.token(this.#early(task), shareOf(task.caller));
-    return held === null ? answer : held.then(() => answer);
+    const token = this.#options.tokens.issue(subjectOf(task.caller), ttl, this.#options.clock.now());
+    await this.#holding.token(this.#early(task), shareOf(task.caller));
+    return { ...text(token), tokenTtlSeconds: ttl };
   }
 
   /**
    * Begins the session of a caller who asks for a token: the credentials come next, or nothing but metadata does. What goes
    * wrong here is said when they ask for what needs it.
    */
-  #early(task: Task): Attempt {
+  #early(task: Task): Promise<FirstAttempt | null> {
     const { caller, policy } = task;
     if (this.#lookedUnder !== policy) {
       this.#lookedUnder = policy;
@@ -249,32 +240,30 @@ export class Handler {
    */
   expect(caller: KnownCaller, leave: number): void {
     const notes: Notes = { route: "none", why: undefined, refusal: null };
-    this.#begin({ caller, policy: this.#options.policy(), notes }, leave);
+    void this.#begin({ caller, policy: this.#options.policy(), notes }, leave);
   }
 
-  #begin(task: Task, leave = 0): Attempt {
-    const begin = ({ decision }: Decided) =>
-      decision.kind === "role"
+  async #begin(task: Task, leave = 0): Promise<FirstAttempt | null> {
+    try {
+      const { decision } = await this.#decide(task);
+      return decision.kind === "role"
         ? this.#options.broker.prepareEarly(decision.request, shareOf(task.caller), leave)
         : null;
-    try {
-      const decided = this.#decide(task);
-      return decided instanceof Promise ? decided.then(begin, () => null) : begin(decided);
     } catch {
       return null;
     }
   }
 
-  #get(route: Route, task: Task): Answer | Promise<Answer> {
+  async #get(route: Route, task: Task): Promise<Answer> {
     switch (route.kind) {
       case "metadata":
         return route.listing ? this.#listing(route, task) : this.#metadata(route, task.caller);
       case "versions":
-        return this.#versions(task.caller);
+        return this.#metadata({ version: "", path: "" }, task.caller);
       case "health":
         // It names roles and errors of others. Whoever is not root finds nothing here.
         return task.caller.kind === "owner" && task.caller.owner.uid === 0
-          ? this.#options.health.document().then(jsonAnswer)
+          ? jsonAnswer(await this.#options.health.document())
           : errorPage(404);
       case "role-list":
       case "role-credentials":
@@ -287,16 +276,11 @@ export class Handler {
     }
   }
 
-  #metadata(route: Route & { kind: "metadata" }, caller: KnownCaller): Answer | Promise<Answer> {
-    const { metadata } = this.#options;
-    const known = metadata.peek(route.version, route.path);
-    if (known !== null) return metadataAnswer(known);
-    return metadata.read(route.version, route.path, shareOf(caller)).then(metadataAnswer);
-  }
-
-  async #versions(caller: KnownCaller): Promise<Answer> {
-    const found = await this.#options.metadata.read("", "", shareOf(caller));
-    return metadataAnswer(found);
+  async #metadata(
+    { version, path }: { version: string; path: string },
+    caller: KnownCaller,
+  ): Promise<Answer> {
+    return metadataAnswer(await this.#options.metadata.read(version, path, shareOf(caller)));
   }
 
   /** The upstream's listing, less what this caller cannot read, and with `iam/` where they have a role. */
@@ -316,14 +300,8 @@ export class Handler {
   }
 
   /** What depends on who asks. */
-  #personal(route: Route, task: Task): Answer | Promise<Answer> {
-    const found = this.#decide(task);
-    return found instanceof Promise
-      ? found.then((decided) => this.#answerFor(route, task, decided))
-      : this.#answerFor(route, task, found);
-  }
-
-  #answerFor(route: Route, task: Task, { identity, decision }: Decided): Answer | Promise<Answer> {
+  async #personal(route: Route, task: Task): Promise<Answer> {
+    const { identity, decision } = await this.#decide(task);
     const { broker } = this.#options;
     const { caller, notes } = task;
     if (route.kind === "whoami") {
@@ -347,8 +325,8 @@ export class Handler {
         if (name === undefined) return errorPage(404);
         // The credentials are asked for next: by then they shall be there.
         const first = broker.prepare(decision.request, shareOf(caller));
-        const held = this.#holding.list(first, shareOf(caller));
-        return held === null ? text(name) : held.then(() => text(name));
+        await this.#holding.list(first, shareOf(caller));
+        return text(name);
       }
       case "role-credentials":
         if (route.name !== name) {
@@ -360,38 +338,27 @@ export class Handler {
           const cgroupId = task.policy.rules.needs.cgroup ? caller.owner.cgroupId : null;
           this.#options.onAsked?.({ uid: caller.owner.uid, cgroupId }, shareOf(caller));
         }
-        return broker.get(decision.request, shareOf(caller)).then(credentialsDocument);
+        return credentialsDocument(await broker.get(decision.request, shareOf(caller)));
       default:
         return errorPage(404);
     }
   }
 
   /** Who the caller is, and what the rules say: by one policy, also where the configuration is loaded again meanwhile. */
-  #decide({ caller, policy }: Task): Decided | Promise<Decided> {
-    const decided = (identity: Identity, instanceId: string | null): Decided => ({
-      identity,
-      decision: policy.rules.decide(identity, instanceId),
-    });
-    const identity =
-      caller.kind === "owner" ? policy.identify(caller.owner) : containerIdentity(caller.address);
-    const instanceId = this.#instanceId(policy);
-    if (identity instanceof Promise || instanceId instanceof Promise) {
-      return Promise.all([identity, instanceId]).then(([who, id]) => decided(who, id));
-    }
-    return decided(identity, instanceId);
+  async #decide({ caller, policy }: Task): Promise<Decided> {
+    const [identity, instanceId] = await Promise.all([
+      caller.kind === "owner" ? policy.identify(caller.owner) : containerIdentity(caller.address),
+      this.#instanceId(policy),
+    ]);
+    return { identity, decision: policy.rules.decide(identity, instanceId) };
   }
 
   /** The node's instance id where a template names it. @throws Refusal 503 where the upstream does not tell it. */
-  #instanceId(policy: Policy): string | null | Promise<string | null> {
+  async #instanceId(policy: Policy): Promise<string | null> {
     if (!policy.rules.needs.instanceId) return null;
-    const { metadata } = this.#options;
-    const known = metadata.peek("latest", "meta-data/instance-id");
-    if (known !== null) return instanceIdOf(known);
-    return metadata.read("latest", "meta-data/instance-id", OURSELVES).then(instanceIdOf);
+    return instanceIdOf(await this.#options.metadata.read("latest", "meta-data/instance-id", OURSELVES));
   }
 }
-
-type Attempt = FirstAttempt | null | Promise<FirstAttempt | null>;
 
 /** Who a caller is, and what the rules say of them. */
 interface Decided {

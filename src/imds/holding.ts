@@ -3,33 +3,32 @@ import type { Clock } from "../platform/clock.ts";
 import type { FirstAttempt } from "../sessions/broker.ts";
 
 /**
- * Answers that are held back while a caller's first session is being made.
+ * Holds answers back while a caller's first session is being made.
  *
- * boto3, the AWS CLI, the SDKs for Java, Rust and JavaScript, and s3fs-fuse ask for a token, for the list of roles and for
- * the credentials, once each, and wait a second for each answer. Where STS takes longer than the last of these seconds,
- * they say "Unable to locate credentials". So STS is asked at the first of the three requests, and part of the wait is
- * spread over the first two answers.
+ * boto3, the AWS CLI, the SDKs for Java, Rust and JavaScript, and s3fs-fuse request a token, the list of roles and the
+ * credentials, once each, and wait one second for each answer. Where STS takes longer than the second for the credentials,
+ * they fail with "Unable to locate credentials". So STS is asked at the first of the three requests, and the first two
+ * answers are held back for a part of the time that STS takes.
  */
 
-/** The longest that a list is held, in milliseconds: Go's SDK waits 500 for the head of any answer. */
+/** The longest hold of a list in milliseconds: Go's SDK waits 500 for the head of any answer. */
 const LIST_MS = 450;
-/** What remains of Go's 500 ms for the way there and back; a lag of the event loop beyond it shortens the hold. */
+/** Go's 500 ms less the time that the answer is on its way. The event loop's lag and the hold of a list fit into it. */
 const GO_MS = 490;
-/** The longest that a token is held, in milliseconds; a client that waits in vain may use IMDSv1 for good. */
+/** The longest hold of a token in milliseconds. It is short, because a client without an answer may use IMDSv1 from then on. */
 const TOKEN_MS = 200;
-/** The event loop's lag, in milliseconds, above which no token is held. */
-const MOST_LAG_MS = 50;
-/** An attempt of this age, in milliseconds, will hardly end within the second that a client waits after the list. */
+/** The lag of the event loop in milliseconds above which no token is held. */
+const MAX_LAG_MS = 50;
+/** Attempts older than this, in milliseconds, are not waited for: they will hardly end within the client's second. */
 const YOUNG_MS = 2_000;
-/** Answers held at once for one user: half of the requests that may wait, so that held ones leave room for others. */
+/** Answers held at one time for one user: half of the requests that may be under way, so that others find room. */
 const HELD_PER_USER = 512;
 
-/** The attempt that may be worth to wait for; a promise where the caller's identity is not in memory. */
-type Attempt = FirstAttempt | null | Promise<FirstAttempt | null>;
-
+/** Holds answers back. Each method resolves when the answer is to be given, and never rejects. */
 export class Holding {
   readonly #clock: Clock;
   readonly #lagMs: () => number;
+  /** Answers that are held, by user. */
   readonly #held = new Map<Subject, number>();
 
   /** @param options.lagMs how far the event loop is behind, in milliseconds. */
@@ -38,44 +37,44 @@ export class Holding {
     this.#lagMs = options.lagMs;
   }
 
-  /** When to answer with the list of roles: null for at once. Never rejects. */
-  list(attempt: Attempt, user: Subject): Promise<void> | null {
-    return attempt === null ? null : this.#hold(attempt, user, Math.min(LIST_MS, GO_MS - this.#lagMs()));
+  /** Holds a list of roles. @param attempt the caller's first attempt; null where there is none to wait for. */
+  async list(attempt: FirstAttempt | null, user: Subject): Promise<void> {
+    if (attempt === null || !this.#isYoung(attempt)) return;
+    const limitMs = Math.min(LIST_MS, GO_MS - this.#lagMs());
+    if (limitMs > 0) await this.#hold(user, () => attempt.wait(limitMs));
   }
 
-  /** When to answer with a token: null for at once. Never rejects. */
-  token(attempt: Attempt, user: Subject): Promise<void> | null {
-    return attempt === null || this.#lagMs() > MOST_LAG_MS ? null : this.#hold(attempt, user, TOKEN_MS);
+  /** Holds a token. @param attempt as above; a promise, because the caller's identity may not be in memory. */
+  async token(attempt: Promise<FirstAttempt | null>, user: Subject): Promise<void> {
+    if (this.#lagMs() <= MAX_LAG_MS) await this.#hold(user, () => this.#waitFor(attempt, TOKEN_MS));
   }
 
-  #hold(attempt: FirstAttempt | Promise<FirstAttempt | null>, user: Subject, limitMs: number) {
+  async #hold(user: Subject, wait: () => Promise<void> | null): Promise<void> {
     const held = this.#held.get(user) ?? 0;
-    if (held >= HELD_PER_USER || limitMs <= 0) return null;
-    const over = attempt instanceof Promise ? this.#later(attempt, limitMs) : this.#wait(attempt, limitMs);
-    if (over === null) return null;
+    if (held >= HELD_PER_USER) return;
     this.#held.set(user, held + 1);
-    return over.then(() => {
-      const left = (this.#held.get(user) ?? 0) - 1;
-      if (left > 0) this.#held.set(user, left);
-      else this.#held.delete(user);
-    });
+    await wait();
+    const left = (this.#held.get(user) ?? 0) - 1;
+    if (left > 0) this.#held.set(user, left);
+    else this.#held.delete(user);
   }
 
-  #wait(attempt: FirstAttempt | null, limitMs: number): Promise<void> | null {
-    if (attempt === null) return null;
+  #isYoung(attempt: FirstAttempt): boolean {
     const ageMs = this.#clock.now() - attempt.beganAtMs;
-    return ageMs >= 0 && ageMs < YOUNG_MS ? attempt.wait(limitMs) : null;
+    return ageMs >= 0 && ageMs < YOUNG_MS;
   }
 
-  /** Waits for an attempt that is not begun yet, no longer in all than the limit. */
-  #later(attempt: Promise<FirstAttempt | null>, limitMs: number): Promise<void> {
+  /** Waits for an attempt that may not have begun yet. The limit, in milliseconds, is that of both waits together. */
+  #waitFor(attempt: Promise<FirstAttempt | null>, limitMs: number): Promise<void> {
     const over = Promise.withResolvers<void>();
     const cancel = this.#clock.schedule(limitMs, over.resolve);
     const end = () => {
       cancel();
       over.resolve();
     };
-    attempt.then((begun) => this.#wait(begun, limitMs)).then(end, end);
+    attempt
+      .then((begun) => (begun !== null && this.#isYoung(begun) ? begun.wait(limitMs) : undefined))
+      .then(end, end);
     return over.promise;
   }
 }

@@ -23,7 +23,7 @@ class MetricsHandler implements RequestHandler {
     this.#monotonicMs = monotonicMs;
   }
 
-  handle(request: Request): Answer | Promise<Answer> {
+  async handle(request: Request): Promise<Answer> {
     const path = request.target.replace(/\?.*$/s, "");
     if ((request.method !== "GET" && request.method !== "HEAD") || path !== "/metrics") return errorPage(404);
     const now = this.#monotonicMs();

@@ -26,7 +26,6 @@ function aConnection() {
     takes: Number.POSITIVE_INFINITY,
     withinBudget: true,
     busy: false,
-    draining: false,
   };
   /** What was done since it was looked at last. */
   let log: string[] = [];
@@ -53,6 +52,7 @@ function aConnection() {
   const connection = new Connection(
     socket as unknown as Socket<Connection | undefined>,
     { kind: "unknown" },
+    2001,
     {
       handler: {
         handle: (request) => {
@@ -63,13 +63,15 @@ function aConnection() {
       monotonicMs: () => script.nowMs,
       enqueue: () => void log.push("enqueue"),
       spendRead: () => script.withinBudget,
-      busy: () => script.busy,
-      waits: (count) => {
-        underWay += count;
+      isBusy: () => script.busy,
+      requestBegan: () => {
+        underWay++;
       },
-      draining: () => script.draining,
-      turnedAway: (kind, status) => void log.push(`turned away: ${kind} ${status}`),
-      onClose: () => void log.push("closed"),
+      requestEnded: () => {
+        underWay--;
+      },
+      turnedAway: (_, kind, status) => void log.push(`turned away: ${kind} ${status}`),
+      closed: () => void log.push("closed"),
     },
   );
   return {
@@ -157,10 +159,7 @@ const EVENTS: Record<string, (one: Scripted) => void | Promise<void>> = {
   "the client has sent all": ({ connection }) => connection.ended(),
   "the socket is closed": ({ connection }) => connection.closed(),
   "the longest deadline is over": ({ connection, script }) => connection.expire(script.nowMs + IDLE_MS),
-  "the server stops": ({ connection, script }) => {
-    script.draining = true;
-    connection.finish();
-  },
+  "the server stops": ({ connection }) => connection.finish(),
 };
 
 /**
@@ -539,13 +538,13 @@ describe("reading", () => {
 
 describe("a connection", () => {
   test("can be closed for another where nothing is under way, and only there", async () => {
-    const idle: Record<string, boolean> = {};
+    const evictable: Record<string, boolean> = {};
     for (const [name, bring] of Object.entries(STATES)) {
       const one = aConnection();
       await bring(one);
-      idle[name] = one.connection.idle;
+      evictable[name] = one.connection.isEvictable;
     }
-    expect(idle).toEqual({
+    expect(evictable).toEqual({
       "reading, nothing yet": true,
       "reading, a part of a head": true,
       idle: true,

@@ -20,23 +20,29 @@ function aLoop() {
   };
 }
 
-/** A connection with so many requests ready; each is written to the log. */
-function aConnection(name: string, requests: number, log: string[]): RequestSource & { left: number } {
-  return {
-    left: requests,
+/** Enqueues a connection with so many requests ready; each is written to the log and costs `costMs`. */
+function enqueue(
+  { queues, clock }: Pick<ReturnType<typeof aLoop>, "queues" | "clock">,
+  user: number,
+  options: { name: string; requests: number; log: string[]; costMs?: number },
+): void {
+  let left = options.requests;
+  const source: RequestSource = {
     handleNext() {
-      log.push(name);
-      this.left--;
-      return this.left > 0;
+      options.log.push(options.name);
+      clock.ms += options.costMs ?? 0;
+      if (--left > 0) queues.enqueue(user, source);
     },
   };
+  queues.enqueue(user, source);
 }
 
 describe("RoundRobin", () => {
   test("holds back no user who is alone", () => {
     const log: string[] = [];
-    const { queues, turn } = aLoop();
-    queues.enqueue(1, aConnection("a", 128, log));
+    const loop = aLoop();
+    const { turn } = loop;
+    enqueue(loop, 1, { name: "a", requests: 128, log });
     expect(log).toHaveLength(128);
     while (turn());
     expect(log).toHaveLength(128);
@@ -44,22 +50,24 @@ describe("RoundRobin", () => {
 
   test("lets sockets be polled after 128 requests, however many sockets bring them", () => {
     const log: string[] = [];
-    const { queues, turn } = aLoop();
-    for (let socket = 0; socket < 1_000; socket++) queues.enqueue(1, aConnection("a", 1, log));
+    const loop = aLoop();
+    const { turn } = loop;
+    for (let socket = 0; socket < 1_000; socket++) enqueue(loop, 1, { name: "a", requests: 1, log });
     expect(log).toHaveLength(128);
     turn();
     expect(log).toHaveLength(256);
     while (turn());
     expect(log).toHaveLength(1_000);
     // And each turn of the loop has its own.
-    for (let socket = 0; socket < 1_000; socket++) queues.enqueue(1, aConnection("a", 1, log));
+    for (let socket = 0; socket < 1_000; socket++) enqueue(loop, 1, { name: "a", requests: 1, log });
     expect(log).toHaveLength(1_128);
   });
 
   test("lets sockets be polled after 128 requests", () => {
     const log: string[] = [];
-    const { queues, turn } = aLoop();
-    queues.enqueue(1, aConnection("a", 300, log));
+    const loop = aLoop();
+    const { turn } = loop;
+    enqueue(loop, 1, { name: "a", requests: 300, log });
     expect(log).toHaveLength(128);
     turn();
     expect(log).toHaveLength(256);
@@ -71,20 +79,11 @@ describe("RoundRobin", () => {
 
   test("lets sockets be polled after 10 milliseconds of requests that cost much, and a user with one be served", () => {
     const log: string[] = [];
-    const { queues, turn, clock } = aLoop();
-    const costly = (name: string, requests: number) => {
-      const { handleNext } = aConnection(name, requests, log);
-      return {
-        left: requests,
-        handleNext() {
-          clock.ms += 4;
-          return handleNext.call(this as never);
-        },
-      };
-    };
-    queues.enqueue(1, costly("a", 100));
+    const loop = aLoop();
+    const { turn } = loop;
+    enqueue(loop, 1, { name: "a", requests: 100, log, costMs: 4 });
     expect(log).toHaveLength(3);
-    queues.enqueue(2, costly("b", 1));
+    enqueue(loop, 2, { name: "b", requests: 1, log, costMs: 4 });
     turn();
     expect(log).toHaveLength(6);
     expect(log).toContain("b");
@@ -92,26 +91,28 @@ describe("RoundRobin", () => {
 
   test("goes on after a request that failed", () => {
     const log: string[] = [];
-    const { queues } = aLoop();
+    const loop = aLoop();
+    const { queues } = loop;
     const failing = {
-      handleNext(): boolean {
+      handleNext(): void {
         throw new Error("a defect");
       },
     };
     expect(() => queues.enqueue(1, failing)).toThrow("a defect");
-    queues.enqueue(2, aConnection("b", 1, log));
+    enqueue(loop, 2, { name: "b", requests: 1, log });
     expect(log).toEqual(["b"]);
   });
 
   test("goes round between users, one request each, however many connections one has", () => {
     const log: string[] = [];
-    const { queues, turn } = aLoop();
+    const loop = aLoop();
+    const { turn } = loop;
     // What is in line while a batch runs is there when the next begins.
-    queues.enqueue(1, aConnection("a", 129, log));
-    for (let i = 0; i < 1_000; i++) queues.enqueue(1, aConnection("a", 100, log));
+    enqueue(loop, 1, { name: "a", requests: 129, log });
+    for (let i = 0; i < 1_000; i++) enqueue(loop, 1, { name: "a", requests: 100, log });
     log.length = 0;
-    queues.enqueue(2, aConnection("b", 3, log));
-    queues.enqueue(3, aConnection("c", 3, log));
+    enqueue(loop, 2, { name: "b", requests: 3, log });
+    enqueue(loop, 3, { name: "c", requests: 3, log });
     turn();
     expect(log.slice(0, 9).join("")).toBe("abcabcabc");
     expect(log.slice(9).every((name) => name === "a")).toBe(true);
@@ -119,31 +120,34 @@ describe("RoundRobin", () => {
 
   test("goes round between the connections of one user", () => {
     const log: string[] = [];
-    const { queues, turn } = aLoop();
-    queues.enqueue(1, aConnection("x", 129, log));
+    const loop = aLoop();
+    const { turn } = loop;
+    enqueue(loop, 1, { name: "x", requests: 129, log });
     log.length = 0;
-    queues.enqueue(1, aConnection("y", 2, log));
-    queues.enqueue(1, aConnection("z", 2, log));
+    enqueue(loop, 1, { name: "y", requests: 2, log });
+    enqueue(loop, 1, { name: "z", requests: 2, log });
     turn();
     expect(log.join("")).toBe("xyzyz");
   });
 
   test("takes a connection that has ended meanwhile", () => {
     const log: string[] = [];
-    const { queues } = aLoop();
-    queues.enqueue(1, { handleNext: () => false });
-    queues.enqueue(1, aConnection("a", 1, log));
+    const loop = aLoop();
+    const { queues } = loop;
+    queues.enqueue(1, { handleNext: () => {} });
+    enqueue(loop, 1, { name: "a", requests: 1, log });
     expect(log).toEqual(["a"]);
   });
 
   test("takes requests that come while one is handled", () => {
     const log: string[] = [];
-    const { queues, turn } = aLoop();
+    const loop = aLoop();
+    const { queues, turn } = loop;
     queues.enqueue(1, {
       handleNext() {
         log.push("first");
-        queues.enqueue(1, aConnection("own", 1, log));
-        queues.enqueue(2, aConnection("other", 1, log));
+        enqueue(loop, 1, { name: "own", requests: 1, log });
+        enqueue(loop, 2, { name: "other", requests: 1, log });
         return false;
       },
     });
@@ -159,12 +163,13 @@ describe("RoundRobin", () => {
     holds(
       fc.property(crowd, (connections) => {
         const log: string[] = [];
-        const { queues, turn } = aLoop();
+        const loop = aLoop();
+        const { turn } = loop;
         // The first keeps the line busy, so that all others are in line before any of them has a turn.
-        queues.enqueue(99, aConnection("99", 129, log));
+        enqueue(loop, 99, { name: "99", requests: 129, log });
         log.length = 0;
         for (const [user, requests] of connections)
-          queues.enqueue(user, aConnection(String(user), requests, log));
+          enqueue(loop, user, { name: String(user), requests: requests, log });
         while (turn());
         const total = connections.reduce((sum, [, requests]) => sum + requests, 1);
         expect(log).toHaveLength(total);

@@ -31,7 +31,7 @@ function aServer(
   const owner = { uid: ALICE, cgroupId: null, redirected: true };
   const server = new Server({
     handler: {
-      handle: (request) => {
+      handle: async (request) => {
         requests.push(request);
         return handle(request);
       },
