@@ -30,7 +30,7 @@ function aServer(
   const turnedAway: TurnedAway[] = [];
   const server = new Server({
     handler: {
-      handle: (_request, caller) => {
+      handle: async (_request, caller) => {
         callers.push(caller);
         return handle();
       },
