@@ -1,0 +1,159 @@
+import { describe, expect, test } from "bun:test";
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join, normalize } from "node:path";
+import type { ArgsDef, CommandDef } from "citty";
+import { root } from "../../src/cli/root.ts";
+import { categoryFilter } from "../../src/config/categories.ts";
+import { configSchema } from "../../src/config/schema.ts";
+import { TABLE_NAME } from "../../src/firewall/limits/table.ts";
+import { OWN_CHAINS } from "../../src/firewall/rules.ts";
+import { TABLES, USERS_SOURCE } from "../../src/firewall/wall/plan.ts";
+import { parseRoute } from "../../src/imds/routes.ts";
+import { ACCOUNT, BINARY, ROOT_STATE_DIRECTORY, RUNTIME_DIRECTORY, UNITS } from "../../src/service/paths.ts";
+import { Metrics, type MetricsSources } from "../../src/telemetry/metrics.ts";
+
+/** docs/architecture.md against the code. */
+
+const page = readFileSync("docs/architecture.md", "utf8");
+
+/** The rows of the table below a heading, each as its cells; without the head. */
+function tableOf(heading: string): string[][] {
+  const section = page.split(new RegExp(`^#+ ${heading}$`, "m"))[1]?.split(/^#+ /m)[0] ?? "";
+  const rows = section.split("\n").filter((line) => line.startsWith("|"));
+  expect([heading, rows.length > 2]).toEqual([heading, true]);
+  return rows.slice(2).map((row) =>
+    row
+      .slice(1, -1)
+      .split(" | ")
+      .map((cell) => cell.trim()),
+  );
+}
+/** What stands in backquotes. */
+const quoted = (cell = ""): string[] => [...cell.matchAll(/`([^`]+)`/g)].map(([, text = ""]) => text);
+
+describe("rooms", () => {
+  const layers = new Map(
+    tableOf("Rooms, and which way imports point").map(([layer, room]) => [
+      quoted(room)[0] ?? "",
+      Number(layer),
+    ]),
+  );
+  test("are the folders of src", () => {
+    const folders = readdirSync("src", { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map(({ name }) => name);
+    expect([...layers.keys()].sort()).toEqual(folders.sort());
+  });
+  test("import code of lower layers alone", () => {
+    const wrong: string[] = [];
+    let seen = 0;
+    for (const name of readdirSync("src", { recursive: true, encoding: "utf8" })) {
+      if (!name.endsWith(".ts")) continue;
+      const file = join("src", name);
+      const text = readFileSync(file, "utf8");
+      const found = text.matchAll(
+        /^(?:import|export)\s+(type\s+)?(?:[^;]*?\sfrom\s+)?"(\.[^"]+)";|\bimport\(\s*"(\.[^"]+)"\s*\)/gm,
+      );
+      for (const [, type, fixed, lazy] of found) {
+        const to = normalize(join(dirname(file), fixed ?? lazy ?? ""));
+        const [from, into] = [file, to].map((path) => layers.get(path.split("/")[1] ?? ""));
+        if (type !== undefined || from === undefined || into === undefined) continue;
+        if (file.split("/")[1] === to.split("/")[1]) continue;
+        seen++;
+        if (into <= from) wrong.push(`${file} (${from}) imports ${to} (${into})`);
+      }
+    }
+    expect(seen).toBeGreaterThan(100);
+    expect(wrong).toEqual([]);
+  });
+});
+
+describe("contracts", () => {
+  test("routes: each target is of its kind", () => {
+    const rows = tableOf("Routes");
+    for (const [target, kind] of rows) {
+      const found = parseRoute(quoted(target)[0] ?? "", categoryFilter([], []));
+      expect([target, `\`${found.kind}\``]).toEqual([target, kind as string]);
+    }
+    const kinds = [...readFileSync("src/imds/routes.ts", "utf8").matchAll(/readonly kind: "([a-z-]+)"/g)];
+    expect(new Set(rows.map(([, kind]) => quoted(kind)[0]))).toEqual(new Set(kinds.map(([, kind]) => kind)));
+  });
+
+  test("configuration: each key, with its default", () => {
+    const rows = tableOf("Configuration").map(([key, value]) => [
+      quoted(key)[0],
+      JSON.parse(quoted(value)[0] ?? ""),
+    ]);
+    expect(Object.fromEntries(rows)).toEqual(JSON.parse(JSON.stringify(configSchema.parse({}))));
+  });
+
+  test("commands: each, with its subcommands; a star for those that no help shows", async () => {
+    const resolve = async <T>(value: unknown): Promise<T> =>
+      (typeof value === "function" ? value() : value) as T;
+    const subCommands = async (command: CommandDef<ArgsDef>) =>
+      Promise.all(
+        Object.entries((await resolve<Record<string, unknown> | undefined>(command.subCommands)) ?? {}).map(
+          async ([name, lazy]) => {
+            const sub = await resolve<CommandDef<ArgsDef>>(lazy);
+            const { hidden } = await resolve<{ hidden?: boolean }>(sub.meta ?? {});
+            return { name: `\`${name}\`${hidden === true ? "*" : ""}`, sub };
+          },
+        ),
+      );
+    const found: Record<string, string[]> = {};
+    for (const { name, sub } of await subCommands(root)) {
+      found[name] = (await subCommands(sub)).map((one) => one.name).sort();
+    }
+    const listed: Record<string, string[]> = {};
+    const names = (cell = "") => cell.split(", ").filter(Boolean);
+    for (const [commands, subs] of tableOf("Commands")) {
+      for (const command of names(commands)) listed[command] = names(subs).sort();
+    }
+    expect(listed).toEqual(found);
+  });
+
+  test("firewall: its names", () => {
+    const rows = new Map(tableOf("Firewall").map(([what = "", name]) => [what, quoted(name)]));
+    expect(rows.get("chains in `filter`, IPv4 and IPv6")).toEqual([...OWN_CHAINS.filter]);
+    expect(rows.get("chains in `nat`")).toEqual([...OWN_CHAINS.nat]);
+    expect(rows.get("routing tables")).toEqual(Object.values(TABLES).map(String));
+    for (const name of Object.keys(TABLES)) expect(page).toContain(`\` ${name}`);
+    expect(rows.get("source address of users' requests")).toEqual([USERS_SOURCE]);
+    expect(rows.get("nftables table, family inet")).toEqual([TABLE_NAME]);
+  });
+
+  test("units and files: their names", () => {
+    const rows = new Map(tableOf("Units and files").map(([what = "", name]) => [what, quoted(name).sort()]));
+    expect(rows.get("units")).toEqual(Object.values(UNITS).sort());
+    expect(rows.get("account")).toEqual([ACCOUNT]);
+    expect(rows.get("executable")).toEqual([BINARY]);
+    expect(rows.get("root's state")).toEqual([ROOT_STATE_DIRECTORY]);
+    expect(rows.get("state of this boot")).toEqual([RUNTIME_DIRECTORY]);
+  });
+
+  test("metrics: each, with its type and its help text", async () => {
+    const metrics = new Metrics({
+      server: () => ({ connections: 0, users: 0 }),
+      broker: () => ({ sessions: 0, entries: 0, inFlight: 0 }),
+      firewall: () => null,
+      configuration: () => ({ isCurrent: true, lastReloadSuccessful: true }),
+    } satisfies MetricsSources);
+    const all = [...(await metrics.text()).matchAll(/^# HELP (\S+) (.*)\n# TYPE \S+ (\S+)/gm)];
+    expect(tableOf("Metrics")).toEqual(
+      all.map(([, name, help = "", type = ""]) => [`\`${name}\``, type, help]),
+    );
+  });
+});
+
+test("the states of a connection are those that it has", () => {
+  const source = readFileSync("src/http/connection.ts", "utf8");
+  const states = /get state\(\): ([^{]+) \{/
+    .exec(source)?.[1]
+    ?.split("|")
+    .map((state) => JSON.parse(state.trim()));
+  expect(
+    tableOf("The states of a connection")
+      .map(([state]) => quoted(state)[0])
+      .sort(),
+  ).toEqual((states ?? []).sort());
+});
