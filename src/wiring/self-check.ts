@@ -3,7 +3,7 @@ import { dirname, resolve } from "node:path";
 import { ImdsProxyError } from "../errors.ts";
 import { parseAddress } from "../identity/address.ts";
 import type { Lookup, SocketLookup } from "../identity/lookup.ts";
-import { systemClock } from "../platform/clock.ts";
+import { after } from "../platform/clock.ts";
 
 /** What must hold before the first caller is let in. */
 
@@ -88,35 +88,7 @@ const CHECK_MS = 2_000;
  * @throws ImdsProxyError `permission` or `missing`.
  */
 export async function requireIdentity(lookup: SocketLookup): Promise<void> {
-  const found = await new Promise<Lookup>((settle) => {
-    const listener = Bun.listen({
-      hostname: "127.0.0.1",
-      port: 0,
-      socket: {
-        open(socket) {
-          const localAddress = parseAddress(socket.localAddress);
-          const peerAddress = parseAddress(socket.remoteAddress);
-          if (localAddress === null || peerAddress === null) return;
-          const { localPort, remotePort } = socket;
-          settle(lookup.identify({ localAddress, localPort, peerAddress, peerPort: remotePort }));
-        },
-        data() {},
-      },
-    });
-    const client = Bun.connect({
-      hostname: "127.0.0.1",
-      port: listener.port,
-      socket: { data() {}, error() {} },
-    });
-    const give = (why: string) => settle({ kind: "refused", why });
-    client.catch(() => give("no connection over loopback"));
-    systemClock.schedule(CHECK_MS, () => give("no connection over loopback"));
-    client.then(
-      (socket) => systemClock.schedule(CHECK_MS, () => socket.terminate()),
-      () => {},
-    );
-    systemClock.schedule(CHECK_MS, () => listener.stop(true));
-  });
+  const found = await identifyOurselves(lookup);
   if (found.kind === "owner" && found.owner.uid === process.geteuid?.()) return;
   const why = found.kind === "owner" ? `the kernel says uid ${found.owner.uid}` : found.why;
   if (/connection tracking: errno 1$/.test(why)) {
@@ -131,4 +103,54 @@ export async function requireIdentity(lookup: SocketLookup): Promise<void> {
     `cannot identify a connection of our own: ${why}`,
     "the kernel must have inet_diag and tcp_diag (modprobe tcp_diag) and nf_conntrack_netlink",
   );
+}
+
+/**
+ * Connects to a port of our own, of the kernel's choice, for as long as it takes to be accepted. Every user can connect there
+ * as well, and reset the connection at once: only the one from our own port counts.
+ */
+async function identifyOurselves(lookup: SocketLookup): Promise<Lookup> {
+  const accepted = new Map<number, Lookup>();
+  let look = () => {};
+  const listener = Bun.listen({
+    hostname: "127.0.0.1",
+    port: 0,
+    socket: {
+      open(socket) {
+        // Of a connection that was reset before we came to it, the kernel has no addresses any more.
+        const localAddress = parseAddress(socket.localAddress ?? "");
+        const peerAddress = parseAddress(socket.remoteAddress ?? "");
+        if (localAddress === null || peerAddress === null) return;
+        const { localPort, remotePort: peerPort } = socket;
+        accepted.set(peerPort, lookup.identify({ localAddress, localPort, peerAddress, peerPort }));
+        look();
+      },
+      data() {},
+      error() {},
+    },
+  });
+  const nobody: Lookup = { kind: "refused", why: "no connection over loopback" };
+  const { promise: tooLate, resolve: giveUp } = Promise.withResolvers<null>();
+  const cancel = after(CHECK_MS, () => giveUp(null));
+  try {
+    const connecting = Bun.connect({
+      hostname: "127.0.0.1",
+      port: listener.port,
+      socket: { data() {}, error() {} },
+    }).catch(() => null);
+    const ours = await Promise.race([connecting, tooLate]);
+    if (ours === null) return nobody;
+    const { promise, resolve } = Promise.withResolvers<Lookup>();
+    look = () => {
+      const found = accepted.get(ours.localPort);
+      if (found !== undefined) resolve(found);
+    };
+    look();
+    const found = await Promise.race([promise, tooLate]);
+    ours.terminate();
+    return found ?? nobody;
+  } finally {
+    cancel();
+    listener.stop(true);
+  }
 }
