@@ -10,3 +10,13 @@ test("EC2 Instance Connect is warned of where it is installed, with what to do",
   }
   expect(loginWarnings(() => false)).toEqual([]);
 });
+
+test("Dropbear, which forwards users' connections as root, is warned of where it is installed, with what to do", () => {
+  for (const path of ["/usr/sbin/dropbear", "/usr/local/sbin/dropbear"]) {
+    const [warning, ...more] = loginWarnings((asked) => asked === path);
+    expect(warning).toContain(path);
+    expect(warning).toContain("start it with -j");
+    expect(more).toEqual([]);
+  }
+  expect(loginWarnings(() => true)).toHaveLength(2);
+});
