@@ -6,7 +6,7 @@ import { aRequest } from "../sessions/support.ts";
 
 const SOURCES: MetricsSources = {
   server: () => ({ connections: 7, users: 3 }),
-  broker: () => ({ sessions: 5 }) as ReturnType<MetricsSources["broker"]>,
+  broker: () => ({ sessions: 5, entries: 6, inFlight: 4 }),
   firewall: () => ({ repairs: 2, healthy: true, lastRepair: null, lastCheck: "2030-01-01T00:00:00.000Z" }),
   configuration: () => ({ isCurrent: true, lastReloadSuccessful: false }),
 };
