@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 
@@ -15,8 +15,11 @@ function run(...args: string[]): { exitCode: number; stdout: string; stderr: str
 }
 
 describe("imdsproxy", () => {
-  test("--version names the version and the commit", () => {
-    expect(run("--version").stdout).toMatch(/^imdsproxy \d+\.\d+\.\d+ \([0-9a-f]{12}(?:-dirty)?\)\n$/);
+  test("--version names the version of package.json and the commit", () => {
+    const { version } = JSON.parse(readFileSync(resolve(import.meta.dir, "../../package.json"), "utf8"));
+    const [, said] =
+      /^imdsproxy (\d+\.\d+\.\d+) \([0-9a-f]{12}(?:-dirty)?\)\n$/.exec(run("--version").stdout) ?? [];
+    expect(said).toBe(version);
   });
   test("--help lists the commands that people run, without colours where no terminal is", () => {
     const { exitCode, stdout } = run("--help");
