@@ -29,8 +29,11 @@ export const limitsSchema = z.strictObject({
   assumeRolePerUser: callRate.default({ perSecond: 2, burst: 200 }),
   /** The same for all users of the node together. */
   assumeRolePerNode: callRate.default({ perSecond: 20, burst: 500 }),
-  /** Connections of one user to the metadata address that begin; null for no limit. By nf_tables. */
-  newConnectionsPerUser: rate(count(MOST_PER_SECOND)).nullable().default({ perSecond: 4_000, burst: 4_000 }),
+  /**
+   * Connections of one user to the metadata address that begin; null for no limit. By nf_tables. All users together have
+   * twice the rate; see src/firewall/limits/figures.ts.
+   */
+  newConnectionsPerUser: rate(count(MOST_PER_SECOND)).nullable().default({ perSecond: 2_000, burst: 4_000 }),
   /**
    * Connections of one user that the kernel tracks at a time, to wherever they lead; null for no limit. By nf_tables.
    * `auto`: a sixteenth of net.netfilter.nf_conntrack_max, and 12,288 at the least.

@@ -36,7 +36,7 @@ containers: leave
 limits:
   assumeRolePerUser: { perSecond: 2, burst: 200 }
   assumeRolePerNode: { perSecond: 20, burst: 500 }
-  newConnectionsPerUser: { perSecond: 4000, burst: 4000 }
+  newConnectionsPerUser: { perSecond: 2000, burst: 4000 }
   trackedConnectionsPerUser: auto
 rules:
   - name: data engineers
@@ -72,7 +72,7 @@ describe("parseConfig()", () => {
       limits: {
         assumeRolePerUser: { perSecond: 2, burst: 200 },
         assumeRolePerNode: { perSecond: 20, burst: 500 },
-        newConnectionsPerUser: { perSecond: 4_000, burst: 4_000 },
+        newConnectionsPerUser: { perSecond: 2_000, burst: 4_000 },
         trackedConnectionsPerUser: "auto",
       },
       rules: [],

@@ -39,7 +39,11 @@ describe("buildFirewallSpec()", () => {
           { first: 100_000, ranges: [[100_000, 165_535]] },
           { first: 165_536, ranges: [[165_536, 231_071]] },
         ],
-        newConnections: { perSecond: 4_000, burst: 4_000 },
+        newConnections: {
+          user: { perSecond: 2_000, burst: 4_000 },
+          own: { perSecond: 250, burst: 64 },
+          everyone: { perSecond: 4_000, burst: 3_584 },
+        },
         tracked: {
           user: { live: 16_384, begun: { perSecond: 4_096, burst: 16_384 } },
           everyone: { live: 98_304, begun: { perSecond: 8_192, burst: 32_768 } },

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { handoverUnitText, unitTexts } from "../../src/service/units.ts";
+import { handoverUnitText, NO_LATER_THREADS, unitTexts } from "../../src/service/units.ts";
 
 const FACTS = { systemdVersion: 252, stateDirectory: "/var/lib/imdsproxy" };
 const units = unitTexts(FACTS);
@@ -15,6 +15,11 @@ describe("unitTexts()", () => {
     }
   });
 
+  test("lets the engine of what serves and what repairs start no thread later", () => {
+    for (const name of ["imdsproxy.service", "imdsproxy-repair.service"] as const)
+      expect(lines(units[name])).toContain(`Environment=${NO_LATER_THREADS}`);
+    expect(lines(handoverUnitText(FACTS))).toContain(`Environment=${NO_LATER_THREADS}`);
+  });
   test("removes rules at no stop: only `service disable` does", () => {
     for (const text of Object.values(units)) expect(text).not.toMatch(/^ExecStop/m);
   });

@@ -16,6 +16,16 @@ export interface Tracked {
   readonly begun: Rate;
 }
 
+/** How fast connections to the metadata address may begin. */
+export interface NewConnections {
+  /** The most of one user. */
+  readonly user: Rate;
+  /** What each user may begin whatever the others do. */
+  readonly own: Rate;
+  /** All users together, what is their own left out. */
+  readonly everyone: Rate;
+}
+
 /** Subordinate uids of one owner (/etc/subuid), which have one share together. */
 export interface SubordinateShare {
   /** Names the share: the lowest of its uids. */
@@ -28,8 +38,8 @@ export interface LimitsSpec {
   /** Uids without a limit. */
   readonly exemptUids: readonly number[];
   readonly subordinates: readonly SubordinateShare[];
-  /** Connections of a user to the metadata address that begin; null for no limit. */
-  readonly newConnections: Rate | null;
+  /** Connections to the metadata address that begin; null for no limit. */
+  readonly newConnections: NewConnections | null;
   /** null for no limit. */
   readonly tracked: { readonly user: Tracked; readonly everyone: Tracked } | null;
 }
@@ -40,6 +50,25 @@ const LARGE_JOB = 12_288;
 const ASSUMED_MAX = 65_536;
 /** Each share has chains of its own; a table of thousands would take seconds to write and to compare. */
 export const MOST_SHARES = 256;
+
+/**
+ * Connections that nobody has accepted yet wait in one queue of 4,096 (BACKLOG in src/http/server.ts, net.core.somaxconn),
+ * which has no places of each user's. What finds it full is dropped, and its client tries again a second later. So all users
+ * together begin no more at once than the queue holds. Each user's own part leaves it room: those who ask a few times are
+ * served while others flood, and eight floods at once still fit.
+ */
+const SHARED_PLACES = 3_584;
+const OWN_PLACES = 64;
+
+/** @param user what the configuration has: `limits.newConnectionsPerUser`. */
+function newConnections(user: Rate): NewConnections {
+  return {
+    user,
+    own: { perSecond: Math.max(1, Math.floor(user.perSecond / 8)), burst: Math.min(user.burst, OWN_PLACES) },
+    // Twice a user's: while one floods, others have as much again.
+    everyone: { perSecond: 2 * user.perSecond, burst: Math.min(user.burst, SHARED_PLACES) },
+  };
+}
 
 /**
  * What the configuration means on a node.
@@ -67,7 +96,8 @@ export function limitsSpec(
   return {
     exemptUids: node.exemptUids,
     subordinates: node.subordinates,
-    newConnections: limits.newConnectionsPerUser,
+    newConnections:
+      limits.newConnectionsPerUser === null ? null : newConnections(limits.newConnectionsPerUser),
     tracked:
       live === null
         ? null

@@ -4,7 +4,13 @@ import { METADATA } from "../addresses.ts";
 import type { Attribute } from "../nftables/attributes.ts";
 import { REG } from "../nftables/names.ts";
 import * as is from "./expressions.ts";
-import { CLOSED_SECONDS, type LimitsSpec, type SubordinateShare, spread } from "./figures.ts";
+import {
+  CLOSED_SECONDS,
+  type LimitsSpec,
+  type NewConnections,
+  type SubordinateShare,
+  spread,
+} from "./figures.ts";
 
 /**
  * The table of limits: an nftables table of our own in the family inet, beside whatever iptables and others have. Each
@@ -131,12 +137,26 @@ function toShares(map: string): LimitRule {
   return rule(`meta skuid vmap @${map}`, is.socketUid, is.verdictOf(map));
 }
 
-/** The queue of connections before the proxy has no places of each user's: how fast one may fill it is limited here. */
-function newConnections(spec: LimitsSpec, rate: Rate, sets: LimitSet[], chains: LimitChain[]): LimitRule[] {
-  sets.push({ kind: "rates", name: "new_rates" });
-  const overRate = rule(`${rateText(rate)} drop`, is.over(rate), is.drop);
+/**
+ * The queue of connections before the proxy has no places of each user's: how fast it may be filled is limited here. What is a
+ * user's own passes; what is over that comes out of one bucket for all users.
+ */
+function newConnections(
+  spec: LimitsSpec,
+  { user, own, everyone }: NewConnections,
+  sets: LimitSet[],
+  chains: LimitChain[],
+): LimitRule[] {
+  sets.push({ kind: "rates", name: "new_rates" }, { kind: "rates", name: "new_own" });
+  chains.push({
+    name: "new_everyone",
+    priority: null,
+    rules: [rule(`${rateText(everyone)} drop`, is.over(everyone), is.drop)],
+  });
+  const overRate = rule(`${rateText(user)} drop`, is.over(user), is.drop);
+  const overOwn = rule(`${rateText(own)} goto new_everyone`, is.over(own), is.goTo("new_everyone"));
   for (const share of spec.subordinates) {
-    chains.push({ name: chainOf("new", share), priority: null, rules: [overRate] });
+    chains.push({ name: chainOf("new", share), priority: null, rules: [overRate, overOwn] });
   }
   const shares = spec.subordinates.length > 0;
   if (shares)
@@ -148,14 +168,21 @@ function newConnections(spec: LimitsSpec, rate: Rate, sets: LimitSet[], chains: 
       exemptReturn,
       ...(shares ? [toShares("new_subordinate")] : []),
       rule(
-        `update @new_rates { meta skuid ${rateText(rate)} } drop`,
+        `update @new_rates { meta skuid ${rateText(user)} } drop`,
         is.socketUid,
-        is.overFor("new_rates", rate),
+        is.overFor("new_rates", user),
         is.drop,
+      ),
+      rule(
+        `update @new_own { meta skuid ${rateText(own)} } goto new_everyone`,
+        is.socketUid,
+        is.overFor("new_own", own),
+        is.goTo("new_everyone"),
       ),
       rule("meta skuid 1-4294967294 return", is.anyUidButRoot, is.goBack),
       // Without a uid: all users' together. See `nobody` in trackedConnections().
       overRate,
+      overOwn,
     ],
   });
   const syn = "tcp flags & (syn | ack) == syn";

@@ -3,11 +3,12 @@
 
 usage: victim.py SECONDS PAUSE_MS [BASE_HOST [PORT]]
 Each round is what an SDK does, on connections of its own: a token, the list of roles, the credentials.
-Prints one line of JSON: rounds, the longest and the 99th percentile of one request in milliseconds, failures by what
-they were, and the names of the roles and of the sessions that it was given.
+Prints one line of JSON: rounds, the longest and the 99th percentile of one request in milliseconds, how often a SYN was sent
+again because the first was dropped, failures by what they were, and the names of the roles and of the sessions that it was given.
 """
 import json
 import socket
+import struct
 import sys
 import time
 
@@ -15,14 +16,22 @@ seconds, pause_ms = float(sys.argv[1]), float(sys.argv[2])
 host = sys.argv[3] if len(sys.argv) > 3 else "169.254.169.254"
 port = int(sys.argv[4]) if len(sys.argv) > 4 else 80
 took, failures, roles, sessions = [], {}, {}, {}
+resent = 0
+
+
+def retransmits(connection):
+    """tcpi_total_retrans of struct tcp_info (linux/tcp.h); before anything is written, it is SYNs."""
+    return struct.unpack_from("I", connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 100)[0]
 
 
 def ask(method, path, headers=""):
     """One request on a connection of its own. Returns (status, body); raises OSError."""
+    global resent
     started = time.monotonic()
     try:
         with socket.create_connection((host, port), timeout=10) as connection:
             connection.settimeout(10)
+            resent += retransmits(connection)
             head = f"{method} {path} HTTP/1.1\r\nHost: 169.254.169.254\r\nConnection: close\r\n{headers}\r\n"
             connection.sendall(head.encode())
             answer = b""
@@ -74,6 +83,7 @@ print(json.dumps({
     "rounds": rounds,
     "requests": len(took),
     "maxMs": round(took[-1], 1) if took else 0,
+    "resent": resent,
     "p99Ms": round(took[int(len(took) * 0.99)], 1) if took else 0,
     "failures": failures,
     "roles": roles,

@@ -27,6 +27,8 @@ export interface VictimReport {
   readonly requests: number;
   readonly maxMs: number;
   readonly p99Ms: number;
+  /** SYNs that were sent again, because the kernel had dropped them. */
+  readonly resent: number;
   readonly failures: Readonly<Record<string, number>>;
   /** How often each role's name was given. */
   readonly roles: Readonly<Record<string, number>>;

@@ -18,7 +18,7 @@ const NODE = {
   subordinates: [] as SubordinateShare[],
 };
 const AUTO = {
-  newConnectionsPerUser: { perSecond: 4_000, burst: 4_000 },
+  newConnectionsPerUser: { perSecond: 2_000, burst: 4_000 },
   trackedConnectionsPerUser: "auto",
 } as const;
 const specOf = (over: Partial<typeof NODE> = {}, tracked: "auto" | number | null = "auto") =>
