@@ -18,10 +18,14 @@ const TURNED_AWAY: Record<TurnedAway["kind"], string> = {
   crowded: "more connections of this user, or of all, are open than may, and none is idle",
 };
 
-/** Where events go: to the log, with a rate limit where users cause them, and to the metrics once these are attached. */
-export function eventSinks(log: Log) {
-  const limitedLog = new RateLimitedLog({ intervalMs: EVENT_INTERVAL_MS, now: monotonicMs });
-  const ruleLog = new RateLimitedLog({ intervalMs: RULE_INTERVAL_MS, now: monotonicMs });
+/**
+ * Where events go: to the log, with a rate limit where users cause them, and to the metrics once these are attached.
+ *
+ * @param now milliseconds of a clock that nobody sets.
+ */
+export function eventSinks(log: Log, now: () => number = monotonicMs) {
+  const limitedLog = new RateLimitedLog({ intervalMs: EVENT_INTERVAL_MS, now });
+  const ruleLog = new RateLimitedLog({ intervalMs: RULE_INTERVAL_MS, now });
   let metrics: Metrics | null = null;
   return {
     attach(to: Metrics): void {

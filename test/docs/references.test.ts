@@ -22,6 +22,11 @@ describe("every test that a document names is there, by file and by name:", () =
     });
   }
 
+  test("and no row of the threat model names source in place of a test", () => {
+    const rows = readFileSync("docs/threat-model.md", "utf8").split("\n");
+    expect(rows.filter((row) => row.startsWith("|") && row.includes("`src/"))).toEqual([]);
+  });
+
   test("and the threat model names some", () => {
     const found = [
       ...readFileSync("docs/threat-model.md", "utf8").replaceAll(/\s+/g, " ").matchAll(REFERENCE),

@@ -20,6 +20,13 @@ describe("unitTexts()", () => {
       expect(lines(units[name])).toContain(`Environment=${NO_LATER_THREADS}`);
     expect(lines(handoverUnitText(FACTS))).toContain(`Environment=${NO_LATER_THREADS}`);
   });
+
+  test("gives the proxy ten times the weight of another service on a processor, and spares it when memory runs out", () => {
+    // 100 is what a unit has that says nothing (systemd.resource-control(5), CPUWeight=).
+    expect(lines(units["imdsproxy.service"])).toContain("CPUWeight=1000");
+    expect(lines(units["imdsproxy.service"])).toContain("OOMScoreAdjust=-900");
+  });
+
   test("removes rules at no stop: only `service disable` does", () => {
     for (const text of Object.values(units)) expect(text).not.toMatch(/^ExecStop/m);
   });
