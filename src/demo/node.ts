@@ -13,7 +13,7 @@ import { type Namespace, openNamespace } from "./namespace.ts";
 import { ADDRESSES, awsNetwork, nodeNetwork, ORIGINAL_ENTRY } from "./network.ts";
 import { type ProxyOptions, type RunningProxy, startProxyIn } from "./proxy.ts";
 import { type RunAs, type Running, type RunOptions, type RunResult, runIn } from "./run.ts";
-import { type RemotePart, startPart } from "./stand-in.ts";
+import { demoParts, type RemotePart, startPart } from "./stand-in.ts";
 import { instancePrincipal } from "./sts/principals.ts";
 import type { StsLogEntry, StsMode, StsStandInOptions } from "./sts/server.ts";
 
@@ -35,6 +35,8 @@ export interface NodeOptions {
   readonly executable?: string;
   /** Further files and directories of the machine that the node shows, by their path on the node (below `/run`). */
   readonly show?: Readonly<Record<string, string>>;
+  /** The command line that serves the stand-ins; default this program. */
+  readonly parts?: readonly string[];
 }
 
 /** Whom a command runs as: an account's name (`root` included), or a uid without an account. */
@@ -163,6 +165,7 @@ export async function startNode(options: NodeOptions = {}): Promise<SimulatedNod
     const { imds4, imds6, agent: agentAddress, agentPort, aws4, stsPort } = ADDRESSES;
     const imdsListen = [{ address: imds4, port: 80 }, ...(ipv6 ? [{ address: imds6, port: 80 }] : [])];
     const mode = options.imdsMode ?? {};
+    const parts = options.parts ?? demoParts();
     const stsOptions: StsStandInOptions = {
       listen: [{ address: aws4, port: stsPort }],
       principals: [
@@ -172,11 +175,15 @@ export async function startNode(options: NodeOptions = {}): Promise<SimulatedNod
       mode: options.stsMode ?? {},
     };
     const [imds, sts, agent] = await Promise.all([
-      startPart(aws, "imds", { secrets: ec2Secrets, mode, listen: imdsListen }),
-      startPart(aws, "sts", stsOptions),
+      startPart(aws, parts, "imds", { secrets: ec2Secrets, mode, listen: imdsListen }),
+      startPart(aws, parts, "sts", stsOptions),
       kind === "ec2"
         ? null
-        : startPart(inner, "imds", { secrets, mode, listen: [{ address: agentAddress, port: agentPort }] }),
+        : startPart(inner, parts, "imds", {
+            secrets,
+            mode,
+            listen: [{ address: agentAddress, port: agentPort }],
+          }),
       kind === "ec2" ? null : addOriginalEntry((argv) => run(root, { argv }).done),
     ]);
 

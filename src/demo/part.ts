@@ -5,8 +5,7 @@
  */
 import { createInterface } from "node:readline";
 import { type ImdsOptions, startImds } from "./imds/server.ts";
-import type { ImdsMode } from "./imds/service.ts";
-import { type StsMode, type StsStandInOptions, startStsStandIn } from "./sts/server.ts";
+import { type StsStandInOptions, startStsStandIn } from "./sts/server.ts";
 
 /** A stand-in whose controls are called by name. */
 export interface Part {
@@ -28,39 +27,40 @@ export type PartAnswer =
   | { readonly id: number; readonly result: unknown }
   | { readonly id: number; readonly error: string };
 
-const PARTS: Readonly<Record<string, (options: unknown) => Part | Promise<Part>>> = {
-  imds(options) {
-    const imds = startImds(options as ImdsOptions);
-    return {
-      call(method, params) {
-        if (method === "log") return imds.log();
-        if (method === "clearLog") return imds.clearLog();
-        if (method === "set") return imds.set(params as Partial<ImdsMode>);
-        throw new Error(`the IMDS stand-in has no control ${method}`);
-      },
-    };
+/** How each part is started, by its name. */
+export type Parts = Readonly<Record<string, (options: unknown) => Part | Promise<Part>>>;
+
+/** What a stand-in lets its parent do. */
+interface Controlled {
+  log(): unknown;
+  clearLog(): void;
+  set(mode: never): void;
+}
+
+/** The part of a stand-in, called `name` in errors. */
+export const partOf = (name: string, standIn: Controlled): Part => ({
+  call(method, params) {
+    if (method === "log") return standIn.log();
+    if (method === "clearLog") return standIn.clearLog();
+    if (method === "set") return standIn.set(params as never);
+    throw new Error(`the ${name} stand-in has no control ${method}`);
   },
-  async sts(options) {
-    const sts = await startStsStandIn(options as StsStandInOptions);
-    return {
-      call(method, params) {
-        if (method === "log") return sts.log();
-        if (method === "clearLog") return sts.clearLog();
-        if (method === "set") return sts.set(params as Partial<StsMode>);
-        throw new Error(`the STS stand-in has no control ${method}`);
-      },
-    };
-  },
+});
+
+/** The demo's. Tests have others, which misbehave: test/support/stand-ins. */
+const PARTS: Parts = {
+  imds: (options) => partOf("IMDS", startImds(options as ImdsOptions)),
+  sts: async (options) => partOf("STS", await startStsStandIn(options as StsStandInOptions)),
 };
 
 /** Serves one part until standard input ends. */
-export async function servePart(): Promise<void> {
+export async function servePart(parts: Parts = PARTS): Promise<void> {
   const say = (answer: PartAnswer) => process.stdout.write(`${JSON.stringify(answer)}\n`);
   let part: Part | null = null;
   for await (const line of createInterface({ input: process.stdin })) {
     if (part === null) {
       const start = JSON.parse(line) as PartStart;
-      const create = PARTS[start.part];
+      const create = parts[start.part];
       if (create === undefined) throw new Error(`no stand-in is called ${start.part}`);
       part = await create(start.options);
       say({ id: 0, result: "ready" });

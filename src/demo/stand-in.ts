@@ -11,9 +11,21 @@ export interface RemotePart {
   call(method: string, params?: unknown): Promise<unknown>;
 }
 
-/** Starts the named part (see part.ts) as root in a namespace; resolves when it listens. It dies with the namespace. */
-export async function startPart(namespace: Namespace, part: string, options: unknown): Promise<RemotePart> {
-  const command = namespace.enter([...selfCommand(), "demo-part"], "machine");
+/** This program, serving the demo's parts. */
+export const demoParts = (): string[] => [...selfCommand(), "demo-part"];
+
+/**
+ * Starts the named part (see part.ts) as root in a namespace; resolves when it listens. It dies with the namespace.
+ *
+ * @param server the command line that serves parts.
+ */
+export async function startPart(
+  namespace: Namespace,
+  server: readonly string[],
+  part: string,
+  options: unknown,
+): Promise<RemotePart> {
+  const command = namespace.enter([...server], "machine");
   const child = Bun.spawn(command, {
     stdin: "pipe",
     stdout: "pipe",

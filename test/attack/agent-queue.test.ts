@@ -2,7 +2,6 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { DEFAULT_FACTS } from "../../src/demo/imds/tree.ts";
 import { ADDRESSES } from "../../src/demo/network.ts";
-import type { SimulatedNode, Who } from "../../src/demo/node.ts";
 import type { Running } from "../../src/demo/run.ts";
 import { type CurlAnswer, curl, IMDS4, mustExec } from "../support/node.ts";
 import {
@@ -13,6 +12,7 @@ import {
   startProxiedNode,
 } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 import { SHOW_PROGRAMS } from "./support/attack.ts";
 
 /**

@@ -1,7 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { DEFAULT_FACTS } from "../../src/demo/imds/tree.ts";
 import { ADDRESSES } from "../../src/demo/network.ts";
-import type { SimulatedNode, Who } from "../../src/demo/node.ts";
 import type { Running } from "../../src/demo/run.ts";
 import { type CurlAnswer, curl, IMDS4, mustExec } from "../support/node.ts";
 import {
@@ -12,6 +11,7 @@ import {
   startProxiedNode,
 } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 import { SHOW_PROGRAMS, whileStopped } from "./support/attack.ts";
 
 /**

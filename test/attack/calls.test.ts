@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import type { SimulatedNode, Who } from "../../src/demo/node.ts";
 import { assumed, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 import { attack, SHOW_PROGRAMS, victim } from "./support/attack.ts";
 
 /**

@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { ADDRESSES } from "../../src/demo/network.ts";
-import type { SimulatedNode, Who } from "../../src/demo/node.ts";
 import { mustExec } from "../support/node.ts";
 import { eventually, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 import { attack, SHOW_PROGRAMS, type VictimReport, victim } from "./support/attack.ts";
 
 /**

@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { processTree } from "../../src/demo/namespace.ts";
-import type { SimulatedNode } from "../../src/demo/node.ts";
 import type { Running } from "../../src/demo/run.ts";
 import { mustExec } from "../support/node.ts";
 import { applyRules, eventually, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode } from "../support/simulated-node.ts";
 import { SHOW_PROGRAMS } from "./support/attack.ts";
 
 /**

@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { ADDRESSES } from "../../src/demo/network.ts";
-import type { SimulatedNode, Who } from "../../src/demo/node.ts";
 import { USERS_SOURCE } from "../../src/firewall/wall/plan.ts";
 import { mustExec } from "../support/node.ts";
 import { eventually, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 import { attack, SHOW_PROGRAMS, whileStopped } from "./support/attack.ts";
 
 /**

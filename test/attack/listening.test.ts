@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import type { SimulatedNode, Who } from "../../src/demo/node.ts";
 import type { Running } from "../../src/demo/run.ts";
 import { curl, IMDS4, IMDS6, mustExec } from "../support/node.ts";
 import { credentialsOf, eventually, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 import { SHOW_PROGRAMS } from "./support/attack.ts";
 
 /**

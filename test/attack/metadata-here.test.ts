@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import type { SimulatedNode } from "../../src/demo/node.ts";
 import { mustExec } from "../support/node.ts";
 import { applyRules, eventually, sdkArn, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode } from "../support/simulated-node.ts";
 
 /**
  * A metadata service that is an address of the node itself, as a stand-in's is: what users send to it ends on this node even where

@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { appendFileSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
-import type { SimulatedNode, Who } from "../../src/demo/node.ts";
 import { IMDS4, mustExec } from "../support/node.ts";
 import { buildDirectoryModule, setDirectoryMode, writeDirectory } from "../support/nss/directory.ts";
 import { eventually, type ProxiedNode, startProxiedNode, testConfig } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 import { SHOW_PROGRAMS } from "./support/attack.ts";
 
 /**

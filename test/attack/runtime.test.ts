@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, readFileSync, rmSync } from "node:fs";
-import type { SimulatedNode, Who } from "../../src/demo/node.ts";
 import { mustExec } from "../support/node.ts";
 import { credentialsOf, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 
 /**
  * The executable is a JavaScript runtime with our program in it. Alice tries what such runtimes read from the directory that

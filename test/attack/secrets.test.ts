@@ -1,6 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
-import type { SimulatedNode } from "../../src/demo/node.ts";
 import type { RunningProxy } from "../../src/demo/proxy.ts";
 import { curl, IMDS4, mustExec } from "../support/node.ts";
 import {
@@ -13,6 +12,7 @@ import {
   tokenOf,
 } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode } from "../support/simulated-node.ts";
 
 const ROOT = { user: "root" } as const;
 const ALICE = { user: "alice" } as const;

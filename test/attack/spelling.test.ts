@@ -2,13 +2,14 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { resolve } from "node:path";
 import { categoryFilter } from "../../src/config/categories.ts";
 import { createInstanceSecrets } from "../../src/demo/imds/secrets.ts";
-import { type ImdsLogEntry, type ImdsStandIn, startImds } from "../../src/demo/imds/server.ts";
+import type { ImdsLogEntry } from "../../src/demo/imds/server.ts";
 import { DEFAULT_FACTS } from "../../src/demo/imds/tree.ts";
-import type { SimulatedNode } from "../../src/demo/node.ts";
 import { parseRoute } from "../../src/imds/routes.ts";
 import { fuzzRuns, fuzzSeed } from "../support/fuzz.ts";
 import { type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode } from "../support/simulated-node.ts";
+import { type FaultyImds, startFaultyImds } from "../support/stand-ins/imds.ts";
 import { type Orders, type Report, run } from "./support/spelling-client.ts";
 import {
   cleanedDenyList,
@@ -29,9 +30,13 @@ const REPOSITORY = resolve(import.meta.dir, "../..");
 
 describe("the attacks are some: against forwarders as others have built them they succeed", () => {
   const secrets = createInstanceSecrets();
-  let upstream: ImdsStandIn;
+  let upstream: FaultyImds;
   beforeAll(() => {
-    upstream = startImds({ listen: [{ address: "127.0.0.1", port: 0 }], secrets, mode: { liberal: true } });
+    upstream = startFaultyImds({
+      listen: [{ address: "127.0.0.1", port: 0 }],
+      secrets,
+      mode: { liberal: true },
+    });
   });
   afterAll(() => upstream.stop());
 

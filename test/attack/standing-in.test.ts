@@ -9,7 +9,6 @@ import {
   writeFileSync,
 } from "node:fs";
 import { ADDRESSES } from "../../src/demo/network.ts";
-import type { SimulatedNode, Who } from "../../src/demo/node.ts";
 import type { Running } from "../../src/demo/run.ts";
 import { curl, IMDS4 } from "../support/node.ts";
 import {
@@ -23,6 +22,7 @@ import {
   tokenOf,
 } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 import { SHOW_PROGRAMS } from "./support/attack.ts";
 
 /** Alice wants to answer in the proxy's place, or in the place of what it asks; or to make what only it can make. */

@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import type { SimulatedNode, Who } from "../../src/demo/node.ts";
 import { CLOSED_SECONDS } from "../../src/firewall/limits/figures.ts";
 import { mustExec } from "../support/node.ts";
 import { applyRules, credentialsOf, startProxiedNode, testConfig } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 import { attack, SHOW_PROGRAMS, victim } from "./support/attack.ts";
 
 /**

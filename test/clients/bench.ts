@@ -1,10 +1,10 @@
 /** A simulated node with every client on it, and what one run of a client came to. */
 import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { resolve } from "node:path";
-import type { SimulatedNode } from "../../src/demo/node.ts";
 import type { Running } from "../../src/demo/run.ts";
 import { TEST_ROLE } from "../support/node.ts";
 import { eventually, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
+import type { SimulatedNode } from "../support/simulated-node.ts";
 import { CACHE, FIXTURES } from "./install.ts";
 import type { Client } from "./list.ts";
 

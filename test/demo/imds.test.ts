@@ -1,13 +1,13 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
-import { readings } from "../../src/demo/imds/liberal.ts";
 import { createInstanceSecrets } from "../../src/demo/imds/secrets.ts";
-import { startImds } from "../../src/demo/imds/server.ts";
 import { createTokenMint } from "../../src/demo/imds/tokens.ts";
 import { DEFAULT_FACTS } from "../../src/demo/imds/tree.ts";
 import { rawHttp } from "../support/raw-http.ts";
+import { startFaultyImds } from "../support/stand-ins/imds.ts";
+import { readings } from "../support/stand-ins/liberal.ts";
 
 const secrets = createInstanceSecrets();
-const imds = startImds({ listen: [{ address: "127.0.0.1", port: 0 }], secrets });
+const imds = startFaultyImds({ listen: [{ address: "127.0.0.1", port: 0 }], secrets });
 const endpoint = () => imds.endpoints()[0] ?? { address: "", port: 0 };
 afterAll(() => imds.stop());
 beforeEach(() => imds.set({ tokens: "optional", liberal: false, fault: "none", delayMs: 0 }));

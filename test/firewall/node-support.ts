@@ -1,7 +1,7 @@
 import { resolve } from "node:path";
-import type { NodeOptions, SimulatedNode, Who } from "../../src/demo/node.ts";
 import type { Running, RunResult } from "../../src/demo/run.ts";
 import { mustExec, startTestNode } from "../support/node.ts";
+import type { NodeOptions, SimulatedNode, Who } from "../support/simulated-node.ts";
 
 export const ALICE: Who = { user: "alice" };
 export const ROOT: Who = { user: "root" };

@@ -1,9 +1,9 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { categoryFilter, DEFAULT_CATEGORIES } from "../../src/config/categories.ts";
-import { readings } from "../../src/demo/imds/liberal.ts";
 import { parseRoute, type Route } from "../../src/imds/routes.ts";
 import { fuzzRuns, holds } from "../support/fuzz.ts";
+import { readings } from "../support/stand-ins/liberal.ts";
 
 const DEFAULTS = categoryFilter([], []);
 const route = (target: string): Route => parseRoute(target, DEFAULTS);

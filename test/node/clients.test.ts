@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { resolve } from "node:path";
-import type { SimulatedNode } from "../../src/demo/node.ts";
 import { awsArn, curl, IMDS4, mustExec } from "../support/node.ts";
 import { sdkArn, startProxiedNode, TOKEN_HEADER } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode } from "../support/simulated-node.ts";
 
 const REPOSITORY = resolve(import.meta.dir, "../..");
 const alice = { user: "alice" };

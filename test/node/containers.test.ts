@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import type { SimulatedNode } from "../../src/demo/node.ts";
 import { mustExec } from "../support/node.ts";
 import {
   applyRules,
@@ -11,6 +10,7 @@ import {
   TTL_HEADER,
 } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode } from "../support/simulated-node.ts";
 
 const ROOT = { user: "root" } as const;
 const ALICE = { user: "alice" } as const;

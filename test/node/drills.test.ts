@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import type { StsFault } from "../../src/demo/sts/server.ts";
 import { mustExec, TEST_ROLE } from "../support/node.ts";
 import {
   credentialsOf,
@@ -9,6 +8,7 @@ import {
   startProxiedNode,
 } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { StsFault } from "../support/stand-ins/sts.ts";
 
 /**
  * What goes wrong on a node, and whether the first command that a person types names it: with its reason, since when, and

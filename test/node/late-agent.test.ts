@@ -1,8 +1,8 @@
 import { expect, test } from "bun:test";
-import type { SimulatedNode } from "../../src/demo/node.ts";
 import { mustExec, startTestNode } from "../support/node.ts";
 import { applyRules, eventually, sdkArn, testConfig } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode } from "../support/simulated-node.ts";
 
 const ROOT = { user: "root" } as const;
 

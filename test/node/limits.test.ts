@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import type { SimulatedNode, Who } from "../../src/demo/node.ts";
 import { attack, SHOW_PROGRAMS, victim, whileStopped } from "../attack/support/attack.ts";
 import { mustExec } from "../support/node.ts";
 import {
@@ -10,6 +9,7 @@ import {
   testConfig,
 } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 
 /**
  * The kernel's limit of new connections for each user, which `apply` brings with the rules. The attack is one on the queue of

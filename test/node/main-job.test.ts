@@ -1,6 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { ORIGINAL_ENTRY } from "../../src/demo/network.ts";
-import type { SimulatedNode } from "../../src/demo/node.ts";
 import { awsArn, curl, IMDS4, IMDS6, mustExec } from "../support/node.ts";
 import {
   applyRules,
@@ -14,6 +13,7 @@ import {
   tokenOf,
 } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode } from "../support/simulated-node.ts";
 
 const alice = { user: "alice" };
 const root = { user: "root" };

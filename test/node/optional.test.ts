@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import type { SimulatedNode, Who } from "../../src/demo/node.ts";
 import type { Running } from "../../src/demo/run.ts";
 import { curl, IMDS6, mustExec } from "../support/node.ts";
 import {
@@ -10,6 +9,7 @@ import {
   testConfig,
 } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 
 /** What the proxy can be without: its users are served, it says what is missing, and takes it as soon as it can. */
 

@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { resolve } from "node:path";
 import { processTree } from "../../src/demo/namespace.ts";
-import type { SimulatedNode } from "../../src/demo/node.ts";
 import type { Running, RunResult } from "../../src/demo/run.ts";
 import { awsArn, mustExec, startTestNode } from "../support/node.ts";
 import { eventually, testConfig } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode } from "../support/simulated-node.ts";
 
 const alice = { user: "alice" };
 const root = { user: "root" };

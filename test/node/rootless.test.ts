@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import type { SimulatedNode, Who } from "../../src/demo/node.ts";
 import { SHOW_PROGRAMS } from "../attack/support/attack.ts";
 import { mustExec, TEST_ROLE } from "../support/node.ts";
 import { startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 
 /**
  * Containers that users make without root, with the real programs: rootless Podman, and slirp4netns and pasta, which carry

@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { chmodSync } from "node:fs";
-import type { SimulatedNode } from "../../src/demo/node.ts";
 import { mustExec, startTestNode, TEST_ROLE } from "../support/node.ts";
 import { applyRules, assumed, eventually, getWithToken, sdkArn, testConfig } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode } from "../support/simulated-node.ts";
 import { withoutNetlink } from "../support/without-netlink.ts";
 
 const ROOT = { user: "root" } as const;

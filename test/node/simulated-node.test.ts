@@ -1,6 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { processTree } from "../../src/demo/namespace.ts";
-import type { SimulatedNode } from "../../src/demo/node.ts";
 import {
   awsArn,
   curl,
@@ -13,6 +12,7 @@ import {
   startTestNode,
 } from "../support/node.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode } from "../support/simulated-node.ts";
 
 const alice = { user: "alice" };
 const root = { user: "root" };

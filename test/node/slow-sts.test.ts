@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
 import { resolve } from "node:path";
-import type { SimulatedNode } from "../../src/demo/node.ts";
 import { awsArn, mustExec, TEST_ROLE } from "../support/node.ts";
 import { assumed, startProxiedNode, tokenOf } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode } from "../support/simulated-node.ts";
 
 /**
  * The first credentials at the first try, though STS takes longer than any one answer may: real clients, and the time

@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import type { SimulatedNode, Who } from "../../src/demo/node.ts";
 import { cgroupMount } from "../../src/identity/cgroup-tree.ts";
 import { SHOW_PROGRAMS } from "../attack/support/attack.ts";
 import { mustExec } from "../support/node.ts";
 import { startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 
 /**
  * Rules for Slurm jobs, by the kernel's own cgroups: processes in cgroups as slurmstepd makes them, and a user who fills

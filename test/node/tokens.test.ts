@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import type { SimulatedNode } from "../../src/demo/node.ts";
 import { curl, IMDS4, IMDS6 } from "../support/node.ts";
 import { startProxiedNode, TOKEN_HEADER, TTL_HEADER, tokenOf } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode } from "../support/simulated-node.ts";
 
 const alice = { user: "alice" };
 const bob = { user: "bob" };

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import type { SimulatedNode } from "../../src/demo/node.ts";
 import { type CurlAnswer, curl, IMDS4 } from "../support/node.ts";
 import { eventually, getWithToken, type ProxiedNode, startProxiedNode, tokenOf } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode } from "../support/simulated-node.ts";
 
 const ALICE = { user: "alice" };
 const LEAF = "/latest/meta-data/instance-type";

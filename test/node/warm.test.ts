@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
-import type { Who } from "../../src/demo/node.ts";
 import { TEST_ROLE } from "../support/node.ts";
 import { assumed, credentialsOf, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { Who } from "../support/simulated-node.ts";
 
 const ROOT = { user: "root" };
 const USERS = Array.from({ length: 8 }, (_, index) => ({ name: `warm${index}`, uid: 3400 + index }));

@@ -4,7 +4,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInstanceSecrets } from "../../src/demo/imds/secrets.ts";
 import { instancePrincipal, type StsPrincipal, sessionMarker } from "../../src/demo/sts/principals.ts";
-import { type StsFault, type StsStandIn, startStsStandIn } from "../../src/demo/sts/server.ts";
 import { ImdsProxyError } from "../../src/errors.ts";
 import { SessionBroker } from "../../src/sessions/broker.ts";
 import { StsFailure } from "../../src/sessions/failure.ts";
@@ -12,6 +11,7 @@ import type { InstanceCredentials } from "../../src/sessions/instance-credential
 import { type AwsSts, createSts, stsEndpoint } from "../../src/sessions/sts.ts";
 import type { SessionRequest } from "../../src/sessions/types.ts";
 import { FakeClock } from "../support/fake-clock.ts";
+import { type FaultySts, type StsFault, startFaultySts } from "../support/stand-ins/sts.ts";
 import { aRequest, DAY, HOUR } from "./support.ts";
 
 const NODE_ROLE = "arn:aws:iam::842413447717:role/NodeRole";
@@ -22,7 +22,7 @@ const SHORT_MS = 400;
 const secrets = createInstanceSecrets();
 const node = instancePrincipal(secrets.role, NODE_ROLE, "i-0123", Date.now() + 6 * HOUR);
 
-let standIn: StsStandIn;
+let standIn: FaultySts;
 let endpoint: string;
 let given: StsPrincipal;
 let asked: number;
@@ -53,7 +53,7 @@ async function failureOf(attempt: Promise<unknown>): Promise<StsFailure> {
 }
 
 beforeAll(async () => {
-  standIn = await startStsStandIn({ listen: [{ address: "127.0.0.1", port: 0 }], principals: [node] });
+  standIn = await startFaultySts({ listen: [{ address: "127.0.0.1", port: 0 }], principals: [node] });
   endpoint = `http://127.0.0.1:${standIn.endpoints[0]?.port}`;
 });
 afterAll(() => standIn.stop());

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { resolve } from "node:path";
-import { type NodeOptions, type SimulatedNode, startNode, type Who } from "../../src/demo/node.ts";
 import type { RunResult } from "../../src/demo/run.ts";
+import { type NodeOptions, type SimulatedNode, startNode, type Who } from "./simulated-node.ts";
 
 /** What `make build` makes. */
 export const EXECUTABLE = resolve(import.meta.dir, "../../dist/imdsproxy");

@@ -1,6 +1,6 @@
-import type { NodeOptions, SimulatedNode, Who } from "../../src/demo/node.ts";
 import type { RunningProxy } from "../../src/demo/proxy.ts";
 import { type CurlAnswer, curl, IMDS4, mustExec, startTestNode, TEST_ROLE } from "./node.ts";
+import type { NodeOptions, SimulatedNode, Who } from "./simulated-node.ts";
 
 /** The configuration of the documentation that this project began from: one role for everyone but root. */
 export function testConfig(node: SimulatedNode, more: object = {}): object {

@@ -1,25 +1,25 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { createInstanceSecrets } from "../../src/demo/imds/secrets.ts";
-import { type ImdsStandIn, startImds } from "../../src/demo/imds/server.ts";
 import { DEFAULT_FACTS } from "../../src/demo/imds/tree.ts";
 import { ImdsProxyError } from "../../src/errors.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { Upstream } from "../../src/upstream/upstream.ts";
 import { FakeClock } from "../support/fake-clock.ts";
+import { type FaultyImds, startFaultyImds } from "../support/stand-ins/imds.ts";
 
 const MAC_PATH = "meta-data/network/interfaces/macs/02:29:96:8f:6a:2d/vpc-id";
 const secrets = createInstanceSecrets();
-let service: ImdsStandIn;
+let service: FaultyImds;
 let upstream: Upstream;
 
-function endpointOf(standIn: ImdsStandIn) {
+function endpointOf(standIn: FaultyImds) {
   const [endpoint] = standIn.endpoints();
   if (endpoint === undefined) throw new Error("it listens nowhere");
   return endpoint;
 }
 
 beforeEach(() => {
-  service = startImds({ listen: [{ address: "127.0.0.1", port: 0 }], secrets });
+  service = startFaultyImds({ listen: [{ address: "127.0.0.1", port: 0 }], secrets });
   upstream = new Upstream({ endpoint: endpointOf(service), clock: systemClock });
 });
 afterEach(() => {

@@ -1,7 +1,7 @@
 import type { Endpoint } from "../../identity/endpoint.ts";
-import { sleep, systemClock } from "../../platform/clock.ts";
+import { systemClock } from "../../platform/clock.ts";
 import type { InstanceSecrets } from "./secrets.ts";
-import { answer, errorPage, type ImdsMode, type ImdsService } from "./service.ts";
+import { answer, type ImdsMode, type ImdsService } from "./service.ts";
 import { createTokenMint } from "./tokens.ts";
 import { DEFAULT_FACTS, type InstanceFacts, metadataTree } from "./tree.ts";
 import { readRequest, type WireRequest, type WireResponse, writeResponse } from "./wire.ts";
@@ -25,24 +25,32 @@ export interface ImdsOptions {
   readonly secrets: InstanceSecrets;
   /** Default DEFAULT_FACTS. */
   readonly facts?: InstanceFacts;
-  /** How it behaves at first; default: tokens optional, strict, no fault, no delay. */
+  /** How it behaves at first; default: tokens optional. */
   readonly mode?: Partial<ImdsMode>;
 }
 
+/**
+ * Comes before the service: gives an answer in place of the service's, `serve` for the service's own, `silence` for none, or
+ * `cut` to end the connection without one. Tests order faults by it.
+ */
+export type ImdsIntercept = (request: WireRequest) => Promise<WireResponse | "serve" | "silence" | "cut">;
+
 /** A running stand-in for the instance metadata service. */
 export interface ImdsStandIn {
-  /** Where it listens, in the order of `listen`; empty while it refuses. */
+  /** Where it listens, in the order of `listen`; empty while it is stopped. */
   endpoints(): readonly Endpoint[];
   /** Changes the named parts of its behaviour. */
   set(mode: Partial<ImdsMode>): void;
   /** Everything that was asked since the start or the last clear; the last 50,000 at most. */
   log(): readonly ImdsLogEntry[];
   clearLog(): void;
+  /** Closes every connection and listens no more. */
   stop(): void;
+  /** Listens again after `stop`. */
+  listen(): void;
 }
 
 const MOST_LOG_ENTRIES = 50_000;
-const QUIET: ImdsMode = { tokens: "optional", liberal: false, fault: "none", delayMs: 0 };
 
 interface Connection {
   /** Bytes that are not a whole request yet. */
@@ -55,7 +63,7 @@ interface Connection {
 }
 
 /** Starts a stand-in for the EC2 metadata service; throws where an address cannot be had. */
-export function startImds(options: ImdsOptions): ImdsStandIn {
+export function startImds(options: ImdsOptions, intercept?: ImdsIntercept): ImdsStandIn {
   const facts = options.facts ?? DEFAULT_FACTS;
   const startedMs = systemClock.now();
   const service: ImdsService = {
@@ -64,7 +72,7 @@ export function startImds(options: ImdsOptions): ImdsStandIn {
     roleName: facts.roleName,
     startedMs,
   };
-  let mode: ImdsMode = { ...QUIET, ...options.mode };
+  let mode: ImdsMode = { tokens: "optional", ...options.mode };
   let log: ImdsLogEntry[] = [];
   let listeners: Bun.TCPSocketListener<Connection>[] = [];
 
@@ -90,15 +98,13 @@ export function startImds(options: ImdsOptions): ImdsStandIn {
   }
 
   async function respond(socket: Bun.Socket<Connection>, request: WireRequest): Promise<void> {
-    const current = mode;
-    if (current.delayMs > 0) await sleep(current.delayMs);
-    if (current.fault === "hang" || current.fault === "drop") {
+    const outcome = (await intercept?.(request)) ?? "serve";
+    if (outcome === "silence" || outcome === "cut") {
       record(request, socket, null);
-      if (current.fault === "drop") socket.terminate();
+      if (outcome === "cut") socket.terminate();
       return;
     }
-    const response =
-      current.fault === "error" ? errorPage(503) : answer(service, current, request, systemClock.now());
+    const response = outcome === "serve" ? answer(service, mode, request, systemClock.now()) : outcome;
     record(request, socket, response.status);
     send(socket, request, response);
   }
@@ -150,19 +156,17 @@ export function startImds(options: ImdsOptions): ImdsStandIn {
     listeners = [];
   }
 
-  if (mode.fault !== "refuse") listen();
+  listen();
   return {
     endpoints: () => listeners.map(({ hostname, port }) => ({ address: hostname, port })),
     set(change) {
-      const wasClosed = mode.fault === "refuse";
       mode = { ...mode, ...change };
-      if (mode.fault === "refuse") close();
-      else if (wasClosed) listen();
     },
     log: () => log,
     clearLog() {
       log = [];
     },
     stop: close,
+    listen,
   };
 }

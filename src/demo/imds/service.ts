@@ -3,7 +3,6 @@
  * Statuses and headers: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-metadata-security-credentials.html
  * and what clients rely on (botocore/utils.py IMDSFetcher, smithy-rs aws-config/src/imds/client.rs).
  */
-import { readings, sensitiveReading } from "./liberal.ts";
 import type { TokenMint } from "./tokens.ts";
 import { lookup, type MetadataDirectory } from "./tree.ts";
 import { header, reason, type WireRequest, type WireResponse } from "./wire.ts";
@@ -12,12 +11,6 @@ import { header, reason, type WireRequest, type WireResponse } from "./wire.ts";
 export interface ImdsMode {
   /** Whether IMDSv1 (a request without a token) is answered. */
   readonly tokens: "optional" | "required";
-  /** Serves the secrets on any reading of a request; see liberal.ts. */
-  readonly liberal: boolean;
-  /** `refuse`: nobody listens; `hang`: no answer; `drop`: the connection is cut; `error`: 503 to everything. */
-  readonly fault: "none" | "refuse" | "hang" | "drop" | "error";
-  /** Milliseconds before each answer. */
-  readonly delayMs: number;
 }
 
 const TTL_HEADER = "X-Aws-Ec2-Metadata-Token-Ttl-Seconds";
@@ -45,17 +38,13 @@ export interface ImdsService {
   readonly startedMs: number;
 }
 
-/** Answers one request as the mode says. Faults and delays are the server's affair. */
+/** Answers one request as the mode says. */
 export function answer(
   service: ImdsService,
   mode: ImdsMode,
   request: WireRequest,
   nowMs: number,
 ): WireResponse {
-  if (mode.liberal) {
-    const secret = liberalAnswer(service, request);
-    if (secret !== null) return secret;
-  }
   if (/^\/+latest\/+api\/+token\/*$/.test(request.target)) return answerToken(service, request, nowMs);
   if (request.method === "PUT") return errorPage(403);
   if (request.method !== "GET" && request.method !== "HEAD") return errorPage(405);
@@ -96,23 +85,7 @@ function answerMetadata(
   ]);
 }
 
-/** A secret where any reading of the request means one, with no regard to method or token; else null. */
-function liberalAnswer(service: ImdsService, request: WireRequest): WireResponse | null {
-  const host = header(request, "host") ?? "";
-  const elsewhere = ["x-original-url", "x-rewrite-url", "referer", "forwarded", "x-forwarded-uri"];
-  const texts = [request.target, host, request.body, ...elsewhere.map((name) => header(request, name) ?? "")];
-  for (const reading of readings(texts.filter((candidate) => candidate !== ""))) {
-    // The honest list of role names is what it is everywhere; all else that means a secret gets the secret.
-    if (/^\/latest\/meta-data\/iam\/security-credentials\/?$/.test(reading)) {
-      if (reading === request.target) return text(service.roleName, []);
-    }
-    const path = sensitiveReading(reading, service.roleName);
-    const body = path === null ? null : lookup(service.tree, path);
-    if (body !== null) return text(body, []);
-  }
-  return null;
-}
-
-function text(body: string, headers: WireResponse["headers"]): WireResponse {
+/** What is found, as text. */
+export function text(body: string, headers: WireResponse["headers"]): WireResponse {
   return { status: 200, headers: [["Content-Type", "text/plain"], ...headers], body };
 }

@@ -7,41 +7,14 @@ import type { StsPrincipal } from "./principals.ts";
 import {
   answer,
   authenticate,
-  errorAnswer,
   type RoleTrust,
   readQuestion,
   type StsAnswer,
   type StsDirectory,
 } from "./service.ts";
 
-/** What becomes of AssumeRole; GetCallerIdentity goes on, so that a test can still ask who it is. */
-export type StsFault =
-  | { readonly kind: "none" }
-  /** Takes the request and never answers. */
-  | { readonly kind: "hang" }
-  /** Takes the request and cuts the connection. */
-  | { readonly kind: "drop" }
-  /** An error in AWS's form. */
-  | {
-      readonly kind: "error";
-      readonly status: number;
-      readonly code: string;
-      readonly message?: string;
-      readonly retryAfterSeconds?: number;
-    }
-  /** Bytes that are not STS's: a proxy's page, a redirect, nothing. */
-  | {
-      readonly kind: "body";
-      readonly status: number;
-      readonly headers?: Readonly<Record<string, string>>;
-      readonly body: string;
-    };
-
 /** How the stand-in behaves for now. */
 export interface StsMode {
-  readonly fault: StsFault;
-  /** Milliseconds before each answer. */
-  readonly delayMs: number;
   /** By how much its clock is ahead of this machine's, in milliseconds. */
   readonly clockOffsetMs: number;
   /** Who may assume what; null: everyone everything. */
@@ -75,6 +48,26 @@ export interface StsStandInOptions {
   readonly mode?: Partial<StsMode>;
 }
 
+/** What becomes of one request. */
+export interface StsOutcome {
+  /** Null: none at all. */
+  readonly answer: StsAnswer | null;
+  /** Whether the connection ends without an answer; else it stays open. */
+  readonly cut: boolean;
+  /** Milliseconds before the answer. */
+  readonly delayMs: number;
+}
+
+/**
+ * Comes before the service. Tests order faults by it.
+ *
+ * @param action of a request whose signature is right; null where it is not, and `serve` refuses it.
+ * @param serve makes the service's own answer.
+ */
+export type StsIntercept = (action: string | null, serve: () => StsAnswer) => StsOutcome;
+
+const soundly: StsIntercept = (_, serve) => ({ answer: serve(), cut: false, delayMs: 0 });
+
 /** A running stand-in for AWS STS. */
 export interface StsStandIn {
   /** Where it listens, in the order of `listen`. */
@@ -99,10 +92,11 @@ const MOST_BODY_BYTES = 256 * 1024;
  * Starts a stand-in for STS that checks every signature; rejects where an address cannot be had.
  * node:http and not Bun.serve, which cannot cut a connection without an answer.
  */
-export async function startStsStandIn(options: StsStandInOptions): Promise<StsStandIn> {
+export async function startStsStandIn(
+  options: StsStandInOptions,
+  intercept: StsIntercept = soundly,
+): Promise<StsStandIn> {
   let mode: StsMode = {
-    fault: { kind: "none" },
-    delayMs: 0,
     clockOffsetMs: 0,
     roles: null,
     sessionSeconds: null,
@@ -124,11 +118,11 @@ export async function startStsStandIn(options: StsStandInOptions): Promise<StsSt
     const signed = { method: request.method ?? "", target: request.url ?? "", headers, body };
     const principal = authenticate(directory, signed, nowMs);
     const known = "accessKeyId" in principal ? principal : null;
-    const fault: StsFault = question.action === "AssumeRole" ? mode.fault : { kind: "none" };
-    const reply =
-      "accessKeyId" in principal
-        ? replyOf(fault, () => answer(directory, principal, question, nowMs))
-        : principal;
+    const outcome =
+      known === null
+        ? intercept(null, () => principal as StsAnswer)
+        : intercept(question.action, () => answer(directory, known, question, nowMs));
+    const reply = outcome.answer;
     if (log.length >= MOST_LOG_ENTRIES) log = log.slice(MOST_LOG_ENTRIES / 2);
     log.push({
       atMs: systemClock.now(),
@@ -139,9 +133,9 @@ export async function startStsStandIn(options: StsStandInOptions): Promise<StsSt
       status: reply?.status ?? null,
       code: reply?.code ?? null,
     });
-    if (mode.delayMs > 0) await sleep(mode.delayMs);
+    if (outcome.delayMs > 0) await sleep(outcome.delayMs);
     if (reply === null) {
-      if (fault.kind === "drop") request.socket.destroy();
+      if (outcome.cut) request.socket.destroy();
       return;
     }
     response.writeHead(reply.status, {
@@ -188,28 +182,6 @@ export async function startStsStandIn(options: StsStandInOptions): Promise<StsSt
       }
     },
   };
-}
-
-/** Null: no answer at all. */
-function replyOf(fault: StsFault, sound: () => StsAnswer): StsAnswer | null {
-  switch (fault.kind) {
-    case "none":
-      return sound();
-    case "hang":
-    case "drop":
-      return null;
-    case "error": {
-      const error = errorAnswer(
-        fault.status,
-        fault.code,
-        fault.message ?? `${fault.code}, as the test wishes`,
-      );
-      if (fault.retryAfterSeconds === undefined) return error;
-      return { ...error, headers: { "Retry-After": String(fault.retryAfterSeconds) } };
-    }
-    case "body":
-      return { status: fault.status, body: fault.body, headers: fault.headers ?? {}, code: null };
-  }
 }
 
 async function readBody(request: IncomingMessage): Promise<Uint8Array> {

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
-import type { SimulatedNode, Who } from "../../../src/demo/node.ts";
 import { mustExec } from "../../support/node.ts";
+import type { SimulatedNode, Who } from "../../support/simulated-node.ts";
 
 /** The attackers' programs, as the node shows them. */
 export const SHOW_PROGRAMS = { "/run/attack": resolve(import.meta.dir, "../programs") };

@@ -10,10 +10,10 @@
 import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { parseEndpoint } from "../../../src/config/schema.ts";
 import { createInstanceSecrets, type InstanceSecrets } from "../../../src/demo/imds/secrets.ts";
-import { startImds } from "../../../src/demo/imds/server.ts";
 import { DEFAULT_FACTS } from "../../../src/demo/imds/tree.ts";
 import { instancePrincipal } from "../../../src/demo/sts/principals.ts";
-import { startStsStandIn } from "../../../src/demo/sts/server.ts";
+import { startFaultyImds } from "../../support/stand-ins/imds.ts";
+import { startFaultySts } from "../../support/stand-ins/sts.ts";
 
 /** Elsewhere where /var is what a test takes away. */
 const DIRECTORY = process.env["STAND_IN_DIRECTORY"] ?? "/var/lib/stand-in";
@@ -39,12 +39,12 @@ if (what === "files") {
   const missing = () => new Response("no such file", { status: 404 });
   Bun.serve({ hostname: listen.address, port: listen.port, fetch, error: missing });
 } else if (what === "imds") {
-  startImds({ listen: [listen], secrets: secrets() });
+  startFaultyImds({ listen: [listen], secrets: secrets() });
 } else {
   const { account, roleName, instanceId } = DEFAULT_FACTS;
   const roleArn = `arn:aws:iam::${account}:role/${roleName}`;
   const principal = instancePrincipal(secrets().role, roleArn, instanceId, Date.now() + 10 * A_DAY_MS);
-  const sts = await startStsStandIn({ listen: [listen], principals: [principal] });
+  const sts = await startFaultySts({ listen: [listen], principals: [principal] });
   let taken = NO_FAULT;
   setInterval(() => {
     const fault = existsSync(FAULT) ? readFileSync(FAULT, "utf8") : NO_FAULT;

@@ -2,19 +2,19 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:tes
 import { AssumeRoleCommand, GetCallerIdentityCommand, STSClient } from "@aws-sdk/client-sts";
 import { createInstanceSecrets, type DemoCredentials } from "../../../src/demo/imds/secrets.ts";
 import { instancePrincipal, sessionMarker } from "../../../src/demo/sts/principals.ts";
-import { type StsStandIn, startStsStandIn } from "../../../src/demo/sts/server.ts";
 import { isSignedWith, parseAuthorization } from "../../../src/demo/sts/signature.ts";
+import { type FaultySts, startFaultySts } from "../../support/stand-ins/sts.ts";
 
 const NODE_ROLE = "arn:aws:iam::842413447717:role/NodeRole";
 const ROLE = "arn:aws:iam::842413447717:role/ImdsProxyTestRole";
 const secrets = createInstanceSecrets();
 const node = instancePrincipal(secrets.role, NODE_ROLE, "i-0123", Date.now() + 3600_000);
 
-let standIn: StsStandIn;
+let standIn: FaultySts;
 let endpoint: string;
 
 beforeAll(async () => {
-  standIn = await startStsStandIn({ listen: [{ address: "127.0.0.1", port: 0 }], principals: [node] });
+  standIn = await startFaultySts({ listen: [{ address: "127.0.0.1", port: 0 }], principals: [node] });
   endpoint = `http://127.0.0.1:${standIn.endpoints[0]?.port}`;
 });
 afterAll(() => standIn.stop());

@@ -1,0 +1,81 @@
+import {
+  type StsIntercept,
+  type StsMode,
+  type StsStandIn,
+  type StsStandInOptions,
+  startStsStandIn,
+} from "../../../src/demo/sts/server.ts";
+import { errorAnswer, type StsAnswer } from "../../../src/demo/sts/service.ts";
+
+/** What becomes of AssumeRole; GetCallerIdentity goes on, so that a test can still ask who it is. */
+export type StsFault =
+  | { readonly kind: "none" }
+  /** Takes the request and never answers. */
+  | { readonly kind: "hang" }
+  /** Takes the request and cuts the connection. */
+  | { readonly kind: "drop" }
+  /** An error in AWS's form. */
+  | {
+      readonly kind: "error";
+      readonly status: number;
+      readonly code: string;
+      readonly message?: string;
+      readonly retryAfterSeconds?: number;
+    }
+  /** Bytes that are not STS's: a proxy's page, a redirect, nothing. */
+  | {
+      readonly kind: "body";
+      readonly status: number;
+      readonly headers?: Readonly<Record<string, string>>;
+      readonly body: string;
+    };
+
+/** How the stand-in behaves for now. */
+export interface FaultyStsMode extends StsMode {
+  readonly fault: StsFault;
+  /** Milliseconds before each answer. */
+  readonly delayMs: number;
+}
+
+export type FaultyStsOptions = Omit<StsStandInOptions, "mode"> & { readonly mode?: Partial<FaultyStsMode> };
+export type FaultySts = Omit<StsStandIn, "set"> & { set(mode: Partial<FaultyStsMode>): void };
+
+/** The demo's stand-in for STS, which fails and is late as a test orders. */
+export async function startFaultySts(options: FaultyStsOptions): Promise<FaultySts> {
+  let mode = { fault: { kind: "none" } as StsFault, delayMs: 0, ...options.mode };
+  const intercept: StsIntercept = (action, serve) => {
+    const fault: StsFault = action === "AssumeRole" ? mode.fault : { kind: "none" };
+    return { answer: answerOf(fault, serve), cut: fault.kind === "drop", delayMs: mode.delayMs };
+  };
+  const { fault: _, delayMs: __, ...rest } = options.mode ?? {};
+  const sts = await startStsStandIn({ ...options, mode: rest }, intercept);
+  return {
+    ...sts,
+    set({ fault = mode.fault, delayMs = mode.delayMs, ...others }) {
+      mode = { ...mode, fault, delayMs };
+      sts.set(others);
+    },
+  };
+}
+
+/** Null: no answer at all. */
+function answerOf(fault: StsFault, serve: () => StsAnswer): StsAnswer | null {
+  switch (fault.kind) {
+    case "none":
+      return serve();
+    case "hang":
+    case "drop":
+      return null;
+    case "error": {
+      const error = errorAnswer(
+        fault.status,
+        fault.code,
+        fault.message ?? `${fault.code}, as the test wishes`,
+      );
+      if (fault.retryAfterSeconds === undefined) return error;
+      return { ...error, headers: { "Retry-After": String(fault.retryAfterSeconds) } };
+    }
+    case "body":
+      return { status: fault.status, body: fault.body, headers: fault.headers ?? {}, code: null };
+  }
+}
