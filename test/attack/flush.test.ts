@@ -3,18 +3,32 @@ import { existsSync, readFileSync } from "node:fs";
 import { processTree } from "../../src/demo/namespace.ts";
 import type { Running } from "../../src/demo/run.ts";
 import { mustExec } from "../support/node.ts";
-import { applyRules, eventually, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
+import {
+  applyRules,
+  eventually,
+  type ProxiedNode,
+  startProxiedNode,
+  testConfig,
+} from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode } from "../support/simulated-node.ts";
-import { SHOW_PROGRAMS } from "./support/attack.ts";
+import { attack, SHOW_PROGRAMS } from "./support/attack.ts";
+import { HANGING_DIRECTORY, SILENT_DNS } from "./support/hanging-directory.ts";
+import { processLimit, WATCH_ENVIRONMENT } from "./support/process-limit.ts";
 
 /**
  * The firewall is flushed by others, in each way that others have, while users and a container ask for the instance role
  * in each way that they have: nobody but root may get an answer of it, with or without the watch.
  */
 
-/** How often each kind of flush is done: IMDSPROXY_FLUSHES=10000 for the long run. */
-const FLUSHES = Number(process.env["IMDSPROXY_FLUSHES"] ?? "12");
+/**
+ * How often each kind of flush is done: IMDSPROXY_FLUSHES=10000 for the long run, which also does it while the directory hangs
+ * and while the watch can start no process, and prints how often who has asked.
+ */
+const LONG_RUN = process.env["IMDSPROXY_FLUSHES"];
+const FLUSHES = Number(LONG_RUN ?? "12");
+/** Between two flushes, on the average. A repair takes a fraction of a millisecond. */
+const PAUSE_MS = 9;
 const TIMEOUT_MS = 120_000 + 100 * FLUSHES;
 
 const ROOT = { user: "root" };
@@ -42,7 +56,7 @@ ip6tables-save >/run/before6.rules
 printf 'flush ruleset\\ntable inet filter { chain output { type filter hook output priority 0; policy accept; } }\\n' >/run/nftables.conf
 `;
 
-/** What others do. Each is one line of sh; what it takes of the agent's, the agent puts back: that is the worst case. */
+/** What others do. Each is one line of sh, and programs/flusher.py does the same quickly; what it takes of the agent's, the agent puts back: that is the worst case. */
 const KINDS: Readonly<Record<string, string>> = {
   "iptables -F": "iptables -F",
   "iptables -t nat -F": "iptables -t nat -F",
@@ -162,7 +176,7 @@ describeAsRoot("a flush of the firewall by others", () => {
 
   /** What everybody's asking came to: nothing, but for root. */
   function expectClosed({ alice, box, root }: Record<"alice" | "box" | "root", Thefts>): void {
-    if (process.env["IMDSPROXY_FLUSHES"] !== undefined) {
+    if (LONG_RUN !== undefined) {
       const failed = root.asked - (root.outcomes["LEAK"] ?? 0);
       console.log(
         `alice asked ${alice.asked} times, the container ${box.asked}; root ${root.asked}, of which ${failed} failed`,
@@ -193,35 +207,123 @@ describeAsRoot("a flush of the firewall by others", () => {
     await applyRules(node);
   });
 
-  describe("with the watch running", () => {
-    let siege: Siege;
-    beforeAll(async () => {
-      watch = node.spawn({ ...ROOT, argv: ["imdsproxy", "iptables", "watch"], timeoutMs: 0 });
-      await eventually("the watch has looked", () => existsSync(node.path("/run/imdsproxy/firewall.json")));
-      siege = await Siege.begin();
-    });
-    for (const [kind, line] of Object.entries(KINDS)) {
+  const limit = LONG_RUN === undefined ? null : processLimit();
+  afterAll(() => limit?.remove());
+  const WATCH = ["imdsproxy", "iptables", "watch"];
+  const configure = (exempt: readonly string[]) =>
+    node.write(
+      "/etc/imdsproxy/config.yaml",
+      JSON.stringify(testConfig(node, { containers: "reject", exempt })),
+    );
+  const startWatch = async (argv = WATCH) => {
+    await shell("rm -f /run/imdsproxy/firewall.json");
+    watch = node.spawn({ ...ROOT, argv, env: WATCH_ENVIRONMENT, timeoutMs: 0 });
+    await eventually("the watch has looked", () => existsSync(node.path("/run/imdsproxy/firewall.json")));
+  };
+  const stopWatch = async () => {
+    watch.kill("SIGTERM");
+    await watch.done;
+  };
+  /** Several flushes that come before the watch has its turn are one repair. */
+  const repairs = () => watch.stderr().split("firewall rules repaired").length - 1;
+  /** What the watch runs under, each with how that is brought about and ended. The first stays for the tests after it. */
+  const CONDITIONS: readonly {
+    readonly name: string;
+    readonly begin: () => Promise<unknown>;
+    readonly end: () => unknown;
+  }[] = [
+    ...(LONG_RUN === undefined
+      ? []
+      : [
+          {
+            name: "while the directory hangs",
+            async begin() {
+              // Somebody whom it has to be asked for, again and again.
+              configure(["root", "ghost"]);
+              await shell("cp /etc/nsswitch.conf /run/nsswitch.conf");
+              await shell(HANGING_DIRECTORY);
+              node.spawn({ ...ROOT, argv: ["/usr/bin/python3", "-c", SILENT_DNS], timeoutMs: 0 });
+              await startWatch();
+            },
+            async end() {
+              await stopWatch();
+              await shell("rm -f /etc/hesiod.conf; cp /run/nsswitch.conf /etc/nsswitch.conf");
+              configure(["root"]);
+            },
+          },
+          ...(limit === null
+            ? []
+            : [
+                {
+                  name: "while the watch can start no process",
+                  async begin() {
+                    configure(["root", "ghost"]);
+                    await startWatch([
+                      "/bin/sh",
+                      "-c",
+                      `echo $$ >${limit.path}/cgroup.procs; exec ${WATCH.join(" ")}`,
+                    ]);
+                    await eventually("the rules are known", async () =>
+                      (await shell("cat /run/imdsproxy/rules.json 2>/dev/null || :")).includes('"tables"'),
+                    );
+                    limit.set(1);
+                  },
+                  async end() {
+                    limit.set("max");
+                    await stopWatch();
+                    configure(["root"]);
+                  },
+                },
+              ]),
+        ]),
+    { name: "with the watch running", begin: () => startWatch(), end() {} },
+  ];
+  for (const { name, begin, end } of CONDITIONS) {
+    describe(name, () => {
+      let siege: Siege;
+      beforeAll(async () => {
+        // setpriv, which makes a program alice's, asks the directory who she is.
+        siege = await Siege.begin();
+        await begin();
+      });
+      afterAll(end);
+      for (const kind of Object.keys(KINDS)) {
+        test(
+          `${kind}: no user and no container has the instance role for a moment`,
+          async () => {
+            const before = repairs();
+            const done = await attack<{ done: number; failed: number }>(
+              node,
+              ROOT,
+              "flusher",
+              [kind, FLUSHES, PAUSE_MS],
+              TIMEOUT_MS,
+            );
+            await siege.rounds(1);
+            if (LONG_RUN !== undefined)
+              console.log(
+                `${name}, ${kind}: ${done.done} flushes, of which ${done.failed} failed; ${repairs() - before} repairs, ${siege.leaks} leaks`,
+              );
+            expect([kind, siege.leaks]).toEqual([kind, 0]);
+            await eventually("the watch has repaired", () => repairs() > before);
+            await eventually("the watch has put everything back", async () =>
+              (await shell("iptables -S OUTPUT 1; iptables -t nat -S OUTPUT 1")).includes(
+                "-A OUTPUT -j IMDSPROXY\n-A OUTPUT -j IMDSPROXY",
+              ),
+            );
+          },
+          TIMEOUT_MS,
+        );
+      }
       test(
-        `${kind}: no user and no container has the instance role for a moment`,
+        "at the end, nobody but root has had it",
         async () => {
-          await shell(
-            `i=0; while [ $i -lt ${FLUSHES} ]; do ${line}; ${again}; sleep 0.0$((i % 10)); i=$((i+1)); done`,
-          );
-          await siege.rounds(1);
-          expect([kind, siege.leaks]).toEqual([kind, 0]);
-          await eventually(
-            "the watch has put everything back",
-            async () =>
-              (await node.exec({ ...ROOT, argv: ["imdsproxy", "iptables", "status"] })).exitCode === 0,
-          );
+          expectClosed(await siege.end());
         },
         TIMEOUT_MS,
       );
-    }
-    test("at the end, nobody but root has had it", async () => {
-      expectClosed(await siege.end());
     });
-  });
+  }
 
   describe("with the watch stopped, and for good", () => {
     let watchPid = 0;

@@ -1,44 +1,15 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import type { Running } from "../../src/demo/run.ts";
-import { NO_LATER_THREADS } from "../../src/service/units.ts";
 import { FirewallNode, ROOT } from "../firewall/node-support.ts";
 import { eventually } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import { HANGING_DIRECTORY, SILENT_DNS } from "./support/hanging-directory.ts";
+import { processLimit, WATCH_ENVIRONMENT } from "./support/process-limit.ts";
 
 /**
  * The watch over the rules, while what it stands on is taken away: the directory service, the node's last process. An
  * ordinary user can bring about both; the flush is root's, by a tool of the node.
  */
-
-const ENVIRONMENT = Object.fromEntries(
-  NO_LATER_THREADS.split(" ").map((one) => one.split("=") as [string, string]),
-);
-
-/**
- * A directory that hangs: libnss_hesiod, which is part of Debian's libc6, asks DNS, and the server takes every question,
- * notes it and answers none.
- */
-const SILENT_DNS = `
-import socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.bind(("127.0.0.1", 53))
-log = open("/run/dns.log", "ab", 0)
-while True:
-    question = s.recv(4096)
-    labels, at = [], 12
-    while question[at]:
-        labels.append(question[at + 1:at + 1 + question[at]].decode("latin1"))
-        at += 1 + question[at]
-    log.write((".".join(labels) + "\\n").encode("latin1"))
-`;
-const HANGING_DIRECTORY = `
-printf 'lhs=.ns\\nrhs=.example.org\\nclasses=IN\\n' >/etc/hesiod.conf
-rm -f /etc/resolv.conf
-printf 'nameserver 127.0.0.1\\noptions timeout:30 attempts:5\\n' >/etc/resolv.conf
-printf 'passwd: files hesiod\\ngroup: files\\n' >/etc/nsswitch.conf
-: >/run/dns.log
-`;
 
 const FLUSHES: Record<"nft" | "legacy", readonly string[]> = {
   nft: [
@@ -50,30 +21,6 @@ const FLUSHES: Record<"nft" | "legacy", readonly string[]> = {
   ],
   legacy: ["iptables -F; iptables -t nat -F", "iptables -I OUTPUT -j ACCEPT", "iptables -D IMDSPROXY 3"],
 };
-
-/** A cgroup of this machine for a test's own processes, whose number can be limited; null where there is none. */
-function processLimit(): { readonly path: string; set(most: number | "max"): void; remove(): void } | null {
-  const v1 = "/sys/fs/cgroup/pids";
-  const v2 = "/sys/fs/cgroup";
-  const controllers = (file: string) => (existsSync(file) ? readFileSync(file, "utf8").split(/\s+/) : []);
-  const parent = existsSync(`${v1}/cgroup.procs`)
-    ? v1
-    : controllers(`${v2}/cgroup.subtree_control`).includes("pids")
-      ? v2
-      : null;
-  if (parent === null) return null;
-  const path = `${parent}/imdsproxy-watch-test-${process.pid}`;
-  try {
-    mkdirSync(path);
-  } catch {
-    return null;
-  }
-  return {
-    path,
-    set: (most) => writeFileSync(`${path}/pids.max`, String(most)),
-    remove: () => rmdirSync(path),
-  };
-}
 
 for (const backend of ["nft", "legacy"] as const) {
   describeAsRoot(`the watch, on iptables-${backend}`, () => {
@@ -93,7 +40,7 @@ for (const backend of ["nft", "legacy"] as const) {
     const startWatch = async (argv: readonly string[]) => {
       // What the watch before this one knew.
       await node.shell("rm -f /run/imdsproxy/rules.json");
-      watch = node.node.spawn({ ...ROOT, argv, env: ENVIRONMENT, timeoutMs: 0 });
+      watch = node.node.spawn({ ...ROOT, argv, env: WATCH_ENVIRONMENT, timeoutMs: 0 });
       await eventually("the rules are there", async () => (await rules()).includes("IMDSPROXY"));
     };
     /** With iptables-nft: in the kernel's own form. */

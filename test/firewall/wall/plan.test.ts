@@ -190,6 +190,28 @@ describe("the second wall", () => {
       }),
     );
   });
+  test("is gone without a trace also where whoever brought it was killed after any of its changes", () => {
+    fc.assert(
+      fc.property(fc.constantFrom(...CONFIGURATIONS), somebody, fc.nat(60), (first, then, last) => {
+        const kernel = new FakeRouting();
+        const before = kernel.rules.map(ruleText);
+        new SecondWall(kernel).bring(first);
+        let left = last;
+        kernel.after = () => {
+          if (left-- === 0) throw new Error("killed");
+        };
+        try {
+          new SecondWall(kernel).bring(then);
+        } catch {
+          // The process is no more.
+        }
+        kernel.after = () => {};
+        new SecondWall(kernel).bring(null);
+        expect(kernel.rules.map(ruleText)).toEqual(before);
+        expect(kernel.routes).toEqual([]);
+      }),
+    );
+  });
   test("is never without a rule that holds a user while it is written anew", () => {
     const kernel = new FakeRouting();
     const wall = new SecondWall(kernel);

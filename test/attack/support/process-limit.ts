@@ -1,0 +1,35 @@
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { NO_LATER_THREADS } from "../../../src/service/units.ts";
+
+/** What the watch's unit has, so that its engine starts no thread later. */
+export const WATCH_ENVIRONMENT = Object.fromEntries(
+  NO_LATER_THREADS.split(" ").map((one) => one.split("=") as [string, string]),
+);
+
+/** A cgroup of this machine for a test's own processes, whose number can be limited; null where there is none. */
+export function processLimit(): {
+  readonly path: string;
+  set(most: number | "max"): void;
+  remove(): void;
+} | null {
+  const v1 = "/sys/fs/cgroup/pids";
+  const v2 = "/sys/fs/cgroup";
+  const controllers = (file: string) => (existsSync(file) ? readFileSync(file, "utf8").split(/\s+/) : []);
+  const parent = existsSync(`${v1}/cgroup.procs`)
+    ? v1
+    : controllers(`${v2}/cgroup.subtree_control`).includes("pids")
+      ? v2
+      : null;
+  if (parent === null) return null;
+  const path = `${parent}/imdsproxy-watch-test-${process.pid}`;
+  try {
+    mkdirSync(path);
+  } catch {
+    return null;
+  }
+  return {
+    path,
+    set: (most) => writeFileSync(`${path}/pids.max`, String(most)),
+    remove: () => rmdirSync(path),
+  };
+}
