@@ -15,6 +15,7 @@ import type { SimulatedNode } from "../support/simulated-node.ts";
 import { attack, SHOW_PROGRAMS } from "./support/attack.ts";
 import { HANGING_DIRECTORY, SILENT_DNS } from "./support/hanging-directory.ts";
 import { processLimit, WATCH_ENVIRONMENT } from "./support/process-limit.ts";
+import { BRIDGE, type Reports, Siege } from "./support/siege.ts";
 
 /**
  * The firewall is flushed by others, in each way that others have, while users and a container ask for the instance role
@@ -32,29 +33,7 @@ const PAUSE_MS = 9;
 const TIMEOUT_MS = 120_000 + 100 * FLUSHES;
 
 const ROOT = { user: "root" };
-const ALICE = { user: "alice" };
 const ENTRY = "-d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.0.2:9081";
-
-/** A bridge with one container, masqueraded and forwarded as Docker makes them. */
-const BRIDGE = `
-mount -t sysfs none /sys
-ip link add docker0 type bridge
-ip address add 172.17.0.1/16 dev docker0
-ip link set docker0 up
-ip netns add box
-ip link add veth0 type veth peer name eth0 netns box
-ip link set veth0 master docker0 up
-ip -n box link set lo up
-ip -n box address add 172.17.0.2/16 dev eth0
-ip -n box link set eth0 up
-ip -n box route add default via 172.17.0.1
-echo 1 >/proc/sys/net/ipv4/ip_forward
-# What the node had before us, as an operator would have saved it: the agent's entry, Docker's rules, none of ours.
-iptables -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
-iptables-save >/run/before.rules
-ip6tables-save >/run/before6.rules
-printf 'flush ruleset\\ntable inet filter { chain output { type filter hook output priority 0; policy accept; } }\\n' >/run/nftables.conf
-`;
 
 /** What others do. Each is one line of sh, and programs/flusher.py does the same quickly; what it takes of the agent's, the agent puts back: that is the worst case. */
 const KINDS: Readonly<Record<string, string>> = {
@@ -83,13 +62,6 @@ const KINDS: Readonly<Record<string, string>> = {
 };
 const again = `iptables -t nat -C OUTPUT ${ENTRY} 2>/dev/null || iptables -t nat -A OUTPUT ${ENTRY}`;
 
-interface Thefts {
-  readonly asked: number;
-  readonly leaks: number;
-  readonly outcomes: Readonly<Record<string, number>>;
-  readonly ways: Readonly<Record<string, number>>;
-}
-
 describeAsRoot("a flush of the firewall by others", () => {
   let proxied: ProxiedNode;
   let node: SimulatedNode;
@@ -106,76 +78,8 @@ describeAsRoot("a flush of the firewall by others", () => {
   });
   afterAll(() => node?.stop());
 
-  /** Everybody asks, until it is ended. */
-  class Siege {
-    readonly #directory: string;
-    readonly #thieves: Readonly<Record<"alice" | "box" | "root", Running>>;
-
-    private constructor(directory: string) {
-      this.#directory = directory;
-      const start = (who: { user: string }, name: string, before: string[], what: string) =>
-        node.spawn({
-          ...who,
-          argv: [
-            ...before,
-            "/usr/bin/python3",
-            "/run/attack/thief.py",
-            node.roleName,
-            `${directory}/stop`,
-            `${directory}/${name}`,
-            what,
-          ],
-          env: {
-            ADDRESSES: "127.0.0.1,10.77.0.2,169.254.0.2,172.17.0.1,::1,fd77::2",
-            DEVICES: "lo,eth0,docker0,veth0",
-          },
-          timeoutMs: 0,
-        });
-      this.#thieves = {
-        alice: start(ALICE, "alice", [], "users"),
-        box: start(ROOT, "box", ["ip", "netns", "exec", "box"], "plain"),
-        root: start(ROOT, "root", [], "plain"),
-      };
-    }
-    static async begin(): Promise<Siege> {
-      const siege = new Siege(
-        (await shell("d=$(mktemp -d /dev/shm/thief.XXXXXX); chmod 777 $d; echo $d")).trim(),
-      );
-      await siege.rounds(1);
-      return siege;
-    }
-    #said(name: string): string {
-      const path = node.path(`${this.#directory}/${name}`);
-      return existsSync(path) ? readFileSync(path, "utf8") : "";
-    }
-    /** How many answers with the instance role alice and the container have had. */
-    get leaks(): number {
-      return [...this.#said("alice"), ...this.#said("box")].filter((one) => one === "L").length;
-    }
-    /** Waits until alice has tried each of her ways, and the container its own, so often more. */
-    async rounds(more: number): Promise<void> {
-      const count = () => ["alice", "box"].map((name) => this.#said(name).replaceAll("L", "").length);
-      const before = count();
-      await eventually(
-        "everybody asks",
-        () => count().every((now, i) => now >= (before[i] ?? 0) + more),
-        60_000,
-      );
-    }
-    /** Ends it. */
-    async end(): Promise<Record<"alice" | "box" | "root", Thefts>> {
-      await shell(`touch ${this.#directory}/stop`);
-      const reports = Object.entries(this.#thieves).map(async ([name, { done }]) => {
-        const { stdout, stderr } = await done;
-        if (stdout === "") throw new Error(stderr);
-        return [name, JSON.parse(stdout) as Thefts] as const;
-      });
-      return Object.fromEntries(await Promise.all(reports)) as Record<"alice" | "box" | "root", Thefts>;
-    }
-  }
-
   /** What everybody's asking came to: nothing, but for root. */
-  function expectClosed({ alice, box, root }: Record<"alice" | "box" | "root", Thefts>): void {
+  function expectClosed({ alice, box, root }: Reports): void {
     if (LONG_RUN !== undefined) {
       const failed = root.asked - (root.outcomes["LEAK"] ?? 0);
       console.log(
@@ -190,7 +94,7 @@ describeAsRoot("a flush of the firewall by others", () => {
   test("the thief is one: without the walls it has the instance role by most of its ways, and so has the container", async () => {
     await mustExec(node, ROOT, ["imdsproxy", "iptables", "remove"]);
     await shell(again);
-    const open = await Siege.begin();
+    const open = await Siege.begin(node);
     await open.rounds(2);
     const { alice, box } = await open.end();
     for (const way of [
@@ -216,9 +120,12 @@ describeAsRoot("a flush of the firewall by others", () => {
       JSON.stringify(testConfig(node, { containers: "reject", exempt })),
     );
   const startWatch = async (argv = WATCH) => {
-    await shell("rm -f /run/imdsproxy/firewall.json");
+    await shell("rm -f /run/imdsproxy/firewall.json /run/imdsproxy/rules.json");
     watch = node.spawn({ ...ROOT, argv, env: WATCH_ENVIRONMENT, timeoutMs: 0 });
     await eventually("the watch has looked", () => existsSync(node.path("/run/imdsproxy/firewall.json")));
+    await eventually("it knows the rules in the kernel's own form", async () =>
+      (await shell("cat /run/imdsproxy/rules.json 2>/dev/null || :")).includes('"tables"'),
+    );
   };
   const stopWatch = async () => {
     watch.kill("SIGTERM");
@@ -263,9 +170,6 @@ describeAsRoot("a flush of the firewall by others", () => {
                       "-c",
                       `echo $$ >${limit.path}/cgroup.procs; exec ${WATCH.join(" ")}`,
                     ]);
-                    await eventually("the rules are known", async () =>
-                      (await shell("cat /run/imdsproxy/rules.json 2>/dev/null || :")).includes('"tables"'),
-                    );
                     limit.set(1);
                   },
                   async end() {
@@ -283,7 +187,7 @@ describeAsRoot("a flush of the firewall by others", () => {
       let siege: Siege;
       beforeAll(async () => {
         // setpriv, which makes a program alice's, asks the directory who she is.
-        siege = await Siege.begin();
+        siege = await Siege.begin(node);
         await begin();
       });
       afterAll(end);
@@ -332,7 +236,7 @@ describeAsRoot("a flush of the firewall by others", () => {
       watchPid = processTree(watch.pid() ?? 0).at(-1) ?? 0;
       expect(readFileSync(`/proc/${watchPid}/cmdline`, "utf8")).toStartWith("imdsproxy\0iptables\0watch");
       process.kill(watchPid, "SIGSTOP");
-      siege = await Siege.begin();
+      siege = await Siege.begin(node);
     });
     afterAll(() => process.kill(watchPid, "SIGCONT"));
     for (const [kind, line] of Object.entries(KINDS)) {
