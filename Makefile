@@ -115,6 +115,10 @@ check-direct-access: build ## Tries to get past the proxy as an ordinary user: f
 bench: build ## Measures the proxy against nginx, the direct path and BEFORE=another build
 	@$(BUN) scripts/bench.ts
 
+.PHONY: bench-wall
+bench-wall: build ## Measures what the second wall costs connections that have nothing to do with it
+	@$(BUN) scripts/bench-wall.ts
+
 # --- The systemd service, by the names of the documentation that this project began from ----------------------------
 # The first installation needs a role: CONFIG=FILE, or FLAGS='--role-arn ARN'. FLAGS=--dry-run shows what would be done.
 .PHONY: install-service enable-service disable-service service-status

@@ -20,10 +20,10 @@ export interface WallsOutcome extends Outcome {
   readonly routing: readonly string[];
 }
 
-/** How long a flush stays open where there is no second wall. */
-export const WITHOUT_WALL =
-  "a flush of the firewall by others opens the node to every user until the watch has repaired it (about 0.1 s; " +
-  "iptables-legacy: up to 2 s; without the watch: for good)";
+/** For people: why there is no second wall, and how long a flush stays open without it. */
+export const withoutWall = (why: string): string =>
+  `no second wall: ${why}: a flush of the firewall by others opens the node to every user until the watch has repaired it ` +
+  "(about 0.1 s; iptables-legacy: up to 2 s; without the watch: for good)";
 
 const hasBlock = (part: Part): boolean => part !== "nat";
 
@@ -37,7 +37,7 @@ export async function applyWalls(
   part: Part = "both",
   dryRun = false,
 ): Promise<WallsOutcome> {
-  const notes = wall.unavailable === null ? [] : [`no second wall: ${wall.unavailable}: ${WITHOUT_WALL}`];
+  const notes = wall.unavailable === null ? [] : [withoutWall(wall.unavailable)];
   if (dryRun) {
     const outcome = await apply(iptables, spec, part, true);
     return withRouting(outcome, hasBlock(part) ? wall.describe(spec) : [], notes);

@@ -19,7 +19,7 @@ import { limitsLines } from "../firewall/limits/operations.ts";
 import { listenerLines, upstreamListeners } from "../firewall/listeners.ts";
 import { buildFirewallSpec, localAddresses } from "../firewall/spec.ts";
 import { systemWall } from "../firewall/wall/wall.ts";
-import { WITHOUT_WALL } from "../firewall/walls.ts";
+import { withoutWall } from "../firewall/walls.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
 import { compiledExecutable } from "../platform/self.ts";
 import type { Problem } from "../telemetry/health.ts";
@@ -273,7 +273,7 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
 /** What an operator should know of the second wall, of the limits of connections, and of how the agent listens. */
 async function sayOfWalls(config: Config, { say }: ServiceOptions): Promise<void> {
   const { unavailable } = systemWall();
-  if (unavailable !== null) say(`no second wall here: ${unavailable}: ${WITHOUT_WALL}`);
+  if (unavailable !== null) say(withoutWall(unavailable));
   const { spec } = await buildFirewallSpec(config);
   for (const line of [...limitsLines(spec), ...listenerLines(upstreamListeners(spec))]) say(line);
 }

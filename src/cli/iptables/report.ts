@@ -5,7 +5,7 @@ import { listenerLines, upstreamListeners } from "../../firewall/listeners.ts";
 import { listChains, listText } from "../../firewall/listing.ts";
 import { type FirewallStatus, firewallStatus } from "../../firewall/status.ts";
 import { systemWall } from "../../firewall/wall/wall.ts";
-import { WITHOUT_WALL } from "../../firewall/walls.ts";
+import { withoutWall } from "../../firewall/walls.ts";
 import { portFacts } from "../../service/facts.ts";
 import { portWarnings } from "../../service/port-warnings.ts";
 import { type ProxyHealth, problemLines, proxyHealth } from "../../service/proxy-health.ts";
@@ -43,7 +43,7 @@ function statusLines(
       ? wall.problems.length === 0
         ? ["the second wall (routing rules by uid): as it should be"]
         : []
-      : [`the second wall: none here: ${wall.unavailable}: ${WITHOUT_WALL}`]),
+      : [withoutWall(wall.unavailable)]),
     original,
     ...agent,
     ...status.notes.map((note) => `note: ${note}`),
