@@ -209,7 +209,6 @@ describeAsRoot("a flush of the firewall by others", () => {
                 `${name}, ${kind}: ${done.done} flushes, of which ${done.failed} failed; ${repairs() - before} repairs, ${siege.leaks} leaks`,
               );
             expect([kind, siege.leaks]).toEqual([kind, 0]);
-            await eventually("the watch has repaired", () => repairs() > before);
             await eventually("the watch has put everything back", async () =>
               (await shell("iptables -S OUTPUT 1; iptables -t nat -S OUTPUT 1")).includes(
                 "-A OUTPUT -j IMDSPROXY\n-A OUTPUT -j IMDSPROXY",
@@ -223,6 +222,7 @@ describeAsRoot("a flush of the firewall by others", () => {
         "at the end, nobody but root has had it",
         async () => {
           expectClosed(await siege.end());
+          expect(repairs()).toBeGreaterThan(0);
         },
         TIMEOUT_MS,
       );

@@ -112,7 +112,7 @@ for (const backend of ["nft", "legacy"] as const) {
         expect(whileWaiting).toBe(FLUSHES[backend].length);
         expect((await stopWatch()).stderr).toContain("firewall rules repaired: ");
         await node.must("remove");
-      });
+      }, 240_000);
       if (backend === "nft")
         test("and the log says in a line what was gone and who took it", async () => {
           node.node.write("/etc/imdsproxy/config.yaml", "{}");
