@@ -1,0 +1,77 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import type { SimulatedNode } from "../../src/demo/node.ts";
+import { mustExec } from "../support/node.ts";
+import { eventually, startProxiedNode } from "../support/proxied.ts";
+import { describeAsRoot } from "../support/root.ts";
+
+/**
+ * systemd-networkd takes away routing rules that are not in its files (networkd.conf(5), ManageForeignRoutingPolicyRules=), each time
+ * it takes up an interface. Those of protocol `kernel`, as the second wall's are, it leaves.
+ */
+
+const ROOT = { user: "root" } as const;
+const FLUSH = `for i in iptables ip6tables; do $i -F; $i -t nat -F; done
+iptables -t nat -A OUTPUT -d 169.254.169.254/32 -p tcp --dport 80 -j DNAT --to-destination 169.254.0.2:9081`;
+/** A read-only /sys is how it sees that no udev is there to be waited for. Its directories are what its unit makes. */
+const PREPARE = `
+mount -t sysfs -o ro sysfs /sys
+mkdir -p /run/systemd/network /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp
+chown -R systemd-network:systemd-network /run/systemd/netif
+printf '[Match]\\nName=late*\\n[Network]\\nAddress=192.0.2.1/24\\nLinkLocalAddressing=no\\n' >/run/systemd/network/10-late.network
+`;
+
+describeAsRoot("systemd-networkd", () => {
+  let node: SimulatedNode;
+  const shell = (line: string) => mustExec(node, ROOT, ["sh", "-euc", line]);
+  const wall = () => shell("imdsproxy iptables list");
+  /** What alice gets over each way. */
+  const asked = async () =>
+    Promise.all(
+      ["http://169.254.169.254", "http://169.254.0.2:9081"].map(
+        async (base) =>
+          (
+            await node.exec({
+              user: "alice",
+              argv: ["curl", "-s", "-m", "5", `${base}/latest/meta-data/iam/security-credentials/`],
+            })
+          ).stdout,
+      ),
+    );
+
+  beforeAll(async () => {
+    ({ node } = await startProxiedNode({}, { containers: "reject" }));
+    await shell(PREPARE);
+  });
+  afterAll(() => node?.stop());
+
+  for (const start of ["started", "started again"]) {
+    test(`${start}: takes an administrator's rules away, and leaves the second wall`, async () => {
+      const before = await wall();
+      const running = node.spawn({
+        ...ROOT,
+        argv: ["/lib/systemd/systemd-networkd"],
+        // It says what it does, and that it has seen all that is there.
+        env: { SYSTEMD_LOG_LEVEL: "info", SYSTEMD_LOG_TARGET: "console" },
+        timeoutMs: 0,
+      });
+      await eventually("it has read what is there", () => running.stderr().includes("Enumeration completed"));
+      await shell(
+        "ip rule add pref 100 fwmark 7 lookup 100 protocol static; ip -6 rule add pref 100 fwmark 7 lookup 100",
+      );
+      await shell("ip link add late0 type veth peer name peer0; ip link set peer0 up");
+      await eventually("it has taken up the interface, and the administrator's rules are gone", async () => {
+        const rules = await shell("ip rule; ip -6 rule; ip address show late0");
+        return rules.includes("192.0.2.1") && !rules.includes("fwmark");
+      });
+      await shell(FLUSH);
+      expect(await asked()).toEqual(["", ""]);
+      await shell("imdsproxy iptables apply");
+      running.kill("SIGTERM");
+      await running.done;
+      await shell("ip link del late0");
+      await shell("imdsproxy iptables apply");
+      expect(await wall()).toBe(before);
+      expect(await asked()).toEqual(["ImdsProxyTestRole", ""]);
+    });
+  }
+});
