@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import type { SimulatedNode } from "../../src/demo/node.ts";
 import { mustExec } from "../support/node.ts";
 import { startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode } from "../support/simulated-node.ts";
 import { SHOW_PROGRAMS } from "./support/attack.ts";
 import { BRIDGE, Siege } from "./support/siege.ts";
 

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import type { SimulatedNode } from "../../src/demo/node.ts";
 import { mustExec } from "../support/node.ts";
 import { eventually, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode } from "../support/simulated-node.ts";
 
 /**
  * systemd-networkd takes away routing rules that are not in its files (networkd.conf(5), ManageForeignRoutingPolicyRules=), each time

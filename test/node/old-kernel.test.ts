@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import type { SimulatedNode } from "../../src/demo/node.ts";
 import { mustExec, startTestNode } from "../support/node.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode } from "../support/simulated-node.ts";
 
 /** A kernel without routing rules by port (before linux 4.17), as far as uname(2) tells: setarch(8) has it say 2.6. */
 

@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
-import type { SimulatedNode } from "../../src/demo/node.ts";
 import { mustExec, startTestNode } from "../support/node.ts";
 import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode } from "../support/simulated-node.ts";
 
 /** The node's routing before `apply` and after `remove`, as ip(8) lists it: the same, byte for byte. */
 

@@ -1,8 +1,8 @@
 import { existsSync, readFileSync } from "node:fs";
-import type { SimulatedNode } from "../../../src/demo/node.ts";
 import type { Running } from "../../../src/demo/run.ts";
 import { mustExec } from "../../support/node.ts";
 import { eventually } from "../../support/proxied.ts";
+import type { SimulatedNode } from "../../support/simulated-node.ts";
 
 const ROOT = { user: "root" };
 const ALICE = { user: "alice" };
