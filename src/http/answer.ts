@@ -1,22 +1,20 @@
 import { systemClock } from "../platform/clock.ts";
 
-/** Prometheus' text format (prometheus.io, "Exposition formats"). */
-export const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
-
-/** An answer before it is bytes. */
+/** An answer before it is encoded. */
 export interface Answer {
   readonly status: number;
-  readonly contentType: "text/plain" | "text/html" | "application/json" | typeof METRICS_TYPE;
+  readonly contentType: string;
+  /** One character for each byte (Latin-1). */
   readonly body: string;
-  /** Milliseconds since the epoch; without it, when the service started. */
+  /** Milliseconds since the epoch. Default: when the process started. */
   readonly lastModifiedMs?: number;
-  /** The remaining life of the token that was used, or the TTL of the one that was made. */
-  readonly tokenTtlSeconds?: number;
-  /** For 405. */
+  /** Further headers of the application, by name. */
+  readonly headers?: Readonly<Record<string, string>>;
+  /** The methods that the target has, for 405. */
   readonly allow?: string;
-  /** Seconds after which asking again makes sense; with 503 (RFC 9110, section 10.2.3). */
+  /** Seconds after which the client should ask again, for 503 (RFC 9110, section 10.2.3). */
   readonly retryAfterSeconds?: number;
-  /** True where the connection must not be used again. */
+  /** True where the connection must end after the answer. */
   readonly close?: boolean;
 }
 
@@ -34,15 +32,15 @@ const REASONS: Record<number, string> = {
 
 const startedMs = systemClock.now();
 
-/** Text as the metadata service has it. */
+/** An answer of plain text. */
 export const text = (body: string): Answer => ({ status: 200, contentType: "text/plain", body });
 
-/** What a 503 names as Retry-After: what is away is asked again within a second, and SDKs wait no longer. */
+/** Retry-After of a 503, in seconds. What is away is asked again within a second, and SDKs wait no longer. */
 const RETRY_AFTER_SECONDS = 1;
 
 /**
- * An error page, short XHTML as the real service's. Says nothing of the cause: that is in our log. A 503 says that asking
- * again in a second makes sense.
+ * An error page: short XHTML, as the metadata service of EC2 has it. It does not tell the cause, which is in the log. With
+ * 503 the client is told to ask again in a second.
  */
 export function errorPage(status: number): Answer {
   const title = `${status} - ${REASONS[status] ?? "Error"}`;
@@ -65,41 +63,47 @@ export function errorPage(status: number): Answer {
   };
 }
 
-let dateSecond = 0;
-let dateText = "";
+/** Dates as HTTP has them (RFC 9110, section 5.6.7). The last ones are kept, since the same few are sent again and again. */
+const dates = new Map<number, string>();
+const MAX_DATES = 256;
 
-function httpDate(nowMs: number): string {
-  const second = Math.floor(nowMs / 1000);
-  if (second !== dateSecond) {
-    dateSecond = second;
-    dateText = new Date(nowMs).toUTCString();
-  }
-  return dateText;
+function httpDate(ms: number): string {
+  const second = Math.floor(ms / 1000);
+  const known = dates.get(second);
+  if (known !== undefined) return known;
+  if (dates.size >= MAX_DATES) dates.clear();
+  const date = new Date(ms).toUTCString();
+  dates.set(second, date);
+  return date;
 }
 
-/**
- * The bytes of an answer: never in chunks, never compressed, with the headers that the metadata service sends.
- *
- * @param head true for a HEAD request: the headers of the whole answer, without its body.
- */
-export function encodeAnswer(
-  answer: Answer,
-  options: { head: boolean; keepAlive: boolean; nowMs: number },
-): Buffer {
+/** What {@link encodeAnswer} needs to know besides the answer. */
+export interface Encoding {
+  /** The value of the header Server. */
+  readonly server: string;
+  /** True for a request by HEAD: the headers of the whole answer, without its body. */
+  readonly head: boolean;
+  readonly keepAlive: boolean;
+  /** Milliseconds since the epoch. */
+  readonly nowMs: number;
+}
+
+/** The bytes of an answer; never in chunks, never compressed. */
+export function encodeAnswer(answer: Answer, { server, head, keepAlive, nowMs }: Encoding): Buffer {
   const lines = [
     `HTTP/1.1 ${answer.status} ${REASONS[answer.status] ?? "Error"}`,
-    "Server: EC2ws",
-    `Date: ${httpDate(options.nowMs)}`,
-    `Last-Modified: ${new Date(answer.lastModifiedMs ?? startedMs).toUTCString()}`,
+    `Server: ${server}`,
+    `Date: ${httpDate(nowMs)}`,
+    `Last-Modified: ${httpDate(answer.lastModifiedMs ?? startedMs)}`,
     `Content-Type: ${answer.contentType}`,
     "Accept-Ranges: none",
     `Content-Length: ${Buffer.byteLength(answer.body, "latin1")}`,
   ];
-  if (answer.tokenTtlSeconds !== undefined) {
-    lines.push(`X-Aws-Ec2-Metadata-Token-Ttl-Seconds: ${answer.tokenTtlSeconds}`);
+  if (answer.headers !== undefined) {
+    for (const name in answer.headers) lines.push(`${name}: ${answer.headers[name]}`);
   }
   if (answer.allow !== undefined) lines.push(`Allow: ${answer.allow}`);
   if (answer.retryAfterSeconds !== undefined) lines.push(`Retry-After: ${answer.retryAfterSeconds}`);
-  lines.push(`Connection: ${options.keepAlive ? "keep-alive" : "close"}`);
-  return Buffer.from(`${lines.join("\r\n")}\r\n\r\n${options.head ? "" : answer.body}`, "latin1");
+  lines.push(`Connection: ${keepAlive ? "keep-alive" : "close"}`);
+  return Buffer.from(`${lines.join("\r\n")}\r\n\r\n${head ? "" : answer.body}`, "latin1");
 }

@@ -26,6 +26,8 @@ export interface RequestHandler {
 /** What a connection needs of its server; one for all connections. */
 export interface ConnectionHost {
   readonly handler: RequestHandler;
+  /** The value of the header Server. */
+  readonly serverName: string;
   /** Milliseconds of a clock that nobody sets. */
   monotonicMs(): number;
   /** Puts a connection that has a whole request into its user's queue. {@link Connection.handleNext} is called in its turn. */
@@ -226,7 +228,8 @@ export class Connection implements RequestSource, Reader {
 
   #send(answer: Answer, head: boolean): void {
     const keepAlive = !this.#isLastAnswer;
-    this.#write(encodeAnswer(answer, { head, keepAlive, nowMs: systemClock.now() }));
+    const server = this.#host.serverName;
+    this.#write(encodeAnswer(answer, { server, head, keepAlive, nowMs: systemClock.now() }));
   }
 
   #write(bytes: Buffer): void {

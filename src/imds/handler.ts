@@ -24,7 +24,7 @@ import { jsonAnswer, whoamiDocument } from "./whoami.ts";
 const containerIdentity = (address: string): Identity => ({ ...UNKNOWN_IDENTITY, container: address });
 
 /** What the audit log and the metrics hear of a request. Holds no secret. */
-export interface RequestEvent {
+export type RequestEvent = {
   /** A uid, a container's address, or null where neither is known. */
   readonly subject: Subject | null;
   readonly method: string;
@@ -34,7 +34,7 @@ export interface RequestEvent {
   readonly why?: string | undefined;
   /** The kind of refusal: one of few, so that it can be a metric's label. Null where nothing was refused. */
   readonly refusal: RefusalKind | null;
-}
+};
 
 /**
  * Kinds of refusals.
@@ -76,6 +76,12 @@ export interface Policy {
   /** Authorities that a Host may name, in lower case: the metadata service's and our own. */
   readonly authorities: ReadonlySet<string>;
 }
+
+/** The value of the header Server, which is that of EC2's metadata service. */
+export const SERVER_NAME = "EC2ws";
+
+/** Tells the remaining life of the token that was used, or the TTL of the one that was made. */
+const ttlHeader = (seconds: number) => ({ "X-Aws-Ec2-Metadata-Token-Ttl-Seconds": String(seconds) });
 
 const ALLOWED_FOR_TOKEN = "OPTIONS, PUT";
 const ALLOWED = "GET, HEAD";
@@ -200,7 +206,7 @@ export class Handler {
       }
     }
     const answer = await this.#get(route, task);
-    return tokenTtlSeconds === undefined ? answer : { ...answer, tokenTtlSeconds };
+    return tokenTtlSeconds === undefined ? answer : { ...answer, headers: ttlHeader(tokenTtlSeconds) };
   }
 
   async #token(request: Request, task: Task): Promise<Answer> {
@@ -209,7 +215,7 @@ export class Handler {
     if (ttl === null) throw new Refusal(400, "request", "the token's TTL is not 1 to 21600");
     const token = this.#options.tokens.issue(subjectOf(task.caller), ttl, this.#options.clock.now());
     await this.#holding.token(this.#early(task), shareOf(task.caller));
-    return { ...text(token), tokenTtlSeconds: ttl };
+    return { ...text(token), headers: ttlHeader(ttl) };
   }
 
   /**

@@ -6,6 +6,9 @@ import type { BrokerCounts, SessionEvent } from "../sessions/broker.ts";
 import { version } from "../version.ts";
 import type { FirewallHealth } from "./firewall-health.ts";
 
+/** The content type of Prometheus' text format (prometheus.io, "Exposition formats"). */
+export const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
+
 /** What the metrics are read from when they are asked for. */
 export interface MetricsSources {
   readonly server: () => ServerCounts;

@@ -33,7 +33,7 @@ export function eventSinks(log: Log, now: () => number = monotonicMs) {
     },
     request(event: RequestEvent): void {
       metrics?.request(event);
-      log.debug("request", { ...event });
+      log.debug("request", event);
       if (event.why === undefined || event.status === 401) return;
       const refusalLog = event.refusal === "rule" ? ruleLog : limitedLog;
       refusalLog.write(`${event.subject} ${event.refusal} ${event.status}`, (count) =>

@@ -1,15 +1,15 @@
-import { type Answer, errorPage, METRICS_TYPE } from "../http/answer.ts";
+import { type Answer, errorPage } from "../http/answer.ts";
 import type { RequestHandler } from "../http/connection.ts";
 import type { Request } from "../http/request.ts";
 import { type ConnectionLimits, Server } from "../http/server.ts";
 import type { Subject } from "../identity/caller.ts";
 import type { SocketLookup } from "../identity/lookup.ts";
 import { NO_STORE } from "../platform/socket-store.ts";
-import type { Metrics } from "../telemetry/metrics.ts";
+import { METRICS_TYPE, type Metrics } from "../telemetry/metrics.ts";
 
-/** Milliseconds that a text is good for: to make one takes as long as twenty requests. */
+/** Milliseconds for which a text is served again: to make one costs as much as twenty requests. */
 const KEEP_MS = 1_000;
-/** A scraper has one connection; it may also come from outside of the node, where nobody can say who it is. */
+/** A scraper has one connection. It may be on another machine, so that it cannot be identified. */
 export const METRICS_LIMITS: ConnectionLimits = { perUser: 8, unknown: 16, total: 128 };
 
 /** Answers `GET /metrics`, whoever asks. */
@@ -30,16 +30,17 @@ class MetricsHandler implements RequestHandler {
     if (this.#made === null || now - this.#made.atMs >= KEEP_MS) {
       this.#made = { text: this.#metrics.text(), atMs: now };
     }
-    return this.#made.text.then(
-      (body) => ({ status: 200, contentType: METRICS_TYPE, body }),
-      () => errorPage(503),
-    );
+    try {
+      return { status: 200, contentType: METRICS_TYPE, body: await this.#made.text };
+    } catch {
+      return errorPage(503);
+    }
   }
 }
 
 /**
- * The server of the metrics, which listens nowhere yet: the same as the metadata service's, with its limits for each user.
- * They share an event loop and open files, so whoever could exhaust this port would exhaust the other.
+ * The server of the metrics, which does not listen yet. It is the same HTTP server as that of the metadata service, with its
+ * limits for each user: both share an event loop and open files, so that exhausting one would exhaust the other.
  */
 export function metricsServerOf(options: {
   metrics: Pick<Metrics, "text">;
@@ -49,6 +50,7 @@ export function metricsServerOf(options: {
 }): Server {
   return new Server({
     handler: new MetricsHandler(options.metrics, options.monotonicMs),
+    serverName: "imdsproxy",
     lookup: options.lookup,
     monotonicMs: options.monotonicMs,
     limits: METRICS_LIMITS,

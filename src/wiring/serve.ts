@@ -10,7 +10,7 @@ import type { Accounts } from "../identity/accounts.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import { subordinateFile } from "../identity/name-database.ts";
 import { Shares } from "../identity/shares.ts";
-import { Handler, type Policy } from "../imds/handler.ts";
+import { Handler, type Policy, SERVER_NAME } from "../imds/handler.ts";
 import { RecentCallers } from "../imds/recent-callers.ts";
 import { knownAuthorities } from "../imds/target.ts";
 import { TokenMint } from "../imds/tokens.ts";
@@ -167,6 +167,7 @@ export async function serve(options: {
   const shareOfUid = (uid: number) => shares.of(uid);
   const server = new Server({
     handler,
+    serverName: SERVER_NAME,
     lookup,
     monotonicMs,
     limits: limitsFor(fileLimit),

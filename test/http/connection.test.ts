@@ -54,6 +54,7 @@ function aConnection() {
     { kind: "unknown" },
     2001,
     {
+      serverName: "test",
       handler: {
         handle: (request) => {
           log.push("handle");

@@ -35,6 +35,7 @@ function aServer(
         return handle();
       },
     },
+    serverName: "test",
     lookup: {
       identify: (tuple: Tuple) => {
         tuples.push(tuple);

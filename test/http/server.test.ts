@@ -36,6 +36,7 @@ function aServer(
         return handle(request);
       },
     },
+    serverName: "test",
     lookup: { identify: () => ({ kind: "owner", owner }) } as unknown as SocketLookup,
     monotonicMs: () => performance.now(),
     limits: { perUser: 8, unknown: 8, total: 16, ...limits },

@@ -269,7 +269,8 @@ for (const name of Object.keys(CALLERS) as CallerName[]) {
               const made = kind === "token" && must.status === 200;
               const isToSay = accepted && !atGate && must.refusal !== "unavailable";
               const ttl = made ? 21_600 : isToSay ? 600 : undefined;
-              if (answer.tokenTtlSeconds !== ttl) wrong.push(`${label}: TTL ${answer.tokenTtlSeconds}`);
+              const told = answer.headers?.["X-Aws-Ec2-Metadata-Token-Ttl-Seconds"];
+              if (told !== (ttl === undefined ? ttl : String(ttl))) wrong.push(`${label}: TTL ${told}`);
             }
           }
         }

@@ -182,7 +182,10 @@ describe("a token is answered", () => {
     const made = aHandler({ policy: () => policy });
     const seen = watched(made.putToken(ALICE));
     await made.clock.advance(200);
-    expect(seen.value).toMatchObject({ status: 200, tokenTtlSeconds: 60 });
+    expect(seen.value).toMatchObject({
+      status: 200,
+      headers: { "X-Aws-Ec2-Metadata-Token-Ttl-Seconds": "60" },
+    });
   });
 
   test("where the directory fails, and where the rules cannot tell", async () => {
