@@ -51,6 +51,10 @@ describeAsRoot("the runtime by attack", () => {
       "ip",
       "sh",
       "systemctl",
+      "modprobe",
+      "uname",
+      "useradd",
+      "id",
     ]) {
       set(name, `#!/bin/sh\ntouch ${MARK}\n`);
     }
@@ -82,6 +86,10 @@ describeAsRoot("the runtime by attack", () => {
     "explain alice",
     "whoami",
     "service status",
+    "iptables check-direct",
+    "setup --dry-run --role-arn arn:aws:iam::842413447717:role/ImdsProxyTestRole",
+    "iam trust-policy",
+    "warm bob",
     "status",
     "doctor",
   ]) {
