@@ -63,11 +63,11 @@ export function upstreamGuard(options: {
   trusted: ReadonlySet<number>;
   log: Pick<Log, "warn" | "error">;
   monotonicMs: () => number;
-  /** Whether an address is one of this node's; asked each time, since addresses come and go. Default: the interfaces'. */
+  /** Whether an address is one of this node's; asked each time, since addresses come and go. Default: {@link addressesOfThisNode}. */
   isLocal?: (address: Uint8Array) => boolean;
 }): UpstreamGuard {
   const { lookup, trusted, log, monotonicMs } = options;
-  const isLocal = options.isLocal ?? isOfThisNode;
+  const isLocal = options.isLocal ?? addressesOfThisNode(monotonicMs);
   const isTrusted = (uid: number) => uid < FIRST_ORDINARY_UID || trusted.has(uid);
   const complainedMs = new Map<keyof typeof COMPLAINTS, number>();
 
@@ -153,13 +153,34 @@ export function upstreamGuard(options: {
 const isSameListener = (a: Listening, b: Listening): boolean =>
   a.kind === "listener" && b.kind === "listener" && a.inode === b.inode;
 
-/** 127.0.0.0/8 is this node's, whether or not an interface has the address. */
-function isOfThisNode(address: Uint8Array): boolean {
-  if (address.length === 4 && address[0] === 127) return true;
-  return Object.values(networkInterfaces()).some((addresses) =>
-    addresses?.some(({ address: text }) => {
-      const own = parseAddress(text);
-      return own !== null && sameAddress(own, address);
-    }),
-  );
+/** How long it is good what addresses this node has, in milliseconds. */
+const ADDRESSES_MS = 1_000;
+
+/**
+ * Whether an address is one of this node's. Its interfaces are looked at once a second at most: the kernel gives their list
+ * under a lock of all network namespaces, which a user holds for half a second at a time by making devices in one of their own
+ * (rtnl_dump_ifinfo in net/core/rtnetlink.c; tried with linux 6.18), and nothing else is done meanwhile. An address that came
+ * within that second is no gap: who has accepted a connection is asked of the kernel each time.
+ *
+ * @param list the addresses of this node; default: of its interfaces.
+ */
+export function addressesOfThisNode(
+  monotonicMs: () => number,
+  list: () => readonly string[] = interfaceAddresses,
+): (address: Uint8Array) => boolean {
+  let own: readonly Uint8Array[] = [];
+  let seenMs = Number.NEGATIVE_INFINITY;
+  return (address) => {
+    // 127.0.0.0/8 is this node's, whether or not an interface has the address.
+    if (address.length === 4 && address[0] === 127) return true;
+    const nowMs = monotonicMs();
+    if (nowMs - seenMs >= ADDRESSES_MS) {
+      own = list().flatMap((text) => parseAddress(text) ?? []);
+      seenMs = nowMs;
+    }
+    return own.some((one) => sameAddress(one, address));
+  };
 }
+
+const interfaceAddresses = (): readonly string[] =>
+  Object.values(networkInterfaces()).flatMap((found) => (found ?? []).map(({ address }) => address));

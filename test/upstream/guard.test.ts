@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { parseAddress } from "../../src/identity/address.ts";
 import { SocketLookup } from "../../src/identity/lookup.ts";
 import type { ConnectionGuard, UpstreamGuard, Verdict } from "../../src/upstream/connection.ts";
-import { upstreamGuard } from "../../src/upstream/guard.ts";
+import { addressesOfThisNode, upstreamGuard } from "../../src/upstream/guard.ts";
 import { FakeKernel, type FakeSocket, type FakeTuple } from "../support/fake-kernel.ts";
 import { fuzzRuns, holds } from "../support/fuzz.ts";
 
@@ -482,4 +482,42 @@ describe("over the orders in which two parties listen, accept and close, alice i
       if (fuzzRuns(3_000) >= 3_000) expect(believed).toBeGreaterThan(0);
     });
   }
+});
+
+describe("addressesOfThisNode()", () => {
+  test("the interfaces are looked at once a second at most, for their list can be made to take half a second", () => {
+    let nowMs = 0;
+    let looks = 0;
+    let found = ["10.0.0.5", "fe80::1"];
+    const isLocal = addressesOfThisNode(
+      () => nowMs,
+      () => {
+        looks++;
+        return found;
+      },
+    );
+    expect(["10.0.0.5", "fe80::1", AGENT.address].map((one) => isLocal(bytes(one)))).toEqual([
+      true,
+      true,
+      false,
+    ]);
+    found = [AGENT.address];
+    nowMs = 999;
+    expect(isLocal(bytes(AGENT.address))).toBe(false);
+    expect(looks).toBe(1);
+    nowMs = 1_000;
+    expect([AGENT.address, "10.0.0.5"].map((one) => isLocal(bytes(one)))).toEqual([true, false]);
+    expect(looks).toBe(2);
+  });
+  test("127.0.0.0/8 is this node's, whatever its interfaces have", () => {
+    const isLocal = addressesOfThisNode(
+      () => 0,
+      () => [],
+    );
+    expect(["127.0.0.1", "127.9.8.7", "10.0.0.5"].map((one) => isLocal(bytes(one)))).toEqual([
+      true,
+      true,
+      false,
+    ]);
+  });
 });
