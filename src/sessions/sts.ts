@@ -27,6 +27,11 @@ export interface AwsSts extends Sts {
    * service. What is under way ends as it began.
    */
   forgetCredentials(): void;
+  /**
+   * By how much STS's clock is ahead of this machine's, in milliseconds, as its last answer said; 0 before the first. The SDK
+   * measures anew where what it has is five minutes off (getUpdatedSystemClockOffset.js in @aws-sdk/core).
+   */
+  clockOffsetMs(): number;
   /** Ends its connections. */
   close(): void;
 }
@@ -58,6 +63,7 @@ export function createSts(options: StsOptions): AwsSts {
   const now = options.now ?? systemClock.now;
   let loading: Promise<Loaded> | null = null;
   let secrets: readonly string[] = [];
+  let clockOffsetMs = 0;
 
   /** So that no text of an answer, however odd, can carry the node's credentials into the log. */
   function remembering(provider: () => Promise<SignerCredentials>): () => Promise<SignerCredentials> {
@@ -89,7 +95,14 @@ export function createSts(options: StsOptions): AwsSts {
     });
     return {
       client,
-      send: (input, signal) => client.send(new AssumeRoleCommand(input), { abortSignal: signal }),
+      async send(input, signal) {
+        try {
+          return await client.send(new AssumeRoleCommand(input), { abortSignal: signal });
+        } finally {
+          const offset = field(client.config, "systemClockOffset");
+          if (typeof offset === "number") clockOffsetMs = offset;
+        }
+      },
     };
   }
 
@@ -129,6 +142,7 @@ export function createSts(options: StsOptions): AwsSts {
       // The SDK keeps them in the client. Its connections are closed after each request, so nothing of it stays open.
       loading = null;
     },
+    clockOffsetMs: () => clockOffsetMs,
     close() {
       void loading?.then(({ client }) => client.destroy()).catch(() => {});
     },

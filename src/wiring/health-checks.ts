@@ -26,3 +26,22 @@ export function firewallFinding(state: FirewallHealth | null): Finding | null {
     lasting: false,
   };
 }
+
+/** What AWS takes, in milliseconds ("Signature expired: … 5 min."). */
+const TAKEN_MS = 5 * 60_000;
+
+/**
+ * A clock that is wrong by more than AWS takes. The proxy measures the difference and goes on; users' programs need not.
+ *
+ * @param offsetMs by how much STS's clock is ahead of the node's, in milliseconds.
+ */
+export function clockFinding(offsetMs: number): Finding | null {
+  if (Math.abs(offsetMs) < TAKEN_MS) return null;
+  const minutes = Math.round(Math.abs(offsetMs) / 60_000);
+  const way = offsetMs > 0 ? "behind" : "ahead of";
+  return {
+    what: `the node's clock is ${minutes} minutes ${way} STS's, and AWS refuses requests that are more than 5 minutes off: users have credentials, and programs that do not correct the time are refused`,
+    remedy: "set the node's clock: chronyc tracking; chronyc makestep",
+    lasting: true,
+  };
+}

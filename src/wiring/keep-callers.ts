@@ -1,5 +1,6 @@
 import type { RecentCallers } from "../imds/recent-callers.ts";
 import type { Clock } from "../platform/clock.ts";
+import type { Finding } from "../telemetry/health.ts";
 import type { Log } from "../telemetry/log.ts";
 import { writeCallers } from "./callers-file.ts";
 
@@ -7,11 +8,17 @@ import { writeCallers } from "./callers-file.ts";
 const NEW_MS = 5_000;
 const OLD_MS = 600_000;
 
+/** The writing, while it goes on. */
+export interface KeptCallers {
+  /** What to tell an administrator where the last writing failed; else null. */
+  finding(): Finding | null;
+  /** Writes a last time, and ends it. */
+  stop(): Promise<void>;
+}
+
 /**
  * Writes down who asked for credentials, so that a restart finds it: soon for somebody new, and now and then for the times.
  * Written beside the event loop; where the disk takes nothing, it is said once, and nothing else suffers.
- *
- * @returns writes a last time, and ends it.
  */
 export function keepCallers(options: {
   readonly recent: RecentCallers;
@@ -20,11 +27,12 @@ export function keepCallers(options: {
   readonly forMs: number;
   readonly clock: Clock;
   readonly log: Log;
-}): () => Promise<void> {
+}): KeptCallers {
   const { recent, clock } = options;
   let written = recent.changes;
   let writtenAtMs = clock.now();
-  let complained = false;
+  /** Why the last one was not written, or null. */
+  let failed: string | null = null;
   let cancel = () => {};
 
   const write = async (): Promise<void> => {
@@ -33,15 +41,16 @@ export function keepCallers(options: {
     writtenAtMs = nowMs;
     try {
       await writeCallers(options.stateDirectory, recent.since(nowMs - options.forMs), nowMs);
-      complained = false;
+      failed = null;
     } catch (error) {
-      if (!complained) {
+      const code = (error as NodeJS.ErrnoException).code ?? "unknown";
+      if (failed === null) {
         options.log.warn("who has sessions cannot be kept over a restart: they are not made anew then", {
           directory: options.stateDirectory,
-          code: (error as NodeJS.ErrnoException).code,
+          code,
         });
       }
-      complained = true;
+      failed = code;
     }
   };
   const look = async (): Promise<void> => {
@@ -56,9 +65,20 @@ export function keepCallers(options: {
     });
   };
   lookLater();
-  return async () => {
-    await last;
-    cancel();
-    await write();
+  return {
+    finding() {
+      if (failed === null) return null;
+      const { stateDirectory } = options;
+      return {
+        what: `${stateDirectory} takes no file (${failed}): everybody is served, and after a restart those who have sessions wait until new ones are made`,
+        remedy: `see whether the disk is full, by blocks or by files: df -h ${stateDirectory}; df -i ${stateDirectory}`,
+        lasting: false,
+      };
+    },
+    async stop() {
+      await last;
+      cancel();
+      await write();
+    },
   };
 }

@@ -36,9 +36,9 @@ import { version } from "../version.ts";
 import { makeAnew } from "./anew.ts";
 import { readCallers } from "./callers-file.ts";
 import { eventSinks } from "./events.ts";
-import { firewallFinding, upstreamFinding } from "./health-checks.ts";
+import { clockFinding, firewallFinding, upstreamFinding } from "./health-checks.ts";
 import { systemIdentities, systemLookup, systemNames } from "./identities.ts";
-import { keepCallers } from "./keep-callers.ts";
+import { type KeptCallers, keepCallers } from "./keep-callers.ts";
 import { containerTest, endpoints } from "./listening.ts";
 import { LoadedConfiguration } from "./loaded-configuration.ts";
 import { metricsServerOf } from "./metrics-server.ts";
@@ -116,6 +116,7 @@ export async function serve(options: {
   });
   const stsUrl = async () => config.sts.endpoint ?? stsEndpoint(await region.find());
   const optional: OptionalListener[] = [];
+  let kept: KeptCallers | null = null;
   const health = new Health({
     now: () => systemClock.now(),
     stsEndpoint: stsUrl,
@@ -124,6 +125,8 @@ export async function serve(options: {
       configuration: () => loadedConfiguration.finding(),
       firewall: () => firewallFinding(readFirewallHealth()),
       tokenKey: () => key.finding,
+      callers: () => kept?.finding() ?? null,
+      clock: () => clockFinding(sts.clockOffsetMs()),
       listeners: () => optional.map((one) => one.finding()).find((finding) => finding !== null) ?? null,
     },
   });
@@ -301,7 +304,7 @@ export async function serve(options: {
     clock: systemClock,
     random: Math.random,
   });
-  const stopKeeping = keepCallers({
+  kept = keepCallers({
     recent,
     stateDirectory: config.stateDirectory,
     forMs: RECENT_MS,
@@ -320,7 +323,7 @@ export async function serve(options: {
   for (const one of optional) one.stop();
   await server.drain(DRAIN_MS);
   await metricsServer?.drain(0);
-  await stopKeeping();
+  await kept.stop();
   broker.stop();
   sts.close();
   upstream.close();

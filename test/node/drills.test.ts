@@ -35,7 +35,7 @@ interface Problem {
 describeAsRoot("when something is wrong, the first command names it:", () => {
   let proxied: ProxiedNode;
   let count = 0;
-  const users = Array.from({ length: 12 }, (_, index) => ({ name: `user${index}`, uid: 3100 + index }));
+  const users = Array.from({ length: 24 }, (_, index) => ({ name: `user${index}`, uid: 3100 + index }));
   const someone = () => ({ user: users[count++ % users.length]?.name ?? "" });
 
   beforeAll(async () => {
@@ -43,7 +43,7 @@ describeAsRoot("when something is wrong, the first command names it:", () => {
   });
   afterAll(() => proxied?.node.stop());
   beforeEach(async () => {
-    await proxied.node.sts.set({ fault: { kind: "none" }, delayMs: 0 });
+    await proxied.node.sts.set({ fault: { kind: "none" }, delayMs: 0, clockOffsetMs: 0 });
     // What an earlier test's failures left behind must not be taken for this one's.
     await proxied.proxy.stop();
     await proxied.restart();
@@ -169,6 +169,53 @@ describeAsRoot("when something is wrong, the first command names it:", () => {
       expect(problem?.remedy).toContain("sport = 9081");
     } finally {
       await mustExec(proxied.node, ROOT, ["kill", "-CONT", String(pid)]);
+    }
+  });
+
+  for (const [way, clockOffsetMs] of [
+    ["behind", 20 * 60_000],
+    ["ahead of", -20 * 60_000],
+  ] as const) {
+    test(`the node's clock is 20 minutes ${way} STS's: users are served, and the clock is named until it is right`, async () => {
+      await proxied.node.sts.set({ clockOffsetMs });
+      expect((await credentialsOf(proxied.node, someone())).body).toContain("AccessKeyId");
+      const [problem] = (await statusOf()).proxy.problems;
+      expect(problem).toMatchObject({ id: "clock", lasting: true });
+      expect(problem?.what).toContain(`the node's clock is 20 minutes ${way} STS's`);
+      expect(problem?.remedy).toContain("chronyc makestep");
+      expect(await shown()).toContain(`20 minutes ${way} STS's`);
+      await proxied.node.sts.set({ clockOffsetMs: 0 });
+      await credentialsOf(proxied.node, someone());
+      expect((await statusOf()).proxy.problems).toEqual([]);
+    });
+  }
+
+  test("the disk is full: users are served, and the disk is named until there is room", async () => {
+    const { node } = proxied;
+    const state = "/var/lib/imdsproxy";
+    // In place of the state directory a disk of one page, which the proxy's own files have filled.
+    await proxied.proxy.stop();
+    await mustExec(node, ROOT, [
+      "sh",
+      "-ec",
+      `mkdir -p ${state} && mount -t tmpfs -o size=8k,mode=700 none ${state}`,
+    ]);
+    try {
+      await proxied.restart();
+      await mustExec(node, ROOT, ["sh", "-c", `dd if=/dev/zero of=${state}/filler bs=1k 2>/dev/null; true`]);
+      expect((await credentialsOf(node, someone())).body).toContain("AccessKeyId");
+      await eventually("it is noticed", async () => (await statusOf()).proxy.problems.length > 0, 30_000);
+      const [problem] = (await statusOf()).proxy.problems;
+      expect(problem).toMatchObject({ id: "callers", lasting: false });
+      expect(problem?.what).toContain(`${state} takes no file (ENOSPC)`);
+      expect(problem?.remedy).toContain(`df -h ${state}`);
+      await mustExec(node, ROOT, ["rm", `${state}/filler`]);
+      await credentialsOf(node, someone());
+      await eventually("it is over", async () => (await statusOf()).proxy.problems.length === 0, 30_000);
+    } finally {
+      await proxied.proxy.stop();
+      await mustExec(node, ROOT, ["umount", state]);
+      await proxied.restart();
     }
   });
 

@@ -46,6 +46,7 @@ for (const first of ["nft", "legacy"] as const) {
       expect(stdout).toContain(
         "in the other iptables (legacy beside nft, or the reverse): the chain IMDSPROXY is there",
       );
+      expect(stdout).toContain("to put it right: sudo imdsproxy iptables apply");
     });
     test("remove finds it by its content, and leaves the node as it was", async () => {
       await switched();

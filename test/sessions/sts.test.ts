@@ -10,6 +10,7 @@ import { StsFailure } from "../../src/sessions/failure.ts";
 import type { InstanceCredentials } from "../../src/sessions/instance-credentials.ts";
 import { type AwsSts, createSts, stsEndpoint } from "../../src/sessions/sts.ts";
 import type { SessionRequest } from "../../src/sessions/types.ts";
+import { clockFinding } from "../../src/wiring/health-checks.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 import { type FaultySts, type StsFault, startFaultySts } from "../support/stand-ins/sts.ts";
 import { aRequest, DAY, HOUR } from "./support.ts";
@@ -326,6 +327,18 @@ describe("a node whose clock is wrong", () => {
       const session = await assume();
       expect(Math.abs(session.expiresAtMs - Date.now() - clockOffsetMs - HOUR)).toBeLessThan(10_000);
     }
+  });
+
+  test("is known by how much it is wrong from the last answer, and that it is right again", async () => {
+    expect(sts.clockOffsetMs()).toBe(0);
+    for (const clockOffsetMs of [20 * 60_000, -20 * 60_000]) {
+      standIn.set({ clockOffsetMs });
+      await assume();
+      expect(Math.abs(sts.clockOffsetMs() - clockOffsetMs)).toBeLessThan(10_000);
+    }
+    standIn.set({ clockOffsetMs: 0 });
+    await assume();
+    expect(clockFinding(sts.clockOffsetMs())).toBeNull();
   });
 });
 

@@ -81,9 +81,9 @@ describe("keepCallers()", () => {
   test("writes what there is at the end", async () => {
     const clock = new FakeClock(NOW);
     const recent = new RecentCallers();
-    const stop = keep(recent, clock);
+    const kept = keep(recent, clock);
     recent.note({ uid: 2001, cgroupId: null }, 2001, clock.now());
-    await stop();
+    await kept.stop();
     expect(read().map(({ uid }) => uid)).toEqual([2001]);
     expect(clock.pending).toBe(0);
   });
@@ -91,12 +91,13 @@ describe("keepCallers()", () => {
   test("writes somebody new soon, so that a kill finds them", async () => {
     const clock = new FakeClock(NOW);
     const recent = new RecentCallers();
-    const stop = keep(recent, clock);
+    const kept = keep(recent, clock);
     recent.note({ uid: 2001, cgroupId: null }, 2001, clock.now());
     await clock.advance(5_000);
     // The clock is the test's and the disk is not.
     while (readCallers(directory, clock.now(), 0).length === 0) await Bun.sleep(1);
-    await stop();
+    await kept.stop();
+    expect(kept.finding()).toBeNull();
   });
 
   test("says once that the disk takes nothing, and goes on", async () => {
@@ -104,13 +105,17 @@ describe("keepCallers()", () => {
     const recent = new RecentCallers();
     const clock = new FakeClock(NOW);
     rmSync(directory, { recursive: true });
-    const stop = keep(recent, clock, said);
+    const kept = keep(recent, clock, said);
     for (const uid of [2001, 2002]) {
       recent.note({ uid, cgroupId: null }, uid, clock.now());
       await clock.advance(5_000);
     }
-    await stop();
+    await kept.stop();
     expect(said).toHaveLength(1);
+    expect(kept.finding()).toMatchObject({
+      what: expect.stringContaining(`${directory} takes no file (ENOENT)`),
+      remedy: expect.stringContaining(`df -h ${directory}`),
+    });
     directory = mkdtempSync(join(tmpdir(), "imdsproxy-callers-"));
   });
 });
