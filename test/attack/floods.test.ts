@@ -1,10 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { existsSync, writeFileSync } from "node:fs";
 import { setPriority } from "node:os";
 import type { SimulatedNode, Who } from "../../src/demo/node.ts";
 import { mustExec } from "../support/node.ts";
 import { applyRules, type ProxiedNode, startProxiedNode, testConfig } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
-import { attack, SHOW_PROGRAMS, victim } from "./support/attack.ts";
+import { attack, SHOW_PROGRAMS, victim, whileStopped } from "./support/attack.ts";
 
 /**
  * Several users together fill the queue of connections that the proxy has not accepted. A connection that finds it full begins
@@ -20,6 +21,9 @@ const FLOODERS = ["alice", "carol", "dave"];
 const AT_ONCE = 4_000;
 /** Slow, so that on any machine the proxy accepts as fast as the queue is filled, and only what comes at once matters. */
 const SLOW = { perSecond: 100, burst: AT_ONCE };
+
+/** How long the proxy accepts nothing, at the beginning. */
+const STOPPED_MS = 1_000;
 
 interface Job {
   readonly seconds: number;
@@ -45,12 +49,20 @@ describeAsRoot("floods of several users", () => {
     const [names = "", values = ""] = (await mustExec(node, ROOT, ["cat", "/proc/net/netstat"])).split("\n");
     return Number(values.split(" ")[names.split(" ").indexOf("ListenOverflows")]);
   }
-  async function flood(users: readonly string[], processes: number, seconds: number, pauseMs: number) {
+  async function flood(
+    users: readonly string[],
+    processes: number,
+    seconds: number,
+    pauseMs: number,
+    stoppedMs = 0,
+  ) {
     const before = await overflows();
     const over = users.map((user) =>
       attack(node, { user }, "flood", ["burst", seconds, processes, AT_ONCE + 500]),
     );
-    await Bun.sleep(300);
+    if (stoppedMs === 0) await Bun.sleep(300);
+    // All that they may begin at once waits; then bob comes.
+    else await whileStopped(proxied.proxy.pid, () => Bun.sleep(stoppedMs));
     const bob = await victim(node, BOB, seconds - 2, pauseMs);
     await Promise.all(over);
     return { bob, overflows: (await overflows()) - before };
@@ -70,7 +82,7 @@ describeAsRoot("floods of several users", () => {
 
   test("do not fill the queue, and no connection of bob's is dropped", async () => {
     await configure(SLOW);
-    const { bob, overflows } = await flood(FLOODERS, 1, 5, 100);
+    const { bob, overflows } = await flood(FLOODERS, 1, 5, 100, STOPPED_MS);
     expect(overflows).toBe(0);
     expect(bob.failures).toEqual({});
     expect(bob.resent).toBe(0);
@@ -81,7 +93,11 @@ describeAsRoot("floods of several users", () => {
     beforeAll(async () => {
       await configure();
       // The unit has CPUWeight=1000.
-      setPriority(proxied.proxy.pid, -15);
+      const { pid } = proxied.proxy;
+      setPriority(pid, -15);
+      // Of its session: where the kernel shares the processors out by sessions, a process's own is one within that (sched(7)).
+      const autogroup = `/proc/${pid}/autogroup`;
+      if (existsSync(autogroup)) writeFileSync(autogroup, "-15");
     });
     for (const users of [1, 2, 3]) {
       test(`${users} users, two processes each`, async () => {

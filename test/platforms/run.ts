@@ -11,6 +11,7 @@ import { CELLS, type Cell, cellOf } from "./cells.ts";
 import { type CellResult, renderPage } from "./page.ts";
 import { backends } from "./scenarios/backends.ts";
 import { boot } from "./scenarios/boot.ts";
+import { conntrack } from "./scenarios/conntrack.ts";
 import { disable } from "./scenarios/disable.ts";
 import { flush } from "./scenarios/flush.ts";
 import { install } from "./scenarios/install.ts";
@@ -21,7 +22,17 @@ import { buildPayload, startNode } from "./support/node.ts";
 import type { Check, Scenario } from "./support/scenario.ts";
 import { REPOSITORY, type VirtualMachine } from "./support/virtual-machine.ts";
 
-const SCENARIOS: readonly Scenario[] = [install, mainJob, flush, uids, backends, restart, boot, disable];
+const SCENARIOS: readonly Scenario[] = [
+  install,
+  mainJob,
+  flush,
+  uids,
+  conntrack,
+  backends,
+  restart,
+  boot,
+  disable,
+];
 const RESULTS = join(import.meta.dir, "results");
 const PAGE = join(REPOSITORY, "docs/platforms.md");
 

@@ -245,8 +245,8 @@ function trackedConnections(
     ],
   });
   // Without a uid: a socket that the kernel itself makes for one of a user's has no file, and `meta skuid` does not match. Such are
-  // SMC's TCP sockets, MPTCP's subflows on older kernels (6.1), and on newer ones (6.18) those after the first. They share one
-  // user's part. The kernel's own clients (NFS, Lustre) use ports that no user can have, and are left alone.
+  // SMC's TCP sockets, and MPTCP's subflows after the first (the first has its uid, tried on 6.1 and 6.18). They share one user's
+  // part. The kernel's own clients (NFS, Lustre) use ports that no user can have, and are left alone.
   chains.push({
     name: "nobody",
     priority: null,
