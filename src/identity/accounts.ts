@@ -6,21 +6,21 @@ import type { OwnersAnswer } from "./name-protocol.ts";
 import type { AccountAnswer, BeforeAccount } from "./name-walk.ts";
 
 /**
- * uid -> account -> groups, which is NSS's to say (SSSD, LDAP, files), kept for a short while; and for as long as the service
- * that told it cannot tell.
+ * A cache of what NSS (files, SSSD, LDAP) says of a uid: its account and groups. An answer expires after a minute. While the
+ * service that gave it is unavailable, the last answer is served in its place (stale-if-error).
  */
 
 /** Asks NSS; src/identity/name-database.ts is the real one. None of the calls rejects. */
 export interface AccountDatabase {
   /** The account of a uid with its groups. See NameHelpers.byUid for `before`. */
   byUid(uid: number, before: BeforeAccount | null): Promise<AccountAnswer>;
-  /** The account of a name, without its groups. `hurry`: a service that did not answer a moment ago is passed over. */
+  /** The account of a name, without its groups. With `hurry`, a service that just timed out is not asked again. */
   byName(user: string, hurry: boolean): Promise<AccountAnswer>;
-  /** The owners of every range in /etc/subuid that the uid is in, as the file has them: names, or uids in digits. */
+  /** The owner of each range in /etc/subuid that contains the uid, as written in the file: a name, or a uid in digits. */
   ownersInFile(uid: number): readonly string[];
-  /** The service of `subid:` in nsswitch.conf, where /etc/subuid does not count; else null. */
+  /** The service that `subid:` in nsswitch.conf names in place of /etc/subuid; null where it names none. */
   ownersService(): string | null;
-  /** Whose subordinate uid it is, by that service. */
+  /** Asks that service who owns a subordinate uid. */
   ownersByService(service: string, uid: number): Promise<OwnersAnswer>;
   /** Changes when the local account files change. */
   fingerprint(): string;
@@ -33,41 +33,44 @@ export interface KnownAs {
   readonly subordinate: boolean;
   /** The uid of the account that owns the range which this subordinate uid is in. */
   readonly ownerUid?: number;
-  /** Why nobody can say who this is, where two users can have the uid; then the rest says nothing. */
+  /** Why the uid is ambiguous: two users can have it. The other fields are then meaningless. */
   readonly conflict?: string;
-  /** Why the name cannot be told for now; then neither `user` nor `groups` says anything. */
+  /** Why the name is unavailable for now. `user` and `groups` are then meaningless. */
   readonly userUntold?: string;
-  /** Why it cannot be told for now of which groups the user is; `groups` has those that are known. */
+  /** Why some groups are unavailable for now; `groups` has the others. */
   readonly groupsUntold?: string;
 }
 
-/** What became of a look-up that a service could not answer: what was known is kept, or the name is not known. */
+/** A look-up that an unavailable service could not answer: the last answer was kept, or there was none. */
 export interface UntoldEvent {
   readonly uid: number;
   readonly outcome: "kept" | "unknown";
   readonly why: string;
 }
 
-/** NSS cannot tell for now who it is. */
+/** NSS is unavailable, so that the name is unknown for now. */
 export class NamesUntold extends Error {
   override readonly name = "NamesUntold";
 }
 
-/** How long an answer of NSS is good, and from when on it is asked anew beside the way; milliseconds. */
+/** When an answer of NSS expires, and the age from which it is refreshed in the background; milliseconds. */
 const LIFE_MS = 60_000;
 const REFRESH_AFTER_MS = 30_000;
 const NAMELESS_LIFE_MS = 10_000;
-/** The same of what was kept because a service cannot tell, and of a name or groups that cannot be told. */
+/** The same for an answer that was kept because its service is unavailable, and for a name or groups that are unknown. */
 const KEPT_LIFE_MS = 20_000;
 const KEPT_REFRESH_AFTER_MS = 5_000;
 const UNTOLD_LIFE_MS = 1_000;
-/** The same of who owns a range of subordinate uids: they have 65,536 of them, and each would ask for the same owner. */
+/** The same for the owner of a range: all of its 65,536 uids ask for the same one. */
 const OWNER_LIFE_MS = 10_000;
 /** How often the local files are looked at. */
 const FINGERPRINT_MS = 250;
-/** Of uids with an account of their own, and of others: users make the latter with newuidmap(1), and push none of the former out. */
+/**
+ * Entries of each of two caches: uids with an account, and others. Users can make the latter at will with newuidmap(1), and so
+ * must not evict the former.
+ */
 const MAX_ENTRIES = 10_000;
-/** Questions to NSS at once. */
+/** Concurrent questions to NSS. */
 const MAX_LOOKUPS = 4;
 
 interface Entry {
@@ -79,18 +82,18 @@ interface Entry {
 
 interface Composed {
   readonly known: KnownAs;
-  /** Whether all of it is told, and nothing kept from before. */
+  /** Whether every part is a new answer, and none was kept from an earlier one. */
   readonly fresh: boolean;
 }
 
-/** What is known of one uid, or that it has no account (null). */
+/** The account of one uid; null where it has none, or where `untold` says why that is unknown. */
 interface Asked {
   readonly account: KnownAccount | null;
   readonly untold: string | null;
   readonly kept: boolean;
 }
 
-/** Entries that are found by key; the one that was set the longest ago goes first. */
+/** A map of bounded size, which evicts the entry that was set first. */
 class Bounded<K, V> {
   readonly #map = new Map<K, V>();
   get = (key: K): V | undefined => this.#map.get(key);
@@ -113,18 +116,18 @@ export class Accounts {
   readonly #named = new Bounded<number, Entry>();
   readonly #others = new Bounded<number, Entry>();
   readonly #pending = new Map<number, Promise<KnownAs>>();
-  /** What is known of uids with an account, whatever its age: it holds while its service cannot tell. */
+  /** The last answer for each uid with an account, whatever its age: it is served while its service is unavailable. */
   readonly #accounts = new Bounded<number, KnownAccount>();
-  /** Uids in ranges of /etc/subuid that had no account of their own when all could tell. */
+  /** Uids in ranges of /etc/subuid that had no account of their own when every service last answered. */
   readonly #without = new Bounded<number, true>();
-  /** Name -> the account that had it, for owners in /etc/subuid; no more than the file has. */
+  /** The last answer by name, for owners in /etc/subuid; bounded by the length of that file. */
   readonly #uids = new Map<string, BeforeAccount | null>();
   readonly #owners = new Map<string, { readonly answer: Promise<Asked>; readonly sinceMs: number }>();
   readonly #slots = new FairSlots<Subject>(MAX_LOOKUPS);
   #fingerprint: string;
   #fingerprintMs: number;
 
-  /** @param options.onUntold hears of look-ups that a service could not answer. */
+  /** @param options.onUntold called for each look-up that a service could not answer. */
   constructor(options: {
     database: AccountDatabase;
     clock: Clock;
@@ -138,9 +141,9 @@ export class Accounts {
   }
 
   /**
-   * What the uid is known as; at once where that is in memory.
+   * Who the uid is; synchronous on a cache hit.
    *
-   * @throws (rejects) NamesUntold where NSS cannot tell for now whose subordinate uid it is.
+   * @throws (rejects) NamesUntold where NSS is unavailable and the owner of a subordinate uid is therefore unknown.
    */
   resolve(uid: number): KnownAs | Promise<KnownAs> {
     const now = this.#clock.now();
@@ -149,7 +152,7 @@ export class Accounts {
     if (entry !== undefined) {
       const ageMs = now - entry.sinceMs;
       if (ageMs >= 0 && ageMs < entry.lifeMs) {
-        // Beside the way, so that nobody who asks regularly ever waits; a failure here is no answer and changes nothing.
+        // In the background, so that a caller who asks regularly never waits. A failure changes nothing.
         if (ageMs > entry.refreshAfterMs) this.#lookUp(uid).catch(() => {});
         return entry.known;
       }
@@ -174,7 +177,7 @@ export class Accounts {
     const fingerprint = this.#database.fingerprint();
     if (fingerprint === this.#fingerprint) return;
     this.#fingerprint = fingerprint;
-    // What is remembered in #accounts stays: each look-up asks all services first.
+    // #accounts stays: it is read only where a new look-up fails.
     this.#named.clear();
     this.#others.clear();
     this.#pending.clear();
@@ -187,7 +190,7 @@ export class Accounts {
     const fingerprint = this.#fingerprint;
     const lookUp = this.#compose(uid)
       .then(({ known, fresh }) => {
-        // What was asked before the files changed may be an answer of before.
+        // A look-up that began before the files changed may have read the old ones.
         if (fingerprint === this.#fingerprint) this.#keep(uid, known, fresh);
         return known;
       })
@@ -221,14 +224,14 @@ export class Accounts {
   async #compose(uid: number): Promise<Composed> {
     const service = this.#database.ownersService();
     const named = service === null ? this.#database.ownersInFile(uid) : [];
-    // A range of 65,536 uids is one user's, and has one user's share of look-ups.
+    // All uids of a range count as one user, so that its owner gets no more look-ups than others.
     const share = named[0] ?? uid;
     const own = await this.#account(uid, share, named.length > 0);
     const owners = await this.#ownersOf(uid, named, service, own);
     if (own.account !== null) return this.#ownAccount(uid, own.account, own.kept, owners);
     const [first, ...more] = owners.accounts;
     if (first !== undefined) {
-      // Either would be a guess, and a uid of the directory may be in a range of /etc/subuid.
+      // Two owners: to choose one of them would be a guess.
       if (more.length > 0) {
         const text = owners.accounts.map(({ user }) => user).join(" and of ");
         return conflict(`uid ${uid} is a subordinate uid of ${text}`);
@@ -300,7 +303,7 @@ export class Accounts {
       if (answer.owners.length === 0 || found.accounts.length > 0 || found.untold !== null) return found;
       return { ...found, why: `uid ${uid} is a subordinate uid, by ${found.source}, of no account` };
     }
-    // An account is itself. Who has no name may be anybody's subordinate uid.
+    // A uid with an account is that account. One without may be anybody's subordinate uid.
     if (own.account !== null) return NO_OWNERS;
     if (answer.status === "unavail") return { ...NO_OWNERS, untold: `${service} does not answer` };
     const why = `uid ${uid} has no name, and ${service}, which knows subordinate uids by nsswitch.conf, cannot tell whose it is`;
@@ -331,16 +334,16 @@ export class Accounts {
     const forget = () => {
       if (this.#owners.get(key)?.answer === answer) this.#owners.delete(key);
     };
-    // A failure is no answer, and not kept as one.
+    // A failure is not cached.
     answer.then(({ untold }) => untold !== null && forget(), forget);
     return answer;
   }
 
   /**
-   * Asks NSS for the account of a uid, whatever is in memory, and remembers what comes of it.
+   * Asks NSS for the account of a uid, past the cache, and stores the answer.
    *
-   * @param inRange whether /etc/subuid says whose it is: then that it had no account of its own is kept as well. Anybody else
-   *   may have been given one since.
+   * @param inRange whether the uid is in a range of /etc/subuid. Only then is "no account" kept for when a service is
+   *   unavailable: any other uid may have been given an account since.
    */
   async #account(uid: number, share: Subject, inRange: boolean): Promise<Asked> {
     const release = await this.#slots.acquire(share);
@@ -389,9 +392,9 @@ export class Accounts {
 /** The accounts that can take a uid, each once, root last where there are others. */
 interface Owners {
   readonly accounts: readonly KnownAccount[];
-  /** Why further owners cannot be told for now, or null. */
+  /** Why there may be owners that are unknown for now, or null. */
   readonly untold: string | null;
-  /** Why nobody can be told whose it is, or null. */
+  /** Why the owner cannot be found at all, or null. */
   readonly why: string | null;
   readonly kept: boolean;
   readonly source: string;
@@ -402,7 +405,7 @@ const NO_OWNERS: Owners = { accounts: [], untold: null, why: null, kept: false, 
 function ownersFrom(asked: readonly Asked[], source: string): Owners {
   const accounts = new Map<number, KnownAccount>();
   for (const { account } of asked) if (account !== null) accounts.set(account.uid, account);
-  // Root can be anybody: what another owns beside root is that user's.
+  // Root can take any uid anyway: a range that root and one user own is that user's.
   if (accounts.size > 1) accounts.delete(0);
   const untold = asked.map((one) => one.untold).filter((why) => why !== null);
   return {

@@ -10,7 +10,7 @@ export interface BridgeAddress {
 }
 
 /**
- * Whether an address is of a container behind one of the bridges: in the network of a bridge, and not the node's own.
+ * Whether an address is a container's: in the network of a bridge, and not an address of the node.
  *
  * A local process cannot have such a source: to connect from an address that is not the node's takes CAP_NET_ADMIN or
  * CAP_NET_RAW (IP_TRANSPARENT; inet_sk_flowi_flags in net/ipv4). And whoever is outside and forges one gets no answer, for
@@ -38,7 +38,7 @@ export function bridgesOfNode(): BridgeAddress[] {
     for (const { cidr } of addresses ?? []) {
       const [text = "", prefix = ""] = cidr?.split("/") ?? [];
       const address = parseAddress(text);
-      // A network as wide as everything is no network.
+      // A prefix of length 0 would match every address.
       if (address !== null && Number(prefix) >= 8) found.push({ address, prefix: Number(prefix) });
     }
   }

@@ -2,37 +2,37 @@ import type { AccountAnswer, BeforeAccount, Membership, Untold } from "./name-wa
 import { cannotTell } from "./name-walk.ts";
 
 /**
- * What is known of a uid after an answer of NSS, given what was known before. Pure.
+ * Merges an answer of NSS with the last one for the same uid. Pure.
  *
- * Where a service cannot tell now, what it told before still holds, for there is nothing better. What a service tells, and that
- * it has no such account, always replaces what it told before.
+ * While a service is unavailable, its last answer stands in for a new one. Any answer of a service, "no such account" included,
+ * replaces its last one.
  */
 
-/** An account as it is remembered. */
+/** An account as the cache keeps it. */
 export interface KnownAccount extends BeforeAccount {
   readonly groups: readonly Membership[];
-  /** Why `groups` may lack some, or null where it is whole. */
+  /** Why `groups` may be incomplete; null where it is complete. */
   readonly groupsUntold: string | null;
 }
 
 export interface Outcome {
-  /** Null where the uid has none, or where `untold` says why nobody can tell. */
+  /** Null where the uid has no account, or where `untold` says why that is unknown. */
   readonly account: KnownAccount | null;
   readonly untold: string | null;
-  /** Why something of before was kept, or null where nothing was. */
+  /** Why a part of the last answer was kept; null where none was. */
   readonly kept: string | null;
 }
 
-/** @param before what was known; undefined where nothing is, null where it was known that the uid has no account. */
+/** @param before the last answer: undefined for none, null for "no account". */
 export function outcomeOf(answer: AccountAnswer, before: KnownAccount | null | undefined): Outcome {
   const { account: told, untold } = answer;
   if (told === null) {
     if (untold.length === 0) return { account: null, untold: null, kept: null };
     const why = untoldText(untold);
-    // Reached where nothing could be asked at all: else the answer has the account of before.
+    // No service could be asked at all; otherwise `answer` has the last account in it.
     if (before != null && cannotTell(untold, before.service))
       return { account: before, untold: null, kept: why };
-    // That it had no account was everybody's answer, so nothing else has been told since.
+    // "No account" was the answer of every service, so that none of them has said anything else since.
     if (before === null) return { account: null, untold: null, kept: why };
     return { account: null, untold: why, kept: null };
   }

@@ -11,9 +11,10 @@ import {
 import { type Reply, readReply } from "./netlink/message.ts";
 
 /**
- * Whose socket is at the other end of an accepted connection: asked of the kernel for that exact socket, or refused.
+ * Finds the owner of the socket at the other end of an accepted connection. The kernel is asked for that exact socket; any
+ * other answer is a refusal.
  *
- * The peer that accept() reports is not always the caller's own address and port: a translation may have given the
+ * The peer that accept() reports is not always the caller's own address and port: NAT may have given the
  * connection another source port, because an attacker occupied the first choice with a connection of their own. So the
  * connection tracking entry comes first, and the socket is looked up by the original tuple alone.
  */
@@ -43,27 +44,27 @@ export interface SocketOwner {
   readonly redirected: boolean;
 }
 
-/** The outcome of a look-up. A refusal says why in words for the log; there is no third way. */
+/** The outcome of a look-up; a refusal says why, for the log. */
 export type Lookup =
   | { readonly kind: "owner"; readonly owner: SocketOwner }
   | {
       readonly kind: "refused";
       readonly why: string;
-      /** Set where the connection was redirected to us and no socket of this node has it: from where it came. */
+      /** The source address of a redirected connection that no socket of this node has: a container's. */
       readonly remote?: Uint8Array;
     };
 
-/** The other end of a connection of ours, where this node has it. */
+/** The other end of a connection that we opened to an address of this node. */
 export type Peer =
-  /** A process has accepted it: the one that ran with this uid when it did. */
+  /** A process with this uid has accepted it. */
   | { readonly kind: "accepted"; readonly uid: number }
-  /** It waits in a listener's queue, and is nobody's so far. */
+  /** It waits in a listener's accept queue; no process has it yet. */
   | { readonly kind: "waiting" }
-  /** It has been closed there. */
+  /** The other end has been closed. */
   | { readonly kind: "closed" }
-  /** No socket of this node has it. */
+  /** No socket of this node is the other end. */
   | { readonly kind: "none" }
-  /** The kernel did not say, or not in a way that can be believed. */
+  /** The kernel gave no answer, or an inconsistent one. */
   | { readonly kind: "unknown"; readonly why: string };
 
 /** Who listens at an address of this node. */
@@ -95,17 +96,17 @@ const LISTEN = 10;
 const ENOENT = 2;
 /** (uid_t)-1 is nobody's uid. */
 const INVALID_UID = 0xffffffff;
-/** How many answers to earlier requests are read over before we give up. */
+/** How many answers to earlier requests are skipped before the look-up fails. */
 const STALE_LIMIT = 16;
 
 const refused = (why: string): Lookup => ({ kind: "refused", why });
 
-/** The exact look-up, over two netlink sockets that it keeps. Not re-entrant, and need not be: it is synchronous. */
+/** The look-up, over two netlink sockets that stay open. Synchronous, and therefore never re-entered. */
 export class SocketLookup {
   readonly #diag: NetlinkChannel;
   readonly #conntrack: NetlinkChannel;
   #sequence = 1;
-  /** Whether the kernel tracks connections here: then one without an entry has lost it. */
+  /** Whether the kernel tracks connections in this namespace: then a connection without an entry has lost it. */
   #tracks = false;
 
   constructor(channels: { diag: NetlinkChannel; conntrack: NetlinkChannel }) {
@@ -144,7 +145,7 @@ export class SocketLookup {
       // An entry that was evicted or flushed says nothing of the connection: it may have been redirected, and an attacker's
       // socket, left over from a connection straight to us, may have the tuple that the victim's has as we see it.
       if (this.#tracks) return refused("connection tracking has lost the connection");
-      // Nothing is tracked here, hence nothing translated.
+      // Without connection tracking there is no NAT: the tuple is the caller's own.
       tuple = {
         sourceAddress: connection.peerAddress,
         sourcePort: connection.peerPort,

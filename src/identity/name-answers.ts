@@ -7,8 +7,8 @@ import { accountOfName, accountOfUid, type Walk } from "./name-walk.ts";
 import { parseNameSwitch } from "./nsswitch.ts";
 
 /**
- * The process that calls the modules of NSS: it reads a question, calls, writes the answer, and ends with its input. All of it
- * blocks; it has nothing else to do, and whoever waits too long kills it.
+ * The helper process that calls the modules of NSS: it reads a question, calls, writes the answer, and exits at the end of its
+ * input. Every call may block; the parent kills a helper that takes too long.
  */
 
 /** Where SSSD listens for its NSS module, and the cache that it leaves for it (sssd's src/sss_client). */
@@ -28,7 +28,7 @@ function answer(question: NameQuestion): NameMessage {
     return { owners: subordinateOwners(question.service, question.uid) };
   }
   const tests = {
-    // Present and dead, or gone while its cache is there. A node where SSSD never ran has neither.
+    // SSSD is down where its socket refuses, or is absent while its cache exists. A node where it never ran has neither.
     sssdIsAway: () => socketIsDead(SSSD_SOCKET) || (!existsSync(SSSD_SOCKET) && existsSync(SSSD_CACHE)),
     onAsk: (service: string) => write({ asking: service }),
   };

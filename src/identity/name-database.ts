@@ -4,13 +4,13 @@ import type { NameHelpers } from "./name-helpers.ts";
 import { parseNameSwitch } from "./nsswitch.ts";
 import { parseSubordinateRanges, type SubordinateRange } from "./shares.ts";
 
-/** The names of this node: NSS by helper processes, and /etc/subuid, which no library has to read. */
+/** The account database of this node: NSS through helper processes, and /etc/subuid, which is read directly. */
 
 const SUBUID = "/etc/subuid";
 const NSSWITCH = "/etc/nsswitch.conf";
 const FILES = ["/etc/passwd", "/etc/group", SUBUID, NSSWITCH];
 
-/** The file's text as Latin-1, which every byte has a letter in; empty where it cannot be read. */
+/** The file's text as Latin-1, in which every byte is a character; empty where it cannot be read. */
 function read(path: string): string {
   try {
     return readFileSync(path, "latin1");
@@ -19,7 +19,7 @@ function read(path: string): string {
   }
 }
 
-/** Which file is there now: another one, or changed, has another text. */
+/** A text that differs once the file has been changed or replaced. */
 function stamp(path: string): string {
   try {
     const { ino, size, mtimeMs } = statSync(path);
@@ -29,7 +29,7 @@ function stamp(path: string): string {
   }
 }
 
-/** The text of /etc/subuid at the first call, and where it has changed; else null. No file is an empty one. */
+/** Reads /etc/subuid: its text at the first call and after a change, else null. A missing file reads as empty. */
 export function subordinateFile(): () => string | null {
   let seen: string | null = null;
   return () => {
@@ -40,7 +40,7 @@ export function subordinateFile(): () => string | null {
   };
 }
 
-/** Parses a file when it is another than at the last call. */
+/** Parses a file again only where it has changed since the last call. */
 function whenChanged<T>(path: string, parse: (text: string) => T): () => T {
   let seen: string | null = null;
   let parsed: T | undefined;

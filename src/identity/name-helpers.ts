@@ -4,23 +4,23 @@ import type { NameMessage, NameQuestion, OwnersAnswer } from "./name-protocol.ts
 import { type AccountAnswer, ANY_SERVICE, type BeforeAccount, type Untold } from "./name-walk.ts";
 
 /**
- * NSS by processes of our own. The C library's calls block for as long as a directory takes, and its modules are other people's
- * code, with other people's libraries: here they can hang, crash and leak without the proxy, and see nothing of what it keeps.
- * One process stays, so that a look-up starts none.
+ * A pool of helper processes that ask NSS. The C library's calls block for as long as a directory takes, and its modules are
+ * third-party code: in a helper they can hang, crash or leak without harm to the proxy, and see none of its secrets. One helper
+ * stays, so that a look-up need not start one.
  */
 
-/** No progress for so long is no answer; milliseconds. Each call of a service counts anew. */
+/** Timeout of one call of a service, in milliseconds. */
 const TIMEOUT_MS = 5_000;
-/** All calls of one question together. */
+/** Timeout of all calls of one question together. */
 const QUESTION_MS = 30_000;
-/** How long a service that did not answer is passed over for those whose name is known from before. */
+/** For how long a service that timed out is not asked again for a user whose last answer is known. */
 const SLOW_MS = 5_000;
-/** A further process that was of no use for so long ends. */
+/** A helper beyond the first exits after it was idle for so long. */
 const IDLE_MS = 30_000;
 
-/** Why a process gave no answer. */
+/** Why a helper gave no answer. */
 class NoAnswer extends Error {
-  /** The service that it was asking, or null where none is to blame. */
+  /** The service that was being asked, or null where that is not the cause. */
   readonly service: string | null;
   constructor(why: string, service: string | null) {
     super(why);
@@ -33,7 +33,7 @@ interface Waiting {
   readonly reject: (error: NoAnswer) => void;
 }
 
-/** One process; it answers one question at a time. */
+/** One helper process; it answers one question at a time. */
 class Helper {
   readonly #child: Bun.Subprocess<"pipe", "pipe", "ignore">;
   #waiting: Waiting | null = null;
@@ -85,7 +85,7 @@ class Helper {
       this.#child.stdin.write(`${JSON.stringify(question)}\n`);
       await this.#child.stdin.flush();
     } catch {
-      // It has ended; the end of its output says so.
+      // It has exited; #read notices that.
     }
     try {
       return await answer;
@@ -124,7 +124,7 @@ class Helper {
         for (const line of lines) this.#take(JSON.parse(line) as NameMessage);
       }
     } catch {
-      // A module that writes to our output, for instance: such a process is not asked again.
+      // Not a line of ours: a module has written to standard output, for instance. Such a helper is not used again.
       this.end();
     }
   }
@@ -141,7 +141,7 @@ class Helper {
   }
 }
 
-/** Questions to NSS. */
+/** The pool. */
 export class NameHelpers {
   readonly #command: readonly string[];
   readonly #monotonicMs: () => number;
@@ -170,7 +170,7 @@ export class NameHelpers {
     this.#monotonicMs = options.monotonicMs;
   }
 
-  /** Starts the process that stays, so that the first look-up finds it. A failure shows at the look-up. */
+  /** Starts the first helper, so that no look-up has to wait for it. A failure shows at the first look-up. */
   start(): void {
     try {
       this.#giveBack(this.#take());
@@ -180,20 +180,20 @@ export class NameHelpers {
   }
 
   /**
-   * @param options.before the account of before: where its service cannot tell now, the groups are asked for as if it had.
-   *   With it, a service that did not answer a moment ago is passed over.
+   * @param options.before the last answer. Where its service is unavailable, the groups of that account are asked for, and a
+   *   service that just timed out is not asked again.
    */
   byUid(uid: number, options: { before: BeforeAccount | null }): Promise<AccountAnswer> {
     const { before } = options;
     return this.#account((skip) => ({ kind: "uid", uid, before, skip }), before !== null);
   }
 
-  /** @param options.hurry whether a service that did not answer a moment ago is passed over. */
+  /** @param options.hurry whether a service that just timed out is not asked again. */
   byName(user: string, options: { hurry: boolean }): Promise<AccountAnswer> {
     return this.#account((skip) => ({ kind: "name", user, skip }), options.hurry);
   }
 
-  /** Whose subordinate uid it is, by the service of `subid:`. */
+  /** Asks the service of `subid:` who owns a subordinate uid. */
   async owners(service: string, uid: number): Promise<OwnersAnswer> {
     try {
       const message = await this.#ask({ kind: "owners", uid, service });
@@ -203,7 +203,7 @@ export class NameHelpers {
     }
   }
 
-  /** Ends the processes; what waits is not answered. */
+  /** Kills the helpers; questions under way are rejected. */
   close(): void {
     this.#closed = true;
     for (const helper of this.#all) helper.end();
@@ -226,7 +226,7 @@ export class NameHelpers {
         if (service === null || skip.has(service)) {
           return { account: null, untold: [{ service: ANY_SERVICE, why: `cannot be asked: ${why}` }] };
         }
-        // The other services may know the account: ask them alone.
+        // Another service may have the account: ask again without the one that failed.
         skip.set(service, why);
         this.#slow.set(service, this.#monotonicMs());
       }

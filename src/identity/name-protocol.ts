@@ -1,11 +1,11 @@
 import type { AccountAnswer, BeforeAccount } from "./name-walk.ts";
 
 /**
- * What is said between the proxy and the process that calls the modules of NSS: a line of JSON for each question, and for each
- * answer. JSON.stringify writes lone surrogates as escapes, so names pass unharmed.
+ * The protocol between the proxy and its NSS helpers: one line of JSON for each question and each answer. JSON.stringify
+ * escapes lone surrogates, so that names of any bytes (name-text.ts) pass unchanged.
  */
 
-/** One question; there is one at a time. `skip` names services that are not to be asked. */
+/** One question. A helper gets the next one after it has answered. `skip` names services that are not to be asked. */
 export type NameQuestion =
   | {
       readonly kind: "uid";
@@ -17,12 +17,12 @@ export type NameQuestion =
   /** Whose subordinate uid it is, by the service in `subid:` of nsswitch.conf. */
   | { readonly kind: "owners"; readonly uid: number; readonly service: string };
 
-/** The uids of the owners; or that they cannot be told now; or that the service has no way to tell. */
+/** The uids of the owners; or that the service is unavailable; or that it does not support the question. */
 export type OwnersAnswer =
   | { readonly status: "success"; readonly owners: readonly number[] }
   | { readonly status: "unavail" | "unsupported" };
 
-/** A line of the answering process. */
+/** A line from the helper. */
 export type NameMessage =
-  /** It is about to ask this service: which one it was, where no answer comes. */
+  /** Sent before each service is asked, so that the parent knows which one did not answer. */
   { readonly asking: string } | { readonly account: AccountAnswer } | { readonly owners: OwnersAnswer };

@@ -2,25 +2,23 @@ import { type NssReply, openNssModule } from "../platform/nss.ts";
 import { nameBytes, nameText } from "./name-text.ts";
 import type { NamedAccount, NameService, ServiceReply } from "./name-walk.ts";
 
-/**
- * The modules of this node as the walk wants them. Each call blocks; see src/platform/nss.ts.
- */
+/** Adapts the NSS modules of this node (src/platform/nss.ts) to name-walk.ts. Each call blocks. */
 
 const ESRCH = 3;
 
-/** What the modules of services need to be known of beyond their status. */
+/** What must be known of a service beyond the status that its module returns. */
 export interface ServiceTests {
-  /** Whether SSSD, which is known to have run on this node, does not answer now. */
+  /** Whether SSSD has run on this node and does not answer now. */
   sssdIsAway(): boolean;
-  /** Called before a service is asked, which may take for ever. */
+  /** Called before a service is asked: the call may never return. */
   onAsk(service: string): void;
 }
 
-/** @param skip services that are not asked, and said to be unavailable. */
+/** @param skip services that count as unavailable and are not asked. */
 export function nameService(service: string, skip: readonly string[], tests: ServiceTests): NameService {
   if (skip.includes(service)) return constant({ status: "unavail", why: "did not answer in time" });
   const opened = openNssModule(service);
-  // A service whose module is not installed has no names: distributions name some in nsswitch.conf on every node.
+  // A service without a module is treated as empty: distributions list services that are not installed.
   if (opened.kind === "absent") return constant({ status: "notfound" });
   if (opened.kind === "broken") return constant({ status: "unavail", why: "its module cannot be loaded" });
   const { module } = opened;

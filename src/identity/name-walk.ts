@@ -1,11 +1,11 @@
 import type { NameSwitch, SwitchedService, SwitchStatus } from "./nsswitch.ts";
 
 /**
- * Asks the services of nsswitch.conf one by one, as glibc does, and keeps what glibc drops: which of them could not tell.
- * Pure but for the services that it is given.
+ * Asks the services of nsswitch.conf in order, as glibc does, and reports what glibc hides: which of them were unavailable.
+ * Pure, except for the services that are passed to it.
  */
 
-/** What a service said. */
+/** The answer of a service. */
 export type ServiceReply<T> =
   | { readonly status: "success"; readonly value: T }
   | { readonly status: "notfound" }
@@ -25,13 +25,13 @@ export interface NamedAccount {
   readonly gid: number;
 }
 
-/** In {@link Untold.service} where it is not one service that could not tell. */
+/** Stands in {@link Untold.service} where the cause is no single service. */
 export const ANY_SERVICE = "NSS";
 
-/** What was known of an account before: who it was, and which service had it. */
+/** The last answer for an account, and the service that gave it. */
 export type BeforeAccount = NamedAccount & { readonly service: string };
 
-/** A service that could not tell, and why in words: `sss (unavailable, errno 111)`. */
+/** A service that was unavailable, and why: `sss (unavailable, errno 111)`. */
 export interface Untold {
   readonly service: string;
   readonly why: string;
@@ -42,26 +42,26 @@ export interface Membership {
   readonly gid: number;
   /** Null where the group has no name, or where `nameUntold` says so. */
   readonly name: string | null;
-  /** The services that could not tell its name. Empty where it is known, or where there is none. */
+  /** The services that were unavailable when its name was asked for. Empty where the name is known, or where it has none. */
   readonly nameUntold: readonly Untold[];
   /** The services that named the account a member of it; the service of the account itself for its primary group. */
   readonly by: readonly string[];
 }
 
-/** An account, or that there is none, or that nobody can say. */
+/** An account; or none; or, where `untold` is not empty, unknown. */
 export interface AccountAnswer {
   readonly account:
     | (NamedAccount & {
         /** The service that has the account. */
         readonly service: string;
         readonly groups: readonly Membership[];
-        /** The services that could not say of which groups it is a member: then `groups` may lack some. */
+        /** The services that were unavailable when its groups were asked for: `groups` may be incomplete. */
         readonly groupsUntold: readonly Untold[];
-        /** True where it is the account of before, whose service cannot tell now. */
+        /** True where it is the last answer, because its service is unavailable. */
         readonly kept: boolean;
       })
     | null;
-  /** The services that could not tell. Where there is no account and this is empty, the uid or name has none. */
+  /** The services that were unavailable. Where there is no account and this is empty, the uid or name has none. */
   readonly untold: readonly Untold[];
 }
 
@@ -74,7 +74,7 @@ export interface Walk {
 /**
  * The account of a uid with its groups.
  *
- * @param before where its service cannot tell now and no other has the uid, it is taken as told, and its groups are asked for.
+ * @param before the last answer. It is used where its service is unavailable and no other service has the uid.
  */
 export function accountOfUid(walk: Walk, uid: number, before: BeforeAccount | null): AccountAnswer {
   const asked = ask(walk, walk.services.passwd, (service) =>
@@ -87,7 +87,7 @@ export function accountOfUid(walk: Walk, uid: number, before: BeforeAccount | nu
   return { account: { ...withGroups(walk, { user, uid, gid }, before.service), kept: true }, untold };
 }
 
-/** Whether this service is among those that cannot tell. */
+/** Whether this service is among the unavailable ones. */
 export const cannotTell = (untold: readonly Untold[], service: string): boolean =>
   untold.some((one) => one.service === service || one.service === ANY_SERVICE);
 
@@ -100,7 +100,7 @@ export function accountOfName(walk: Walk, user: string): AccountAnswer {
   return { account, untold };
 }
 
-/** An answer for another uid or name than was asked for is none: LDAP compares names without regard to case. */
+/** Discards an answer for another uid or name than was asked for: LDAP compares names without regard to case. */
 const exactly = (
   reply: ServiceReply<NamedAccount>,
   same: (account: NamedAccount) => boolean,

@@ -3,22 +3,22 @@ import { type Cgroups, slurmJobOf } from "./cgroup.ts";
 import type { SocketOwner } from "./lookup.ts";
 import type { Identity } from "./types.ts";
 
-/** A uid that two users can have. */
+/** Two users can have the uid. */
 export class AmbiguousIdentity extends Error {}
 
-/** Makes an identity of what the kernel said of a socket: names by NSS, and the cgroup's path where a rule asks for it. */
+/** Completes what the kernel said of a socket to an identity: names from NSS, and the cgroup's path where a rule needs it. */
 export class IdentityResolver {
   readonly #accounts: Accounts;
   readonly #cgroups: Cgroups | null;
 
-  /** @param options.cgroups null where no rule asks for cgroups: then none is looked up. */
+  /** @param options.cgroups null where no rule needs cgroups. */
   constructor(options: { accounts: Accounts; cgroups: Cgroups | null }) {
     this.#accounts = options.accounts;
     this.#cgroups = options.cgroups;
   }
 
   /**
-   * The identity; at once where all is in memory.
+   * The identity; synchronous where everything is cached.
    *
    * @throws (or rejects) AmbiguousIdentity, NamesUntold
    */

@@ -1,11 +1,11 @@
 import type { Subject } from "./caller.ts";
 
 /**
- * Whose share of connections, turns and look-ups a uid has: its own, but all subordinate uids of an owner have one share
- * together. With a line in /etc/subuid a user is 65,536 uids (newuidmap(1)).
+ * Maps a uid to the user whose limits it counts against. All subordinate uids of an owner count as one user: a line of
+ * /etc/subuid gives somebody 65,536 uids (newuidmap(1)), each of which would otherwise have limits of its own.
  */
 
-/** The subordinate uids that somebody owns, as a line of subuid(5) says. */
+/** A line of subuid(5): a range of subordinate uids and its owner. */
 export interface SubordinateRange {
   readonly owner: string;
   readonly first: number;
@@ -23,26 +23,26 @@ export function parseSubordinateRanges(text: string): SubordinateRange[] {
   return ranges;
 }
 
-/** How often the file is looked at, in milliseconds. */
+/** How often the file is checked for a change, in milliseconds. */
 const LOOK_MS = 1_000;
 
-/** Shares by uid. */
+/** The mapping, kept up to date with the file. */
 export class Shares {
   readonly #read: () => string | null;
   readonly #monotonicMs: () => number;
   #lookedMs = Number.NEGATIVE_INFINITY;
   /** By `first`. */
   #ranges: SubordinateRange[] = [];
-  /** The highest `last` of a range and all before it. */
+  /** For each range, the highest `last` of it and all before it. */
   #reach: number[] = [];
 
-  /** @param options.read the text of /etc/subuid where it is another than at the last call, else null. */
+  /** @param options.read the text of /etc/subuid where it has changed since the last call, else null. */
   constructor(options: { read: () => string | null; monotonicMs: () => number }) {
     this.#read = options.read;
     this.#monotonicMs = options.monotonicMs;
   }
 
-  /** The uid, or a name that all uids of the same owner's have. */
+  /** The uid itself, or a text that is the same for all subordinate uids of one owner. */
   of(uid: number): Subject {
     const now = this.#monotonicMs();
     if (now - this.#lookedMs >= LOOK_MS) {
@@ -50,7 +50,7 @@ export class Shares {
       const text = this.#read();
       if (text !== null) this.#take(parseSubordinateRanges(text));
     }
-    // The last range that begins at the uid or before it. Where ranges overlap, either owner's share will do.
+    // Binary search for the last range that begins at the uid or before it. Where ranges overlap, either owner will do.
     let low = 0;
     let high = this.#ranges.length;
     while (low < high) {
@@ -58,7 +58,7 @@ export class Shares {
       if ((this.#ranges[middle]?.first ?? 0) <= uid) low = middle + 1;
       else high = middle;
     }
-    // A narrow range may stand inside of a wide one that begins earlier.
+    // That range may end before the uid while a wider one, which begins earlier, contains it.
     for (let at = low - 1; at >= 0 && (this.#reach[at] ?? 0) >= uid; at--) {
       const range = this.#ranges[at];
       if (range !== undefined && uid <= range.last) return `subordinate to ${range.owner}`;

@@ -12,7 +12,7 @@ export interface Identity {
   readonly ownerUid?: number;
   /** Names of all groups of the account; may hold spaces. */
   readonly groups: readonly string[];
-  /** Why NSS cannot tell the account's name for now; then `user` is null and `groups` is empty, and neither says anything. */
+  /** Why NSS cannot tell the account's name for now. `user` is then null and `groups` empty, and both are meaningless. */
   readonly userUntold?: string;
   /** Why NSS cannot tell all groups for now; `groups` has those that are known. */
   readonly groupsUntold?: string;
@@ -22,7 +22,7 @@ export interface Identity {
   readonly slurmJobId: string | null;
 }
 
-/** Nothing is known. Whoever needs an identity that no lookup made writes what they have over this. */
+/** An identity of which nothing is known: the base for identities that no look-up made. */
 export const UNKNOWN_IDENTITY: Identity = {
   uid: null,
   container: null,
