@@ -52,7 +52,7 @@ export const NEVER_ALLOWED: readonly string[] = ["meta-data/iam", "meta-data/ide
 const SECRET_NAMES =
   /iam\/|security-credentials|identity-credentials|user-data|managed-ssh-keys|pkcs7|rsa2048|signature/i;
 
-/** A plus can be read as a blank, and a blank as nothing. */
+/** A server may decode `+` as a blank, and then strip it. */
 const namesSecret = (path: string): boolean =>
   SECRET_NAMES.test(path) || SECRET_NAMES.test(path.replaceAll("+", ""));
 
@@ -85,10 +85,10 @@ export interface CategoryFilter {
 }
 
 const covers = (category: string, path: string) => path === category || path.startsWith(`${category}/`);
-/** The same for what is denied: no matter of case, since nobody knows whether it is one to the upstream. */
+/** The same for denied categories, without regard to case: it is unknown whether the upstream regards it. */
 const refuses = (category: string, path: string) => covers(category.toLowerCase(), path.toLowerCase());
 
-/** Whether this path of credentials can never be asked for, whatever the configuration says. */
+/** Whether the path leads to credentials, which no configuration can allow. */
 export const isNeverAllowed = (path: string): boolean =>
   NEVER_ALLOWED.some((category) => refuses(category, path));
 

@@ -47,7 +47,7 @@ export function parseConfig(text: string, source: string, overrides: ConfigOverr
     lineCounter: lines,
     merge: false,
     uniqueKeys: true,
-    // What is odd is said by our own checks, with its line, and not by the parser beside them.
+    // The parser's warnings are off: our own checks report the same with a line number.
     logLevel: "error",
   });
   const syntax = document.errors[0];
@@ -57,7 +57,7 @@ export function parseConfig(text: string, source: string, overrides: ConfigOverr
   }
   let raw: unknown;
   try {
-    // Aliases are bounded, so that a few lines cannot grow without end.
+    // The limit stops nested aliases that would expand exponentially.
     raw = document.toJS({ maxAliasCount: 100 }) ?? {};
   } catch (error) {
     const unset = /^Unresolved alias .*: (.*)$/.exec(error instanceof Error ? error.message : "");
@@ -100,7 +100,7 @@ export function parseConfig(text: string, source: string, overrides: ConfigOverr
   return checked.data;
 }
 
-/** Where a value is inside of itself, as an anchor and an alias can make it; null where none is. */
+/** The path of a value that contains itself through an alias; null where there is none. */
 function circleIn(
   value: unknown,
   path: readonly PropertyKey[],

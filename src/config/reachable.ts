@@ -9,7 +9,7 @@ export interface Unreachable {
 
 const within = <T>(inner: readonly T[], outer: readonly T[]) => inner.every((item) => outer.includes(item));
 
-/** Whether everyone whom `later` matches is matched by `earlier` already. Sound, not complete: false where it cannot tell. */
+/** Whether `earlier` matches everyone whom `later` matches. Sound but not complete: false where that is undecided. */
 function covers(earlier: Match, later: Match): boolean {
   if (earlier.user !== undefined && !(later.user !== undefined && within(later.user, earlier.user)))
     return false;

@@ -1,8 +1,8 @@
 import type { Config, Rule } from "./schema.ts";
 
 /**
- * What is no error in a configuration and yet seldom what its author wants. Pure: looks at the configuration alone, so that it
- * can be checked on any machine.
+ * Warnings: what is valid in a configuration but rarely intended. Pure: reads the configuration alone, so that it can be checked
+ * on any machine.
  */
 
 /** Whether a rule holds only inside of a Slurm job. */

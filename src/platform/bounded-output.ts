@@ -1,15 +1,15 @@
 import { every } from "./clock.ts";
 import { writeWithoutWaiting } from "./libc.ts";
 
-/** How much is kept of what cannot be written, in bytes: some 1,000 lines. */
+/** Size of the buffer for lines that cannot be written yet, in bytes: some 1,000 lines. */
 const MOST_BYTES = 256 * 1_024;
-/** How often it is tried again, in milliseconds. */
+/** How often the buffer is flushed, in milliseconds. */
 const AGAIN_MS = 200;
 
 /**
- * Lines to somebody who may not read: journald that is stopped, a pipe whose reader sleeps. Never waits, and keeps a bounded
- * number of bytes; what does not fit is counted, and said when the output works again. (What Bun's own process.stderr cannot
- * write it keeps in memory, all of it.)
+ * Writes lines to a descriptor whose reader may have stopped reading, such as journald or a pipe. A write never blocks; what
+ * cannot be written is buffered up to a limit. Lines beyond it are dropped and counted, and one line says how many once the
+ * output works again. (Bun's own process.stderr buffers without a limit.)
  */
 export class BoundedOutput {
   readonly #write: (bytes: Uint8Array) => number;
@@ -73,11 +73,11 @@ export class BoundedOutput {
     for (let first = this.#waiting[0]; first !== undefined; first = this.#waiting[0]) {
       const written = this.#write(first);
       if (written === 0) return;
-      // Nobody will read it, so nobody has to be told either.
+      // The reader is gone for good: the line is dropped without being counted.
       const done = written < 0 ? first.length : written;
       this.#waitingBytes -= done;
       if (done === first.length) this.#waiting.shift();
-      // The rest of a line comes first, so that lines stay whole.
+      // A line that was written in part goes on before any other.
       else this.#waiting[0] = first.subarray(done);
     }
   }

@@ -6,7 +6,7 @@ export class FairSlots<Owner> {
   readonly #limit: number;
   readonly #limitPerOwner: number;
   readonly #running = new Map<Owner, number>();
-  /** In the order of turns: who got one goes to the end. */
+  /** In round-robin order: an owner who got a slot goes to the end. */
   readonly #waiting = new Map<Owner, (() => void)[]>();
   #inUse = 0;
 

@@ -1,10 +1,10 @@
 import type { Clock } from "./clock.ts";
 
-/** How often the event loop is looked at, in milliseconds, and how many looks count. */
+/** The interval of the probing timer, in milliseconds, and how many of its samples are kept. */
 const EVERY_MS = 100;
 const LOOKS = 20;
 
-/** How far the event loop is behind: by how much a timer came late, the worst of the last two seconds. */
+/** Measures the event loop's lag: by how much a timer fired late, at worst within the last two seconds. */
 export class LagMeter {
   readonly #clock: Pick<Clock, "schedule">;
   readonly #monotonicMs: () => number;
@@ -18,7 +18,7 @@ export class LagMeter {
     this.#monotonicMs = options.monotonicMs;
   }
 
-  /** Begins to look, until `stop`. */
+  /** Starts the timer; `stop` ends it. */
   start(): void {
     this.#dueMs = this.#monotonicMs() + EVERY_MS;
     this.#cancel = this.#clock.schedule(EVERY_MS, () => {
@@ -31,7 +31,7 @@ export class LagMeter {
     this.#cancel();
   }
 
-  /** Milliseconds; 0 where nothing came late. A look that is overdue counts at once. */
+  /** The lag in milliseconds. A timer that is overdue counts before it fires. */
   get lagMs(): number {
     return Math.max(this.#dueMs === 0 ? 0 : this.#monotonicMs() - this.#dueMs, ...this.#late);
   }

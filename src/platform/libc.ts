@@ -2,7 +2,7 @@ import { dlopen, FFIType, ptr, read } from "bun:ffi";
 import { ImdsProxyError } from "../errors.ts";
 
 /**
- * The calls of the C library that Bun does not offer. No file outside of this directory touches FFI.
+ * Calls of the C library that Bun does not offer. Only files in this directory use FFI.
  */
 
 const { symbols: libc } = dlopen("libc.so.6", {
@@ -106,11 +106,11 @@ export class NetlinkSocket {
   }
 
   /**
-   * Lets messages of so many bytes be sent: without it they are at most net.core.wmem_default long (af_netlink.c,
-   * netlink_sendmsg: EMSGSIZE). Needs CAP_NET_ADMIN for more than net.core.wmem_max; else it is as much as that.
+   * Raises the longest message that can be sent; by default it is net.core.wmem_default (netlink_sendmsg in
+   * net/netlink/af_netlink.c: EMSGSIZE). More than net.core.wmem_max needs CAP_NET_ADMIN; without it, that is the limit.
    */
   makeRoom(bytes: number): void {
-    // The kernel takes it twice, for its own needs (socket(7)).
+    // The kernel doubles the value, for its own bookkeeping (socket(7)).
     const wanted = Int32Array.of(bytes);
     if (libc.setsockopt(this.#descriptor, SOL_SOCKET, SO_SNDBUFFORCE, ptr(wanted), 4) !== 0)
       libc.setsockopt(this.#descriptor, SOL_SOCKET, SO_SNDBUF, ptr(wanted), 4);
@@ -129,7 +129,7 @@ export class NetlinkSocket {
       ),
     );
     if (length < 0) return null;
-    // nl_pid 0 is the kernel; anything else would be another process that speaks to our socket.
+    // nl_pid 0 is the kernel; any other number is another process that sent to our socket.
     if (new DataView(this.#sender.buffer).getUint32(4, true) !== 0)
       throw new Error("a process answered for the kernel");
     return new DataView(this.#buffer.buffer, 0, length);
@@ -163,10 +163,10 @@ const ENOTSOCK = 88;
 const PIPE_BYTES = 4_096;
 
 /**
- * Writes as much as can be written without waiting for whoever reads, whether the descriptor blocks or not: it is shared
- * with others, so it is left as it is.
+ * Writes as many bytes as can be written without blocking. O_NONBLOCK is left as it is, because other processes share the
+ * open file.
  *
- * @returns the number of bytes; 0 where there is no room now; -1 where nobody will ever read it.
+ * @returns the number of bytes; 0 where writing would block; -1 where the reader is gone for good.
  */
 export function writeWithoutWaiting(descriptor: number, bytes: Uint8Array): number {
   if (bytes.length === 0) return 0;
@@ -188,11 +188,11 @@ export function writeWithoutWaiting(descriptor: number, bytes: Uint8Array): numb
 }
 
 /**
- * Blocks this thread until one of the descriptors has something to read or an error to tell (poll(2)). For a process that
- * has nothing else to do: it hears of a change in the moment in which the kernel tells of it, and needs no thread for that.
+ * Blocks this thread until one of the descriptors is readable or has an error (poll(2)). For a process whose only task is to
+ * react to events at once, without a thread.
  *
- * @param timeoutMs the longest that it waits; a signal ends the wait as well.
- * @returns whether there is something.
+ * @param timeoutMs the longest wait in milliseconds; a signal ends it as well.
+ * @returns whether a descriptor is ready.
  */
 export function waitReadable(descriptors: readonly number[], timeoutMs: number): boolean {
   // struct pollfd: i32 fd, i16 events, i16 revents
@@ -215,7 +215,7 @@ const CAPABILITIES = 64;
  * Starts a program that gets none of this process's capabilities: those that are ambient, which a program keeps that is neither
  * root's nor set-user-id (capabilities(7)), are given up for as long as `start` takes. capset(2) is not in @system-service.
  *
- * @param start must not wait for anything: others would run meanwhile, and start programs without what they need.
+ * @param start must be synchronous: other code would otherwise run in between, and start its programs without capabilities.
  */
 export function withoutAmbientCapabilities<T>(start: () => T): T {
   const ambient: number[] = [];
@@ -266,8 +266,8 @@ export function tryLock(descriptor: number): boolean {
 const MFD_CLOEXEC = 1;
 
 /**
- * A file without a name (memfd_create(2)), for the standard input or output of a program that is to go on whatever becomes
- * of this process: unlike a pipe it holds all of its text at once and does not break.
+ * An anonymous file (memfd_create(2)), for the standard input or output of a program that must go on after this process has
+ * died: unlike a pipe it holds all of its text and never gives EPIPE.
  *
  * @returns a descriptor, to be closed by the caller; its offset is 0.
  */
@@ -312,7 +312,7 @@ export class ListenError extends Error {
   }
 }
 
-/** A TCP socket that listens. Whoever accepts from it does so through a descriptor of their own. */
+/** A listening TCP socket. Connections are accepted through further descriptors of it. */
 export class ListeningSocket {
   readonly #descriptor: number;
   readonly #backlog: number;

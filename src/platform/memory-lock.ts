@@ -2,18 +2,18 @@ import { dlopen, FFIType } from "bun:ffi";
 import { readFileSync } from "node:fs";
 
 /**
- * Keeps the pages of the program and its libraries in memory. Without it the kernel may drop them, since it can read them
- * again, and on a slow disk under pressure the process then waits for its own instructions.
+ * Locks the pages of the program and its libraries in memory. The kernel can otherwise evict them, because it can read them
+ * again from the file; under memory pressure with a slow disk the process then blocks on page faults in its own code.
  */
 
 /** mlock2(2), which glibc has only from 2.27: its number (asm/unistd.h; Linux 4.4), and MLOCK_ONFAULT (bits/mman.h). */
 const MLOCK2: Readonly<Record<string, number>> = { x64: 325, arm64: 284 };
 const MLOCK_ONFAULT = 1n;
 
-/** The ranges of memory in a text of /proc/PID/maps (proc(5)) that a file stands behind. Pure. */
+/** The file-backed ranges in the text of /proc/PID/maps (proc(5)). Pure. */
 export function fileRanges(maps: string): readonly { readonly start: bigint; readonly length: bigint }[] {
   return maps.split("\n").flatMap((line) => {
-    // address perms offset dev inode path; inode 0 is memory of no file.
+    // address perms offset dev inode path; inode 0 is anonymous memory.
     const [, from, to] = /^([0-9a-f]+)-([0-9a-f]+) r\S+ [0-9a-f]+ \S+ [1-9]\d* +\//.exec(line) ?? [];
     if (from === undefined || to === undefined) return [];
     const start = BigInt(`0x${from}`);
@@ -22,8 +22,8 @@ export function fileRanges(maps: string): readonly { readonly start: bigint; rea
 }
 
 /**
- * Locks those pages that have been used, and each further one as it is used first. That takes no memory beyond them. Call it
- * when the program has started. Not mlockall(2): Bun reserves 70 GiB of addresses.
+ * Locks the pages that are resident, and each further one once it is faulted in (MLOCK_ONFAULT), so that no more memory is
+ * used than before. Call it once the program has started. Not mlockall(2): Bun reserves 70 GiB of addresses.
  *
  * @returns how many bytes of addresses are locked; 0 where the kernel or the limit (RLIMIT_MEMLOCK) does not allow it.
  */
@@ -42,7 +42,7 @@ export function lockProgram(): number {
       if (Number(symbols.syscall(call, start, length, MLOCK_ONFAULT)) === 0) locked += length;
     }
   } catch {
-    // Without /proc: then it is as it was before.
+    // No /proc: nothing is locked.
   } finally {
     close();
   }

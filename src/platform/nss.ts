@@ -10,13 +10,13 @@ import { CFunction, dlopen, FFIType, type Pointer, ptr, read, toArrayBuffer } fr
  * `imdsproxy resolve-names` is calls them (src/identity/name-helpers.ts).
  */
 
-/** What a module answered. `errno` is the module's own, 0 where it gave none. */
+/** The answer of a module. `errno` is 0 where the module set none. */
 export type NssReply<T> =
   | { readonly status: "success"; readonly value: T }
   | { readonly status: "notfound" }
   | { readonly status: "tryagain" | "unavail"; readonly errno: number };
 
-/** The fields of struct passwd that matter here (pwd.h); the name as bytes. */
+/** The fields of struct passwd that are used here (pwd.h); the name as bytes. */
 export interface NssAccount {
   readonly name: Uint8Array;
   readonly uid: number;
@@ -106,7 +106,7 @@ const NOTFOUND = 0;
 const SUCCESS = 1;
 const ERANGE = 34;
 const FIRST_BUFFER = 4_096;
-/** A group with a hundred thousand members has some megabytes of names. */
+/** Largest buffer: the members of a group of a hundred thousand take some megabytes. */
 const MAX_BUFFER = 64 * 1024 * 1024;
 
 const UNAVAILABLE = { status: "unavail", errno: 0 } as const;
@@ -118,7 +118,7 @@ const failure = (status: number, errno: number): NssReply<never> => {
 
 type Lookup = (result: Uint8Array, buffer: Uint8Array, errno: Int32Array) => number;
 
-/** Calls with an ever larger buffer for as long as the module says that it is too small: TRYAGAIN with ERANGE. */
+/** Doubles the buffer for as long as the module says that it is too small: TRYAGAIN with ERANGE. */
 function withBuffer<T>(size: number, call: Lookup, take: (result: DataView) => T): NssReply<T> {
   for (let length = FIRST_BUFFER; ; length *= 4) {
     const result = new Uint8Array(size);
@@ -144,7 +144,7 @@ const GROUP_SIZE = 32;
 
 const MODULES = new Map<string, NssModule>();
 
-/** The module of a service; one that was loaded stays. One that is not installed is looked for again at each call. */
+/** The module of a service. A loaded module is kept; one that is not installed is looked for again at each call. */
 export function openNssModule(service: string): OpenedModule {
   const known = MODULES.get(service);
   if (known !== undefined) return { kind: "module", module: known };

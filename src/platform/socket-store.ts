@@ -37,21 +37,21 @@ export function inheritedDescriptors(
   );
 }
 
-/** Keeps sockets by name. One that is not there, or whose systemd keeps nothing, is as if nothing had been kept. */
+/** A store of sockets by name; empty where systemd offers none. */
 export interface SocketStore {
-  /** The descriptor that was kept under a name; whoever takes it owns it. Null where there is none. */
+  /** Takes the descriptor that was stored under a name, or null; the caller owns it from then on. */
   take(name: string): number | null;
-  /** Has systemd keep a socket; the descriptor stays the caller's. */
+  /** Stores a socket; the caller keeps its own descriptor. */
   keep(name: string, descriptor: number): void;
-  /** Has systemd close what it keeps under the name. */
+  /** Removes the sockets that are stored under a name. */
   forget(name: string): void;
-  /** Has systemd close everything that nobody took. */
+  /** Removes every socket that was not taken. */
   forgetRest(): void;
-  /** Has systemd close everything: whoever connects is refused then, instead of waiting for a service that cannot start. */
+  /** Removes every socket: clients are then refused, where they would otherwise wait for a service that cannot start. */
   forgetAll(): void;
 }
 
-/** Keeps nothing. */
+/** A store that stores nothing. */
 export const NO_STORE: SocketStore = {
   take: () => null,
   keep() {},
@@ -64,7 +64,7 @@ export const NO_STORE: SocketStore = {
 export function systemdStore(): SocketStore {
   const inherited = inheritedDescriptors(process.env, process.pid);
   for (const name of ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"]) delete process.env[name];
-  // Not for the programs that we start.
+  // Programs that we start must not inherit them.
   for (const descriptor of inherited.values()) libc.fcntl(descriptor, F_SETFD, FD_CLOEXEC);
   const kept = new Set(inherited.keys());
   const forget = (name: string) => {

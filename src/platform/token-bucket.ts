@@ -1,14 +1,14 @@
-/** How fast something may happen: so often in the long run, and so often at once. */
+/** A rate limit: a mean rate and a burst. */
 export interface Rate {
-  /** Tokens that come in a second; above 0. */
+  /** Tokens that are added in a second; above 0. */
   readonly perSecond: number;
   /** Tokens that a full bucket holds; at least 1. */
   readonly burst: number;
 }
 
 /**
- * A token bucket that gives tokens out in advance: who comes when it is empty is told how long to wait for a token that is
- * then theirs. So those who wait are served in the order in which they came. Kept as one number, the moment at which the
+ * A token bucket that reserves tokens in advance: a caller who finds it empty is told how long to wait for the token that is
+ * reserved for them, so that callers are served in FIFO order. The state is one number, the moment at which the
  * bucket is full again (the "theoretical arrival time" of the generic cell rate algorithm, ITU-T I.371).
  */
 export class TokenBucket {
@@ -18,8 +18,8 @@ export class TokenBucket {
   #fullAtMs = Number.NEGATIVE_INFINITY;
 
   /**
-   * @param longestWaitMs for how long ahead tokens are given out, in milliseconds. It also bounds what a wall clock that is
-   *   set back can cost: nobody waits for the hour that it was set back by.
+   * @param longestWaitMs how far ahead tokens are reserved, in milliseconds. It also bounds the wait after the wall clock was
+   *   set back.
    */
   constructor({ perSecond, burst }: Rate, longestWaitMs: number) {
     this.#intervalMs = 1_000 / perSecond;
@@ -27,24 +27,24 @@ export class TokenBucket {
     this.#longestMs = this.#toleranceMs + this.#intervalMs + longestWaitMs;
   }
 
-  /** Milliseconds until a token could be taken; 0 for now. Takes none. */
+  /** Milliseconds until the next token is there; 0 where one is. Takes none. */
   waitMs(nowMs: number): number {
     return Math.max(0, this.#fullAt(nowMs) - this.#toleranceMs - nowMs);
   }
 
-  /** Takes the next token. Returns the milliseconds after which it is there, 0 for now. */
+  /** Takes or reserves the next token. Returns the milliseconds until it is there; 0 where it is. */
   take(nowMs: number): number {
     const waitMs = this.waitMs(nowMs);
     this.#fullAtMs = Math.max(this.#fullAt(nowMs), nowMs) + this.#intervalMs;
     return waitMs;
   }
 
-  /** Whether a token is there, with this share of a full bucket to spare, 0 to 1. */
+  /** Whether a token is there and, after it is taken, the bucket is still filled to this share, 0 to 1. */
   hasToSpare(share: number, nowMs: number): boolean {
     return this.#fullAt(nowMs) - nowMs <= this.#toleranceMs * (1 - share);
   }
 
-  /** Whether all its tokens are there: then it can be forgotten. */
+  /** Whether the bucket is full; then its state can be dropped. */
   isFull(nowMs: number): boolean {
     return this.#fullAt(nowMs) <= nowMs;
   }

@@ -4,7 +4,7 @@ import { compileGlob } from "./glob.ts";
 import { mentions, renderName, renderTag, type TemplateValues } from "./template.ts";
 import type { Match, Rule, RulesConfig } from "./types.ts";
 
-/** What the rules say for one identity, with the reason, so that whoami, explain and the audit line tell the same story. */
+/** The decision for one identity, with its reason: whoami, explain and the audit log all show this one. */
 export type Decision =
   | {
       readonly kind: "role";
@@ -19,11 +19,11 @@ export type Decision =
       readonly kind: "refuse";
       readonly rule: string | null;
       readonly reason: string;
-      /** True where it is refused for what cannot be told for now: the same caller may get a role later. */
+      /** True where the refusal is temporary, because a part of the identity is unknown for now. */
       readonly passing?: true;
     };
 
-/** What of an identity and of the node the rules look at: what none needs is not asked for. */
+/** Which parts of an identity and of the node the rules use. The others need not be looked up. */
 export interface Needs {
   readonly groups: boolean;
   /** The cgroup, and with it the Slurm job. */
@@ -59,7 +59,7 @@ export function compileRules(config: RulesConfig): Rules {
       for (const { rule, matches } of compiled) {
         const verdict = matches(identity);
         if (verdict === false) continue;
-        // Passing it over would give the caller what the rules below have for others.
+        // To skip the rule could give the caller a role that is meant for others.
         if (verdict !== true) return unknown(`rule ${JSON.stringify(rule.name)}`, rule.name, verdict);
         if (rule.role === "none") {
           return {
@@ -80,10 +80,10 @@ export function compileRules(config: RulesConfig): Rules {
   };
 }
 
-/** What cannot be told of an identity, in words that complete "rule X asks for the …". */
+/** A part of an identity that is unknown, in words that complete "rule X asks for …". */
 interface Unknown {
   readonly what: string;
-  /** Whether it may be told later. */
+  /** Whether it may become known later. */
   readonly passing: boolean;
 }
 
@@ -94,7 +94,7 @@ const unknown = (asking: string, rule: string | null, { what, passing }: Unknown
   ...(passing ? { passing } : {}),
 });
 
-/** The role, unless the session's own texts need what is not known. */
+/** The role; a refusal where a template of the session needs a part of the identity that is unknown. */
 function assume(
   config: RulesConfig,
   rule: Rule | null,
@@ -142,7 +142,7 @@ function sessionRequest(
   const tags = Object.entries(rule?.tags ?? {}).map(
     ([key, template]) => [key, renderTag(template, values)] as const,
   );
-  // STS refuses a transitive key of which there is no tag.
+  // STS refuses a transitive key without a tag of that name.
   const without = new Set(tags.filter(([, value]) => value === null).map(([key]) => key));
   return {
     roleArn,
@@ -171,12 +171,12 @@ const noName = (what: string): Unknown => ({
   passing: false,
 });
 
-/** Whether a part of a match holds, or why nobody knows. */
+/** Whether a part of a match holds, or why that is unknown. */
 type Verdict = boolean | Unknown;
 
 /**
- * All parts that a match names must hold; of a list, any. A part that does not hold settles it, whatever is not known of the
- * others; else what is not known does.
+ * A match holds where all of its parts hold; a list holds where any of its items does (three-valued logic: false, else unknown,
+ * else true).
  */
 function compileMatch(match: Match, nameless: RulesConfig["nameless"]): (identity: Identity) => Verdict {
   const parts: ((identity: Identity) => Verdict)[] = [];
@@ -216,7 +216,7 @@ function compileMatch(match: Match, nameless: RulesConfig["nameless"]): (identit
   };
 }
 
-/** Of a subordinate uid both count: itself and its owner's, who took it with newuidmap(1). */
+/** Matches a subordinate uid by itself and by its owner's uid, since the owner took it with newuidmap(1). */
 function uidMatches(ranges: NonNullable<Match["uid"]>, { uid, ownerUid }: Identity): boolean {
   const inRanges = (one: number) => ranges.some(({ from, to }) => from <= one && one <= to);
   return (uid !== null && inRanges(uid)) || (ownerUid !== undefined && inRanges(ownerUid));

@@ -2,8 +2,8 @@
  * A glob over a cgroup's path: `*` is any run of characters within one segment, `**` any run at all, `?` one character of
  * a segment; every other character stands for itself. The glob is held against the whole path.
  *
- * Matched by its states and not by a regular expression: users choose names of cgroups below their own, and a pattern with
- * several stars takes a backtracking matcher as long as such a name wants it to.
+ * Matched by simulating a nondeterministic automaton, in time proportional to both lengths. A backtracking matcher takes
+ * exponential time on a pattern with several stars, and users choose the names of their own cgroups.
  */
 export function compileGlob(glob: string): (path: string) => boolean {
   const parts = glob.match(/\*\*|./gs) ?? [];
@@ -27,7 +27,7 @@ export function compileGlob(glob: string): (path: string) => boolean {
   };
 }
 
-/** A star also stands for nothing. */
+/** A star also matches the empty text. */
 function closeOverStars(states: boolean[], parts: readonly string[]): void {
   for (let i = 0; i < parts.length; i++) {
     if (states[i] === true && (parts[i] === "*" || parts[i] === "**")) states[i + 1] = true;

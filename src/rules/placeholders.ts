@@ -1,17 +1,17 @@
 /**
- * What a template of a session name, a source identity or a tag can name. The table in README.md and the texts of
- * `config schema` are made of this.
+ * The placeholders of session names, source identities and tags. The table in README.md and the texts of `config schema` are
+ * generated from this.
  */
 
 /** One placeholder. */
 export interface Placeholder {
   readonly name: string;
   readonly means: string;
-  /** What stands in its place in a session name or a source identity where there is no value. */
+  /** What replaces it in a session name or a source identity where there is no value. */
   readonly absent: string;
 }
 
-/** Stands in a name for a value that there is none of. */
+/** Replaces a placeholder without a value in a name. */
 export const ABSENT = "none";
 
 export const PLACEHOLDERS = [

@@ -2,11 +2,11 @@ import { createHash } from "node:crypto";
 import { ABSENT, PLACEHOLDERS, type PlaceholderName } from "./placeholders.ts";
 
 /**
- * Templates of session names, source identities and tags: `{user}@{instanceId}`. AWS allows few characters in them, and
- * two callers must never get the same name by way of a replacement, so whatever had to be changed carries a hash.
+ * Templates of session names, source identities and tags: `{user}@{instanceId}`. AWS allows few characters in them. A text in
+ * which characters had to be replaced ends in a hash of the original, so that two users never get the same name.
  */
 
-/** What a template can name. */
+/** The values of the placeholders. */
 export interface TemplateValues {
   /** The account's name, or null for a uid without one. */
   readonly user: string | null;
@@ -55,20 +55,20 @@ const render = (template: string, values: TemplateValues, absent: string): strin
   template.replaceAll(/\{(\w+)\}/g, (_, name: string) => valueFor(name, values) ?? absent);
 
 /**
- * The name as it is, unless it reads as what stands for a uid without a name or for a container: a directory can have an account
- * that is called `uid=5010`. Such a name, and one that reads as what becomes of it, gets `user:` in front.
+ * The name, escaped where it looks like the text for a uid without a name or for a container: a directory can have an account
+ * called `uid=5010`. Such a name, and one that already looks escaped, gets the prefix `user:`.
  */
 const userText = (user: string): string =>
   /^(?:user:)*(?:uid|container)=/.test(user) ? `user:${user}` : user;
 
-/** How a text that was changed ends; one that has this end of itself is given another, so that it cannot be taken for one. */
+/** The end of a text that was changed. A text that ends so by itself gets a hash as well, so that the two cannot be confused. */
 const HASH_END = /-[0-9a-f]{10}$/;
 
 /** Cuts `text` to `limit` characters with a hash of the whole at the end, so that different texts stay different. */
 function withHash(text: string, whole: string, limit: number): string {
   const hash = createHash("sha256").update(bytesOf(whole)).digest("hex").slice(0, 10);
   const start = text.slice(0, limit - hash.length - 1);
-  // Half of a pair of surrogates is no character.
+  // The cut may have split a surrogate pair.
   return `${start.isWellFormed() ? start : start.slice(0, -1)}-${hash}`;
 }
 
