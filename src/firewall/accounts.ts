@@ -40,8 +40,8 @@ async function uidOfDigits(name: string): Promise<number | null> {
 }
 
 /**
- * The same, but an account whose name was looked up before keeps its uid for as long as it cannot be looked up: a directory
- * that hangs, or a node without a free process, must not end an exemption. An answer that there is none does end it.
+ * Adds a stale-if-error cache: while a look-up fails, an account keeps its last uid, so that a directory that hangs, or a node
+ * without a free process, does not end an exemption. The answer that there is no such account does end it.
  */
 export function lastingAccounts(accounts: Accounts): Accounts {
   const known = new Map<string, number>();

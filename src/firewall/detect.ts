@@ -11,25 +11,25 @@ import type { Iptables } from "./operations.ts";
 import { redirectOfEveryone, redirectOfExempt } from "./original.ts";
 import type { RuleSet } from "./types.ts";
 
-/** Which upstream `upstream: auto` means on this node, and why. */
+/** The upstream that `upstream: auto` means on this node, and why. */
 export interface DetectedUpstream {
   readonly upstream: Endpoint;
-  /** In words, for logs and people: what showed it, and what could not be looked at. */
+  /** The evidence, and what could not be examined, as text for logs and people. */
   readonly reason: string;
-  /** False where this process could not look at everything, so that root might find another. */
+  /** False where something could not be examined: root may find another upstream. */
   readonly certain: boolean;
 }
 
-/** How a connection attempt ended. `refused` is no sign of a host: Bun 1.4 says so of an unreachable network too. */
+/** How a connection attempt ended. `refused` does not prove that there is a host: Bun 1.4 reports an unreachable network so, too. */
 export type Reached = "open" | "refused" | "silent";
 
-/** Where detection looks; the defaults are this machine's. */
+/** What detection examines; by default, this machine. */
 export interface DetectionSources {
   readonly iptables: Pick<Iptables, "read" | "readOtherBackend">;
   /** Local addresses of the node. */
   addresses(): readonly string[];
   reach(endpoint: Endpoint, timeoutMs: number): Promise<Reached>;
-  /** Whether this process is exempt from our own rules; else a refusal may be our own block. */
+  /** Whether this process is exempt from our rules. Where it is not, our own block may be what refuses. */
   readonly isRoot: boolean;
 }
 

@@ -11,9 +11,9 @@ import { withoutNss } from "./without-nss.ts";
 /** The edge to iptables(8): finds its programs, reads with iptables-save, writes with iptables-restore. */
 
 const PROGRAM: Record<Family, string> = { ipv4: "iptables", ipv6: "ip6tables" };
-/** iptables-restore waits so long for the lock of other programs (iptables-legacy only; the nft one retries by itself). */
+/** How long iptables-restore waits for the lock of other programs (iptables-legacy only; iptables-nft retries by itself). */
 const WAIT_SECONDS = 10;
-/** Processes of ours, one after the other; in /run, where only root can make a file, so that no user can hold it. */
+/** Serializes our own processes. In /run, where only root can make a file, so that no user can hold it. */
 export const FIREWALL_LOCK = "/run/imdsproxy-iptables.lock";
 const LOCK_WAIT_MS = 60_000;
 const LOCK_POLL_MS = 20;
@@ -21,7 +21,7 @@ const NO_ROOM: ReadonlySet<string> = new Set(["ENOSPC", "EDQUOT", "EROFS", "EIO"
 
 const isRoot = () => process.geteuid?.() === 0;
 
-/** The two ways of iptables to the kernel, which know nothing of each other's rules. */
+/** The two backends of iptables; neither shows the other's rules. */
 type Backend = "nft" | "legacy";
 
 const backendOf = (version: string): Backend => (version.includes("legacy") ? "legacy" : "nft");
@@ -110,7 +110,7 @@ export function systemIptables(
     async write(restores) {
       const commands: string[][] = [];
       for (const { family } of restores) commands.push((await need(family)).restore);
-      // The lock is handed on to what we run, so that it lasts until both have ended.
+      // The child inherits the lock, which is therefore held until both processes have ended.
       return runRestores(restores, commands, held.lock);
     },
     async commandOf(family) {
@@ -138,8 +138,8 @@ function waitFlag(version: string): string[] {
 }
 
 /**
- * Runs `work` where no process of ours, this one included, is changing rules; else does nothing and returns null. Never
- * waits. Where the lock cannot be made, as on a full /run, it runs all the same.
+ * Runs `work` unless a process of ours, this one included, is changing rules; then it returns null. Never waits. Where the
+ * lock's file cannot be made, as on a full /run, `work` runs without it.
  */
 export function unlessChanging<T>(work: () => T): T | null {
   let lock: number | null = null;
@@ -155,7 +155,7 @@ export function unlessChanging<T>(work: () => T): T | null {
   }
 }
 
-/** What `iptables` is on this node, so that a switch of the alternatives is seen: the programs' real paths. Starts nothing. */
+/** The real paths of the node's iptables programs: they change when its alternatives are switched. Starts no process. */
 export function backendStamp(): string {
   return FAMILIES.map((family) => {
     try {
@@ -166,7 +166,7 @@ export function backendStamp(): string {
   }).join(" ");
 }
 
-/** Null where /run has no room for the file: each table is written as a whole, and what two have mixed up is seen. */
+/** Null where /run is full: each table is written atomically, and a mix of two writers is found when the rules are read back. */
 async function takeLock(): Promise<number | null> {
   let descriptor: number | null;
   try {
@@ -185,7 +185,7 @@ async function takeLock(): Promise<number | null> {
   );
 }
 
-/** The error for a refusal by the system, which without root has a simple reason. */
+/** The error where the system refuses: without root, that is the reason. */
 function refused(problem: string): ImdsProxyError {
   return isRoot()
     ? new ImdsProxyError("command-failed", problem)
@@ -195,8 +195,8 @@ function refused(problem: string): ImdsProxyError {
 const COMPLAINT_BYTES = 64 * 1024;
 
 /**
- * Runs all restores under one shell that ignores the signals that may end us, with input and output in files that need
- * nobody at the other end: once it has started, kill -9 on this process leaves it to finish, and a terminal's Ctrl-C too.
+ * Runs all restores under one shell, which ignores the signals that may end this process and has anonymous files for input and
+ * output. Once started it therefore completes, even where this process is killed (kill -9) or interrupted (Ctrl-C).
  */
 async function runRestores(
   restores: readonly Restore[],
@@ -238,7 +238,7 @@ function readAll(descriptor: number): string {
   return bytes.toString("utf8", 0, readSync(descriptor, bytes, 0, bytes.length, 0));
 }
 
-/** Quotes the line that iptables-restore complains of: what is missing in the kernel stands in it. */
+/** Quotes the line that iptables-restore complains of: it shows which match or target the kernel lacks. */
 function explain(family: Family, text: string, said: string): ImdsProxyError {
   const problem = `${PROGRAM[family]}-restore did not take the rules: ${said.replaceAll("\n", "; ")}`;
   if (!isRoot()) return new ImdsProxyError("permission", problem, "run it as root: with sudo");

@@ -4,7 +4,7 @@ import { HYPERPOD_AGENT } from "./addresses.ts";
 import { localAddresses } from "./spec.ts";
 import type { FirewallSpec } from "./types.ts";
 
-/** Where on this node something listens at the upstream's port: an agent may have it on every address. */
+/** Finds what listens at the upstream's port on this node: an agent may listen on every address. */
 
 /** A listening TCP socket. */
 export interface Listener {
@@ -37,7 +37,7 @@ function shown(bytes: Uint8Array): string {
   return bytes.length === 4 ? text : new URL(`http://[${text}]`).hostname.slice(1, -1);
 }
 
-/** Listeners at the ports that the upstream has on this node; none where it is another host's. */
+/** Listeners at the upstream's port; none where the upstream is on another host. */
 export function upstreamListeners({ upstream, localPorts = [] }: FirewallSpec): readonly Listener[] {
   const ports = new Set([...localPorts, HYPERPOD_AGENT.port]);
   if (parseAddress(upstream.address) !== null && localAddresses().includes(upstream.address))
@@ -51,7 +51,7 @@ export function upstreamListeners({ upstream, localPorts = [] }: FirewallSpec): 
   });
 }
 
-/** For people. */
+/** The listeners as text. */
 export function listenerLines(listeners: readonly Listener[]): string[] {
   return listeners.map(({ address, port, uid }) => {
     const everywhere = address === "0.0.0.0" || address === "::";

@@ -38,7 +38,7 @@ export interface Iptables {
   readOtherBackend(): Promise<RuleSet | null>;
   /** The backend (nft or legacy) whose rules `read` does not show; null where the node has no programs for it. */
   otherBackend(): Promise<Iptables | null>;
-  /** The restores in their order, up to the first that fails; not to be broken off by the end of this process. */
+  /** Carries out the restores in order, up to the first that fails. Completes even where this process dies. */
   write(restores: readonly Restore[]): Promise<WriteFailure | null>;
   /** Runs `work` while no other process of ours changes rules. */
   exclusively<T>(work: () => Promise<T>): Promise<T>;
@@ -46,7 +46,7 @@ export interface Iptables {
   commandOf(family: Family): Promise<string>;
 }
 
-/** Something to be done to the rules of a family: the text that does it, or null where nothing is to be done. */
+/** Plans a change to the rules of a family: the text for iptables-restore, or null where nothing has to change. */
 type Plan = (current: RuleSet, family: Family) => string | null;
 
 /** What an operation did, or would do. */
@@ -77,7 +77,7 @@ const applyPlan =
   (current, family) =>
     join(tablesOf(part).map((table) => planTable(current, wantedTable(spec, family, table)).text));
 
-/** What to do where rules are read back, after our own writing, that let somebody else pass than they should. */
+/** The emergency change, for rules that exempt a wrong uid after we have written them: nobody is exempt any more. */
 const closePlan =
   (spec: FirewallSpec, part: Part): Plan =>
   (current, family) =>
@@ -91,8 +91,8 @@ const removePlan =
     join([...tablesOf(part)].reverse().map((table) => planTable(current, emptyTable(family, table)).text));
 
 /**
- * Brings the rules, or what is missing of them. Safe to repeat: what is right already is not touched. What the other
- * backend holds of ours, from before the node's `iptables` was switched, is taken away once the rules stand in this one.
+ * Applies the rules. Idempotent: rules that are right are not touched. Rules of ours in the other backend, from before the
+ * node's `iptables` was switched, are removed once the rules of this backend are in place.
  */
 export async function apply(
   iptables: Iptables,
@@ -105,7 +105,7 @@ export async function apply(
   return withOther(outcome, await removeFromOther(iptables, part, dryRun));
 }
 
-/** Takes away everything of ours from both backends, also what an earlier configuration made. */
+/** Removes all our rules from both backends, whatever configuration made them. */
 export async function remove(iptables: Iptables, part: Part = "both", dryRun = false): Promise<Outcome> {
   const outcome = await change(iptables, { plan: removePlan(part) }, dryRun);
   return withOther(outcome, await removeFromOther(iptables, part, dryRun));
@@ -148,19 +148,19 @@ export async function restoreOriginalEntry(iptables: Iptables, dryRun = false): 
   return change(iptables, { plan: restoreOriginal }, dryRun, ["ipv4"]);
 }
 
-/** Others (the agent, Docker, an administrator) may change rules while we do; after so many rounds something is wrong. */
+/** How often a change is tried again because others (the agent, Docker, an administrator) change rules at the same time. */
 const ATTEMPTS = 6;
 
-/** What a change wants. */
+/** The plans of a change. */
 interface Plans {
   readonly plan: Plan;
-  /** How to get back to nothing, where a first installation fails in the middle. */
+  /** Removes everything again, where a first installation fails half-way. */
   readonly undo?: Plan;
-  /** What to write at once where the rules that were read back let pass whom they should not; null where they do not. */
+  /** The emergency change, where the rules that were read back exempt a wrong uid; null where they do not. */
   readonly close?: Plan;
 }
 
-/** Reads, plans, writes, and reads again until nothing is left to do. */
+/** Reconciles: reads, plans and writes until a read finds nothing left to do. */
 async function change(
   iptables: Iptables,
   { plan, undo, close }: Plans,
@@ -191,7 +191,7 @@ async function change(
       const { restores, states } = await planAll();
       wasClean ??= states.every((state) => !hasOurs(state));
       if (restores.length === 0) return { changed: written.length > 0, restores: written, notes };
-      // What an earlier configuration exempted is replaced by the first write; after it there is no reason for any.
+      // Before the first write, a wrong uid may come from an earlier configuration; after it, nothing explains one.
       const closing = attempt > 0 && close !== undefined ? restoresFor(states, close) : [];
       if (closing.length > 0) throw await closed(iptables, closing);
       const sameAgain = failure !== null && textOf(restores) === textOf(written);
@@ -210,7 +210,7 @@ async function change(
   });
 }
 
-/** Closes, and says why: whoever is let pass under a number that is not theirs would have the instance role. */
+/** Writes the emergency change, and says why: a wrong uid that is exempt would have the instance role. */
 async function closed(iptables: Iptables, closing: readonly Restore[]): Promise<ImdsProxyError> {
   const failure = await iptables.write(closing);
   return new ImdsProxyError(
@@ -234,8 +234,8 @@ interface Failure {
 }
 
 /**
- * A first installation that failed leaves nothing: a block without its redirect would take IMDS from everyone. Where rules
- * of ours stood before, what is there now stays: to fall back could open what is closed. IPv4 stays when IPv6 alone failed.
+ * A first installation that fails is removed: a block without its redirect would take IMDS from everyone. Where rules of ours
+ * were in place before, nothing is rolled back, because that could open what is closed. IPv4 stays where only IPv6 failed.
  */
 async function afterFailure(
   iptables: Iptables,

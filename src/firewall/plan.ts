@@ -23,7 +23,7 @@ export interface Deviation {
   readonly detail: string;
 }
 
-/** How a table differs, and the lines of iptables-restore --noflush that make it right; null where it is right. */
+/** How a table differs, and the input of iptables-restore --noflush that corrects it; null where it is right. */
 export interface TablePlan {
   readonly deviations: readonly Deviation[];
   readonly text: string | null;
@@ -81,7 +81,7 @@ export function planTable(current: RuleSet, wanted: WantedTable): TablePlan {
   for (const name of OWN_CHAINS[wanted.table]) {
     if (keep.has(name)) continue;
     for (const from of table.keys()) {
-      // A chain that stays and leads there is not as it should be, and is emptied above.
+      // A chain of ours that still jumps there differs from what it should be, and was emptied above.
       if (keep.has(from)) continue;
       const found = jumpsTo(table, from, name);
       if (found.length === 0) continue;

@@ -25,13 +25,13 @@ export interface ResolvedFirewall {
   /** How the upstream was found. */
   readonly upstream: DetectedUpstream;
   /**
-   * Exempt users who are unknown, as an error that names them; null where all are known. The spec leaves them out, so that
-   * the rules can stand before a directory service answers at boot: closed for one too many, never open for all.
+   * An error that names the exempt users who are unknown; null where all are known. The spec leaves them out, so that the rules
+   * can be applied before a directory service answers at boot. Until then these users are redirected like any other.
    */
   readonly unknownExempt: ImdsProxyError | null;
 }
 
-/** What is asked of the node; the defaults ask this machine. */
+/** Facts about the node; by default, this machine. */
 export interface Node {
   readonly accounts: Accounts;
   detectUpstream(): Promise<DetectedUpstream>;
@@ -54,7 +54,7 @@ export function localAddresses(): readonly string[] {
 const MAX_UID = 4_294_967_294;
 
 /**
- * From the configuration to what the rules depend on.
+ * Resolves the configuration to what the rules depend on.
  *
  * @throws ImdsProxyError `config` where the addresses cannot be those of a proxy and its upstream.
  */
@@ -127,8 +127,8 @@ export async function exemptUids(
         problems.push(`${name} is no uid: the highest is ${MAX_UID}`);
         continue;
       }
-      // Who wrote it may have meant either: neither is exempt. A directory that cannot say whether there is such an account
-      // changes nothing: digits are a uid.
+      // Ambiguous where an account with another uid has these digits as its name: neither is exempt. Where the directory is
+      // unavailable, the digits are taken for a uid.
       const named = await accounts.uidOf(name).catch(() => null);
       if (named === null || named === number) uids.add(number);
       else

@@ -3,7 +3,7 @@ import type { ChainState, RuleSet } from "./types.ts";
 /**
  * Reads the output of iptables-save and ip6tables-save (iptables-save(8)). Counters are left aside. Pure.
  *
- * A line that is none of the format's is an error: rules must not be judged by half of what stands there.
+ * An unknown line is an error: rules must not be judged by a part of the output.
  */
 export function parseSave(text: string): RuleSet {
   const tables = new Map<string, Map<string, { policy: string | null; rules: string[] }>>();

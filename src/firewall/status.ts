@@ -12,13 +12,13 @@ export interface FirewallStatus {
   readonly deviations: readonly Deviation[];
   /** The HyperPod agent's entry. */
   readonly original: OriginalEntry;
-  /** What is no fault of the rules, but worth knowing. */
+  /** Remarks that do not make the rules unhealthy. */
   readonly notes: readonly string[];
 }
 
 const TABLES: readonly TableName[] = ["filter", "nat"];
 
-/** Reads the rules and says in what they differ; changes nothing. */
+/** Compares the rules with what they should be; changes nothing. */
 export async function firewallStatus(iptables: Iptables, spec: FirewallSpec): Promise<FirewallStatus> {
   const access = await iptables.access();
   const notes = access.map(({ problem }) => problem).filter((problem) => problem !== null);

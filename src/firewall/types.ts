@@ -16,7 +16,7 @@ export interface FirewallSpec {
    * may listen everywhere. Default none.
    */
   readonly localPorts?: readonly number[];
-  /** What one user may take of the kernel's shared tables. Absent in what a version before 0.2 remembered: then as it stands. */
+  /** The share of the kernel's tables that one user may use. Absent in a file that a version before 0.2 wrote: then unchanged. */
   readonly limits?: LimitsSpec;
 }
 
@@ -39,7 +39,7 @@ export interface Hook {
   readonly to: string;
 }
 
-/** What one table is to hold of ours, whole: nothing here means that nothing of ours is to be there. */
+/** All chains and hooks of ours that one table should have; with none, all of ours are to be removed. */
 export interface WantedTable {
   readonly family: Family;
   readonly table: TableName;

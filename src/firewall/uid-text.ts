@@ -20,7 +20,7 @@ export const spellUids = (text: string): string =>
 
 const OWNED = /^--uid-owner (\S+)$/;
 
-/** The uids that a rule exempts, as they stand there: it lets a caller pass because of who they are. */
+/** The uids that a rule exempts, as written in it. */
 function exempted({ matches, target }: ParsedRule): string[] {
   if (target !== "RETURN" && target !== "DNAT" && target !== "ACCEPT") return [];
   return matches
@@ -28,7 +28,7 @@ function exempted({ matches, target }: ParsedRule): string[] {
     .flatMap(({ options }) => options.flatMap((option) => OWNED.exec(option)?.[1] ?? []));
 }
 
-/** What the rules of our chains let pass beside `uids`; each as it stands in the rule. */
+/** The uids that the rules of our chains exempt and that are not in `uids`, as written in the rules. */
 export function strangersIn(current: RuleSet, uids: readonly number[]): string[] {
   const known = new Set(uids.map(String));
   const found = (["filter", "nat"] as const).flatMap((table) =>

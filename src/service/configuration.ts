@@ -7,9 +7,9 @@ import { sameEndpoint } from "../firewall/addresses.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import { CONFIG } from "./paths.ts";
 
-/** What the installed configuration is to be. Pure. */
+/** Computes the configuration to install. Pure. */
 
-/** Where its parts come from. */
+/** What it is computed from. */
 export interface ConfigurationSource {
   /** What is installed now; null where nothing is. */
   readonly installed: string | null;
@@ -28,8 +28,8 @@ const HEADER = `# imdsproxy's configuration. \`imdsproxy config schema\` describ
 `;
 
 /**
- * The text to install and what it means: the file that was given, else what is installed, else an empty one; with the
- * flags written into it, and the port that the node has by a former default. Comments and order of the file are kept.
+ * The text to install, and the configuration that it means. It begins with the given file, else the installed one, else an empty
+ * one. The flags are written into it, and so is the port that the node has by a former default. Comments and order are kept.
  *
  * @throws ImdsProxyError `config` where it is wrong; `usage` where a new installation would give a role to nobody.
  */
@@ -75,8 +75,8 @@ export function wantedConfiguration(source: ConfigurationSource): { text: string
 }
 
 /**
- * The flags; with the former default of `listen` among them where the installed file has no `listen` and the node's rules
- * lead there, so that it is written down: an upgrade alone moves no port.
+ * The flags. Where the installed file has no `listen` and the node's rules lead to its former default, that default is added to
+ * them: an upgrade alone must not move the port.
  */
 function withFormerListen({ installed, given, overrides, lastListen }: ConfigurationSource): ConfigOverrides {
   const runsOnIt =

@@ -42,7 +42,7 @@ export async function execute(steps: readonly Step[], executor: Executor): Promi
   for (const signal of SIGNALS) process.on(signal, onSignal);
   try {
     for (const step of steps) {
-      // Once the files are in place, the way forward is the shorter one.
+      // After the commit, to go on is safer than to go back.
       if (interrupted && !committed)
         throw new ImdsProxyError("command-failed", "interrupted; nothing was changed");
       executor.say(describeStep(step));
@@ -88,7 +88,7 @@ export async function execute(steps: readonly Step[], executor: Executor): Promi
       }
     }
   } catch (error) {
-    // First what takes room: on a full disk the rest could not be undone.
+    // The staged files first: on a full disk, nothing else can be undone before they are gone.
     if (!committed) unstage();
     for (const back of undo.reverse()) await attempt(back, executor.say);
     throw error;
@@ -97,7 +97,7 @@ export async function execute(steps: readonly Step[], executor: Executor): Promi
   }
 }
 
-/** What cannot be taken back must not keep the rest from being. */
+/** Undoes one step. Its failure is reported, and the other steps are undone all the same. */
 async function attempt(back: Undo, say: (line: string) => void): Promise<void> {
   try {
     await back();
@@ -131,7 +131,7 @@ async function createAccount(run: RunCommand, staged: readonly FileChange[]): Pr
 }
 
 async function removeAccount(run: RunCommand): Promise<void> {
-  // One that setup made is in /etc/passwd; a directory that does not answer has none that is ours to remove.
+  // The account that setup makes is in /etc/passwd. Where a directory does not answer, there is none of ours to remove.
   if ((await findAccount().catch(() => null)) === null) return;
   await mustRun(run, ["userdel", ACCOUNT]);
   // userdel removes the group with the account where USERGROUPS_ENAB says so in /etc/login.defs.
@@ -142,7 +142,7 @@ async function removeAccount(run: RunCommand): Promise<void> {
 const HANDOVER_UNIT_PATH = `${RUNTIME_UNIT_DIRECTORY}/${HANDOVER_UNIT}`;
 
 async function startHandover(run: RunCommand, unit: string, config: string): Promise<void> {
-  // One that an interrupted setup left behind.
+  // An interrupted setup may have left one behind.
   await run(["systemctl", "stop", HANDOVER_UNIT]);
   const account = await findAccount();
   mkdirSync(RUNTIME_UNIT_DIRECTORY, { recursive: true });

@@ -13,7 +13,7 @@ import { ACCOUNT, BINARY, LAST_FIREWALL } from "./paths.ts";
 import type { PortFacts } from "./port-warnings.ts";
 import { type Account, type NodeFacts, PROGRAMS } from "./requirements.ts";
 
-/** Looks at the node. Reads only. */
+/** Gathers facts about the node; changes nothing. */
 export async function gatherFacts(run: RunCommand, executable: string): Promise<NodeFacts> {
   const [systemdVersion, account, glibc] = await Promise.all([
     systemd(run),
@@ -34,7 +34,7 @@ export async function gatherFacts(run: RunCommand, executable: string): Promise<
   };
 }
 
-/** Where the rules that this node last had send users; null where none are remembered, or the memory is not readable. */
+/** Where the last rules of this node sent users; null where they were not saved, or the file cannot be read. */
 export function lastListen(path: string = LAST_FIREWALL): Endpoint | null {
   try {
     const { listen } = JSON.parse(readFileSync(path, "utf8")) as { listen?: Partial<Endpoint> };
@@ -45,12 +45,12 @@ export function lastListen(path: string = LAST_FIREWALL): Endpoint | null {
   }
 }
 
-/** What else on this node has to do with the port that the proxy listens on. */
+/** Facts about other uses of the proxy's port. */
 export function portFacts(): PortFacts {
   return { lustre: lustre(), unprivilegedFrom: firstUnprivilegedPort() };
 }
 
-/** How the node shows that it uses Lustre's network, LNet, whose acceptor listens on 988; null where it does not. */
+/** The evidence that the node uses Lustre's network, LNet, whose acceptor listens on 988; null where there is none. */
 function lustre(): string | null {
   const text = (path: string): string => {
     try {
@@ -94,7 +94,7 @@ export async function findAccount(): Promise<Account | null> {
 }
 
 const NOWHERE = Uint8Array.of(127, 0, 0, 1);
-/** A connection that does not exist: the right answer is that there is none. */
+/** A connection that does not exist: a working kernel answers ENOENT. */
 const NO_CONNECTION: Tuple = {
   sourceAddress: NOWHERE,
   sourcePort: 1,

@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 
-/** Ways of logging in that go badly with what the firewall lets root do, and nobody else. */
+/** Login programs that conflict with a firewall that only root may pass. */
 
 /**
  * Where the package ec2-instance-connect has the program that sshd runs: Ubuntu and Debian, then Amazon Linux. It needs the

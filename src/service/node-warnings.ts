@@ -4,9 +4,9 @@ import { ImdsProxyError } from "../errors.ts";
 import { getent } from "../platform/getent.ts";
 import { slurmProblem } from "./slurm.ts";
 
-/** What of a configuration does not fit this node as it is now. No error: directories and Slurm may come later. */
+/** Warnings where a configuration does not fit this node as it is now; no errors, because directories and Slurm may come later. */
 
-/** How a name is looked up; false where it is not there, null where that cannot be told. */
+/** Looks names up: false where there is no such name, null where that is unknown. */
 export interface Directory {
   has(database: "passwd" | "group", name: string): Promise<boolean | null>;
 }
@@ -24,7 +24,7 @@ const nss: Directory = {
   },
 };
 
-/** One sentence for each rule's user or group that this node does not know, and for a Slurm that shows no jobs. */
+/** One sentence for each user or group of a rule that this node does not know, and one where Slurm's jobs cannot be seen. */
 export async function nodeWarnings(
   config: Config,
   directory: Directory = nss,

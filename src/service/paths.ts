@@ -1,4 +1,4 @@
-/** Everything that setup puts on a node, and nothing else: uninstall removes exactly these. */
+/** The paths and names that setup puts on a node; uninstall removes exactly these. */
 
 /** The service's account and group. The firewall lets it reach the upstream, so nobody else may be it. */
 export const ACCOUNT = "imdsproxy";
@@ -9,24 +9,24 @@ export const CONFIG = `${CONFIG_DIRECTORY}/config.yaml`;
 export const UNIT_DIRECTORY = "/etc/systemd/system";
 
 /**
- * What root remembers across reboots: the firewall's last good state. Not below the service's own state directory:
- * root must not write into a directory that a less privileged account could fill with links.
+ * Root's state across reboots: the last good rules. Not below the service's own state directory, because root must not write
+ * into a directory in which a less privileged account can place links.
  */
 export const ROOT_STATE_DIRECTORY = "/var/lib/imdsproxy-root";
 /** Belongs to root for the same reason; the service reads telemetry/firewall-health.ts's file in it for its metrics. */
 export const RUNTIME_DIRECTORY = "/run/imdsproxy";
 export const LAST_FIREWALL = `${ROOT_STATE_DIRECTORY}/firewall.json`;
 /**
- * The rules as they were when they were seen right, in bytes. Below /run: what exempted an account before a boot may
- * exempt another after it.
+ * The last rules that were compared and found right, in the kernel's format. Below /run, because a uid may belong to another
+ * account after a reboot.
  */
 export const KNOWN_RULES = `${RUNTIME_DIRECTORY}/rules.json`;
-/** Is there where HyperPod's agent has been seen to have its entry in nat OUTPUT, and nobody has removed it by our command. */
+/** Exists where the entry of HyperPod's agent has been seen in nat OUTPUT, and was not removed by `iptables remove-original`. */
 export const AGENT_ENTRY_SEEN = `${ROOT_STATE_DIRECTORY}/agent-entry`;
 
-/** What is left to do of an installation that was cut short; see transaction.ts. */
+/** The journal of an installation under way; see transaction.ts. */
 export const JOURNAL = `${CONFIG_DIRECTORY}/.setup-journal.json`;
-/** One setup at a time. In /run, which only root can write to: a user must not be able to hold the lock. */
+/** The lock of setup. In /run, where only root can write, so that no user can hold it. */
 export const LOCK = "/run/imdsproxy-setup.lock";
 
 /** ip(8) of iproute2, where Debian, Ubuntu and Amazon Linux have it. */
@@ -40,8 +40,8 @@ export const UNITS = {
   proxy: "imdsproxy.service",
 } as const;
 
-/** A second proxy beside the first while the first is replaced. In /run: no reboot may find it. */
+/** The unit of the second proxy during an upgrade. In /run, so that it does not survive a reboot. */
 export const HANDOVER_UNIT = "imdsproxy-handover.service";
-/** What net.ipv4.tcp_migrate_req was before a second proxy ran; there while one runs. */
+/** The value of net.ipv4.tcp_migrate_req from before the second proxy was started; exists while that runs. */
 export const MIGRATE_BEFORE = "/run/imdsproxy-tcp-migrate-req";
 export const RUNTIME_UNIT_DIRECTORY = "/run/systemd/system";

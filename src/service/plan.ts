@@ -16,7 +16,7 @@ import {
 import type { FileChange } from "./transaction.ts";
 import { handoverUnitText, unitTexts } from "./units.ts";
 
-/** What is to be done to a node, as a list: `--dry-run` prints it, execute.ts carries it out. Pure. */
+/** Plans: a list of steps, which `--dry-run` prints and execute.ts carries out. Pure. */
 
 export type Step =
   /** Writes the files beside their places. Undone where a later step fails before `commit`. */
@@ -25,15 +25,15 @@ export type Step =
   | { readonly kind: "create-account" }
   /** Asks the new executable whether it takes the new configuration. */
   | { readonly kind: "check-configuration"; readonly binary: string; readonly config: string }
-  /** Starts the new proxy beside the old one; where it does not come to listen, nothing has changed. */
+  /** Starts the new proxy beside the old one. Where it does not start, nothing has changed. */
   | {
       readonly kind: "start-handover";
       readonly unit: string;
       readonly config: string;
-      /** Directories that it brings into being; removed with it where it fails and they were not there. */
+      /** Directories that it creates; removed again where the step fails. */
       readonly creates: readonly string[];
     }
-  /** Moves the files into place, all or none. From here on the new state holds. */
+  /** Moves the files into place, atomically. Nothing is undone after this. */
   | { readonly kind: "commit"; readonly changes: readonly FileChange[] }
   | { readonly kind: "end-handover" }
   | {
@@ -41,13 +41,13 @@ export type Step =
       readonly argv: readonly string[];
       /** Said where it fails. */
       readonly remedy?: string;
-      /** Its failure is no failure of the whole: what it undoes may not be there. */
+      /** True where a failure is ignored, because what it undoes may not be there. */
       readonly mayFail?: true;
     }
-  /** Files and directories with all that is in them; a missing one is as good. */
+  /** Removes files, and directories with their content; a missing one is no error. */
   | { readonly kind: "remove"; readonly paths: readonly string[] }
   | { readonly kind: "remove-account" }
-  /** Gives what stays to root, for an account's number may be given to somebody else. */
+  /** Makes root the owner of what stays: the account's uid may be given to somebody else. */
   | { readonly kind: "keep-for-root"; readonly path: string };
 
 /** What an installation starts from. */
@@ -84,7 +84,7 @@ export function installedFiles(installation: Installation): readonly FileChange[
   });
   return [
     { path: BINARY, content: { copyOf: installation.executable }, mode: 0o755 },
-    // The service reads it. Others need not: it can hold external ids and policies.
+    // Readable for the service alone: it can hold external ids and policies.
     { path: CONFIG, content: { text: installation.configText }, mode: 0o640, forService: true },
     ...Object.entries(units).map(([name, text]) => ({
       path: `${UNIT_DIRECTORY}/${name}`,
@@ -94,11 +94,11 @@ export function installedFiles(installation: Installation): readonly FileChange[
   ];
 }
 
-/** What the running proxy was started from: where one of these changes, it has to be replaced. */
+/** The files that the proxy is started from: where one of them changes, it has to be replaced. */
 const PROXY_FILES: ReadonlySet<string> = new Set([BINARY, CONFIG, `${UNIT_DIRECTORY}/${UNITS.proxy}`]);
 
 /**
- * Puts everything into place. Where a proxy runs, the new one runs beside it before anything changes.
+ * Installs everything. Where a proxy runs, the new one is first started beside it.
  *
  * @param staged where a file waits before it is moved into place.
  */
@@ -175,12 +175,12 @@ export function enableSteps(): readonly Step[] {
 export function disableSteps(): readonly Step[] {
   return [
     { kind: "run", argv: ["systemctl", "--quiet", "disable", ...Object.values(UNITS)], mayFail: true },
-    // The watch first, or it would put the rules back; the proxy last, so that nobody is sent to a closed door.
+    // The watch first, or it would put the rules back. The proxy last, so that no user is redirected to a port where nobody listens.
     { kind: "run", argv: ["systemctl", "stop", UNITS.repair], mayFail: true },
     { kind: "run", argv: ["systemctl", "stop", UNITS.iptables], mayFail: true },
     { kind: "run", argv: ["systemctl", "stop", UNITS.closed], mayFail: true },
     { kind: "run", argv: ["@self", "iptables", "remove"] },
-    // A flush may have taken the agent's own entry with ours.
+    // A flush may have removed the agent's own entry together with our rules.
     { kind: "run", argv: ["@self", "iptables", "restore-original", "--if-seen"], mayFail: true },
     { kind: "run", argv: ["systemctl", "stop", HANDOVER_UNIT], mayFail: true },
     { kind: "run", argv: ["systemctl", "stop", UNITS.proxy], mayFail: true },
@@ -189,7 +189,7 @@ export function disableSteps(): readonly Step[] {
 }
 
 /**
- * Leaves nothing of it on the node.
+ * Removes everything from the node.
  *
  * @param keepState keeps the configuration and the key of the tokens.
  */

@@ -1,10 +1,10 @@
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 
-/** What an operator should know about the port that the proxy listens on. Pure: the facts are gathered in facts.ts. */
+/** Warnings about the port that the proxy listens on. Pure: facts.ts gathers the facts. */
 
 /** What was found on the node. */
 export interface PortFacts {
-  /** How the node shows that it uses Lustre's network; null where it does not. */
+  /** The evidence that the node uses Lustre's network; null where there is none. */
   readonly lustre: string | null;
   /**
    * net.ipv4.ip_unprivileged_port_start of this network namespace, which counts for IPv6 as well: the first port that every

@@ -3,11 +3,11 @@ import { type Attempt, attempt } from "../firewall/direct-access.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
 
 /**
- * Asks the metadata service what a caller gets, as whoever runs it. No secret leaves this file: of credentials only the
+ * Asks the metadata service what the user of this process gets. No secret leaves this file: of credentials it reports the
  * outcome and a digest of the access key id.
  */
 
-/** What one caller got. */
+/** What one user got. */
 export interface Probe {
   /** Status of the token request; 0 where there was no answer. */
   readonly token: number;

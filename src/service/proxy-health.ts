@@ -5,14 +5,14 @@ import { familyOf, redirectTarget } from "../firewall/addresses.ts";
 import { endpointText } from "../identity/endpoint.ts";
 import type { Problem } from "../telemetry/health.ts";
 
-/** How the proxy that runs stands, by its own word: what callers get, not what units say. */
+/** Asks the running proxy for its own health. What units are active does not show what callers get. */
 
-/** What it said, or why it said nothing. */
+/** The answer, or why there is none. */
 export type ProxyHealth =
   | { readonly kind: "answered"; readonly problems: readonly Problem[] }
-  /** Nobody answers, or whoever does is not the proxy. */
+  /** Nothing answers, or something other than the proxy. */
   | { readonly kind: "silent"; readonly what: string; readonly remedy: string | null }
-  /** Only root is told. */
+  /** The proxy answers only root. */
   | { readonly kind: "not-root" };
 
 /** Asks the proxy at its own address, where root is not redirected. */
@@ -43,7 +43,7 @@ function problemsOf(body: string): readonly Problem[] | null {
   }
 }
 
-/** A problem as a person reads it: what, since when, what to do. */
+/** A problem as text: what, since when, what to do. */
 export function problemLines({ what, since, remedy }: Omit<Problem, "id" | "lasting">): string[] {
   const lines = [`PROBLEM ${what}`, `  since ${since}`];
   if (remedy !== null) lines.push(...`to do: ${remedy}`.split("\n").map((line) => `  ${line}`));

@@ -1,13 +1,13 @@
 import { ACCOUNT, IP } from "./paths.ts";
 
-/** What a node must have before anything is changed on it. Pure: the facts are gathered in facts.ts. */
+/** Requirements that a node must meet before setup changes anything. Pure: facts.ts gathers the facts. */
 
-/** An account as the node knows it. */
+/** An account of the node. */
 export interface Account {
   readonly uid: number;
   readonly gid: number;
   readonly shell: string;
-  /** Whether it stands in /etc/passwd; else a directory service made it. */
+  /** Whether it is in /etc/passwd; otherwise it comes from a directory service. */
   readonly local: boolean;
 }
 
@@ -19,7 +19,7 @@ export interface NodeFacts {
   readonly systemdVersion: number | null;
   /** Which of {@link PROGRAMS} are missing. */
   readonly missingPrograms: readonly string[];
-  /** What the kernel said of the two look-ups that identity rests on: null where it can do them. */
+  /** Why the kernel cannot do the two look-ups that identify a caller; null where it can. */
   readonly socketLookup: string | null;
   readonly connectionTracking: string | null;
   /** `v2`, `hybrid` (v1 with v2 beside it), `v1`, or `none`. */
@@ -34,7 +34,7 @@ export interface NodeFacts {
   readonly kernel: string;
 }
 
-/** What setup and the service call, and the package that has it on Debian's and Amazon's systems. */
+/** Programs that setup and the service run, each with its package on Debian and on Amazon Linux. */
 export const PROGRAMS: Readonly<Record<string, string>> = {
   iptables: "iptables",
   "iptables-save": "iptables",
@@ -49,10 +49,10 @@ export const PROGRAMS: Readonly<Record<string, string>> = {
   systemctl: "systemd",
 };
 
-/** The oldest systemd of the systems that are suited: Ubuntu 20.04 has 245. */
+/** The oldest supported systemd: that of Ubuntu 20.04. */
 const OLDEST_SYSTEMD = 245;
 
-/** One line for each requirement that the node does not meet: what is missing, and what would be right. */
+/** One line for each requirement that is not met: what is missing, and what is needed. */
 export function unmet(facts: NodeFacts): readonly string[] {
   const problems: string[] = [];
   if (facts.uid !== 0) problems.push("not running as root: run it with sudo");

@@ -46,7 +46,7 @@ import { type NodeFacts, unmet } from "./requirements.ts";
 import { discard, type FileChange, recover, stagedPath } from "./transaction.ts";
 import { findTester, type Verification, verify } from "./verify.ts";
 
-/** setup and the parts of it: what an operator asks for, as plans that are carried out under one lock. */
+/** The operations of `setup` and `service`: each makes a plan and carries it out under one lock. */
 
 export interface ServiceOptions {
   readonly dryRun: boolean;
@@ -60,7 +60,7 @@ export interface InstallOptions extends ServiceOptions {
   readonly overrides: ConfigOverrides;
 }
 
-/** Two setups at once: the second waits for the first, and finds everything done. */
+/** How long a second setup waits for the first. */
 const LOCK_WAIT_MS = 300_000;
 /** The agent, the metadata service and STS may come later than the lifecycle script. */
 const VERIFY_WAIT_MS = 30_000;
@@ -174,14 +174,14 @@ async function locked<T>(options: ServiceOptions, work: () => Promise<T>): Promi
     () => options.say("another setup is running: waiting for it"),
     async () => {
       for (const path of recover(JOURNAL)) options.say(`finished an interrupted setup: ${path}`);
-      // What one that was killed before that had written beside the places, and this one need not write again.
+      // An earlier setup that was killed may have left staged files that this one will not replace.
       discard(INSTALLED_PATHS);
       return work();
     },
   );
 }
 
-/** Puts the files into place; starts nothing. */
+/** Installs the files; starts nothing. */
 export async function install(options: InstallOptions): Promise<void> {
   await locked(options, async () => {
     const facts = await gatherFacts(runCommand, ownExecutable());
@@ -205,19 +205,19 @@ export async function enable(options: ServiceOptions): Promise<void> {
   });
 }
 
-/** Stops it and gives the node its firewall back. */
+/** Stops the service and restores the node's firewall. */
 export async function disable(options: ServiceOptions): Promise<void> {
   await locked(options, () => carryOut(disableSteps(), options));
 }
 
-/** Leaves nothing of it on the node. */
+/** Removes the service from the node. */
 export async function uninstall(options: ServiceOptions & { readonly keepState: boolean }): Promise<void> {
   await locked(options, () =>
     carryOut(uninstallSteps(stateDirectory(), stagedPath, options.keepState), options),
   );
 }
 
-/** From the installed configuration, else the default; only ever a directory of its own in /var/lib. */
+/** The state directory of the installed configuration, else the default. Always a directory in /var/lib. */
 function stateDirectory(): string {
   try {
     return wantedConfiguration({ installed: readIfThere(CONFIG), given: null, overrides: {} }).config
@@ -270,7 +270,7 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
   });
 }
 
-/** What an operator should know of the second wall, of the limits of connections, and of how the agent listens. */
+/** Reports the second wall, the limits of connections, and on which addresses the agent listens. */
 async function sayOfWalls(config: Config, { say }: ServiceOptions): Promise<void> {
   const { unavailable } = systemWall();
   if (unavailable !== null) say(withoutWall(unavailable));
@@ -278,7 +278,7 @@ async function sayOfWalls(config: Config, { say }: ServiceOptions): Promise<void
   for (const line of [...limitsLines(spec), ...listenerLines(upstreamListeners(spec))]) say(line);
 }
 
-/** Where the instance role may be had without the redirect: what is on this node, at every address of it. */
+/** Endpoints that may give the instance role without the redirect: the upstream, and its port at every address of this node. */
 export function directAddresses({ upstream }: Config): readonly Endpoint[] {
   const others = upstream === "auto" || upstream.address === METADATA.ipv4.address ? [] : [upstream];
   const known = [HYPERPOD_AGENT, ...others].filter(

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 
-/** Whether this node's Slurm shows its jobs in cgroups, which is where the proxy finds them. */
+/** Checks that this node's Slurm puts jobs into cgroups, by which the proxy recognizes them. */
 
 /** Where slurm.conf is: Slurm's default, Debian's before Slurm 20, ParallelCluster's, PCS's. */
 const PLACES = [
@@ -18,8 +18,8 @@ export function slurmValue(text: string, key: string): string | null {
 }
 
 /**
- * Why a job may not be known on this node, or null where nothing speaks against it. Without a slurm.conf that can be read,
- * nothing does: it may be fetched by slurmd, or come later.
+ * Why jobs cannot be recognized on this node; null where there is no sign of that. A missing slurm.conf is no sign: slurmd may
+ * fetch it later.
  *
  * @param read the text of a file, or null where there is none.
  */

@@ -1,7 +1,7 @@
 import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 
-/** Small files in which root remembers. Each is written whole, or not at all. */
+/** Root's small state files. Each write is atomic. */
 
 /** @throws what the file system says. */
 export function writeWhole(path: string, value: unknown, mode: number): void {
@@ -22,7 +22,7 @@ export function readJson(path: string): unknown {
   }
 }
 
-/** Makes sure that a file is there, whatever is in it. */
+/** Creates the file where it does not exist. */
 export function mark(path: string): void {
   if (!existsSync(path)) writeWhole(path, true, 0o600);
 }

@@ -16,12 +16,12 @@ import { dirname } from "node:path";
 import { ImdsProxyError } from "../errors.ts";
 
 /**
- * Several files that change together, or not at all: an executable, its configuration and its units must not be of two
- * versions after a power cut. Each is written beside its place first; then a journal names them all; then they are moved.
- * Before the journal is there, nothing has happened; once it is, `recover` finishes the move.
+ * Replaces several files atomically: after a power cut, the executable, its configuration and its units must not be of two
+ * versions. Each file is staged beside its place; then a journal names them all (the commit); then they are renamed into place.
+ * Until the journal exists, nothing has changed; once it does, `recover` completes the renames.
  */
 
-/** A file as it is to be. */
+/** A file to be written. */
 export interface FileChange {
   readonly path: string;
   /** The text, or the file that is to be copied. */
@@ -33,7 +33,7 @@ export interface FileChange {
 
 const SUFFIX = ".imdsproxy-new";
 
-/** Where a file waits until everything is ready. */
+/** The path at which a file is staged. */
 export const stagedPath = (path: string): string => `${path}${SUFFIX}`;
 
 function sync(path: string): void {
@@ -46,9 +46,9 @@ function sync(path: string): void {
 }
 
 /**
- * Writes every file beside its place, down to the disk. Throws where one cannot be written, and leaves none then.
+ * Stages every file, with fsync(2). Throws where one cannot be written; then none is left.
  *
- * @returns what takes it back.
+ * @returns a function that removes the staged files.
  */
 export function stage(changes: readonly FileChange[]): () => void {
   const made = [...new Set(changes.map(({ path }) => dirname(path)))].filter((path) => !existsSync(path));
@@ -57,7 +57,7 @@ export function stage(changes: readonly FileChange[]): () => void {
       try {
         rmSync(stagedPath(path), { force: true });
       } catch {
-        // What could not be written, for whatever stands in its way.
+        // It could not be written in the first place.
       }
     }
     for (const directory of made) rmSync(directory, { recursive: true, force: true });
@@ -66,7 +66,7 @@ export function stage(changes: readonly FileChange[]): () => void {
     for (const { path, content, mode } of changes) {
       const staged = stagedPath(path);
       mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
-      // Never through a link, and never into a file that somebody else has open.
+      // A new file: never through a link, and never into a file that another process has open.
       rmSync(staged, { force: true });
       if ("text" in content) writeFileSync(staged, content.text, { mode: 0o600, flag: "wx" });
       else copyFileSync(content.copyOf, staged);
@@ -98,7 +98,7 @@ export function grant(changes: readonly FileChange[], gid: number): void {
   }
 }
 
-/** Moves everything that was staged into place. */
+/** Writes the journal, then renames the staged files into place. */
 export function commit(journal: string, changes: readonly FileChange[]): void {
   const paths = changes.map(({ path }) => path);
   const staged = stagedPath(journal);
@@ -109,13 +109,13 @@ export function commit(journal: string, changes: readonly FileChange[]): void {
   move(journal, paths);
 }
 
-/** Takes away what a change that was cut short before its commit wrote beside these paths. */
+/** Removes staged files that a change left behind which was interrupted before its commit. */
 export function discard(paths: readonly string[]): void {
   for (const path of paths) rmSync(stagedPath(path), { force: true });
 }
 
 /**
- * Finishes a change that was cut short; without one, does nothing.
+ * Completes a change that was interrupted after its commit; does nothing where there is none.
  *
  * @returns the files that it put into place.
  */
@@ -125,7 +125,7 @@ export function recover(journal: string): readonly string[] {
   try {
     paths = JSON.parse(readFileSync(journal, "utf8"));
   } catch {
-    // It is renamed into place when it is whole and on the disk, so this was not written here.
+    // A journal of ours is renamed into place once it is complete and synced: this file is not one.
     throw new ImdsProxyError(
       "unsafe",
       `${journal} is not a journal of setup`,

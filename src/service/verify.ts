@@ -13,11 +13,11 @@ import { type Probe, probe } from "./probe.ts";
 import type { ProxyHealth } from "./proxy-health.ts";
 
 /**
- * Whether the node keeps its promise, tried as an ordinary user and as root: the user gets what the configuration gives
- * them and nothing of the instance role; root keeps the instance role.
+ * Verifies the installation, as an ordinary user and as root: the user must get the role of the configuration and nothing of the
+ * instance role; root must keep the instance role.
  */
 
-/** One promise, and whether it holds. */
+/** One property, and whether it holds. */
 export interface Finding {
   readonly what: string;
   readonly ok: boolean;
@@ -25,7 +25,7 @@ export interface Finding {
   readonly found: string;
 }
 
-/** An account to try it as. */
+/** The account to verify as. */
 export interface Tester {
   readonly name: string;
   readonly uid: number;
@@ -60,7 +60,7 @@ export async function findTester(name: string, config: Config): Promise<Tester> 
   };
 }
 
-/** What the configuration gives the tester: a role's name, or null for a refusal. */
+/** The role that the configuration gives the tester, by its name; null for a refusal. */
 function expectedRole(config: Config, tester: Tester): string | null {
   const cgroup = /^0::(.*)$/m.exec(readFileSync("/proc/self/cgroup", "utf8"))?.[1] ?? null;
   const decision = compileRules(config).decide(
@@ -70,7 +70,7 @@ function expectedRole(config: Config, tester: Tester): string | null {
   return decision.kind === "role" ? decision.roleArn.replace(/^.*\//, "") : null;
 }
 
-/** Tries everything once. Pure but for the probes that it is given. */
+/** Judges what the two probes found. Pure. */
 export function judge(expected: string | null, tester: Tester, user: Probe, root: Probe): readonly Finding[] {
   const rootRole = root.list.status === 200 ? root.list.text.trim() : null;
   const findings: Finding[] = [
