@@ -47,6 +47,10 @@ unit: node_modules/.installed ## Runs the tests that need neither root nor a bui
 	@env -u CI IMDSPROXY_FUZZ_RUNS=$${IMDSPROXY_FUZZ_RUNS:-0.1} $(BUN) test --timeout=60000 --only-failures \
 		--parallel --no-isolate $(or $(TESTS),$(UNIT))
 
+.PHONY: unit-as-nobody
+unit-as-nobody: node_modules/.installed ## Runs make unit as an ordinary user in a copy without a build; needs root
+	@$(SUDO) $(BUN) test ./test/host/unit-as-nobody.ts
+
 .PHONY: test
 test: build ## Runs the tests; as root also those on a simulated node (TESTS=PATH chooses)
 	@if [ "$$(id -u)" = 0 ]; then sh scripts/install-test-packages.sh; fi

@@ -16,7 +16,7 @@ import { OPT_IN } from "../scripts/run-tests.ts";
 
 /**
  * What `make unit` runs needs neither root nor the built executable nor a program that a plain Debian has not.
- * test/host/unit.test.ts runs it as an ordinary user; this is what a contributor is told at once.
+ * `make unit-as-nobody` runs it as an ordinary user; this is what a contributor is told at once.
  */
 
 const makefile = readFileSync("Makefile", "utf8");

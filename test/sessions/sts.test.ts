@@ -17,7 +17,7 @@ import { aRequest, DAY, HOUR } from "./support.ts";
 
 const NODE_ROLE = "arn:aws:iam::842413447717:role/NodeRole";
 /** Long enough for the first request, which loads the SDK, on a machine that is busy with something else. */
-const TIMEOUT_MS = 20_000;
+const TIMEOUT_MS = 50_000;
 /** Of an attempt that is meant to take too long. */
 const SHORT_MS = 400;
 const secrets = createInstanceSecrets();
