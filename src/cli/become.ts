@@ -1,6 +1,6 @@
 import { ImdsProxyError } from "../errors.ts";
 
-/** The group nobody or nogroup, on every distribution that we suit. */
+/** The group nobody or nogroup, on every supported distribution. */
 export const NOGROUP = 65_534;
 
 /** A uid with its group. */
@@ -9,7 +9,7 @@ export interface Credentials {
   readonly gid: number;
 }
 
-/** Gives up root for good, in this process. */
+/** Changes the user and group of this process, irrevocably, and drops all supplementary groups. */
 export function become({ uid, gid }: Credentials): void {
   const { setgroups, setgid, setuid } = process;
   if (setgroups === undefined || setgid === undefined || setuid === undefined) {

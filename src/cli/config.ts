@@ -43,7 +43,7 @@ const show = defineCommand({
   args: { config: configArg, json: jsonArg },
   run({ args }) {
     const config = loadConfig({ path: args.config });
-    // An external id is a password of sorts: it says who may assume the role.
+    // An external id is treated as a secret: whoever knows it may assume the role.
     const rules = config.rules.map((rule) => ({
       ...rule,
       externalId: rule.externalId === null ? null : "(set)",

@@ -25,7 +25,7 @@ function terminalProgress(): DemoProgress {
   };
 }
 
-/** Ctrl-C and its like end the node in our order, not the process in the kernel's. */
+/** Signals such as Ctrl-C abort the demo, so that the node is removed before this process exits. */
 function onSignals(): { interrupted: AbortSignal; release(): void } {
   const controller = new AbortController();
   const handlers = (["SIGINT", "SIGTERM", "SIGHUP"] as const).map((signal) => {

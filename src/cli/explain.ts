@@ -10,9 +10,9 @@ import { systemNames } from "../wiring/identities.ts";
 import { configArg, jsonArg } from "./common.ts";
 import { table } from "./table.ts";
 
-/** Stands for the node's instance id where no metadata service tells it: on a machine that is no node. */
+/** Replaces the instance id on a machine without a metadata service. */
 const INSTANCE_ID = "i-INSTANCE";
-/** Milliseconds that the metadata service has to tell it. */
+/** Timeout of the metadata service, in milliseconds. */
 const INSTANCE_ID_MS = 1_000;
 
 export default defineCommand({
@@ -34,7 +34,7 @@ export default defineCommand({
     const rules = compileRules(config);
     const instanceId = rules.needs.instanceId && !exempt ? await instanceIdHere() : null;
     const decision = rules.decide(identity, instanceId ?? INSTANCE_ID);
-    /** What was not asked of the node, and stands for what would be found. */
+    /** Values that were assumed, because they could not be looked up. */
     const assumptions = [
       ...(exempt || assumption === null ? [] : [assumption]),
       ...(rules.needs.instanceId && !exempt && instanceId === null
@@ -51,7 +51,7 @@ export default defineCommand({
   },
 });
 
-/** The node's own, from whatever answers this process at the metadata address; null where nothing does. */
+/** The instance id from whatever answers at the metadata address; null where nothing does. */
 async function instanceIdHere(): Promise<string | null> {
   try {
     const { status, body } = await askMetadata("/latest/meta-data/instance-id", {
@@ -64,7 +64,7 @@ async function instanceIdHere(): Promise<string | null> {
   }
 }
 
-/** The cgroup to explain for, and where it is none that was named, what it stands for. */
+/** The cgroup to explain for; where the flags do not name it, with the assumption that was made. */
 function cgroupOf(
   cgroup: string | undefined,
   slurmJob: string | undefined,
@@ -89,7 +89,7 @@ function cgroupOf(
 }
 
 async function identityOf(name: string, cgroup: string): Promise<Identity> {
-  // As the proxy asks, so that both tell the same story.
+  // The same look-up as the proxy's, so that both give the same result.
   const { accounts, close } = systemNames();
   try {
     const uid = /^\d+$/.test(name) ? Number(name) : await accounts.uidOf(name);
@@ -121,7 +121,7 @@ async function identityOf(name: string, cgroup: string): Promise<Identity> {
   }
 }
 
-/** An external id says who may assume a role: a password of sorts. */
+/** Hides the external id, which is treated as a secret: whoever knows it may assume the role. */
 const withoutSecrets = (decision: Decision): Decision =>
   decision.kind === "role" && decision.request.externalId !== null
     ? { ...decision, request: { ...decision.request, externalId: "(set)" } }

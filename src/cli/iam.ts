@@ -10,7 +10,7 @@ import { permissionStatement, trustStatement } from "../sessions/denial.ts";
 import type { SessionRequest } from "../sessions/types.ts";
 import { configArg, jsonArg } from "./common.ts";
 
-/** One request for each way in which the configuration assumes a role: what it asks of STS decides which actions IAM has to allow. */
+/** One AssumeRole request for each rule with a role, and one for the default role: their fields decide which actions IAM must allow. */
 function requestsOf(config: Config): SessionRequest[] {
   // In a job: a tag of the job's number is left out where there is none.
   const anyone = { ...UNKNOWN_IDENTITY, user: "user", cgroup: "/", slurmJobId: "1" };

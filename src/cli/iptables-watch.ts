@@ -7,14 +7,14 @@ export default defineCommand({
   meta: {
     name: "watch",
     description:
-      "Keep the rules in place: look every 2 s, put right what is missing, changed or no longer first",
+      "Keep the rules in place: check every 2 s, and repair what is missing, changed or no longer first",
   },
   args: {
     config: configArg,
     once: {
       type: "boolean",
       description:
-        "Bring the rules once, as at boot: the last good ones where the configuration cannot be read",
+        "Apply the rules once, as at boot: the last good ones where the configuration cannot be read",
       default: false,
     },
   },

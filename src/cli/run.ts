@@ -54,13 +54,13 @@ export async function run(argv: readonly string[]): Promise<void> {
   await runCommand(command, { rawArgs: rest });
 }
 
-/** citty colours its help whatever it is written to. */
+/** The help text. citty writes colours even where the output is no terminal; they are removed there. */
 async function usage(command: AnyCommand, parent: AnyCommand | undefined): Promise<string> {
   const text = await renderUsage(command, parent);
   return process.stdout.isTTY && process.stderr.isTTY ? text : stripVTControlCharacters(text);
 }
 
-/** The subcommands that help shows: those whose meta does not say hidden. */
+/** The subcommands that are not hidden. */
 async function namesOf(command: AnyCommand): Promise<Record<string, AnyCommand>> {
   const all = await resolve(command.subCommands ?? {});
   const shown: Record<string, AnyCommand> = {};
@@ -87,7 +87,7 @@ function refuseUnknown(path: string, args: ArgsDef, rest: readonly string[]): vo
       continue;
     }
     options[kebab(name)] = { type: arg.type === "boolean" ? "boolean" : "string" };
-    // citty turns `--no-x` off for a boolean that is on by default.
+    // citty also takes `--no-x` for a boolean that defaults to true.
     if (arg.type === "boolean" && arg.default === true) options[`no-${kebab(name)}`] = { type: "boolean" };
   }
   let found: ReturnType<typeof parseArgs>;

@@ -32,7 +32,7 @@ export default defineCommand({
         signals,
       });
     } catch (error) {
-      // It did not come to listen: callers are refused at once, and do not wait for what may never be.
+      // The start failed. Without the stored sockets clients are refused at once; with them they would wait in the queue.
       store.forgetAll();
       throw error;
     }

@@ -6,7 +6,7 @@ import type { ServiceStatus } from "../service/setup.ts";
 import type { Finding } from "../service/verify.ts";
 import { dryRunArg, jsonArg, overrideArgs, overridesOf } from "./common.ts";
 
-/** What was verified, a line each. */
+/** One line for each finding. */
 export const findingLines = (findings: readonly Finding[]): string[] =>
   findings.map(({ what, ok, found }) => `${ok ? "ok  " : "FAIL"} ${what} (${found})`);
 
@@ -107,7 +107,7 @@ const status = defineCommand({
   },
 });
 
-/** ADDRESS:PORT, of which a link-local address of IPv6 has its interface: `[fe80::1%eth0]:9081`. */
+/** Parses ADDRESS:PORT; a link-local IPv6 address has its interface in it: `[fe80::1%eth0]:9081`. */
 function parseDirect(text: string): { address: string; port: number } | null {
   const [, zone = ""] = /^\[[^%\]]+(%[\w.@-]{1,15})\]/.exec(text) ?? [];
   const endpoint = parseEndpoint(text.replace(zone, ""));

@@ -7,7 +7,7 @@ import { become, NOGROUP } from "./become.ts";
 import { jsonArg } from "./common.ts";
 import { askWhoami } from "./whoami.ts";
 
-/** Milliseconds that STS may take, tries after a passing failure included. */
+/** The deadline for STS in milliseconds, retries included. */
 const LIMIT_MS = 20_000;
 const MOST_SPREAD_SECONDS = 3_600;
 
@@ -20,13 +20,13 @@ export default defineCommand({
     user: {
       type: "positional",
       description:
-        "An account's name, or a uid; only root may name another's (default: yourself). It is asked for from outside of any job",
+        "An account's name, or a uid; only root may name another user (default: yourself). The session is the one outside of any job",
       required: false,
     },
     spread: {
       type: "string",
       description:
-        "Wait for a part of so many seconds first, by chance: for a prolog on many nodes (default 0)",
+        "Sleep for a random time of up to so many seconds first, for a prolog on many nodes (default 0)",
       valueHint: "SECONDS",
     },
     json: jsonArg,
@@ -50,11 +50,11 @@ export default defineCommand({
           "leave USER out, or use sudo",
         );
       }
-      // The proxy gives a session to whom the kernel names: so this process is that user from here on.
+      // The proxy identifies callers by the uid of their socket, so this process becomes that user.
       become({ uid, gid: NOGROUP });
     }
     await sleep(Math.random() * spreadSeconds * 1000);
-    // First of all: who answers. Where it is not the proxy, nobody is asked for credentials.
+    // Check who answers before asking for credentials: it may not be the proxy.
     const before = await askWhoami();
     if (before.role === null || before.roleName === null) {
       throw new ImdsProxyError("unhealthy", `warm: the proxy gives uid ${uid} no role: ${before.reason}`);

@@ -19,7 +19,7 @@ export default defineCommand({
 /**
  * What the proxy says of this process.
  *
- * @throws ImdsProxyError `unhealthy` where the proxy does not answer, or another does.
+ * @throws ImdsProxyError `unhealthy` where nothing answers, or something other than the proxy.
  */
 export async function askWhoami(): Promise<Whoami> {
   const answer = await askMetadata("/imdsproxy/whoami");

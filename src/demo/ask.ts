@@ -25,7 +25,7 @@ export async function askIdentity(region: string, endpoint: string): Promise<Ask
   }
 }
 
-/** As Bun and Node say it; ENETUNREACH and EACCES are what the second wall answers with. */
+/** Error codes of Bun and Node for a refused connection; ENETUNREACH and EACCES come from the second wall. */
 const REFUSALS = [
   "ConnectionRefused",
   "ECONNREFUSED",

@@ -79,8 +79,8 @@ async function applyRules(node: SimulatedNode): Promise<void> {
 }
 
 /**
- * Runs the demo: a node, the hole, the proxy, the same again. Whatever happens, nothing of the node is left when it
- * settles.
+ * Runs the demo: makes a node, shows that users reach the instance role, starts the proxy, and tries the same again. The node
+ * is gone when the promise settles, whatever the outcome.
  *
  * @param interrupted aborts the demo; it then rejects with the signal's reason.
  */

@@ -47,7 +47,7 @@ export async function openNamespace(script: string, args: readonly string[]): Pr
       "imdsproxy-demo",
       ...args,
     ],
-    // A session of its own: Ctrl-C at the terminal is ours to answer, in our order.
+    // A session of its own, so that Ctrl-C at the terminal reaches this process alone.
     { stdin: "pipe", stdout: "pipe", stderr: "pipe", detached: true, env: CLEAN_ENVIRONMENT, cwd: "/" },
   );
   const reader = keeper.stdout.getReader();

@@ -1,7 +1,7 @@
 /**
- * The stand-ins as processes of their own, in the namespace that is theirs. A parent talks to one over its standard
- * input and output, a line of JSON each way, so that no user of the simulated node can reach the controls or read the
- * secrets in an argument list. It ends when its input does.
+ * Runs a stand-in as a process of its own, in a namespace of its own. The parent controls it by lines of JSON over standard
+ * input and output, so that no user of the simulated node can reach the controls, or read the secrets in an argument list. It
+ * exits at the end of its input.
  */
 import { createInterface } from "node:readline";
 import { type ImdsOptions, startImds } from "./imds/server.ts";

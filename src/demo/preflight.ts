@@ -1,7 +1,7 @@
 import { statSync } from "node:fs";
 import { ImdsProxyError } from "../errors.ts";
 
-/** What the simulated node is built with, and the packages that have it (Debian's name, then Amazon Linux's). */
+/** Programs that the simulated node needs, each with its package (Debian's name, then Amazon Linux's). */
 const TOOLS: readonly (readonly [program: string, packages: string])[] = [
   ["unshare", "util-linux"],
   ["nsenter", "util-linux"],
@@ -13,10 +13,10 @@ const TOOLS: readonly (readonly [program: string, packages: string])[] = [
   ["iptables-restore", "iptables or iptables-nft"],
 ];
 
-/** Where a clean root shell finds programs, whatever PATH this process has. */
+/** PATH of a clean root shell. */
 const SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/** What of this machine decides whether the demo can run. */
+/** Facts about this machine on which the demo depends. */
 export interface Ground {
   readonly uid: number;
   /** The programs of TOOLS that are not there. */
@@ -27,7 +27,7 @@ export interface Ground {
   readonly executableMode: number;
 }
 
-/** Looks at this machine. */
+/** Gathers the facts. */
 export function surveyGround(executable: string | null): Ground {
   return {
     uid: process.getuid?.() ?? -1,
@@ -39,7 +39,7 @@ export function surveyGround(executable: string | null): Ground {
   };
 }
 
-/** The reason why the demo cannot run on this ground, or null. Pure. */
+/** Why the demo cannot run on this machine, or null. Pure. */
 export function groundProblem(ground: Ground): ImdsProxyError | null {
   if (ground.missing.length > 0) {
     const packages = TOOLS.filter(([program]) => ground.missing.includes(program)).map(([, names]) => names);

@@ -27,7 +27,7 @@ export interface RunningProxy {
   readonly done: Promise<RunResult>;
 }
 
-/** What of the node the proxy needs. */
+/** The parts of the node that the proxy needs. */
 export interface ProxyHost {
   /** Any process of the node: whose /proc entry shows the node's sockets. */
   readonly pid: number;
@@ -49,7 +49,7 @@ function listens(pid: number, port: number): boolean {
     });
 }
 
-/** Starts `imdsproxy serve` as root; rejects with what it said where it ends before it listens. */
+/** Starts `imdsproxy serve` as root; rejects with its output where it exits before it listens. */
 export async function startProxyIn(host: ProxyHost, options: ProxyOptions): Promise<RunningProxy> {
   if (!existsSync(host.path("/run/bin/imdsproxy"))) {
     throw new ImdsProxyError(

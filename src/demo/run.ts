@@ -69,9 +69,9 @@ export function runIn(namespace: Namespace, as: RunAs, options: RunOptions): Run
   const over = Promise.withResolvers<void>();
   const giveUp = () => {
     timedOut = true;
-    // Whoever detached from the command may hold its output open for as long as they like.
+    // A process that detached from the command may keep its output open.
     after(OUTPUT_MS, over.resolve);
-    // The parent last: a child whose parent is gone is not found any more.
+    // The parent last: once it is gone, its children can no longer be found.
     for (const pid of processTree(child.pid).reverse()) signal(pid, "SIGKILL");
   };
   const timeoutMs = options.timeoutMs ?? 30_000;

@@ -12,7 +12,7 @@ import { printOutcome, resolveSpec, specArgs, specLine } from "./common.ts";
 
 const systemWalls = () => ({ iptables: systemIptables(), wall: systemWall() });
 
-/** A command that brings a part of the rules. */
+/** A command that applies a part of the rules. */
 const bring = (name: string, part: Part, description: string, what: string) =>
   defineCommand({
     meta: { name, description },
@@ -22,19 +22,19 @@ const bring = (name: string, part: Part, description: string, what: string) =>
       console.error(specLine(resolved));
       const dryRun = args["dry-run"];
       const walls = await applyWalls(systemWalls(), resolved.spec, part, dryRun);
-      // After the rules, which do not depend on them; with the block, which is what they stand beside.
+      // The limits come last, because the rules do not depend on them. They belong to the block.
       const outcome = part === "nat" ? walls : { ...walls, ...bringLimits(walls, resolved.spec, dryRun) };
       if (part === "both" && !dryRun) endClosedState();
       await printOutcome(outcome, dryRun, {
         done: `${what} is in place`,
         already: `${what} is in place already: nothing to do`,
       });
-      // After the rules, which stand without these users: closed for one too many, never open for all.
+      // Reported last: the rules are in place, and redirect these users like any other.
       if (resolved.unknownExempt !== null) throw resolved.unknownExempt;
     },
   });
 
-/** A command that takes a part of the rules away; it needs nothing of the configuration. */
+/** A command that removes a part of the rules; it does not read the configuration. */
 const take = (name: string, part: Part, description: string, what: string) =>
   defineCommand({
     meta: { name, description },
@@ -47,7 +47,7 @@ const take = (name: string, part: Part, description: string, what: string) =>
       const walls = await removeWalls(systemWalls(), part, dryRun);
       const outcome = part === "nat" ? walls : { ...walls, ...takeLimits(walls, dryRun) };
       if (part === "both" && !dryRun) endClosedState();
-      // Rules that are not wanted are not known as right: no later watch puts them back before it has asked.
+      // Otherwise a watch that is started later would put the rules back before it reads the configuration.
       if (!dryRun) forget(KNOWN_RULES);
       await printOutcome(outcome, dryRun, {
         done: `${what} is removed`,

@@ -9,16 +9,16 @@ import { become, type Credentials, NOGROUP } from "../become.ts";
 import { jsonArg } from "../common.ts";
 import { resolveSpec, specArgs } from "./common.ts";
 
-/** The account nobody, on every distribution that we suit. */
+/** The uid of nobody, on every supported distribution. */
 const NOBODY = 65_534;
 
-/** An id that sudo(8) left in the environment; null where there is none, or it is root's. */
+/** The id in a variable that sudo(8) sets; null where it is absent, or root's. */
 function sudoId(name: "SUDO_UID" | "SUDO_GID"): number | null {
   const id = Number(process.env[name] ?? "0");
   return Number.isSafeInteger(id) && id > 0 ? id : null;
 }
 
-/** Whom to be: the one who called sudo where that is an ordinary user, else nobody. */
+/** The user to try as: the caller of sudo where that user is not exempt, else nobody. */
 async function ordinaryCredentials(exempt: readonly number[]): Promise<Credentials> {
   const caller = sudoId("SUDO_UID");
   if (caller !== null && !exempt.includes(caller)) return { uid: caller, gid: sudoId("SUDO_GID") ?? NOGROUP };
@@ -47,7 +47,7 @@ export const checkDirect = defineCommand({
   },
   args: { ...specArgs, json: jsonArg },
   async run({ args }) {
-    // While still root, where the rules can be read.
+    // Before root is given up: only root can read the rules.
     const { spec } = await resolveSpec(args);
     if (process.getuid?.() === 0) become(await ordinaryCredentials(spec.exemptUids));
     const uid = process.getuid?.() ?? NOBODY;

@@ -16,7 +16,7 @@ export const removeOriginal = defineCommand({
   args,
   async run({ args }) {
     const outcome = await removeOriginalEntry(systemIptables(), args["dry-run"]);
-    // Whoever removes it wants it gone: `service disable` does not bring it back.
+    // It was removed on purpose: `service disable` must not bring it back.
     if (!args["dry-run"]) forget(AGENT_ENTRY_SEEN);
     await printOutcome(outcome, args["dry-run"], {
       done: "the HyperPod agent's entry is removed",

@@ -12,9 +12,9 @@ import { type ProxyHealth, problemLines, proxyHealth } from "../../service/proxy
 import { configArg, jsonArg } from "../common.ts";
 import { resolveSpec, specArgs, specLine } from "./common.ts";
 
-/** How the second wall stands. */
+/** State of the second wall. */
 interface WallStatus {
-  /** Why there can be none; null where there can. */
+  /** Why this kernel cannot have one; null where it can. */
   readonly unavailable: string | null;
   readonly problems: readonly string[];
 }
@@ -81,7 +81,7 @@ export const status = defineCommand({
       ...(resolved.unknownExempt === null ? [] : [resolved.unknownExempt.problem]),
       ...portWarnings(resolved.spec.listen, portFacts()),
     ];
-    // Rules that are right give nobody credentials: what the proxy says of itself stands beside them.
+    // Right rules do not prove that callers get credentials, so the proxy's own health is shown as well.
     const proxy = await proxyHealth(resolved.spec);
     if (args.json) {
       const { spec, upstream } = resolved;

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { parseRoleArn, type RoleArn } from "../../sessions/arn.ts";
 import type { DemoCredentials } from "../imds/secrets.ts";
 
-/** Someone whom the stand-in knows: the instance role, or a session that it gave out. */
+/** A principal that the stand-in knows: the instance role, or a session that it has issued. */
 export interface StsPrincipal extends DemoCredentials {
   /** `arn:PARTITION:sts::ACCOUNT:assumed-role/NAME/SESSION` */
   readonly arn: string;

@@ -17,9 +17,9 @@ import {
 export interface StsMode {
   /** By how much its clock is ahead of this machine's, in milliseconds. */
   readonly clockOffsetMs: number;
-  /** Who may assume what; null: everyone everything. */
+  /** The trust policies; null where everyone may assume every role. */
   readonly roles: Readonly<Record<string, RoleTrust>> | null;
-  /** How long a session lasts at most, in seconds, whatever was asked for: AWS gives no less than 900. Null: as asked for. */
+  /** Upper limit of a session's life in seconds; null for none. */
   readonly sessionSeconds: number | null;
 }
 
