@@ -3,22 +3,22 @@ import { after } from "../platform/clock.ts";
 import { ListeningSocket } from "../platform/libc.ts";
 
 /**
- * A listening socket whose connections are accepted in measured portions.
+ * A listening socket whose connections are accepted in portions.
  *
- * Bun accepts until the queue is empty. A user who connects faster than we accept keeps it from ever being empty: then
- * nobody's request is read any more, for as long as they like. So the socket is our own, Bun has a descriptor of it, and is
- * relieved of that after each portion (its loop ends where the listener was closed in `open`; accept loop in
- * bun-usockets, loop.c); the queue stays, and everything else has its turn before the next portion.
+ * Bun accepts until the queue is empty. A user who connects faster than we accept keeps the queue from ever being empty, and
+ * no request is read in the meantime. So the socket is our own, and Bun gets a duplicate of its descriptor, whose listener is
+ * stopped after each portion: the accept loop ends when the listener is closed in `open` (bun-usockets, loop.c). The queue
+ * stays with our socket, and the rest of the event loop runs before the next portion.
  */
 
-/** Connections that are accepted before anybody else has a turn, at least; about 3 milliseconds. */
+/** The least number of connections of a portion; they take about 3 milliseconds. */
 const PORTION = 64;
-/** Milliseconds that accepting may take at a time where everything else took as long. */
+/** The longest portion in milliseconds. A portion may take as long as everything else took since the last one. */
 const MAX_ACCEPT_MS = 50;
-/** Bytes that the kernel keeps of a client's and of ours: a head has no more, and our answers have 2 KiB. */
+/** Socket buffers in bytes: a head has 8,192 at most, and an answer about 2 KiB. */
 const RECEIVE_BYTES = 8_192;
 const SEND_BYTES = 16_384;
-/** Milliseconds until the next try where there is no descriptor left to accept with. */
+/** Milliseconds until the next attempt where accepting failed, because no descriptor is left. */
 const AGAIN_MS = 50;
 
 export interface ListenerOptions<Data> {
@@ -28,11 +28,11 @@ export interface ListenerOptions<Data> {
   /** Connections that may wait to be accepted. */
   readonly backlog: number;
   readonly sharePort: boolean;
-  /** A descriptor that listens there already; null where there is none. */
+  /** A descriptor that listens there already and is taken over; null where there is none. */
   readonly inherited: number | null;
   readonly handlers: SocketHandler<Data>;
   readonly monotonicMs: () => number;
-  /** Told each time that accepting could not begin again, with the error's code: `EMFILE` where no descriptor is left. */
+  /** Called each time that accepting fails, with the error's code: `EMFILE` where no descriptor is left. */
   readonly onFailure: (code: string) => void;
   /** Begins to accept from a descriptor of the socket, which is its own to close, also where it throws; default Bun.listen. */
   readonly accept?: (descriptor: number, handlers: SocketHandler<Data>) => TCPSocketListener<Data>;
@@ -40,9 +40,9 @@ export interface ListenerOptions<Data> {
 
 function acceptByBun<Data>(descriptor: number, handlers: SocketHandler<Data>): TCPSocketListener<Data> {
   return Bun.listen<Data>({
-    // bun-types does not know it; Bun takes the descriptor, and closes it with the listener.
+    // Not in bun-types: Bun takes over the descriptor, and closes it with the listener.
     ...({ fd: descriptor } as unknown as { hostname: string; port: number }),
-    // A caller may say that it has sent everything and still wait for the answer.
+    // A client may close its side after its request and still wait for the answer.
     allowHalfOpen: true,
     socket: handlers,
   });
@@ -54,7 +54,7 @@ export class Listener<Data> {
   readonly #handlers: SocketHandler<Data>;
   #accepting: TCPSocketListener<Data> | null = null;
   #accepted = 0;
-  /** When this portion began, null before its first connection; and when the last one ended. */
+  /** When this portion began, null before its first connection; and when the last portion ended. */
   #beganMs: number | null = null;
   #endedMs = 0;
   #allowedMs = 0;
@@ -81,7 +81,7 @@ export class Listener<Data> {
     }
   }
 
-  /** False from an accept that could not begin until one does. */
+  /** False while accepting fails. */
   get accepting(): boolean {
     return !this.#failing;
   }
@@ -91,7 +91,7 @@ export class Listener<Data> {
     return this.#socket.handle;
   }
 
-  /** Accepts nothing more; connections that wait in the queue are reset, unless somebody else has the socket too. */
+  /** Stops accepting. The kernel resets the connections in the queue, unless another process has the socket too. */
   close(): void {
     this.#closed = true;
     this.#accepting?.stop(false);
@@ -121,7 +121,7 @@ export class Listener<Data> {
     const now = this.#options.monotonicMs();
     if (this.#beganMs === null) {
       this.#beganMs = now;
-      // As long as everything else took since the last portion: each half of the time, whatever there is to do.
+      // As long as everything else took since the last portion, so that accepting gets half of the time at most.
       this.#allowedMs = Math.min(MAX_ACCEPT_MS, now - this.#endedMs);
     }
     if (++this.#accepted < PORTION || now - this.#beganMs < this.#allowedMs) return;

@@ -1,12 +1,12 @@
 /**
- * The head of an HTTP/1.x request, strictly (RFC 9112). We write this ourselves because the routes need the target as it
- * was sent, and because nothing of a request is ever passed on: what is not plainly well-formed is refused and the
- * connection closed, so there is no second reader who could understand it otherwise.
+ * A strict parser of the head of an HTTP/1.x request (RFC 9112). It is our own for two reasons: the routes need the target as
+ * it was sent, and no request is passed on. A request that is not plainly well-formed is refused and its connection closed,
+ * so that no second parser can understand it in another way.
  */
 
 /** Longest head that is read, in bytes. SDKs send under 1 KiB; a token is 56 bytes. */
 export const MAX_HEAD_BYTES = 8192;
-/** Longest body that is read over. No route takes one; SDKs send none, or an empty one with PUT. */
+/** Longest body that is discarded. No route takes a body; SDKs send none, or an empty one with PUT. */
 export const MAX_BODY_BYTES = 65_536;
 
 const MAX_HEADERS = 64;
@@ -14,25 +14,25 @@ const MAX_HEADERS = 64;
 /** A request whose head is well-formed. */
 export interface Request {
   readonly method: string;
-  /** As it was sent: origin form, absolute form, or anything else without blanks. */
+  /** The target as it was sent: origin form, absolute form, or any other text without blanks. */
   readonly target: string;
   /** Header names in lower case. */
   readonly headers: ReadonlyMap<string, string>;
   /** Whether the connection may be used again after the answer. */
   readonly keepAlive: boolean;
-  /** Bytes of body that follow the head and are to be read over. */
+  /** Bytes of body that follow the head and are discarded. */
   readonly bodyLength: number;
-  /** Whether {@link EMPTY_CHUNKS} follow the head, and nothing after them: the connection is closed then. */
+  /** Whether {@link EMPTY_CHUNKS} must follow the head. The connection is closed after the answer. */
   readonly emptyChunks: boolean;
 }
 
 /**
- * The only body in chunks that is taken: an empty one. s3fs-fuse 1.91 sends it with the PUT of a token, and the metadata
+ * The only chunked body that is accepted: an empty one. s3fs-fuse 1.91 sends it with the PUT of a token, and the metadata
  * service answers 200 with `Connection: close` (s3fs-fuse, pull request 1766).
  */
 export const EMPTY_CHUNKS = "0\r\n\r\n";
 
-/** What to answer instead, before the connection is closed. */
+/** The status of a refused request, after which the connection is closed. */
 export interface BadRequest {
   readonly status: 400 | 413 | 417;
   readonly why: string;
@@ -40,7 +40,7 @@ export interface BadRequest {
 
 const bad = (why: string, status: BadRequest["status"] = 400): BadRequest => ({ status, why });
 
-/** Headers whose repetition could be read in two ways. */
+/** Headers that must not be repeated, because two readers could take different ones of them. */
 const SINGLE = new Set([
   "host",
   "content-length",
@@ -52,10 +52,10 @@ const SINGLE = new Set([
 ]);
 
 const REQUEST_LINE = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([^\x00-\x20\x7f]+) HTTP\/1\.([01])$/;
-/** No part can begin at more than one place: a pattern that takes the blanks apart needs time by the square of their number. */
+/** Blanks around a value are not matched here: a pattern that does needs time by the square of their number. */
 const HEADER_LINE = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\x00-\x08\x0a-\x1f\x7f]*)$/;
 
-/** Without the optional white space around a value: blanks and tabs alone (RFC 9110, section 5.6.3). */
+/** A value without the optional white space around it, which is blanks and tabs alone (RFC 9110, section 5.6.3). */
 function trimmed(value: string): string {
   let start = 0;
   let end = value.length;
@@ -91,7 +91,7 @@ export function parseRequest(head: string): Request | BadRequest {
   if (headers.has("expect")) return bad("expectations are not met", 417);
   const transferEncoding = headers.get("transfer-encoding");
   if (transferEncoding !== undefined) {
-    // Two lengths of one body are what smuggling stands on (RFC 9112, section 6.3), and HTTP/1.0 has no chunks.
+    // Request smuggling needs two lengths of one body (RFC 9112, section 6.3), and HTTP/1.0 has no chunks.
     if (method !== "PUT" || minor !== "1" || transferEncoding !== "chunked" || headers.has("content-length"))
       return bad("a body in chunks is not taken");
     return { method, target, headers, keepAlive: false, bodyLength: 0, emptyChunks: true };

@@ -11,13 +11,9 @@ import { Listener } from "./listener.ts";
 import { LoopIterations, ReadBudget, RoundRobin } from "./scheduling.ts";
 
 /**
- * The HTTP server, on Bun.listen: the caller is identified when the connection is accepted, before a byte is read, and
- * every limit is that of a uid.
- */
-
-/**
- * 1,024 of one user: a start of 10 processes with 100 clients each is a real thing (aws-sdk-js #692). Those that could not
- * be identified get one answer and go. 256 files are for everything else: metrics, STS, the upstream, getent, logs.
+ * The limits of connections under a limit of open files. A user may have 1,024, because 10 processes with 100 clients each
+ * have been seen to start at once (aws-sdk-js #692). Callers who cannot be identified get one answer each, and need few. 256
+ * files are left for everything else: metrics, STS, the upstream, name look-ups, logs.
  */
 export const limitsFor = (fileLimit: number): ConnectionLimits => ({
   perUser: 1_024,
@@ -41,7 +37,7 @@ export interface ServerOptions {
   /** The value of the header Server in each answer. */
   readonly serverName: string;
   readonly lookup: SocketLookup;
-  /** Milliseconds of a clock that nobody sets; for time limits alone. */
+  /** Milliseconds of a clock that nobody sets. */
   readonly monotonicMs: () => number;
   readonly limits: ConnectionLimits;
   /**
@@ -51,39 +47,42 @@ export interface ServerOptions {
   readonly sharePort: boolean;
   /** Where listening sockets are kept over a restart. */
   readonly store: SocketStore;
-  /** Under which name the share of a uid is kept; see identity/shares.ts. */
+  /** The subject whose limits a uid counts towards; see identity/shares.ts. */
   readonly shareOfUid: (uid: number) => Subject;
-  /** Whether a redirected connection from this address, of which no socket is on this node, is a container to serve. */
+  /** Whether a redirected connection from this address, which has no socket on this node, comes from a container to serve. */
   readonly isContainer: (address: Uint8Array) => boolean;
-  /** A caller who could not be identified, and why. */
+  /** Called when a caller cannot be identified, with the reason. */
   readonly onUnidentified: (why: string) => void;
-  /** A request or a connection that was turned away before the handler saw it. Default: nobody is told. */
+  /** Called when a request or a connection is turned away before the handler sees it. */
   readonly onTurnedAway?: (event: TurnedAway) => void;
-  /** Connections could not be accepted for a moment, and why (`EMFILE`, …). Default: nobody is told. */
+  /** Called when connections cannot be accepted for a moment, with the error's code (`EMFILE`, …). */
   readonly onAcceptFailure?: (code: string) => void;
 }
 
 /**
- * What was turned away before the handler saw it.
- * - `busy`: a request, because as many of the user's wait already as may.
- * - `malformed`: a request whose head is not well-formed or too long.
- * - `crowded`: a connection, because there are as many as there may be and none of them is idle.
+ * A request or a connection that was turned away before the handler saw it.
+ * - `busy`: a request of a user who has the maximum number of requests under way.
+ * - `malformed`: a request whose head is malformed or too long.
+ * - `crowded`: a connection beyond the limit, where none of the open ones is idle and can be closed.
  */
 export interface TurnedAway {
   readonly kind: "busy" | "malformed" | "crowded";
-  /** A uid, what stands for a user's subordinate uids, a container's address; null where nobody could be identified. */
+  /** Whose it was; null where the caller could not be identified. */
   readonly subject: Subject | null;
   /** The status that was answered, or null where the connection was closed without an answer. */
   readonly status: number | null;
 }
 
-/** How the server stands, for metrics. */
+/** Open connections, and the users who have any; for metrics. */
 export interface ServerCounts {
   readonly connections: number;
   readonly users: number;
 }
 
-/** Accepts, identifies, and lets connections speak in turns. */
+/**
+ * The HTTP server. It identifies the caller when it accepts a connection, before it reads a byte. Requests are handled in
+ * round-robin order over users, and each limit is that of a user.
+ */
 export class Server {
   readonly #options: ServerOptions;
   readonly #queues: RoundRobin;
@@ -156,7 +155,7 @@ export class Server {
     }
   }
 
-  /** What systemd kept of an earlier process; null where it has nothing that listens there. */
+  /** A listener on the socket that systemd kept of an earlier process; null where there is none for this endpoint. */
   #adopted(name: string, address: Uint8Array, port: number): Listener<Connection | undefined> | null {
     const inherited = this.#options.store.take(name);
     if (inherited === null) return null;
@@ -197,7 +196,7 @@ export class Server {
     return { connections: this.#open, users: this.#connections.size };
   }
 
-  /** Accepts nothing more, lets requests that are under way end, and resolves when all connections are closed. */
+  /** Stops accepting, lets the requests under way end, and resolves when all connections are closed or `limitMs` are over. */
   async drain(limitMs: number): Promise<void> {
     this.#draining = true;
     for (const listener of this.#listeners) listener.close();
@@ -209,7 +208,7 @@ export class Server {
   }
 
   #accept(socket: Socket<Connection | undefined>): void {
-    // Of a connection that its client reset before we came to it, the kernel has no addresses any more.
+    // The kernel has no addresses of a connection that its client has reset before it was accepted.
     const localAddress = parseAddress(socket.localAddress ?? "");
     const peerAddress = parseAddress(socket.remoteAddress ?? "");
     if (localAddress === null || peerAddress === null) {
@@ -259,7 +258,7 @@ export class Server {
     else this.#underWay.delete(user);
   }
 
-  /** Makes room for one more connection of a user, at the cost of their own that has been idle the longest. */
+  /** Makes room for one more connection of a user. Where the limit is reached, an idle one of their own is closed. */
   #makeRoom(user: Subject, own: Set<Connection>): boolean {
     const { perUser, unknown, total } = this.#options.limits;
     if (own.size >= (user === UNKNOWN_USER ? unknown : perUser)) return closeIdle(own);
@@ -276,7 +275,7 @@ export class Server {
   }
 }
 
-/** Closes the first connection that has no request under way; they stand in the order in which they were accepted. */
+/** Closes the oldest connection that has no request under way. @returns false where there is none. */
 function closeIdle(connections: Set<Connection>): boolean {
   for (const connection of connections) {
     if (!connection.isEvictable) continue;

@@ -23,16 +23,16 @@ import { jsonAnswer, whoamiDocument } from "./whoami.ts";
 
 const containerIdentity = (address: string): Identity => ({ ...UNKNOWN_IDENTITY, container: address });
 
-/** What the audit log and the metrics hear of a request. Holds no secret. */
+/** What the log and the metrics are told about a request. Holds no secret. */
 export type RequestEvent = {
   /** A uid, a container's address, or null where neither is known. */
   readonly subject: Subject | null;
   readonly method: string;
   readonly route: Route["kind"] | "none";
   readonly status: number;
-  /** Why it was refused, where it was. */
+  /** The reason of a refusal. */
   readonly why?: string | undefined;
-  /** The kind of refusal: one of few, so that it can be a metric's label. Null where nothing was refused. */
+  /** The kind of the refusal, for a metric's label; null where the request was not refused. */
   readonly refusal: RefusalKind | null;
 };
 
@@ -49,28 +49,28 @@ export interface HandlerOptions {
   readonly tokens: TokenMint;
   readonly metadata: MetadataCache;
   readonly broker: SessionBroker;
-  /** What a reload of the configuration replaces; asked once for each request, so that a request has one policy. */
+  /** The current policy, which a reload of the configuration replaces. Called once for each request. */
   readonly policy: () => Policy;
-  /** Whether a request without a token is refused; null while nobody knows, because the upstream has not said it. */
+  /** Whether requests without a token are refused; null until the upstream has shown whether it refuses them. */
   readonly tokensRequired: () => boolean | null;
   readonly onRequest: (event: RequestEvent) => void;
-  /** What went wrong, for whom it concerns. */
+  /** The failures that are known. */
   readonly health: {
-    /** Everything that keeps callers from their credentials, for root. A value that JSON can hold. */
+    /** Everything that keeps callers from their credentials, as a JSON value; for root alone. */
     document(): Promise<object>;
     /** The last failure of one session, for its caller. */
     ownFailure(request: SessionRequest): OwnFailure | null;
   };
   /** How far the event loop is behind, in milliseconds. */
   readonly lagMs: () => number;
-  /** Hears of each process that asks for credentials which the rules give it; the cgroup is null where no rule needs it. */
+  /** Called for each process that asks for credentials which the rules give it. Its cgroup is null where no rule needs it. */
   readonly onAsked?: (owner: Pick<SocketOwner, "uid" | "cgroupId">, user: Subject) => void;
 }
 
 /** The part of the configuration that decides over requests. */
 export interface Policy {
   readonly rules: Rules;
-  /** Who a socket's owner is, as far as these rules need it. */
+  /** The identity of a socket's owner, with the parts that the rules need. */
   readonly identify: (owner: SocketOwner) => Identity | Promise<Identity>;
   readonly categories: CategoryFilter;
   /** Authorities that a Host may name, in lower case: the metadata service's and our own. */
@@ -85,11 +85,11 @@ const ttlHeader = (seconds: number) => ({ "X-Aws-Ec2-Metadata-Token-Ttl-Seconds"
 
 const ALLOWED_FOR_TOKEN = "OPTIONS, PUT";
 const ALLOWED = "GET, HEAD";
-/** The share of the upstream from which what we need ourselves is read. */
+/** The subject under which the proxy's own requests to the upstream are counted. */
 const OURSELVES = -1;
-/** How long it is remembered that a caller's session was looked at, in milliseconds, and of how many callers. */
+/** Milliseconds for which the look-up of a caller's first session is remembered, and for how many callers. */
 const LOOKED_MS = 1_000;
-const MOST_LOOKED = 4_096;
+const MAX_LOOKED = 4_096;
 
 class Refusal {
   readonly status: number;
@@ -102,7 +102,7 @@ class Refusal {
   }
 }
 
-/** What an error that came about on the way is to the caller, where it was foreseen. */
+/** The refusal that an expected error means for the caller; null for an unexpected error. */
 function refusalOf(error: unknown): Refusal | null {
   if (error instanceof Refusal) return error;
   if (error instanceof AmbiguousIdentity) return new Refusal(403, "identity", error.message);
@@ -110,25 +110,25 @@ function refusalOf(error: unknown): Refusal | null {
   return null;
 }
 
-/** What is noted of a request on its way, for its event. */
+/** What becomes known of a request while it is handled, for its event. */
 interface Notes {
   route: RequestEvent["route"];
   why: string | undefined;
   refusal: RefusalKind | null;
 }
 
-/** One request under the policy that stood when it came. */
+/** One request, with the policy that was current when it came. */
 interface Task {
   readonly caller: KnownCaller;
   readonly policy: Policy;
   readonly notes: Notes;
 }
 
-/** Request in, answer out; everything that the proxy knows comes together here. */
+/** Answers the requests of the metadata service. */
 export class Handler {
   readonly #options: HandlerOptions;
   readonly #holding: Holding;
-  /** What a token's request found of the caller's first session, by caller, under the policy beside it. */
+  /** First sessions that were looked up for requests of tokens, by caller; valid under `#lookedUnder` alone. */
   readonly #looked = new Map<
     string,
     { readonly atMs: number; readonly attempt: Promise<FirstAttempt | null> }
@@ -200,7 +200,7 @@ export class Handler {
       const required = this.#options.tokensRequired();
       if (required) throw new Refusal(401, "token", "no token");
       if (required === null) {
-        // Not 401: a client without tokens would take it for a lasting refusal, and the upstream may allow the request.
+        // Not 401: a client without tokens would give up for good, although the upstream may accept requests without one.
         const why = "no token, and the upstream is away, so that nobody knows whether it wants one";
         throw new Refusal(503, "unavailable", why);
       }
@@ -219,8 +219,8 @@ export class Handler {
   }
 
   /**
-   * Begins the session of a caller who asks for a token: the credentials come next, or nothing but metadata does. What goes
-   * wrong here is said when they ask for what needs it.
+   * Begins the session of a caller who asks for a token, because a request for credentials usually follows. A failure is
+   * not reported here: it is reported to the request that needs the session.
    */
   #early(task: Task): Promise<FirstAttempt | null> {
     const { caller, policy } = task;
@@ -234,13 +234,13 @@ export class Handler {
     const known = this.#looked.get(key);
     if (known !== undefined && Math.abs(nowMs - known.atMs) < LOOKED_MS) return known.attempt;
     const attempt = this.#begin(task);
-    if (this.#looked.size >= MOST_LOOKED) this.#looked.clear();
+    if (this.#looked.size >= MAX_LOOKED) this.#looked.clear();
     this.#looked.set(key, { atMs: nowMs, attempt });
     return attempt;
   }
 
   /**
-   * Begins the session of a caller who is expected to ask, and waits for nothing.
+   * Begins the session of a caller who is expected to ask for credentials, and does not wait for it.
    *
    * @param leave see SessionBroker.prepareEarly.
    */
@@ -267,7 +267,7 @@ export class Handler {
       case "versions":
         return this.#metadata({ version: "", path: "" }, task.caller);
       case "health":
-        // It names roles and errors of others. Whoever is not root finds nothing here.
+        // The document names roles and errors of other users, so it exists for root alone.
         return task.caller.kind === "owner" && task.caller.owner.uid === 0
           ? jsonAnswer(await this.#options.health.document())
           : errorPage(404);
@@ -305,7 +305,7 @@ export class Handler {
     return text(lines.join("\n"));
   }
 
-  /** What depends on who asks. */
+  /** The answers that depend on the caller. */
   async #personal(route: Route, task: Task): Promise<Answer> {
     const { identity, decision } = await this.#decide(task);
     const { broker } = this.#options;
@@ -315,7 +315,7 @@ export class Handler {
       return whoamiDocument(identity, decision, broker, failure);
     }
     if (decision.kind === "refuse") {
-      // A client takes 404 for "no role", and 503 for "later".
+      // A client takes 404 as "no role", and 503 as "ask again later".
       if (decision.passing === true) throw new Refusal(503, "unavailable", decision.reason);
       notes.refusal = "rule";
       notes.why = decision.reason;
@@ -329,7 +329,7 @@ export class Handler {
         return infoDocument(decision.roleArn, this.#options.clock.now());
       case "role-list": {
         if (name === undefined) return errorPage(404);
-        // The credentials are asked for next: by then they shall be there.
+        // The request for the credentials follows: the session is begun now.
         const first = broker.prepare(decision.request, shareOf(caller));
         await this.#holding.list(first, shareOf(caller));
         return text(name);
@@ -350,7 +350,7 @@ export class Handler {
     }
   }
 
-  /** Who the caller is, and what the rules say: by one policy, also where the configuration is loaded again meanwhile. */
+  /** Identifies the caller and applies the rules, both by the request's policy, even if a new one is loaded meanwhile. */
   async #decide({ caller, policy }: Task): Promise<Decided> {
     const [identity, instanceId] = await Promise.all([
       caller.kind === "owner" ? policy.identify(caller.owner) : containerIdentity(caller.address),
@@ -366,7 +366,7 @@ export class Handler {
   }
 }
 
-/** Who a caller is, and what the rules say of them. */
+/** A caller's identity, and the decision of the rules. */
 interface Decided {
   readonly identity: Identity;
   readonly decision: Decision;
@@ -386,7 +386,7 @@ function metadataAnswer(found: UpstreamAnswer): Answer {
 }
 
 function instanceIdOf(found: UpstreamAnswer): string | null {
-  // A session name without the node would be another name, and another session, a minute later.
+  // Without the instance id the session would have another name now than a minute later.
   if (found.kind === "failed")
     throw new Refusal(503, "unavailable", `the instance id cannot be had: ${found.why}`);
   return found.kind === "found" ? found.body.trim() : null;

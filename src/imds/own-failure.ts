@@ -1,7 +1,7 @@
-/** Why a caller has no session, or no newer one, in words that they may read. */
+/** Why STS gave a caller no session, or no newer one. The caller may read it. */
 export interface OwnFailure {
   readonly message: string;
-  /** When it was first so: ISO 8601, UTC. */
+  /** When it failed first: ISO 8601, UTC. */
   readonly since: string;
   readonly remedy: string;
 }

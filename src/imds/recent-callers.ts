@@ -1,46 +1,48 @@
 import type { Subject } from "../identity/caller.ts";
 import type { SocketOwner } from "../identity/lookup.ts";
 
-/** Callers that are remembered, and of these those of one user. */
-const MOST = 256;
-const MOST_OF_USER = 16;
+/** Callers that are remembered in all, and of one user. */
+const MAX_CALLERS = 256;
+const MAX_PER_USER = 16;
 
-/** One who asked for credentials, in numbers alone. */
+/** A process that asked for credentials. */
 export interface RecentCaller {
   readonly uid: number;
-  /** The cgroup that a rule or a template needed, or null. */
+  /** Its cgroup, where a rule or a template needs it; else null. */
   readonly cgroupId: bigint | null;
   /** Milliseconds since the epoch. */
   readonly askedAtMs: number;
 }
 
-/** Who asked for credentials last, so that their sessions can be made anew after a restart before they ask again. */
+/**
+ * The callers who asked for credentials most recently (LRU). After a restart their sessions are made before they ask again.
+ */
 export class RecentCallers {
-  /** In the order in which they asked last. */
+  /** In the order of their last request. */
   readonly #callers = new Map<string, RecentCaller & { readonly user: Subject }>();
   readonly #ofUser = new Map<Subject, number>();
   #changes = 0;
 
-  /** Counts how often somebody asked who was not remembered. */
+  /** Counts the requests of callers who were not remembered. */
   get changes(): number {
     return this.#changes;
   }
 
   /**
-   * Somebody asked.
+   * Notes a request for credentials.
    *
-   * @param user under which name their share is kept: all subordinate uids of a user have one.
+   * @param user the subject whose limit it counts towards: one for all subordinate uids of a user.
    */
   note(owner: Pick<SocketOwner, "uid" | "cgroupId">, user: Subject, nowMs: number): void {
     const key = `${owner.uid} ${owner.cgroupId ?? ""}`;
     if (!this.#forget(key)) this.#changes++;
-    if ((this.#ofUser.get(user) ?? 0) >= MOST_OF_USER) this.#forgetOldest(user);
-    else if (this.#callers.size >= MOST) this.#forgetOldest(null);
+    if ((this.#ofUser.get(user) ?? 0) >= MAX_PER_USER) this.#forgetOldest(user);
+    else if (this.#callers.size >= MAX_CALLERS) this.#forgetOldest(null);
     this.#callers.set(key, { uid: owner.uid, cgroupId: owner.cgroupId, askedAtMs: nowMs, user });
     this.#ofUser.set(user, (this.#ofUser.get(user) ?? 0) + 1);
   }
 
-  /** Those who asked since then; who asked last is last. */
+  /** The callers who asked since then, in the order of their last request. */
   since(ms: number): RecentCaller[] {
     return [...this.#callers.values()]
       .filter(({ askedAtMs }) => askedAtMs >= ms)

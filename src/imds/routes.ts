@@ -1,15 +1,15 @@
 import { type CategoryFilter, SEGMENT } from "../config/categories.ts";
 
 /**
- * The whole surface. A request is parsed into one of these routes, and what is asked of the upstream is built anew from
- * the route alone; what parses to no route is refused. So no spelling can mean one thing here and another there.
+ * All routes. A request is parsed into one of them, and a request to the upstream is built from the route alone. A request
+ * that parses to no route is refused. So no spelling can mean one thing to us and another to the upstream.
  */
 export type Route =
   /** `/latest/api/token` */
   | { readonly kind: "token" }
   /** `/VERSION/api/token` of another version: 403, as the real service answers. */
   | { readonly kind: "token-of-version" }
-  /** `…/meta-data/iam`: what it lists is ours to say. */
+  /** `…/meta-data/iam`: a listing of our own. */
   | { readonly kind: "iam-listing" }
   /** `…/meta-data/iam/info` */
   | { readonly kind: "iam-info" }
@@ -22,9 +22,9 @@ export type Route =
       readonly kind: "metadata";
       /** `latest`, `1.0` or a date. */
       readonly version: string;
-      /** Below the version: `meta-data/placement/region`; empty for the version's own listing. Every segment is plain. */
+      /** The path below the version, of plain segments: `meta-data/placement/region`. Empty for the version's listing. */
       readonly path: string;
-      /** True where the answer is a listing of which callers may see only some lines. */
+      /** True where the answer is a listing from which lines are removed. */
       readonly listing: boolean;
     }
   /** `/`: the versions. */
@@ -33,22 +33,22 @@ export type Route =
   | { readonly kind: "whoami" }
   /** `/imdsproxy/health`: our own, for root alone. */
   | { readonly kind: "health" }
-  /** Well-formed, but nothing that this caller may read. */
+  /** Well-formed, but not a route that is served. */
   | { readonly kind: "not-found" }
-  /** A spelling that nobody needs and that has been used to get past such proxies as this one. */
+  /** A spelling that no client needs, and that is used to bypass proxies. */
   | { readonly kind: "refused-spelling"; readonly why: string };
 
 const VERSION = /^(?:latest|1\.0|\d{4}-\d{2}-\d{2})$/;
-/** How often a path may be percent-encoded over itself. Once is usual; more than a few is an attack. */
+/** How often a path may be percent-encoded. Once is usual; more than a few times is an attack. */
 const MAX_DECODINGS = 8;
 
-/** Bytes of a target. A tag's key has 128 characters, of which each can be encoded; to decode more is the caller's time. */
+/** The longest target in bytes: a tag's key has 128 characters, and each can be encoded. */
 const MAX_TARGET = 1_024;
 
 const refused = (why: string): Route => ({ kind: "refused-spelling", why });
 const notFound: Route = { kind: "not-found" };
 
-/** Decodes `%XX` until nothing changes; null where that takes too long. */
+/** Decodes `%XX` until nothing changes; null after {@link MAX_DECODINGS}. */
 function decodeFully(text: string): string | null {
   let path = text;
   if (!path.includes("%")) return path;
@@ -73,7 +73,7 @@ export function parseRoute(target: string, categories: CategoryFilter): Route {
   if (/[^\x20-\x7e]/.test(path)) return refused("the path has a control character or a byte outside ASCII");
   if (/[\\;]/.test(path)) return refused("the path has a backslash or a semicolon");
   const segments = path.split("/").filter((segment) => segment !== "");
-  // Of two dots or one by the standard; some take more of them for a way further up.
+  // A dot segment has one or two dots; some servers take more of them as a way further up.
   if (segments.some((segment) => /^\.+$/.test(segment))) return refused("the path has a dot segment");
 
   const [version, ...rest] = segments;
@@ -86,7 +86,7 @@ export function parseRoute(target: string, categories: CategoryFilter): Route {
     return version === "latest" ? { kind: "token" } : { kind: "token-of-version" };
   }
   if (rest[0] === "meta-data" && rest[1] === "iam") return iamRoute(rest.slice(2));
-  // A segment outside this alphabet names nothing that the metadata service has.
+  // The metadata service has no names outside of this alphabet.
   if (!rest.every((segment) => SEGMENT.test(segment))) return notFound;
   const below = rest.join("/");
   if (categories.allows(below))

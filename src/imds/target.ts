@@ -1,6 +1,6 @@
 /**
- * The path of a request target (RFC 9112, section 3.2): of origin form as it is; of absolute form, which a client that
- * believes in a proxy sends, the part after an authority that is the metadata service's. Null for everything else.
+ * The path of a request target (RFC 9112, section 3.2). In origin form it is the target. In absolute form, which clients send
+ * to a proxy, it is the part after the authority, which must be one of the metadata service. Null for any other target.
  */
 export function originForm(target: string, authorities: ReadonlySet<string>): string | null {
   if (target.startsWith("/")) return target;
@@ -13,8 +13,8 @@ export function originForm(target: string, authorities: ReadonlySet<string>): st
 const METADATA_NAMES = ["169.254.169.254", "[fd00:ec2::254]", "instance-data", "instance-data.ec2.internal"];
 
 /**
- * What a Host header may name, in lower case, against DNS rebinding: a page in a user's browser can make its own name
- * point here, but not change the name.
+ * The values that a Host header may have, in lower case. They stop DNS rebinding: a page in a user's browser can make its
+ * own name resolve to this address, but it cannot change the name in the Host header.
  *
  * @param own further endpoints: where we listen, and the upstream.
  */

@@ -2,8 +2,8 @@ import { createHmac, timingSafeEqual } from "node:crypto";
 import type { Subject } from "../identity/caller.ts";
 
 /**
- * Session tokens of our own. A token holds its end and nothing else; its code covers whom it was made for, so it
- * needs no memory, survives a restart, and is nothing in another user's hands.
+ * Session tokens of our own. A token holds its expiry and an HMAC, which also covers the caller for whom it was made. So
+ * tokens need no memory, survive a restart, and are invalid when another user presents them.
  *
  * 42 bytes, in base64url 56 characters as the real service's tokens have:
  * u8 format, u40 expiry in seconds since the epoch, 4 bytes zero, 32 bytes HMAC-SHA-256 of those and the subject.
@@ -12,14 +12,14 @@ import type { Subject } from "../identity/caller.ts";
 const FORMAT = 1;
 const HEAD_LENGTH = 10;
 const TOKEN_LENGTH = 56;
-/** Kept apart from any other use of the key. */
+/** Part of each HMAC's input, so that no other use of the key gives the same one. */
 const PURPOSE = "imdsproxy token 1\0";
 
 /** The TTL that a PUT may ask for, in seconds (Amazon EC2 User Guide, "Use IMDSv2"). */
 export const MIN_TTL_SECONDS = 1;
 export const MAX_TTL_SECONDS = 21_600;
 
-/** How far the clock may be set back without the tokens of the last moments becoming void. */
+/** Seconds by which the clock may be set back before the newest tokens become invalid. */
 const CLOCK_SLACK_SECONDS = 300;
 
 /** Whether a presented token is good. */
@@ -53,13 +53,13 @@ export class TokenMint {
     return token.toString("base64url");
   }
 
-  /** Checks a token that `subject` presents. Takes the same time whatever part of it is wrong. */
+  /** Checks a token that `subject` presents. The time that it takes does not depend on which part is wrong. */
   check(text: string, subject: Subject, nowMs: number): TokenCheck {
     if (text.length !== TOKEN_LENGTH || !/^[A-Za-z0-9_-]+$/.test(text)) return { valid: false };
     const token = Buffer.from(text, "base64url");
     const genuine = timingSafeEqual(this.#code(token, subject), token.subarray(HEAD_LENGTH));
     const remainingSeconds = token.readUIntBE(1, 5) - Math.floor(nowMs / 1000);
-    // An end beyond the longest TTL can only come of a clock that was ahead: such a token would outlive its promise.
+    // An expiry beyond the longest TTL comes from a clock that was ahead: the token would live longer than its TTL.
     const current = remainingSeconds > 0 && remainingSeconds <= MAX_TTL_SECONDS + CLOCK_SLACK_SECONDS;
     return genuine && token[0] === FORMAT && current ? { valid: true, remainingSeconds } : { valid: false };
   }

@@ -5,7 +5,7 @@ import { parseRoleArn } from "../sessions/arn.ts";
 import type { SessionBroker } from "../sessions/broker.ts";
 import type { OwnFailure } from "./own-failure.ts";
 
-/** What `imdsproxy whoami` shows: what the proxy sees of the caller who asks, and what it would do. No secret. */
+/** What `imdsproxy whoami` shows: the caller's identity as the proxy sees it, and the decision. Holds no secret. */
 export interface Whoami {
   readonly user: string | null;
   /** Null for a container. */
@@ -23,9 +23,9 @@ export interface Whoami {
   readonly role: string | null;
   readonly roleName: string | null;
   readonly sessionName: string | null;
-  /** ISO 8601; null where no session was asked for yet. */
+  /** ISO 8601; null where there is no session yet. */
   readonly sessionEnds: string | null;
-  /** Why STS gave no session, or no newer one, when it was asked last; null where it did not fail. */
+  /** Why the last request to STS failed; null where it did not. */
   readonly lastError: OwnFailure | null;
 }
 
@@ -58,7 +58,7 @@ export function whoamiDocument(
 
 /** A document of our own as an answer. */
 export function jsonAnswer(body: object): Answer {
-  // Names may be in any script; the answer's bytes are Latin-1.
+  // Names may have any characters, but the bytes of an answer are Latin-1.
   const json = JSON.stringify(body).replaceAll(
     /[\u0080-\uffff]/g,
     (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`,
