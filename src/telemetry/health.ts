@@ -6,31 +6,31 @@ import { passingRemedy } from "../sessions/remedy.ts";
 import type { SessionRequest } from "../sessions/types.ts";
 
 /**
- * What keeps callers from their credentials now: the last failure of each session that STS did not give, and whatever else
- * is not as it should be. A problem is here from its first sign until it is gone. Nothing in it is secret; what names
- * the node's role or another user's session is for root alone.
+ * The health of the service: everything that keeps callers from their credentials now. That is the last failure of each
+ * session, and the findings of the checks. A problem is listed from its first sign until it is gone. Nothing in it is secret,
+ * but only root may see texts that name the node's role or another user's session.
  */
 
-/** One thing that is wrong. */
+/** One problem. */
 export interface Problem {
   /** `sts`, `upstream`, `configuration`, …: stable, for scripts. */
   readonly id: string;
-  /** In words, what was found. */
+  /** What was found. */
   readonly what: string;
   /** When it was first seen: ISO 8601, UTC. */
   readonly since: string;
-  /** What to do, or null where nobody can say. May have several lines. */
+  /** What to do about it; null where that is not known. May have several lines. */
   readonly remedy: string | null;
-  /** True where waiting does not help: somebody has to change something. */
+  /** True where it does not pass by itself. */
   readonly lasting: boolean;
 }
 
-/** A problem before it has a time. */
+/** A problem without the time since when it exists. */
 export type Finding = Omit<Problem, "id" | "since">;
 
-/** Sessions whose failure is remembered at once: a user can make others of them, by as many uids as they have. */
+/** Failed sessions that are remembered. A user with many uids can fill this list, and evict other sessions' failures. */
 const MAX_SESSIONS = 1_024;
-/** Milliseconds after which a failure that has not come again says nothing of now: nobody has asked for the session. */
+/** Milliseconds after which a failure that was not repeated is dropped: nobody has asked for the session since. */
 const FORGET_MS = 15 * 60_000;
 
 interface Failure {
@@ -44,14 +44,14 @@ export interface HealthOptions {
   readonly now: () => number;
   /** The URL of the STS that is asked; null where it is not known yet. */
   readonly stsEndpoint: () => Promise<string | null>;
-  /** Looked at when somebody asks, by id; null where nothing is wrong. */
+  /** The checks by id, which run when the health is asked for. Null means that nothing is wrong. */
   readonly checks: Readonly<Record<string, () => Promise<Finding | null> | Finding | null>>;
 }
 
-/** Keeps what is wrong. */
+/** Collects the problems. */
 export class Health {
   readonly #options: HealthOptions;
-  /** By session key, the one that failed last at the end. */
+  /** By session key, in the order of the last failure. */
   readonly #failures = new Map<string, Failure>();
   readonly #since = new Map<string, number>();
 
@@ -59,7 +59,7 @@ export class Health {
     this.#options = options;
   }
 
-  /** Takes note of what became of an AssumeRole request. */
+  /** Notes the result of an AssumeRole request. */
   session(event: SessionEvent): void {
     if (event.type === "dropped" || event.type === "postponed") return;
     const key = sessionKey(event.request);
@@ -67,7 +67,7 @@ export class Health {
     this.#failures.delete(key);
     if (event.type === "obtained") return;
     const now = this.#options.now();
-    // Another error is another problem, with a beginning of its own.
+    // Another error is another problem, with a time of its own.
     const same = before !== undefined && before.event.code === event.code;
     this.#failures.set(key, { event, sinceMs: same ? before.sinceMs : now, lastMs: now });
     if (this.#failures.size <= MAX_SESSIONS) return;
@@ -75,7 +75,7 @@ export class Health {
     if (oldest !== undefined) this.#failures.delete(oldest);
   }
 
-  /** The last failure of one session, in words for its own caller; null where it did not fail. */
+  /** The last failure of one session, as its caller may read it; null where it did not fail. */
   ownFailure(request: SessionRequest): OwnFailure | null {
     const failure = this.#failures.get(sessionKey(request));
     if (failure === undefined || this.#isOld(failure)) return null;
@@ -90,7 +90,7 @@ export class Health {
     };
   }
 
-  /** Everything that is wrong now, what waiting does not mend first. */
+  /** All problems of now; those that do not pass by themselves come first. */
   async problems(): Promise<readonly Problem[]> {
     const problems = [...(await this.#stsProblems()), ...(await this.#checked())];
     return problems.sort((a, b) => Number(b.lasting) - Number(a.lasting));

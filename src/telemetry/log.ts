@@ -4,11 +4,11 @@ import { standardError } from "../platform/bounded-output.ts";
 import { systemClock } from "../platform/clock.ts";
 
 /**
- * The log: one line an event, to standard error. As JSON under systemd, for journald and whoever reads it; pretty on a
- * terminal. What is given to it must hold no secret; users choose none of its text but their own account's name.
+ * The log: one line for each event, on standard error; JSON under systemd, and a readable form on a terminal. Its input must
+ * hold no secret, and no text that a user can choose, except the name of their own account.
  */
 
-/** Facts of an event: plain values alone. */
+/** The fields of an event. */
 export type Fields = Readonly<Record<string, string | number | boolean | null | undefined>>;
 
 export interface Log {
@@ -20,7 +20,7 @@ export interface Log {
 
 const LEVELS = ["debug", "info", "warn", "error"] as const;
 type Level = (typeof LEVELS)[number];
-/** sd-daemon(3): a line's priority, which journald takes off. */
+/** The prefix of a line that tells journald its priority (sd-daemon(3)). */
 const PRIORITIES: Record<Level, string> = { debug: "<7>", info: "<6>", warn: "<4>", error: "<3>" };
 
 /** @param settings the configuration's `log`. */
@@ -40,7 +40,7 @@ export function createLog(settings: Config["log"]): Log {
 
 type Writer = (level: Level, message: string, fields: Fields) => void;
 
-/** What is said when lines could not be written for a while: journald was stopped, or nobody read the pipe. */
+/** The message after lines could not be written for a while: journald was stopped, or the pipe was not read. */
 const LOST = "lines of this log are lost, because nobody read it";
 
 function jsonWriter(underSystemd: boolean): Writer {
@@ -59,7 +59,7 @@ function jsonWriter(underSystemd: boolean): Writer {
 
 function prettyWriter(): Writer {
   const output = standardError((lines) => `${LOST}: ${lines}\n`);
-  // Of a stream, consola uses `write` alone (consola/src/utils/stream.ts).
+  // consola uses only the `write` of a stream (consola/src/utils/stream.ts).
   const stream = { write: (text: string) => output.write(text) } as unknown as NodeJS.WriteStream;
   const consola: ConsolaInstance = createConsola({ level: 5, stdout: stream, stderr: stream });
   return (level, message, fields) => {

@@ -9,19 +9,19 @@ import type { FirewallHealth } from "./firewall-health.ts";
 /** The content type of Prometheus' text format (prometheus.io, "Exposition formats"). */
 export const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
 
-/** What the metrics are read from when they are asked for. */
+/** The sources of the metrics that are read at each scrape. */
 export interface MetricsSources {
   readonly server: () => ServerCounts;
   readonly broker: () => BrokerCounts;
-  /** What the unit that repairs the firewall last said; null where it said nothing. */
+  /** The last report of the watch over the firewall; null where there is none. */
   readonly firewall: () => FirewallHealth | null;
-  /** Whether the configuration's file is what runs. */
+  /** Whether the configuration file is in effect. */
   readonly configuration: () => { readonly isCurrent: boolean; readonly lastReloadSuccessful: boolean };
 }
 
 /**
- * Metrics in Prometheus' text format. Every local user can read them: no label is of a user, a role or a session, and none
- * has a value that a request could choose.
+ * Metrics in Prometheus' text format. Every local user can read them. So no label names a user, a role or a session, and no
+ * request can choose the value of a label.
  */
 export class Metrics {
   readonly #registry = new Registry();
@@ -43,7 +43,7 @@ export class Metrics {
         registers,
         collect() {
           const value = read();
-          // A gauge begins with 0, which would say "not healthy", or 1970, of what nobody has said yet.
+          // A new gauge is 0, which would mean "not healthy" or 1970 before there is a report.
           if (value === null) this.remove();
           else this.set(value);
         },
@@ -107,7 +107,7 @@ export class Metrics {
       help: "Times the firewall rules were put right since boot",
       registers,
       collect() {
-        // The count is another process's: it is taken over as it stands.
+        // Another process counts; its number is taken over.
         this.reset();
         this.inc(sources.firewall()?.repairs ?? 0);
       },
@@ -164,7 +164,7 @@ export class Metrics {
     this.#attemptSeconds.observe(event.tookMs / 1000);
   }
 
-  /** All of it as text. */
+  /** All metrics as text. */
   text(): Promise<string> {
     return this.#registry.metrics();
   }

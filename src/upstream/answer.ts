@@ -1,14 +1,12 @@
 /**
- * An HTTP/1.1 answer of the metadata service upstream, out of bytes. Pure.
- *
- * Strict (RFC 9112): what could be read in two ways is malformed. A body has a length, comes in chunks, or ends with the
- * connection.
+ * A strict parser of the upstream's HTTP/1.1 answers (RFC 9112). Pure. An answer that two parsers could read differently is
+ * malformed. A body has a length, comes in chunks, or ends with the connection.
  */
 
-/** An answer, whole. */
+/** A complete answer. */
 export interface RawAnswer {
   readonly status: number;
-  /** By name in lower case. Of a name that came more than once, the first. */
+  /** By name in lower case. Of a repeated header the first value counts. */
   readonly headers: ReadonlyMap<string, string>;
   /** One character for each byte. */
   readonly body: string;
@@ -17,7 +15,7 @@ export interface RawAnswer {
 }
 
 export type ReadAnswer =
-  /** More bytes have to come. */
+  /** More bytes are needed. */
   | { readonly kind: "incomplete" }
   | { readonly kind: "malformed"; readonly why: string }
   | { readonly kind: "complete"; readonly answer: RawAnswer };
@@ -89,7 +87,7 @@ function readBody(rest: Buffer, { minor, status, headers, framings }: Head, ende
             status,
             headers,
             body: body.toString("latin1"),
-            // What came behind the answer belongs to no request.
+            // Bytes behind the answer belong to no request, so the connection cannot be used again.
             reusable: reusable && keeps && !ended && restLength === 0,
           },
         };
@@ -117,7 +115,7 @@ function readBody(rest: Buffer, { minor, status, headers, framings }: Head, ende
   return ended ? complete(rest, 0, false) : INCOMPLETE;
 }
 
-/** The chunks' bytes in one, and how many bytes they took; trailers are read over. Null where they are malformed. */
+/** The body of the chunks and the number of bytes that they take. Trailers are discarded. Null where they are malformed. */
 function readChunks(bytes: Buffer): { body: Buffer; length: number } | "incomplete" | null {
   const parts: Buffer[] = [];
   let total = 0;

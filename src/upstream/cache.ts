@@ -3,18 +3,18 @@ import type { Clock } from "../platform/clock.ts";
 import { FairSlots } from "../platform/fair-slots.ts";
 
 /**
- * Metadata from the upstream, through a cache: a node's users ask thousands of times for the same few values, and the real
- * service drops what exceeds 1,024 packets a second for the whole interface, DNS and root's own requests included.
+ * A cache of the upstream's metadata. A node's users ask for the same few values thousands of times, and the real service
+ * drops packets beyond 1,024 a second of a network interface, including DNS and root's own requests.
  */
 
-/** What the upstream said to one path. */
+/** The upstream's answer for one path. */
 export type UpstreamAnswer =
   | { readonly kind: "found"; readonly body: string; readonly lastModifiedMs: number | null }
   | { readonly kind: "absent" }
-  /** Not answered, or not in a way that says anything about the path. */
+  /** No answer, or none that tells anything about the path. */
   | { readonly kind: "failed"; readonly why: string };
 
-/** Reads one metadata path; src/upstream/upstream.ts is the real one. */
+/** Reads one metadata path. src/upstream/upstream.ts implements it. */
 export interface MetadataSource {
   /**
    * @param version `latest`, `1.0` or a date.
@@ -24,16 +24,16 @@ export interface MetadataSource {
   read(version: string, path: string): Promise<UpstreamAnswer>;
 }
 
-/** How long an answer is good, in milliseconds. What announces the end of the node must be fresh. */
+/** Milliseconds for which an answer is kept. Announcements of the node's end must be fresh. */
 const FRESH_MS = 5_000;
 const STABLE_MS = 60_000;
 const ABSENT_MS = 5_000;
 const FRESH = /^meta-data\/(?:spot|events|autoscaling|instance-action|tags)(?:\/|$)/;
-/** Entries in memory, and bytes of one body. */
+/** Entries in memory. */
 const MAX_ENTRIES = 2_000;
-/** Requests on the way to the upstream at once. */
+/** Requests to the upstream at one time. */
 const MAX_IN_FLIGHT = 4;
-/** A user's misses that go out in a second once the first {@link MISS_BURST} are used up, and how many may wait for that. */
+/** The token bucket of a user's cache misses: its rate, its burst, and how many may wait for a token. */
 const MISSES_PER_SECOND = 20;
 const MISS_BURST = 100;
 const MAX_WAITING_PER_USER = 64;
@@ -43,20 +43,23 @@ interface Entry {
   readonly validUntilMs: number;
 }
 
-/** A user's share of misses: below zero, as many wait. */
+/** The token bucket of a user; below zero, as many misses wait. */
 interface Allowance {
   left: number;
   countedMs: number;
 }
 
-/** A cache with one request per path however many callers wait, and a fair, bounded share of the upstream for each user. */
+/**
+ * The cache. Requests for one path are single-flight, however many callers wait. Each user has a token bucket of misses and
+ * a fair share of the requests under way.
+ */
 export class MetadataCache {
   readonly #source: MetadataSource;
   readonly #clock: Clock;
   readonly #entries = new Map<string, Entry>();
-  /** Requests that are on their way, by path: everybody's. */
+  /** Requests under way, by path, for all users. */
   readonly #pending = new Map<string, Promise<UpstreamAnswer>>();
-  /** Requests that wait for a user's share of the upstream, by user and path: that user's alone. */
+  /** Requests that wait for their user's token bucket, by user and path. */
   readonly #waiting = new Map<string, Promise<UpstreamAnswer>>();
   readonly #slots = new FairSlots<Subject>(MAX_IN_FLIGHT);
   readonly #allowances = new Map<Subject, Allowance>();
@@ -87,7 +90,7 @@ export class MetadataCache {
     const key = `${version}/${path}`;
     const known = this.#known(key, version, path);
     if (known !== null) return known;
-    // Whose share is used up waits alone: another user who joined them would wait as long.
+    // Only callers of the same user join this request, because it may wait for that user's tokens.
     const turn = `${owner} ${key}`;
     const waiting = this.#waiting.get(turn);
     if (waiting !== undefined) return waiting;
@@ -100,7 +103,7 @@ export class MetadataCache {
     return answer;
   }
 
-  /** Forgets every answer: they were another service's. */
+  /** Drops all answers, because they came from a service that is not the upstream any more. */
   clear(): void {
     this.#entries.clear();
     this.#pending.clear();
@@ -108,7 +111,7 @@ export class MetadataCache {
     this.#generation++;
   }
 
-  /** The answer in memory, or the one that is on its way for whomever. */
+  /** The answer in memory, or the request under way, of any user. */
   #known(key: string, version: string, path: string): UpstreamAnswer | Promise<UpstreamAnswer> | null {
     return this.peek(version, path) ?? this.#pending.get(key) ?? null;
   }
@@ -122,7 +125,7 @@ export class MetadataCache {
   ): Promise<UpstreamAnswer> {
     if (delayMs > 0) await new Promise<void>((resume) => this.#clock.schedule(delayMs, resume));
     const release = await this.#slots.acquire(owner);
-    // Another user's turn may have come first. What is under way for them holds a slot of theirs, and needs none of ours.
+    // Another user may have requested the path meanwhile. Their request holds a slot of theirs, so ours is given back.
     const known = this.#known(key, version, path);
     if (known !== null) {
       release();
@@ -156,7 +159,7 @@ export class MetadataCache {
     }
   }
 
-  /** Takes one of the user's misses: how many milliseconds it has to wait, or null where too many wait already. */
+  /** Takes a token of the user's. @returns how many milliseconds to wait for it, or null where too many wait already. */
   #take(owner: Subject): number | null {
     const now = this.#clock.now();
     const allowance = this.#allowances.get(owner) ?? { left: MISS_BURST, countedMs: now };

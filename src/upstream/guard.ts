@@ -7,10 +7,10 @@ import type { ConnectionGuard, UpstreamGuard, Verdict } from "./connection.ts";
 
 /** UID_MIN of login.defs(5) on every system that we suit: accounts below are the system's own. */
 const FIRST_ORDINARY_UID = 1_000;
-/** How often the same complaint is logged, in milliseconds. */
+/** Milliseconds between two log lines of the same problem. */
 const COMPLAIN_MS = 60_000;
 
-/** What is wrong, each with what an administrator can do. Logged separately, so that none hides another. */
+/** The problems, each with what an administrator can do. The rate limit of each is its own, so that none hides another. */
 const COMPLAINTS = {
   impostor: {
     level: "error",
@@ -37,10 +37,10 @@ const COMPLAINTS = {
 } as const;
 
 /**
- * Keeps impostors away. The HyperPod agent's port is above 1023: while the agent is away, any user can take it, and hand
- * out credentials and metadata of their own to whoever asks. So where the upstream is an address of this node, only root,
- * a system account or an exempt user is asked and believed: under which account AWS runs the agent is not documented, but
- * people are not logged in under it. An upstream elsewhere has no socket here; the network vouches for it.
+ * Checks that no impostor answers in the upstream's place. The HyperPod agent's port is above 1023: while the agent is away,
+ * any user can bind it and give out credentials and metadata of their own. So where the upstream is an address of this node,
+ * only processes of root, of a system account or of an exempt user are trusted. The account of the agent is not documented,
+ * but nobody logs in under it. An upstream on another machine has no socket here, and is trusted.
  *
  * A connection is trusted once three answers of the kernel agree, before a byte is sent:
  * 1. before it is made, a trusted account listens at the address;
@@ -53,9 +53,9 @@ const COMPLAINTS = {
  * (smc_clcsock_accept in net/smc/af_smc.c); and somebody could hand a listener to a program that runs as root. (1) and (3)
  * say that nobody else had the address in between, since one listening socket does not share it with another account's.
  *
- * From then on the connection is its accepted socket's: it is asked for again before each request and at each answer. Where
- * it has been closed by then, what came is still the trusted account's, because our end was open all the time and no other
- * socket can have taken over the connection. Nothing is ever believed because of who listens there now.
+ * The accepted socket is looked up again before each request and at each answer. Where it has been closed by then, the bytes
+ * received are still the trusted account's, because our end was open all the time, and no other socket can have taken over
+ * the connection. Who listens at the address now is never a reason to trust a connection.
  */
 export function upstreamGuard(options: {
   lookup: Pick<SocketLookup, "peerOf" | "listenerOf">;

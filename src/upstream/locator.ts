@@ -6,27 +6,27 @@ import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Upstream } from "./upstream.ts";
 
-/** The upstream that the configuration names, or that the node shows, and why. */
+/** The upstream that the configuration names, or that is detected on the node, with the reason. */
 export async function upstreamOf(config: Config): Promise<{ upstream: Endpoint; reason: string }> {
   if (config.upstream !== "auto") return { upstream: config.upstream, reason: "the configuration says so" };
   return detectUpstream();
 }
 
-/** Milliseconds between two looks: at first, at most while the node is young, and afterwards. */
+/** Milliseconds between two checks: at first, at most in the first 15 minutes, and afterwards. */
 const FIRST_MS = 2_000;
 const YOUNG_MS = 30_000;
 const OLD_MS = 300_000;
 const YOUNG_FOR_MS = 900_000;
 
 /**
- * Looks out for the HyperPod agent as long as there was no sign of it: at boot it may come after us. Once it is there, it
- * stays the upstream: EC2's own service has another role, or none.
+ * Looks for the HyperPod agent until it is found, because at boot it may start after the proxy. From then on it is the
+ * upstream, also while it is away: EC2's own service has another role, or none.
  *
- * @returns stops it.
+ * @returns a function that stops the search.
  */
 export function followAgent(options: {
   upstream: Pick<Upstream, "endpoint" | "url" | "moveTo">;
-  /** Called after the move: what came of the other service is void. */
+  /** Called after the move. Everything that the former service gave must be dropped. */
   onMoved: () => void;
   log: Log;
   clock: Clock;

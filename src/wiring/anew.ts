@@ -1,15 +1,15 @@
 import type { RecentCaller } from "../imds/recent-callers.ts";
 import type { Clock } from "../platform/clock.ts";
 
-/** The time over which sessions are made anew after a start, in milliseconds. */
+/** Milliseconds over which the sessions are spread after a start. */
 export const SPREAD_MS = 30_000;
 
 /**
- * Begins the sessions of those who asked for credentials before the proxy was started again. Each begins at a moment of
- * its own, by chance: where a thousand nodes are upgraded at once, STS is not asked a thousand times in one moment.
+ * Begins the sessions of the callers who asked for credentials before the proxy was restarted. Each begins at a random moment
+ * (jitter), so that a thousand nodes that are upgraded at once do not call STS in one moment.
  *
- * @param begin begins the session of one; what goes wrong there is its own affair.
- * @returns stops it.
+ * @param begin begins the session of one caller, and handles its own errors.
+ * @returns a function that stops it.
  */
 export function makeAnew(options: {
   readonly callers: readonly RecentCaller[];

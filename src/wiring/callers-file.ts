@@ -4,23 +4,23 @@ import { uptime } from "node:os";
 import type { RecentCaller } from "../imds/recent-callers.ts";
 
 /**
- * Who asked for credentials last, kept over a restart of the proxy in `callers.json` of the state directory: uids, cgroup ids
- * and times, nothing else. It is a hint and no more: who has a session is decided anew for each. So whatever is wrong with
- * the file, it is as if there were none.
+ * Keeps the callers who asked for credentials last over a restart of the proxy, in `callers.json` of the state directory:
+ * uids, cgroup ids and times, nothing else. The file is only a hint, since the rules decide anew about each caller. A file
+ * that cannot be read or is malformed counts as none.
  */
 
 const FILE = "callers.json";
 const MOST_BYTES = 65_536;
 const MOST_CALLERS = 256;
 /**
- * Seconds by which two estimates of when the node was booted may differ. (/proc/sys with its boot_id is hidden from the
- * service by ProcSubset=pid.) Where a clock was set in between, the file is passed over.
+ * Seconds by which two estimates of the boot time may differ. (The service cannot read the boot_id in /proc/sys, because of
+ * ProcSubset=pid.) Where the clock was set in between, the file is ignored.
  */
 const SAME_BOOT_SECONDS = 60;
 
 const bootedAt = (nowMs: number): number => Math.round(nowMs / 1000 - uptime());
 
-/** The callers of this boot who asked since then; none where the file is missing, another's, or not as it should be. */
+/** The callers of this boot who asked since then; none where the file is missing, malformed, or of another account. */
 export function readCallers(stateDirectory: string, nowMs: number, sinceMs: number): RecentCaller[] {
   try {
     const found = JSON.parse(readOwn(`${stateDirectory}/${FILE}`)) as { bootedAt: unknown; callers: unknown };
@@ -52,7 +52,7 @@ function readOwn(path: string): string {
   }
 }
 
-/** Writes them, whole or not at all. Rejects where the disk does not take them. */
+/** Writes the file atomically. Rejects where it cannot be written. */
 export async function writeCallers(
   stateDirectory: string,
   callers: readonly RecentCaller[],

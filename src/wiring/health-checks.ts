@@ -2,9 +2,9 @@ import type { FirewallHealth } from "../telemetry/firewall-health.ts";
 import type { Finding } from "../telemetry/health.ts";
 import type { Upstream } from "../upstream/upstream.ts";
 
-/** What is looked at when somebody asks how the service stands. */
+/** The checks that are made when somebody asks for the health of the service. */
 
-/** The metadata service upstream, asked now for what every node has. */
+/** Asks the upstream for a value that every node has. */
 export async function upstreamFinding(upstream: Pick<Upstream, "read" | "url">): Promise<Finding | null> {
   const found = await upstream.read("latest", "meta-data/instance-id");
   if (found.kind !== "failed") return null;
@@ -17,7 +17,7 @@ export async function upstreamFinding(upstream: Pick<Upstream, "read" | "url">):
   };
 }
 
-/** What the watch over the rules last said. */
+/** The last result of the watch over the firewall rules. */
 export function firewallFinding(state: FirewallHealth | null): Finding | null {
   if (state === null || state.healthy) return null;
   return {

@@ -13,14 +13,14 @@ import { NetlinkSocket } from "../platform/libc.ts";
 import { selfCommand } from "../platform/self.ts";
 import type { Needs } from "../rules/decide.ts";
 
-/** The exact look-up over this machine's kernel. @throws ImdsProxyError `missing` where it has no such netlink. */
+/** The exact look-up of sockets in this machine's kernel. @throws ImdsProxyError `missing` where it has no such netlink. */
 export const systemLookup = (): SocketLookup =>
   new SocketLookup({
     diag: new NetlinkSocket(NETLINK_SOCK_DIAG, "sock_diag"),
     conntrack: new NetlinkSocket(NETLINK_NETFILTER, "connection tracking"),
   });
 
-/** Names of this machine. */
+/** The names of this machine's accounts. */
 export interface SystemNames {
   readonly accounts: Accounts;
   /** Ends the processes that ask NSS. */
@@ -28,12 +28,12 @@ export interface SystemNames {
 }
 
 /**
- * By a path, a newer executable may stand there by now, which need not understand what this one says; the link leads to the
- * file that runs, also where it has been replaced (proc(5), /proc/PID/exe).
+ * The running executable. Its path may lead to a newer one by now, which need not understand this one's protocol; the link
+ * leads to the file that runs, also where it has been replaced (proc(5), /proc/PID/exe).
  */
 const OURSELVES = "/proc/self/exe";
 
-/** @param onUntold hears of look-ups that a service of NSS could not answer. */
+/** @param onUntold called for look-ups that a service of NSS did not answer. */
 export function systemNames(onUntold: (event: UntoldEvent) => void = () => {}): SystemNames {
   const [, ...rest] = selfCommand();
   const helpers = new NameHelpers({
@@ -48,7 +48,7 @@ export function systemNames(onUntold: (event: UntoldEvent) => void = () => {}): 
 /**
  * Names and cgroups of this machine, as far as the rules need them.
  *
- * @param accounts stays over a reload of the configuration: what it remembers is good as long as a directory is away.
+ * @param accounts kept over a reload of the configuration: while a directory is away, what it remembers is needed.
  * @throws ImdsProxyError `missing` where they need cgroups and there is no cgroup v2.
  */
 export function systemIdentities(needs: Needs, accounts: Accounts): IdentityResolver {

@@ -4,7 +4,7 @@ import type { Finding } from "../telemetry/health.ts";
 import type { Log } from "../telemetry/log.ts";
 import { writeCallers } from "./callers-file.ts";
 
-/** How long somebody new waits to be written down, and how old the times in the file become, in milliseconds. */
+/** Milliseconds until a new caller is written to the file, and until the times of known ones are. */
 const NEW_MS = 5_000;
 const OLD_MS = 600_000;
 
@@ -17,13 +17,13 @@ export interface KeptCallers {
 }
 
 /**
- * Writes down who asked for credentials, so that a restart finds it: soon for somebody new, and now and then for the times.
- * Written beside the event loop; where the disk takes nothing, it is said once, and nothing else suffers.
+ * Writes the callers who asked for credentials to the file, so that a restart finds them: soon after a new caller, and at
+ * intervals for the times. It writes asynchronously. A failure is logged once, is a part of the health, and has no other effect.
  */
 export function keepCallers(options: {
   readonly recent: RecentCallers;
   readonly stateDirectory: string;
-  /** How long a caller is of interest, in milliseconds. */
+  /** Milliseconds for which a caller is kept. */
   readonly forMs: number;
   readonly clock: Clock;
   readonly log: Log;

@@ -4,10 +4,10 @@ import { type BridgeAddress, bridgesOfNode, isBehindBridge } from "../identity/b
 import type { Endpoint } from "../identity/endpoint.ts";
 import { monotonicMs } from "../platform/clock.ts";
 
-/** Bridges come and go with containers; how long one look at them is good, in milliseconds. */
+/** Milliseconds for which the list of bridges is kept: bridges come and go with containers. */
 const BRIDGES_MS = 2_000;
 
-/** Who is served as a container; nobody, unless the configuration says `containers: proxy`. */
+/** Which addresses are served as containers: none, unless the configuration says `containers: proxy`. */
 export function containerTest(config: Config): (address: Uint8Array) => boolean {
   if (config.containers !== "proxy") return () => false;
   let bridges: BridgeAddress[] = [];

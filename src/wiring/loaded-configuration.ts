@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import type { Finding } from "../telemetry/health.ts";
 
-/** Which text of the configuration's file runs, and what the last try to load it again came to. */
+/** Which text of the configuration file is in effect, and the result of the last reload. */
 export class LoadedConfiguration {
   readonly #path: string;
   readonly #read: (path: string) => string;
@@ -15,13 +15,13 @@ export class LoadedConfiguration {
     this.#text = this.#onDisk();
   }
 
-  /** The file was loaded again, and what it says holds from now on. */
+  /** To be called when the file was loaded and is in effect. */
   loaded(): void {
     this.#text = this.#onDisk();
     this.#problem = null;
   }
 
-  /** The file was not taken; what ran before runs on. */
+  /** To be called when the file was refused: the configuration before stays in effect. */
   refused(problem: string): void {
     this.#problem = problem;
   }
@@ -31,12 +31,12 @@ export class LoadedConfiguration {
     return this.#problem === null;
   }
 
-  /** Whether the file on the disk is what runs. */
+  /** Whether the file on the disk is in effect. */
   get isCurrent(): boolean {
     return this.#onDisk() === this.#text;
   }
 
-  /** What to tell an administrator, or null where the file on the disk is what runs. */
+  /** The finding for an administrator; null where the file on the disk is in effect. */
   finding(): Finding | null {
     if (this.isCurrent) return null;
     if (this.#problem !== null) {

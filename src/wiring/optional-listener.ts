@@ -4,11 +4,11 @@ import type { Finding } from "../telemetry/health.ts";
 import type { Log } from "../telemetry/log.ts";
 
 /**
- * A listener that is worth having and no reason to end without: metrics, or the IPv6 side of the proxy. What keeps it from
- * listening is logged once and part of the health; it is tried again until it listens.
+ * A listener that the proxy also runs without: metrics, or the IPv6 endpoint. Where it cannot listen, the reason is logged
+ * once and is a part of the health. It tries again until it listens.
  */
 
-/** Milliseconds until the next try, and the most that they grow to, by doubling. */
+/** Milliseconds until the next attempt, which double up to the maximum. */
 const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 30_000;
 
@@ -46,7 +46,7 @@ export class OptionalListener {
     };
   }
 
-  /** Tries no more. */
+  /** Stops trying. */
   stop(): void {
     this.#cancel();
   }

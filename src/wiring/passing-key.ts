@@ -4,15 +4,15 @@ import type { Finding } from "../telemetry/health.ts";
 import type { Log } from "../telemetry/log.ts";
 import { KEY_LENGTH, tokenKey } from "./token-key.ts";
 
-/** The key of the tokens, and what is wrong with where it is kept; null where nothing is. */
+/** The key of the tokens, with a finding where it could not be stored. */
 export interface Key {
   readonly bytes: Uint8Array;
   readonly finding: Finding | null;
 }
 
 /**
- * The key in the state directory; where the disk is full, read-only or broken, one that lives in memory alone. Then tokens
- * end with this process, and clients ask for new ones (401), which is better than to serve nobody.
+ * The key in the state directory; where it cannot be stored (the disk is full, read-only or broken), a key in memory alone.
+ * Tokens then end with this process, and clients ask for new ones after a 401. That is better than not to start.
  *
  * @throws ImdsProxyError `unsafe` where another user could read or write the key.
  */

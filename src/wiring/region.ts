@@ -2,14 +2,14 @@ import { ImdsProxyError } from "../errors.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { MetadataCache } from "../upstream/cache.ts";
 
-/** Whose share of the upstream what we need ourselves comes from: no uid is negative. */
+/** The subject under which the proxy's own requests to the upstream are counted: no uid is negative. */
 const OURSELVES = -1;
 
 /** The region whose STS is asked. */
 export interface Region {
   /** @throws ImdsProxyError `upstream` where nobody tells it. */
   find(): Promise<string>;
-  /** What is known came of a service that is not asked any more. */
+  /** Drops the region, because it came from a service that is not the upstream any more. */
   forget(): void;
 }
 
@@ -17,8 +17,8 @@ export interface Region {
 export const fixedRegion = (region: string): Region => ({ find: async () => region, forget: () => {} });
 
 /**
- * The node's own region. The upstream is asked each time, through the cache, so that one wrong answer is not kept for longer
- * than any other; while it is away, what it said last holds.
+ * The node's own region. The upstream is asked each time, through the cache, so that a wrong answer is kept no longer than
+ * any other. While the upstream is away, its last answer holds.
  */
 export function nodeRegion(options: {
   metadata: Pick<MetadataCache, "read">;
@@ -45,7 +45,7 @@ export function nodeRegion(options: {
   };
 }
 
-/** The upstream did not answer, so that it has neither told the region nor said that it has none. */
+/** The upstream did not answer: whether it has a region is unknown. */
 class UpstreamAway extends ImdsProxyError {}
 
 /**

@@ -5,11 +5,11 @@ import { parseAddress } from "../identity/address.ts";
 import type { Lookup, SocketLookup } from "../identity/lookup.ts";
 import { after } from "../platform/clock.ts";
 
-/** What must hold before the first caller is let in. */
+/** The checks before the first caller is served. */
 
 /**
- * Refuses to start in a user namespace that does not hold every uid: there, the kernel gives all others as one
- * (user_namespaces(7), "overflow" uid), and identity would not be exact.
+ * Refuses to start in a user namespace that does not map every uid. There the kernel shows all others as the overflow uid
+ * (user_namespaces(7)), and identity would not be exact.
  */
 export function requireInitialUserNamespace(map: string = readFileSync("/proc/self/uid_map", "utf8")): void {
   if (/^\s*0\s+0\s+4294967295\s*$/.test(map)) return;
@@ -21,8 +21,8 @@ export function requireInitialUserNamespace(map: string = readFileSync("/proc/se
 }
 
 /**
- * Refuses a configuration that others than root and ourselves could change, or replace: neither the file, nor a directory on
- * the way to it, as it is named and as it is found.
+ * Refuses a configuration file that an account other than root or the service's own could change or replace. It checks the
+ * file and all directories above it, for the path as it is given and for the path that symbolic links lead to.
  *
  * @throws ImdsProxyError `unsafe`
  */
@@ -56,14 +56,14 @@ function parentsOf(path: string): string[] {
 }
 
 /**
- * Variables by which Bun runs other code, opens a debugger that any local user can reach, shows what it sends to STS, or
- * believes anybody who says that they are STS (Bun's documentation, "Environment variables" and "Debugger").
+ * Variables that make Bun run other code, open a debugger that any local user can reach, log what it sends to STS, or trust
+ * any certificate of an STS (Bun's documentation, "Environment variables" and "Debugger").
  */
 const DANGEROUS_VARIABLE =
   /^(?:BUN_(?:OPTIONS|INSPECT|INSPECT_PRELOAD|INSPECT_NOTIFY|INSPECT_CONNECT_TO|CONFIG_VERBOSE_FETCH)|NODE_TLS_REJECT_UNAUTHORIZED)$/;
 
 /**
- * Refuses an environment that would turn the runtime against us.
+ * Refuses to start with such a variable.
  *
  * @throws ImdsProxyError `unsafe`, with the names alone: a value could be anything.
  */
@@ -117,7 +117,7 @@ async function identifyOurselves(lookup: SocketLookup): Promise<Lookup> {
     port: 0,
     socket: {
       open(socket) {
-        // Of a connection that was reset before we came to it, the kernel has no addresses any more.
+        // The kernel has no addresses of a connection that was reset before it was accepted.
         const localAddress = parseAddress(socket.localAddress ?? "");
         const peerAddress = parseAddress(socket.remoteAddress ?? "");
         if (localAddress === null || peerAddress === null) return;

@@ -56,15 +56,15 @@ import { watchStartRole } from "./start-role.ts";
 import { TokenPolicy } from "./token-policy.ts";
 
 const DRAIN_MS = 5_000;
-/** How long the start waits for the upstream to say whether it requires tokens. Milliseconds. */
+/** Milliseconds that the start waits for the upstream's answer to whether it requires tokens. */
 const POLICY_MS = 1_000;
-/** Who asked for credentials within this time, in milliseconds, has a session made anew after a restart: a session's life. */
+/** Callers who asked for credentials within this time get a session after a restart: a session's life, in milliseconds. */
 const RECENT_MS = 3_600_000;
-/** The share of the node's calls of STS that is left for those who ask, while sessions are made anew. */
+/** The share of the node's STS calls that is left for callers who ask, while sessions are made after a restart. */
 const LEFT_FOR_ASKERS = 0.5;
 
 /**
- * Runs the proxy until SIGTERM or SIGINT, then lets what is under way end.
+ * Runs the proxy until SIGTERM or SIGINT, and then until the requests under way have ended.
  *
  * @throws ImdsProxyError where it cannot start; nothing listens then.
  */
@@ -80,7 +80,7 @@ export async function serve(options: {
 }): Promise<void> {
   const configPath = options.configPath ?? DEFAULT_CONFIG_PATH;
   const load = (): Config => {
-    // At each load: a file that has been opened to others since the start may hold anything.
+    // Checked at each load, because the file may have become writable for others since the start.
     if (existsSync(configPath)) requireClosed(configPath);
     return loadConfig({ path: options.configPath, overrides: options.overrides });
   };
@@ -191,7 +191,7 @@ export async function serve(options: {
   events.attach(metrics);
   // Until the upstream has said whether it requires tokens, requests without one get 503: so the first caller waits here.
   await Promise.race([tokenPolicy.start(), sleep(POLICY_MS)]);
-  // From here on there is something to end well.
+  // From here on a signal ends the proxy in order.
   const stopped = options.signals.untilStopped();
   const [first, ...further] = listenOn;
   server.listen(first);
@@ -226,7 +226,7 @@ export async function serve(options: {
     );
   }
   const onMoved = () => {
-    // What came of the other service is void: metadata, the credentials that sign, the region.
+    // Everything that the former service gave is dropped: metadata, the instance credentials, the region.
     metadata.clear();
     sts.forgetCredentials();
     region.forget();
@@ -287,13 +287,13 @@ export async function serve(options: {
     role: config.role ?? "none: whom no rule names is refused",
     rules: config.rules.length,
   });
-  // Sockets of another configuration's endpoints.
+  // systemd may have kept sockets of endpoints that the configuration no longer has.
   options.store.forgetRest();
   notifySystemd("READY=1");
   lockProgram();
   const nowMs = systemClock.now();
   const before = readCallers(config.stateDirectory, nowMs, nowMs - RECENT_MS);
-  // They stay remembered, so that a second restart soon after this one finds them, too.
+  // They stay remembered, so that another restart soon after this one finds them too.
   for (const one of before) recent.note(one, shareOfUid(one.uid), one.askedAtMs);
   const stopAnew = makeAnew({
     callers: before,
@@ -345,8 +345,8 @@ function policyOf(config: Config, own: readonly Endpoint[], accounts: Accounts):
 }
 
 /**
- * Tells systemd that the event loop still turns and that connections are accepted, three times in the time that WatchdogSec=
- * gives. Where neither is so for that long, systemd starts the service again.
+ * Feeds systemd's watchdog three times in each WatchdogSec=, as long as the event loop runs and connections are accepted.
+ * Where one of the two fails for that long, systemd restarts the service.
  */
 function startWatchdog(isWell: () => boolean): () => void {
   const limitMicroseconds = Number(process.env["WATCHDOG_USEC"] ?? "0");

@@ -1,6 +1,6 @@
 /**
- * The signals of a service. A signal that nobody handles ends the process, so this is made before anything else is loaded:
- * a SIGHUP that comes while the proxy starts is remembered until the configuration can be loaded again.
+ * The signals of the service. An unhandled signal ends the process, so the handlers are installed before anything else is
+ * loaded. A SIGHUP that comes while the proxy starts is remembered until the configuration can be loaded again.
  */
 export class Signals {
   #reload: (() => void) | null = null;

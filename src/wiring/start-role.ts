@@ -8,22 +8,22 @@ import type { Health } from "../telemetry/health.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { MetadataCache } from "../upstream/cache.ts";
 
-/** Milliseconds until the next try, after one that failed. */
+/** Milliseconds until the next attempt after a failure. */
 const AGAIN_MS = 60_000;
 const TRY_MS = 15_000;
 
 /**
- * Tries the default role once at the start, so that a missing trust policy is in the log before the first user is at the
- * phone; after a failure it tries again until it works, and says so once.
+ * Assumes the default role once at the start, so that a missing trust policy is in the log before a user meets it. After a
+ * failure it tries again until it succeeds, and logs that once.
  *
- * @returns stops it.
+ * @returns a function that stops it.
  */
 export function watchStartRole(options: {
   policy: () => Policy;
   sts: Sts;
   metadata: MetadataCache;
   health: Pick<Health, "session">;
-  /** The URL of the STS that is asked, for who has to open a way to it. */
+  /** The URL of STS, for the administrator who has to make it reachable. */
   endpoint: () => Promise<string>;
   clock: Clock;
   log: Log;
@@ -36,7 +36,7 @@ export function watchStartRole(options: {
   const tryOnce = async (): Promise<void> => {
     const found = await options.metadata.read("latest", "meta-data/instance-id", -1);
     const instanceId = found.kind === "found" ? found.body.trim() : null;
-    // No uid and no account, so that no rule matches and the default role is left.
+    // An identity without uid and account matches no rule, so that the default role remains.
     const nobody = { ...UNKNOWN_IDENTITY, user: "imdsproxy-check", cgroup: "/" };
     const decision = options.policy().rules.decide(nobody, instanceId);
     if (stopped || decision.kind !== "role" || decision.rule !== null) return;

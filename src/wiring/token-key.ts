@@ -16,8 +16,8 @@ import {
 import { ImdsProxyError } from "../errors.ts";
 
 /**
- * The key of our tokens, in the state directory. It outlives the process, so that a client's token of six hours does too;
- * it is made once, and only the service's account can read it.
+ * The key of our tokens, a file in the state directory. It is made once, and only the service's account can read it. It
+ * outlives the process, and with it do clients' tokens of six hours.
  */
 
 /** Bytes of a key. */
@@ -29,7 +29,7 @@ export const KEY_LENGTH = 32;
  * @throws ImdsProxyError `unsafe` where another user could read or write it, `permission` where we cannot.
  */
 export function tokenKey(stateDirectory: string): Uint8Array {
-  // With a slash at its end a symbolic link is looked through.
+  // lstat(2) follows a symbolic link whose path ends in a slash.
   const directory = stateDirectory.replace(/\/+$/, "") || "/";
   prepareDirectory(directory);
   const path = `${directory}/token.key`;
@@ -49,8 +49,8 @@ function prepareDirectory(directory: string): void {
     );
   }
   refuseIfShared(directory, lstatSync(directory), "directory");
-  // Who could replace a directory on the way could replace the key: every parent must be ours or root's, and not be
-  // writable by others, unless it is sticky as /tmp is.
+  // Whoever can replace a directory above can replace the key. So each must be root's or the service's own, and must not be
+  // writable by others unless it is sticky, as /tmp is.
   for (let parent = parentOf(directory); ; parent = parentOf(parent)) {
     const { uid, mode } = lstatSync(parent);
     const foreign = uid !== 0 && uid !== process.getuid?.();
@@ -97,7 +97,7 @@ function refuseIfShared(path: string, found: Ownership, kind: "directory" | "fil
 function readKey(path: string): Uint8Array | null {
   let descriptor: number;
   try {
-    // O_NONBLOCK: a pipe in its place would be waited for.
+    // O_NONBLOCK: opening a FIFO in its place would block.
     descriptor = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
@@ -124,7 +124,7 @@ function readKey(path: string): Uint8Array | null {
   }
 }
 
-/** Writes a new key whole or not at all; where two starts make one at once, both use the one that came first. */
+/** Writes a new key atomically. Where two processes make one at the same time, both use the first. */
 function makeKey(directory: string, path: string): Uint8Array {
   const key = randomBytes(KEY_LENGTH);
   const draft = `${directory}/.token.key.${process.pid}.${randomBytes(4).toString("hex")}`;
@@ -153,7 +153,7 @@ function makeKey(directory: string, path: string): Uint8Array {
     try {
       unlinkSync(draft);
     } catch {
-      // It was never made.
+      // The draft was not made.
     }
   }
   return key;

@@ -2,22 +2,22 @@ import type { Config } from "../config/schema.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Upstream } from "../upstream/upstream.ts";
 
-/** Milliseconds from an answer, or its absence, to the next question: nothing is known; something is, and it is away; it answered. */
+/** Milliseconds until the upstream is asked again: while it never answered; while it is away; after an answer. */
 const UNTIL_KNOWN_MS = 500;
 const WHILE_AWAY_MS = 5_000;
 const AFTERWARDS_MS = 600_000;
 
 /**
- * Whether requests without a token are refused: as the configuration says, or as the upstream does it.
+ * Whether requests without a token are refused: as the configuration says, or with `auto` as the upstream does.
  *
- * What the upstream said last holds while it is away and after it has moved, until it says something else.
+ * The upstream's last answer holds while it is away, and after a move, until the next answer.
  */
 export class TokenPolicy {
   readonly #setting: Config["imds"]["tokens"];
   readonly #upstream: Pick<Upstream, "tokensRequired">;
   readonly #clock: Clock;
   #said: boolean | null = null;
-  /** Counts the calls of start() and stop(): an answer to a question of an earlier one is void. */
+  /** Counts the calls of start() and stop(). An answer that was asked for before the last one is dropped. */
   #run = 0;
   #cancel: () => void = () => {};
 
@@ -31,15 +31,15 @@ export class TokenPolicy {
     this.#clock = options.clock;
   }
 
-  /** Null until the upstream has said it. */
+  /** Null until the upstream has answered. */
   get required(): boolean | null {
     return this.#setting === "auto" ? this.#said : this.#setting === "required";
   }
 
   /**
-   * Asks now, and from then on now and again. To be called again when the upstream has moved.
+   * Asks the upstream now and at intervals from then on. To be called again when the upstream has moved.
    *
-   * @returns settles when the first question has been answered, or could not be. Never rejects.
+   * @returns settles after the first answer or failure. Never rejects.
    */
   async start(): Promise<void> {
     this.stop();
