@@ -5,6 +5,8 @@ import { executableOf, INSTANCE_ROLE, makeNode, ROLE, roleOf, SETUP, sourceFile 
 
 const MINUTES = 60_000;
 const DIRECTORY = "/home/alice/load";
+/** How many requests the long run makes over restarts, kills and upgrades: IMDSPROXY_REQUESTS=100000. Without it there is none. */
+const REQUESTS = Number(process.env["IMDSPROXY_REQUESTS"] ?? "0");
 
 /** What became of the tries of all clients together, by kind; see support/load.py. */
 type Counts = Record<string, number>;
@@ -184,4 +186,49 @@ describeAsRoot("restarts under load", () => {
     },
     2 * MINUTES,
   );
+
+  if (REQUESTS > 0) {
+    test(
+      `${REQUESTS} requests over restarts, kills and upgrades: none is refused, none is 401; only kills end connections`,
+      async () => {
+        const sum: Counts = {};
+        const done = { requests: 0, restarts: 0, kills: 0, upgrades: 0 };
+        const add = (counts: Counts) => {
+          for (const [kind, count] of Object.entries(counts)) {
+            if (kind === "longestMs") sum[kind] = Math.max(sum[kind] ?? 0, count);
+            else {
+              sum[kind] = (sum[kind] ?? 0) + count;
+              done.requests += count;
+            }
+          }
+          return counts;
+        };
+        while (done.requests < REQUESTS) {
+          const orderly = await underLoad(async () => {
+            for (const executable of ["/root/imdsproxy-next", "/root/imdsproxy"]) {
+              for (let round = 0; round < 10; round++, done.restarts++) {
+                await node.ok("systemctl restart imdsproxy");
+                await served();
+              }
+              await node.ok(`${executable} setup`);
+              done.upgrades++;
+            }
+          });
+          expect(wrong(add(orderly))).toEqual({});
+          const killed = await underLoad(async () => {
+            for (let round = 0; round < 10; round++, done.kills++) {
+              const pid = await mainPid();
+              await node.ok(`kill -KILL ${pid}`);
+              await until("systemd has started it again", () => isReady(pid));
+              await served();
+            }
+          });
+          const ends = ["reset", "closed", "token reset", "token closed"];
+          expect(Object.keys(wrong(add(killed))).filter((kind) => !ends.includes(kind))).toEqual([]);
+        }
+        console.log(JSON.stringify({ ...done, ...sum }));
+      },
+      60 * MINUTES,
+    );
+  }
 });

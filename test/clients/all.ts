@@ -65,7 +65,7 @@ describe("tokens are optional:", () => {
       `${client.id}: alice is alice`,
       async () => {
         const outcome = await bench.once(client, "alice");
-        note(client, { optional: outcome.requests });
+        note(client, { optional: outcome.requests, well: outcome });
         isWell(outcome, "alice@i-0123456789abcdef0");
       },
       LONG,
@@ -200,7 +200,16 @@ describe("a client that keeps running:", () => {
       LONG,
     );
   }
-  test("the proxy is restarted", () => bench.configure({}), LONG);
+  test(
+    "the proxy is restarted",
+    async () => {
+      await bench.configure({});
+      // Its first call of STS loads the SDK, which takes seconds on a busy machine.
+      const [first] = there;
+      if (first !== undefined) await bench.once(first, someone());
+    },
+    LONG,
+  );
   for (const client of long) {
     test(
       `${client.id}: goes on after the restart`,
@@ -228,10 +237,19 @@ describe("a client that keeps running:", () => {
       async () => {
         const one = held.find((candidate) => candidate.held.client === client);
         note(client, { end: false });
-        const now = await one?.held.ask();
-        expect(now?.who).toBe(nameIn(one?.user ?? ""));
-        if (client.prolongs) expect(now?.key).toBe(one?.key ?? "");
-        else expect(now?.key).not.toBe(one?.key);
+        if (one === undefined) throw new Error("it had no credentials before");
+        if (client.keeps !== undefined) {
+          // With the old key, which AWS refuses.
+          const key = await one.held.ask().then(
+            (now) => now.key,
+            (error: Error) => (/InvalidClientTokenId|ExpiredToken/.test(error.message) ? one.key : error),
+          );
+          expect(key).toBe(one.key);
+          return;
+        }
+        const now = await one.held.ask();
+        expect(now.who).toBe(nameIn(one.user));
+        expect(now.key).not.toBe(one.key);
         note(client, { end: true });
       },
       LONG,
@@ -243,18 +261,16 @@ describe("the proxy is away:", () => {
   beforeAll(async () => {
     await bench.proxied.proxy.stop();
   });
-  test(
-    "nobody gets anything",
-    async () => {
-      const outcomes = await Promise.all(
-        there.map(async (client) => ({ client, outcome: await bench.once(client, "alice", 200_000) })),
-      );
-      for (const { client, outcome } of outcomes) {
+  for (const client of there) {
+    test(
+      `${client.id}: alice gets nothing`,
+      async () => {
+        const outcome = await bench.once(client, "alice", 200_000);
         note(client, { away: outcome });
-        expect([client.id, outcome.who]).toEqual([client.id, null]);
+        expect(outcome.who).toBeNull();
         secretFree(outcome);
-      }
-    },
-    LONG,
-  );
+      },
+      LONG,
+    );
+  }
 });

@@ -1,10 +1,8 @@
 /** A simulated node with every client on it, and what one run of a client came to. */
 import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { resolve } from "node:path";
 import type { Running } from "../../src/demo/run.ts";
 import { TEST_ROLE } from "../support/node.ts";
 import { eventually, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
-import type { SimulatedNode } from "../support/simulated-node.ts";
 import { CACHE, FIXTURES } from "./install.ts";
 import type { Client } from "./list.ts";
 
@@ -15,7 +13,7 @@ export interface Outcome {
   readonly exitCode: number;
   readonly timedOut: boolean;
   readonly seconds: number;
-  /** The last line that a person sees. */
+  /** The line that tells a person what is wrong; the last one where none does. */
   readonly says: string;
   /** Everything that it wrote. */
   readonly output: string;
@@ -88,7 +86,7 @@ export async function startBench(): Promise<Bench> {
   /** What the proxies before this one wrote. */
   let before = "";
   const log = () => before + proxied.proxy.output();
-  const s3Log = () => readFileSync(node.path(S3_LOG), "utf8").trim().split("\n");
+  const s3Log = () => readFileSync(node.path(S3_LOG), "utf8").split("\n").slice(0, -1);
 
   const sessions = () => {
     const found = new Map([[node.secrets.role.accessKeyId, { name: "SageMaker", endsMs: Infinity }]]);
@@ -109,7 +107,7 @@ export async function startBench(): Promise<Bench> {
       .slice(s3From)
       .filter((entry) => entry.startsWith(`${client.id} `))
       .map((entry) => entry.split(" ")[1] ?? "");
-    const key = client.proof === "key" ? printed : (signed.filter((one) => one !== "-").at(-1) ?? "");
+    const key = client.proof === "key" ? printed : (signed.at(-1) ?? "");
     return { who: sessions().get(key)?.name ?? null, key };
   };
 
@@ -131,7 +129,7 @@ export async function startBench(): Promise<Bench> {
         exitCode: result.exitCode,
         timedOut: result.timedOut,
         seconds,
-        says: lastLine(result.stderr) || lastLine(result.stdout),
+        says: telling(result.stderr) || telling(result.stdout),
         output: `${result.stdout}${result.stderr}`,
         requests,
       };
@@ -144,16 +142,12 @@ export async function startBench(): Promise<Bench> {
         argv: [
           "sh",
           "-c",
-          'file=$1; shift; tail --follow --lines=+1 "$file" | "$@"',
+          'file=$1; shift; tail --follow --lines=+1 "$file" | { "$@"; echo "ended with $?"; }',
           "sh",
           file,
           ...command(client),
         ],
         timeoutMs: 0,
-      });
-      let ended = false;
-      void running.done.then(() => {
-        ended = true;
       });
       let asked = 0;
       return {
@@ -166,11 +160,9 @@ export async function startBench(): Promise<Bench> {
           await eventually(
             `${client.id} answers ${asked} times`,
             () => {
-              if (answers().length >= asked) return true;
-              // A client that ends leaves tail(1) alone, which does not notice.
-              const said = running.stderr().trim();
-              if (ended || said !== "") throw new Error(`${client.id} says: ${said}`);
-              return false;
+              const ended = answers().find((line) => line.startsWith("ended with"));
+              if (ended !== undefined) throw new Error(`${client.id} ${ended}: ${running.stderr().trim()}`);
+              return answers().length >= asked;
             },
             60_000,
           );
@@ -203,8 +195,16 @@ function linesOf(text: string): Record<string, unknown>[] {
     .map((line) => JSON.parse(line) as Record<string, unknown>);
 }
 
-const lastLine = (text: string) => text.trim().split("\n").at(-1)?.trim() ?? "";
+/** Words of a line that tells what is wrong, and lines that only look so: the path through the program. */
+const TELLS = /credential|refuse|denied|unable|could not|cannot|fail|404 Not Found/i;
+const ON_THE_WAY =
+  /^WARNING: |^\s*(?:at |from |File |raise |\^|[\w$.]+ = |\S+\()|deprecat|NOTICE|^\d{1,3}: /i;
 
-/** The repository's folder, which no line of a document may name. */
-export const REPOSITORY = resolve(import.meta.dir, "../..");
-export type { SimulatedNode };
+function telling(text: string): string {
+  const lines = text.split("\n").filter((line) => TELLS.test(line) && !ON_THE_WAY.test(line));
+  // A traceback of Python ends with it; others begin with it.
+  const found = text.startsWith("Traceback") ? lines.at(-1) : lines[0];
+  return found?.trim() ?? lastLine(text);
+}
+
+const lastLine = (text: string) => text.trim().split("\n").at(-1)?.trim() ?? "";
