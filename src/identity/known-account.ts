@@ -42,9 +42,10 @@ export function outcomeOf(answer: AccountAnswer, before: KnownAccount | null | u
   let kept = told.kept ? untold : [];
   for (const group of told.groups) {
     const old = group.nameUntold.length === 0 ? undefined : same?.groups.find(({ gid }) => gid === group.gid);
-    if (old !== undefined && old.name !== null) {
+    // That it has none was an answer, too: the primary group of an account may be no more than a number.
+    if (old !== undefined && old.nameUntold.length === 0) {
       kept = [...kept, ...group.nameUntold];
-      groups.set(group.gid, { ...group, name: old.name });
+      groups.set(group.gid, { ...group, name: old.name, nameUntold: [] });
       continue;
     }
     missing.push(...group.nameUntold);

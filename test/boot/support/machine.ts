@@ -64,7 +64,8 @@ let tree: string | undefined;
  * as of another release of Debian.
  */
 export function bootTree(): string {
-  tree ??= process.env["IMDSPROXY_BOOT_TREE"];
+  const other = process.env["IMDSPROXY_BOOT_TREE"];
+  if (other !== undefined) return other;
   if (tree !== undefined) return tree;
   const script = join(import.meta.dir, "build-tree.sh");
   const run = Bun.spawnSync(["sh", script, join(REPOSITORY, ".cache")], { stderr: "pipe" });
