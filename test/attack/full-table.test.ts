@@ -13,6 +13,8 @@ import { SHOW_PROGRAMS } from "./support/attack.ts";
  * Alice takes every process of the node, then somebody flushes the firewall, and then the proxy and the watch are killed. The node
  * has a limit of processes of its own: kernel.pid_max is a pid namespace's since linux 6.14, and the machine's before that, where
  * this would be an attack on whoever runs it.
+ *
+ * FULL_TABLE=1 runs it: it takes 25 to 60 s on two busy cores.
  */
 
 const [major = 0, minor = 0] = release().split(".").map(Number);
@@ -63,6 +65,8 @@ describeAsRoot("a node whose last process alice has", () => {
   }
   const ROLE = TEST_ROLE.replace(/^.*\//, "");
   const only = (said: readonly string[]) => [...new Set(said)];
+  const isServed = (name: string, role = ROLE) =>
+    eventually(`${name} is served`, async () => only(await next(name, 1)).join() === role, 60_000);
   const leaks = () => [...read("thief")].filter((one) => one === "L").length;
   async function thiefTries(count: number): Promise<void> {
     const tried = () => read("thief").replaceAll("L", "").length;
@@ -86,7 +90,7 @@ describeAsRoot("a node whose last process alice has", () => {
     await node?.stop();
   });
 
-  test.skipIf(!hasOwnLimit)(
+  test.skipIf(!hasOwnLimit || process.env["FULL_TABLE"] === undefined)(
     "is closed, serves root and who has a session, and makes sessions, until the proxy is killed; then it is closed",
     async () => {
       for (const [who, name] of [
@@ -98,7 +102,7 @@ describeAsRoot("a node whose last process alice has", () => {
       }
       const watch = running[0] as Running;
       writeFileSync(at("start"), "");
-      expect(only(await next("bob", 3))).toEqual([ROLE]);
+      await isServed("bob");
       python(ALICE, "thief", node.roleName, path("stop"), path("thief"));
       // Work for the proxy while it can begin no thread: what it allocates has to be collected.
       const load = spawn(ALICE, ["/usr/bin/python3", "/run/attack/flood.py", "404", "8", "1"]);
@@ -120,23 +124,18 @@ describeAsRoot("a node whose last process alice has", () => {
       );
       process.kill(proxied.proxy.pid, "SIGHUP");
       await eventually("bob has a new session", async () => (await calls()) > before);
+      // Until STS has answered he may be told to come again.
+      await isServed("bob");
       expect(only(await next("bob", 50))).toEqual([ROLE]);
       // Whose name nobody knows yet is told that it cannot be found out: that takes a process.
       writeFileSync(at("carols-start"), "");
-      expect(only(await next("carol", 3))).toEqual(["OSError: status 503"]);
+      const carol = only(await next("carol", 3));
+      expect([carol.includes("OSError: status 503"), carol.includes(ROLE)]).toEqual([true, false]);
 
       for (const flush of FLUSHES) {
         await fromOutside(flush);
-        for (const [name, role] of [
-          ["bob", ROLE],
-          ["root", node.roleName],
-        ] as const) {
-          await eventually(
-            `${name} is served`,
-            async () => only(await next(name, 1)).join() === role,
-            60_000,
-          );
-        }
+        await isServed("bob");
+        await isServed("root", node.roleName);
       }
       await thiefTries(1);
       expect((await load.done).exitCode).toBe(0);
