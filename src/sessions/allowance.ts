@@ -9,12 +9,13 @@ export interface CallRates {
   readonly node: Rate;
 }
 
-/** How long a call may be put off, in milliseconds; what would wait longer is refused and takes no token. */
+/** The longest delay of a call in milliseconds. A call that would wait longer is refused, and takes no token. */
 export const LONGEST_WAIT_MS = 10_000;
 
 /**
- * Who may call STS, and when. One user can have 65,536 uids, and each can have a session of its own where the template
- * names it: without a limit their calls would use up what AWS gives the whole account (600 a second in a Region).
+ * The rate limit of STS calls: a token bucket for each owner, and one for the node. One user can have 65,536 uids, and where
+ * the template of session names has the uid, each can have a session. Without a limit, these calls would exhaust the quota of
+ * the whole AWS account (600 a second in a Region).
  */
 export class CallAllowance {
   readonly #rates: CallRates;
@@ -26,7 +27,7 @@ export class CallAllowance {
     this.#node = new TokenBucket(rates.node, LONGEST_WAIT_MS);
   }
 
-  /** Owners who have not all of their tokens. */
+  /** Owners whose bucket is not full. */
   get size(): number {
     return this.#users.size;
   }
@@ -47,20 +48,20 @@ export class CallAllowance {
   }
 
   /**
-   * Counts a call that is made whatever the buckets hold: the refresh of a session that is served. It must not wait behind
-   * new sessions, and cannot be made often: once in half a session's life.
+   * Counts a call that is made even if the buckets are empty: the refresh of a session in use. It must not wait behind new
+   * sessions, and is rare: once in half a session's life.
    */
   count(owner: Subject, nowMs: number): void {
     this.#bucketOf(owner, nowMs).take(nowMs);
     this.#node.take(nowMs);
   }
 
-  /** Whether the node could make a call now, with this share of its burst (0 to 1) left for others; takes nothing. */
+  /** Whether the node's bucket has a token besides this share of its burst (0 to 1), which is left for others. Takes none. */
   hasForNode(nowMs: number, share = 0): boolean {
     return this.#node.hasToSpare(share, nowMs);
   }
 
-  /** Counts a call for the node and for no owner: one that is made before its owner has asked for anything. */
+  /** Counts a call for the node alone: one that is made before its owner has asked for anything. */
   countForNode(nowMs: number): void {
     this.#node.take(nowMs);
   }
@@ -68,7 +69,7 @@ export class CallAllowance {
   #bucketOf(owner: Subject, nowMs: number): TokenBucket {
     const known = this.#users.get(owner);
     if (known !== undefined) return known;
-    // No more than have called within the time in which a bucket fills.
+    // Full buckets are dropped, so that those remain whose owners called within the time that a bucket takes to fill.
     for (const [other, bucket] of this.#users) if (bucket.isFull(nowMs)) this.#users.delete(other);
     const bucket = new TokenBucket(this.#rates.user, LONGEST_WAIT_MS);
     this.#users.set(owner, bucket);

@@ -18,32 +18,32 @@ import {
 } from "./life.ts";
 import type { Session, SessionOutcome, SessionRequest } from "./types.ts";
 
-/** What the broker needs of STS; src/sessions/sts.ts is the real one. */
+/** What the broker needs of STS. src/sessions/sts.ts implements it. */
 export interface Sts {
   /**
    * One attempt, without retries of its own: the broker retries.
    *
-   * @param signal aborted when the broker has given the attempt up.
-   * @throws StsFailure; anything else counts as a passing failure, and its text is shown to nobody.
+   * @param signal aborted when the broker gives up the attempt.
+   * @throws StsFailure. Any other error counts as a transient failure, and its text is not shown.
    */
   assumeRole(request: SessionRequest, signal: AbortSignal): Promise<Session>;
 }
 
 /**
- * Why an attempt was made: a caller needed it (`asked`), or will need it in a moment (`early`), the session was half over,
- * or the last attempt failed.
+ * Why an attempt was made: a caller asked for the session (`asked`) or is expected to (`early`), half of its life was over, or
+ * the last attempt failed.
  */
 export type AttemptReason = "asked" | "early" | "refresh" | "retry";
 
-/** An attempt at the first session of a request, under way. */
+/** An attempt under way at the first session of a request. */
 export interface FirstAttempt {
   /** Milliseconds since the epoch. */
   readonly beganAtMs: number;
-  /** Waits until it has ended, whichever way, at most `limitMs`; null where it has. Never rejects. */
+  /** Resolves when it has succeeded or failed, at most after `limitMs`; null where it has already. Never rejects. */
   wait(limitMs: number): Promise<void> | null;
 }
 
-/** What happened, for the audit log and for metrics. Holds no secret. Times are milliseconds. */
+/** An event for the log and the metrics. Holds no secret. Times are milliseconds. */
 export type SessionEvent =
   | {
       readonly type: "obtained";
@@ -65,29 +65,29 @@ export type SessionEvent =
       readonly message: string;
       /** StsFailure's detail: for the log, not for the caller. */
       readonly detail: string;
-      /** From now to the next attempt, or to the moment from which one is allowed again. */
+      /** Until the next attempt, or until one is allowed again. */
       readonly againInMs: number;
-      /** When the session ends that is served meanwhile, or null where there is none. */
+      /** The end of the session that is served meanwhile; null where there is none. */
       readonly servingUntilMs: number | null;
     }
   | {
       readonly type: "dropped";
       readonly request: SessionRequest;
-      /** `ended`: its life was over. `crowded`: another needed its place. */
+      /** `ended`: it expired. `crowded`: it was evicted for another. */
       readonly reason: "ended" | "crowded";
     }
-  /** A call that was not made, because its user or the node had made too many. */
+  /** A call that is delayed or refused, because its user or the node exceeds the rate limit. */
   | {
       readonly type: "postponed";
       readonly request: SessionRequest;
       readonly owner: Subject;
-      /** From now to the moment at which the call is made, or may be asked for again. */
+      /** Until the call is made, or may be tried again. */
       readonly againInMs: number;
     };
 
-/** How the broker stands, for metrics. */
+/** The counts of the broker, for metrics. */
 export interface BrokerCounts {
-  /** Sessions in memory that have not ended. */
+  /** Sessions in memory that have not expired. */
   readonly sessions: number;
   /** Requests remembered, denials and failures included. */
   readonly entries: number;
@@ -104,11 +104,11 @@ export interface BrokerOptions {
   /** Milliseconds that a caller waits for a first session. Default 3000. */
   readonly waitMs?: number;
   /**
-   * Milliseconds that a caller waits for a better session when one with little life left is at hand.
+   * Milliseconds that a caller waits for a new session when one with little life left is in memory.
    * Default 400: Go's SDK gives the whole answer 500.
    */
   readonly betterWaitMs?: number;
-  /** Milliseconds after which an attempt is given up, its turn in the queue not counted. Default 10000. */
+  /** The time limit of an attempt in milliseconds, without its time in the queue. Default 10000. */
   readonly attemptMs?: number;
   /** AssumeRole calls in flight at once. Default 16; no owner has more than half of them. */
   readonly maxConcurrent?: number;
@@ -116,59 +116,57 @@ export interface BrokerOptions {
   readonly maxEntries?: number;
   /** Of these, those of one owner. Default 256. */
   readonly maxEntriesPerOwner?: number;
-  /** How often STS may be called. Default: as often as somebody asks. */
+  /** The rate limit of STS calls. Default: none. */
   readonly allowance?: CallAllowance;
 }
 
-/** Attempts after passing failures that go on although nobody asks any more, where there is no session to keep. */
+/** Retries after transient failures that are made although nobody asks any more and there is no session to renew. */
 const UNASKED_ATTEMPTS = 8;
 
-/** All that is known of one request. */
+/** The state of one request. */
 interface Entry {
   readonly key: string;
   readonly request: SessionRequest;
   readonly owner: Subject;
   /** The session and the timer that removes it at its published end. */
   held: { readonly session: Session; readonly life: Life; readonly cancelEnd: () => void } | null;
-  /** `brief`: nobody has asked for it yet, and it is forgotten soon. */
+  /** The remembered denial. `brief`: it came before anybody asked, and is dropped soon. */
   denial: { readonly message: string; readonly brief: boolean; readonly cancel: () => void } | null;
-  /** The next attempt after a passing failure. */
+  /** The next attempt after a transient failure. */
   retry: { readonly dueAtMs: number; readonly cancel: () => void } | null;
   cancelRefresh: (() => void) | null;
-  /** Half of the life was over and nobody had asked since the last refresh. */
+  /** The refresh was due, but nobody had asked since the last one. */
   refreshMissed: boolean;
   /** Somebody asked since the last refresh began. */
   asked: boolean;
   inFlight: boolean;
-  /** The call at the end of `retry` has its token of the allowance. */
+  /** The call at the end of `retry` has taken its token of the rate limit. */
   granted: boolean;
   /** When the last attempt began, milliseconds since the epoch. */
   beganAtMs: number;
-  /** Passing failures in a row. */
+  /** Transient failures in a row. */
   failures: number;
   failure: string | null;
-  /** Until when the allowance lets no call be made, where it is the reason that there is no session. */
+  /** Until when the rate limit allows no call, where that is why there is no session. */
   putOffUntilMs: number | null;
   unaskedAttempts: number;
-  /** Each is called when an attempt has ended, whichever way. */
+  /** Called when an attempt has succeeded or failed. */
   readonly waiters: Set<() => void>;
 }
 
 /**
- * Keeps one session for each distinct AssumeRole request, and no more than one attempt at it under way.
+ * Keeps one session for each distinct AssumeRole request. Attempts are single-flight: at most one is under way for a request.
+ * An attempt belongs to no caller. Callers wait for it for a limited time, and one who leaves does not cancel it.
  *
- * Attempts belong to no caller: a caller waits beside them for a limited time, and one who leaves changes nothing.
+ * The wall clock decides whether a session is served, because its end is a date that clients compare with the same clock.
+ * Timers, which a change of the wall clock does not move, decide when it is refreshed and when it is dropped. So no jump of the
+ * clock makes a session live longer, and none prevents a refresh. After a jump forth and back the session is still there,
+ * because nothing is dropped by date.
  *
- * Two clocks are at work. Whether a session is served is decided by the wall clock, since its end is a date and
- * clients compare it with the same clock. When it is refreshed and when it is forgotten is decided by timers, which
- * a change of the wall clock does not move. So no jump of the clock serves a session longer than it lives, and none
- * keeps a refresh from happening; a jump forth and back finds the session again, because nothing is
- * forgotten by date.
- *
- * A denial that comes while a valid session stands does not end it: it is told to the log, and asked about again each
- * minute. The session is valid at AWS whatever is done here, its owner may hold it already, and it ends within the
- * half of its life that is left; to cut it off early would protect nothing (revoking sessions is done with a policy
- * on the role) and would let a mistake of a minute in a trust policy stop every job on the node.
+ * A denial does not end a valid session. It is logged, and STS is asked again each minute. The session is valid at AWS
+ * whatever is done here, and its owner may have it already; it ends within the half of its life that is left. Dropping it
+ * early would protect nothing, since sessions are revoked by a policy on the role, and would let one minute's mistake in a
+ * trust policy stop every job on the node.
  */
 export class SessionBroker {
   readonly #sts: Sts;
@@ -183,7 +181,7 @@ export class SessionBroker {
   readonly #slots: FairSlots<Subject>;
   readonly #allowance: CallAllowance | null;
   readonly #earlyStarts = new EarlyStarts();
-  /** In the order in which they were last asked for. */
+  /** In the order of their last use. */
   readonly #entries = new Map<string, Entry>();
   readonly #entriesOf = new Map<Subject, number>();
   readonly #attempts = new Set<AbortController>();
@@ -204,10 +202,9 @@ export class SessionBroker {
   }
 
   /**
-   * The session for this request: from memory, else from STS. Answers within `waitMs`; never rejects.
+   * The session for this request, from memory or from STS. Resolves within `waitMs`; never rejects.
    *
-   * @param owner whom the entry and the attempt are counted for, so that one cannot crowd out the rest: the
-   *   caller's uid. Default: the session name.
+   * @param owner whose limits the entry and the attempt count towards. Default: the session name.
    */
   async get(request: SessionRequest, owner: Subject = request.sessionName): Promise<SessionOutcome> {
     if (this.#stopped) return unavailable("imdsproxy is stopping");
@@ -216,9 +213,9 @@ export class SessionBroker {
 
     const held = this.#asked(entry);
     if (held === "fresh") return this.#answer(entry);
-    // No call is under way, and none will be made for this one: too many were.
+    // The rate limit refused the call, so there is nothing to wait for.
     if (!entry.inFlight && entry.retry === null && entry.denial === null) return this.#answer(entry);
-    // STS is known not to give a better one now: what is valid is served at once.
+    // STS does not give a new session now, so the valid one is served at once.
     if (held === "low" && (entry.denial !== null || entry.failures > 0)) return this.#answer(entry);
     if (entry.denial !== null) return this.#answer(entry);
 
@@ -229,7 +226,7 @@ export class SessionBroker {
   }
 
   /**
-   * Begins to get the session for a request that will be asked for in a moment. Nobody waits for it here.
+   * Begins to get the session of a request that will follow, and does not wait for it.
    *
    * @returns the attempt, where it is the first one and under way; null where there is nothing to wait for: a session is
    *   at hand, the request was denied, or the attempt before this one failed.
@@ -258,7 +255,7 @@ export class SessionBroker {
     if (known !== undefined) return this.#first(known);
     const lifeMs = request.durationSeconds * 1000 - PUBLISH_EARLY_MS;
     const nowMs = this.#clock.now();
-    // Of what its owner may ask for, nothing is taken: it would be gone when they ask.
+    // It takes no token of the owner's bucket, which is kept for what the owner asks for.
     if (this.#allowance?.hasForNode(nowMs, leave) === false) return null;
     if (!this.#earlyStarts.take(key, owner, lifeMs, nowMs)) return null;
     this.#allowance?.countForNode(nowMs);
@@ -270,7 +267,7 @@ export class SessionBroker {
     return this.#first(entry);
   }
 
-  /** The end that clients are told of this request's session, or null where none is valid. Asks nobody. */
+  /** The published expiry of this request's session; null where none is valid. Makes no attempt. */
   peek(request: SessionRequest): number | null {
     const entry = this.#entries.get(sessionKey(request));
     const outcome = entry === undefined ? null : this.#answer(entry);
@@ -283,7 +280,7 @@ export class SessionBroker {
     return { sessions, entries: this.#entries.size, inFlight: this.#slots.inUse };
   }
 
-  /** Gives up every attempt and forgets every session. Who waits is told that the service stops. */
+  /** Aborts all attempts and drops all sessions. Callers who wait are told that the service stops. */
   stop(): void {
     this.#stopped = true;
     for (const attempt of this.#attempts) attempt.abort();
@@ -294,7 +291,7 @@ export class SessionBroker {
     }
   }
 
-  /** Somebody asks: begins an attempt where one is due. Returns how what is held stands. */
+  /** Notes that a caller asks, and begins an attempt where one is due. Returns the standing of the session in memory. */
   #asked(entry: Entry): "fresh" | "low" | "ended" {
     entry.asked = true;
     entry.unaskedAttempts = 0;
@@ -334,7 +331,7 @@ export class SessionBroker {
     return { ...unavailable(message), retryAfterMs: Math.max(0, entry.putOffUntilMs - this.#clock.now()) };
   }
 
-  /** Waits until an attempt at this entry has ended, at most `limitMs`. Who leaves, leaves nothing behind. */
+  /** Waits until an attempt at this entry has ended, at most `limitMs`. */
   #settle(entry: Entry, limitMs: number): Promise<void> {
     return new Promise((resolve) => {
       const leave = () => {
@@ -351,10 +348,10 @@ export class SessionBroker {
     for (const leave of [...entry.waiters]) leave();
   }
 
-  /** Begins an attempt, unless one is under way, is scheduled, or would only repeat a denial. */
+  /** Begins an attempt, unless one is under way or scheduled, or a denial is remembered. */
   #attempt(entry: Entry, reason: AttemptReason): void {
     if (entry.inFlight || entry.retry !== null || entry.denial !== null || this.#stopped) return;
-    // An early one has its place in the allowance already.
+    // An early start has taken its token already.
     if (reason !== "early" && !this.#mayCall(entry)) return;
     entry.inFlight = true;
     entry.putOffUntilMs = null;
@@ -367,8 +364,8 @@ export class SessionBroker {
   }
 
   /**
-   * Whether the allowance lets a call be made now. Where it will do so in a while, the call is scheduled, and whoever asks
-   * meanwhile waits for the same one.
+   * Whether the rate limit allows a call now. Where it will allow one soon, the call is scheduled, and callers who ask in the
+   * meantime wait for the same one.
    */
   #mayCall(entry: Entry): boolean {
     const nowMs = this.#clock.now();
@@ -413,7 +410,7 @@ export class SessionBroker {
     }
   }
 
-  /** One call of STS that ends, whether or not STS does. */
+  /** One STS call with a time limit, which holds even if STS and the SDK do not answer. */
   async #assumeRole(request: SessionRequest): Promise<Session> {
     if (this.#stopped) throw unavailableSts("aborted", "imdsproxy is stopping");
     const attempt = new AbortController();
@@ -521,11 +518,11 @@ export class SessionBroker {
     try {
       this.#onEvent(event);
     } catch {
-      // A log or a metric that fails must not cost anyone a session.
+      // An error in the log or the metrics must not fail the session.
     }
   }
 
-  /** The entry of this request, now the latest asked for; null where there is no place for it. */
+  /** The entry of this request, which becomes the most recently used; null where there is no room for it. */
   #entryFor(request: SessionRequest, owner: Subject): Entry | null {
     const key = sessionKey(request);
     const known = this.#entries.get(key);
@@ -560,9 +557,9 @@ export class SessionBroker {
   }
 
   /**
-   * Where an owner has too many entries, their own oldest gives way; where all together have too many, the oldest of
-   * the owner who has most. So whoever asks for many different sessions loses their own, and nobody else's.
-   * An entry that somebody waits for never gives way.
+   * Evicts the least recently used entry: of this owner, where they exceed their limit; else, where all together exceed the
+   * limit, of the owner who has most. So a user who asks for many sessions loses their own. An entry that a caller waits for
+   * is not evicted.
    */
   #makePlaceFor(owner: Subject): boolean {
     if ((this.#entriesOf.get(owner) ?? 0) >= this.#maxEntriesPerOwner) {
@@ -597,7 +594,7 @@ export class SessionBroker {
     else this.#entriesOf.delete(entry.owner);
   }
 
-  /** Takes the session, the denial and every timer from an entry. */
+  /** Clears an entry: its session, its denial and its timers. */
   #forget(entry: Entry): void {
     entry.held?.cancelEnd();
     entry.held = null;
@@ -622,7 +619,7 @@ function unavailableSts(code: string, message: string): StsFailure {
 
 function asFailure(error: unknown): StsFailure {
   if (error instanceof StsFailure) return error;
-  // Only the class is told: nobody knows what the text of an unknown error holds.
+  // Only the class is reported, because the text of an unknown error may hold anything.
   const name = error instanceof Error ? error.constructor.name : typeof error;
   return new StsFailure({
     kind: "transient",

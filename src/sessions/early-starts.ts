@@ -1,18 +1,18 @@
 import type { Subject } from "../identity/caller.ts";
 
-/** Sessions that are begun early for one owner in one window, and how long a window is, in milliseconds. */
+/** Early starts of one owner in one window, and the window in milliseconds. */
 const STARTS = 16;
 const WINDOW_MS = 60_000;
-/** Requests, and owners, that are remembered. */
+/** Requests and owners that are remembered. */
 const MOST = 8_192;
 
 /**
- * Which sessions may be begun before anybody has asked for credentials. A program that asks for a token may want nothing
- * but metadata, for years: so a session is begun early once in its life, whether it was made, denied or failed. This is
- * counted apart from what an owner may ask for: whoever uses it up is served as if nothing were begun early.
+ * Limits the sessions that are begun before anybody has asked for credentials. A program that asks for tokens may want only
+ * metadata, for years. So a request is begun early once in a session's life, whether that succeeds or not. The limit of an
+ * owner is apart from the rate limit of what they ask for: an owner who exceeds it is served without early starts.
  */
 export class EarlyStarts {
-  /** Until when a request is not begun early again; the longest remembered first. */
+  /** Until when each request is not begun early again, the oldest first. */
   readonly #until = new Map<string, number>();
   readonly #windows = new Map<Subject, { beganMs: number; starts: number }>();
 
@@ -23,7 +23,7 @@ export class EarlyStarts {
    */
   take(key: string, owner: Subject, lifeMs: number, nowMs: number): boolean {
     const until = this.#until.get(key);
-    // An end that is further away than a life is from before the clock was set back.
+    // An end further away than a whole life comes from before the clock was set back.
     if (until !== undefined && nowMs < until && until - nowMs <= lifeMs) return false;
     if (!this.#takeOf(owner, nowMs)) return false;
     this.#until.delete(key);

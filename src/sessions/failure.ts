@@ -13,15 +13,15 @@ export interface StsFailureInit {
    * "credentials", "unknown"). Closed enough to be a metric's label.
    */
   readonly code: string;
-  /** Told to the caller. Names nothing but the role that was asked for. */
+  /** The message for the caller, which names only the role that was asked for. */
   readonly message: string;
   /** For the log and the administrator: may hold ARNs and policy statements. Default: the message. */
   readonly detail?: string;
-  /** Milliseconds for which STS wants to be left alone. Default null: the broker's own backoff decides. */
+  /** Milliseconds after which STS allows a retry (Retry-After). Default null: the broker's backoff decides. */
   readonly retryAfterMs?: number | null;
 }
 
-/** How an `Sts` says that it has no session. */
+/** The error of an `Sts` that gives no session. */
 export class StsFailure extends Error {
   override readonly name = "StsFailure";
   readonly kind: StsFailureKind;

@@ -18,9 +18,9 @@ export interface SignerCredentials {
   readonly expiration: Date;
 }
 
-/** What is needed of the metadata service upstream. */
+/** What the sessions need of the metadata service upstream. */
 export interface InstanceMetadata {
-  /** Asks anew at each call: the SDK keeps what it gets until 5 minutes before its end. */
+  /** Requests them anew at each call: the SDK keeps them until 5 minutes before their end. */
   credentials(): Promise<InstanceCredentials>;
 }
 

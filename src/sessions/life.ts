@@ -2,7 +2,7 @@
 
 const MINUTE_MS = 60_000;
 
-/** Clients are told an end this much before the real one, so that nobody uses a session in its last moment. */
+/** The published expiry is this much before the real one, so that no client uses a session in its last moment. */
 export const PUBLISH_EARLY_MS = MINUTE_MS;
 
 /**
@@ -15,14 +15,14 @@ export const SERVE_FLOOR_MS = 20 * MINUTE_MS;
 export const DENIAL_MS = MINUTE_MS;
 
 /**
- * How long a denial is remembered that came before anybody had asked. Who asked for a token asks for credentials in a
- * moment; after that, the policy may have been put right before the first one asks.
+ * How long a denial is remembered that came before anybody asked. It covers the request for credentials that follows one for a
+ * token; a later one asks STS anew, because the policy may have been corrected.
  */
 export const EARLY_DENIAL_MS = 5_000;
 
 const FIRST_RETRY_MS = 1_000;
 const LONGEST_RETRY_MS = MINUTE_MS;
-/** The longest that STS can ask for, so that a mad Retry-After does not end the service. */
+/** The longest Retry-After that is followed, so that a wrong one does not stop the service. */
 const LONGEST_RETRY_AFTER_MS = 5 * MINUTE_MS;
 
 /** A session's life, fixed at the moment when it was obtained. */

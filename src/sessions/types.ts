@@ -1,4 +1,4 @@
-/** One AssumeRole request, whole: it is the key under which its session is kept. */
+/** One complete AssumeRole request, which is the key of its session. */
 export interface SessionRequest {
   /** ARN of the role to assume: `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`. */
   readonly roleArn: string;
@@ -31,15 +31,15 @@ export type SessionOutcome =
   | {
       readonly kind: "session";
       readonly session: Session;
-      /** What is told to clients: 60 s before the real end, so that nobody uses a session in its last moment. */
+      /** The end that clients are told: 60 s before the real one, so that none uses a session in its last moment. */
       readonly publishedExpiryMs: number;
     }
-  /** STS refused for good (trust policy, permission, malformed request): remembered for a minute. */
+  /** STS refused (trust policy, permission, malformed request). The denial is remembered for a minute. */
   | { readonly kind: "denied"; readonly message: string }
-  /** STS cannot be asked for now, and nothing valid is in memory. */
+  /** STS does not answer, and no valid session is in memory. */
   | {
       readonly kind: "unavailable";
       readonly message: string;
-      /** When asking again can help, in milliseconds from now; absent where nobody knows. */
+      /** Milliseconds until asking again can help; absent where that is not known. */
       readonly retryAfterMs?: number;
     };
