@@ -1,11 +1,12 @@
 #!/bin/sh
 # Installs the Debian packages that the tests need; with --demo, only what `imdsproxy demo` needs; with --platforms, what
-# `make test-platforms` needs.
+# `make test-platforms` needs; with --firewalls, what `make test-firewalls` needs beside the tests' own.
 # What is there already is left alone; a second run does nothing.
 set -eu
 
 demo_packages='iptables iproute2'
 test_packages="$demo_packages awscli python3-boto3 curl procps systemd-container debootstrap dbus shellcheck nginx-light wrk conntrack uidmap podman crun slirp4netns passt nftables gcc libc6-dev prometheus openssh-client openssh-server dropbear-bin"
+firewall_packages='ufw firewalld dbus'
 platform_packages='qemu-system-x86 qemu-utils debootstrap e2fsprogs'
 
 say() { echo "install-test-packages: $*" >&2; }
@@ -13,8 +14,9 @@ say() { echo "install-test-packages: $*" >&2; }
 case "${1:-}" in
   --demo) wanted=$demo_packages ;;
   --platforms) wanted=$platform_packages ;;
+  --firewalls) wanted=$firewall_packages ;;
   '') wanted=$test_packages ;;
-  *) say "does not take $1; it takes --platforms, --demo or nothing"; exit 2 ;;
+  *) say "does not take $1; it takes --platforms, --firewalls, --demo or nothing"; exit 2 ;;
 esac
 
 if ! command -v apt-get >/dev/null 2>&1; then
