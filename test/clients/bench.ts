@@ -196,9 +196,9 @@ function linesOf(text: string): Record<string, unknown>[] {
 }
 
 /** Words of a line that tells what is wrong, and lines that only look so: the path through the program. */
-const TELLS = /credential|refuse|denied|unable|could not|cannot|fail|404 Not Found/i;
+const TELLS = /NoCredentialProviders|credential|refuse|denied|unable|could not|cannot|fail|404 Not Found/i;
 const ON_THE_WAY =
-  /^WARNING: |^\s*(?:at |from |File |raise |\^|[\w$.]+ = |\S+\()|deprecat|NOTICE|^\d{1,3}: /i;
+  /^WARNING: |^SLF4J|^For verbose|^\S*\/\S+:\d+$|^\s*(?:at |from |File |raise |\^|[\w$.]+ = |\S+\()|deprecat|NOTICE|^\d{1,3}: /i;
 
 function telling(text: string): string {
   const lines = text.split("\n").filter((line) => TELLS.test(line) && !ON_THE_WAY.test(line));
