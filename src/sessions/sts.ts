@@ -22,6 +22,8 @@ export interface StsOptions {
 
 /** AWS STS through the SDK. */
 export interface AwsSts extends Sts {
+  /** Loads the SDK, so that the first caller does not wait for it: 0.1 s, and seconds on a busy node. Never rejects. */
+  load(): Promise<void>;
   /**
    * Asks for the node's own credentials anew before the next request: those that the SDK keeps came from another metadata
    * service. What is under way ends as it began.
@@ -51,7 +53,7 @@ const NOTHING_FROM_OUTSIDE = {
 } satisfies STSClientConfig;
 
 /**
- * STS as the broker needs it, through @aws-sdk/client-sts, which is loaded at the first request: commands that ask no STS
+ * STS as the broker needs it, through @aws-sdk/client-sts, which `load` or the first request loads: commands that ask no STS
  * start without it. Endpoints are regional, with the suffix of every partition that the SDK knows.
  *
  * Each attempt is one request. It is repeated once, at once, where STS finds fault with the node's own credentials or
@@ -106,12 +108,17 @@ export function createSts(options: StsOptions): AwsSts {
     };
   }
 
-  async function attempt(request: SessionRequest, signal: AbortSignal): Promise<Session> {
-    loading ??= load();
-    const { client, send } = await loading.catch((error) => {
+  /** One load for all; one that failed is tried again by the next request. */
+  function loaded(): Promise<Loaded> {
+    loading ??= load().catch((error) => {
       loading = null;
       throw error;
     });
+    return loading;
+  }
+
+  async function attempt(request: SessionRequest, signal: AbortSignal): Promise<Session> {
+    const { client, send } = await loaded();
     const input = assumeRoleInput(request);
     const obtainedAtMs = now();
     try {
@@ -124,6 +131,11 @@ export function createSts(options: StsOptions): AwsSts {
   }
 
   return {
+    load: () =>
+      loaded().then(
+        () => {},
+        () => {},
+      ),
     async assumeRole(request, signal) {
       const limit = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
       const over = Promise.withResolvers<never>();

@@ -290,6 +290,7 @@ export async function serve(options: {
   // systemd may have kept sockets of endpoints that the configuration no longer has.
   options.store.forgetRest();
   notifySystemd("READY=1");
+  void sts.load();
   lockProgram();
   const nowMs = systemClock.now();
   const before = readCallers(config.stateDirectory, nowMs, nowMs - RECENT_MS);

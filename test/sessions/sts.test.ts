@@ -74,6 +74,12 @@ function freshStart(): void {
 beforeAll(freshStart);
 afterEach(freshStart);
 
+test("load() loads the SDK and asks nothing: neither for the node's credentials nor STS", async () => {
+  await sts.load();
+  await sts.load();
+  expect([asked, standIn.log()]).toEqual([0, []]);
+});
+
 describe("createSts()", () => {
   test("sends the whole request, signed with the node's credentials", async () => {
     const session = await assume(
