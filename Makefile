@@ -75,6 +75,11 @@ test-platforms: build ## As root: the node on other kernels, in emulated machine
 	@sh scripts/install-test-packages.sh --platforms
 	@$(SUDO) $(BUN) test/platforms/run.ts $(CELLS)
 
+.PHONY: test-directory
+test-directory: build ## As root: users of a real LDAP directory by SSSD, which goes away at boot and later; not run by CI
+	@sh scripts/install-test-packages.sh
+	@$(SUDO) $(BUN) test --timeout=60000 ./test/platforms/directory.ts
+
 .PHONY: run-proxy
 run-proxy: build ## Runs the proxy in the foreground, to try it; Ctrl-C ends it
 	@$(SUDO) $(BINARY) serve $(CONFIG_FLAG) $(FLAGS)

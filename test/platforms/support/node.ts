@@ -93,7 +93,7 @@ async function surround(machine: VirtualMachine): Promise<void> {
   // In memory: the attack goes on whatever the disk is.
   await machine.write(
     "/etc/systemd/system/hammer.service",
-    `[Unit]\nDefaultDependencies=no\nAfter=sysinit.target\n[Service]\nUser=alice\nRestart=always\n` +
+    `[Unit]\nDefaultDependencies=no\nAfter=sysinit.target\n[Service]\nUser=alice\nNice=19\nRestart=always\n` +
       `ExecStart=/usr/bin/python3 /usr/local/lib/hammer.py /dev/shm/hammer.log\n[Install]\nWantedBy=multi-user.target\n`,
   );
   await machine.ok(
