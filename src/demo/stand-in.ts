@@ -5,6 +5,14 @@ import { selfCommand } from "../platform/self.ts";
 import { CLEAN_ENVIRONMENT, type Namespace } from "./namespace.ts";
 import type { PartAnswer, PartCall, PartStart } from "./part.ts";
 
+/** As the units of what is installed have it (service/units.ts): else a stand-in ends where a test takes the node's last process. */
+const NO_LATER_THREADS = {
+  BUN_JSC_useConcurrentJIT: "0",
+  BUN_JSC_useConcurrentGC: "0",
+  BUN_JSC_numberOfGCMarkers: "1",
+  BUN_JSC_useWarmUpMarkedBlocks: "0",
+};
+
 /** A stand-in that runs in a namespace, as seen from here. */
 export interface RemotePart {
   /** Calls a control of the stand-in; rejects with what it said, or where it has ended. */
@@ -30,7 +38,7 @@ export async function startPart(
     stdin: "pipe",
     stdout: "pipe",
     stderr: "pipe",
-    env: CLEAN_ENVIRONMENT,
+    env: { ...CLEAN_ENVIRONMENT, ...NO_LATER_THREADS },
     detached: true,
   });
   namespace.entered(child);
