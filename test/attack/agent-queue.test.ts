@@ -159,7 +159,9 @@ describeAsRoot("the agent's queue", () => {
       let happened = false;
       for (let round = 0; round < 8 && !happened; round++) happened = await attempt();
       expect(happened).toBe(true);
-      expect(proxied.proxy.output()).toContain("somebody answers in the upstream's place");
+      await eventually("the log says so", () =>
+        proxied.proxy.output().includes("somebody answers in the upstream's place"),
+      );
     }, 120_000);
 
     test("an agent that closes its listener and opens another loses what was in the queue, and is believed", async () => {

@@ -95,7 +95,9 @@ describeAsRoot("listening on the proxy's port where it is everybody's", () => {
       await proxied.restart();
       try {
         expect((await credentialsOf(node, BOB)).body).toContain("SESSION/ImdsProxyTestRole/");
-        expect(proxied.proxy.output()).toContain("every user of this node may bind the port");
+        await eventually("the log says so", () =>
+          proxied.proxy.output().includes("every user of this node may bind the port"),
+        );
       } finally {
         await proxied.proxy.stop();
       }

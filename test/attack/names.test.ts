@@ -221,7 +221,9 @@ const HAVE_GCC = Bun.which("gcc") !== null;
       }
       expect(await whileIt("503", DORA)).toBe("404");
       expect(await whileIt("503", CARL)).toBe("DataEng");
-      expect(proxied.proxy.output()).toContain("NSS cannot tell for now who somebody is");
+      await eventually("the log says so", () =>
+        proxied.proxy.output().includes("NSS cannot tell for now who somebody is"),
+      );
     });
   }
 

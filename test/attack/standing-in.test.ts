@@ -88,7 +88,7 @@ describeAsRoot("standing in", () => {
     const config = testConfig(node, { listen: "127.0.0.1:9988" });
     const high = await node.startProxy({ config, flags: ["--share-port"], port: 9_988 });
     try {
-      expect(high.output()).toContain("the port is above 1023");
+      await eventually("it warns of the port", () => high.output().includes("the port is above 1023"));
       const running = await impostor("127.0.0.1", 9_988, "SO_REUSEPORT");
       expect(said(running)).toBe("EADDRINUSE");
     } finally {

@@ -55,7 +55,9 @@ describeAsRoot("what is optional", () => {
         for (let round = 0; round < 3; round++) {
           await proxied.restart();
           expect((await credentialsOf(node, BOB)).body).toContain(SERVED);
-          expect(proxied.proxy.output()).toContain("metrics cannot be served");
+          await eventually("the log says so", () =>
+            proxied.proxy.output().includes("metrics cannot be served"),
+          );
           const said = await status();
           expect(said).toContain("127.0.0.1:9254: the port is taken");
           expect(said).toContain("another metrics.listen, below 1024");
@@ -128,7 +130,7 @@ describeAsRoot("what is optional", () => {
     const proxy = await node.startProxy({ flags });
     try {
       expect((await credentialsOf(node, BOB)).body).toContain(SERVED);
-      expect(proxy.output()).toContain("their key is in memory alone");
+      await eventually("the log says so", () => proxy.output().includes("their key is in memory alone"));
       expect(await status()).toContain("the key of the tokens is in memory alone");
     } finally {
       await proxy.stop();

@@ -135,7 +135,7 @@ describeAsRoot("when STS fails at the start", () => {
     const { node, proxy } = await startProxiedNode({ stsMode: { fault: DENIED } });
     try {
       await eventually("the log names the trust policy", () => /trust policy/i.test(proxy.output()));
-      expect(proxy.output()).toContain("sts:AssumeRole");
+      await eventually("the log says so", () => proxy.output().includes("sts:AssumeRole"));
       expect((await getWithToken(node, { user: "alice" }, "/latest/meta-data/placement/region")).body).toBe(
         "us-west-2",
       );
