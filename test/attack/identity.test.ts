@@ -283,8 +283,14 @@ describeAsRoot("identity by attack", () => {
           ]);
         });
         const uids = ({ identities }: Told) => Object.keys(identities).filter((who) => /^\d+$/.test(who));
-        expect(uids(alice)).toEqual([String(ALICE_UID)]);
-        expect(uids(bob)).toEqual([String(BOB_UID)]);
+        // Refused or right: on a busy machine each of the four seconds' connections may have lost its entry.
+        for (const [told, uid] of [
+          [alice, ALICE_UID],
+          [bob, BOB_UID],
+        ] as const) {
+          expect(Object.keys(told.identities)).not.toEqual([]);
+          expect([[], [String(uid)]]).toContainEqual(uids(told));
+        }
         // The attack took place: there were connections that had lost their entry when we came to them.
         expect(lines.map(({ why }) => why)).toContain("connection tracking has lost the connection");
       } finally {
