@@ -76,7 +76,7 @@ test-platforms: build ## As root: the node on other kernels, in emulated machine
 	@$(SUDO) $(BUN) test/platforms/run.ts $(CELLS)
 
 .PHONY: test-directory
-test-directory: build ## As root: users of a real LDAP directory by SSSD, which goes away at boot and later; not run by CI
+test-directory: build ## As root: users of a real LDAP directory by SSSD, which goes away; not run by CI
 	@sh scripts/install-test-packages.sh
 	@$(SUDO) $(BUN) test --timeout=60000 ./test/platforms/directory.ts
 
