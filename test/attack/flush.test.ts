@@ -15,7 +15,7 @@ import type { SimulatedNode } from "../support/simulated-node.ts";
 import { attack, SHOW_PROGRAMS } from "./support/attack.ts";
 import { HANGING_DIRECTORY, SILENT_DNS } from "./support/hanging-directory.ts";
 import { processLimit, WATCH_ENVIRONMENT } from "./support/process-limit.ts";
-import { BRIDGE, type Reports, Siege } from "./support/siege.ts";
+import { BESIEGED, type Reports, Siege } from "./support/siege.ts";
 
 /**
  * The firewall is flushed by others, in each way that others have, while users and a container ask for the instance role
@@ -72,7 +72,7 @@ describeAsRoot("a flush of the firewall by others", () => {
     proxied = await startProxiedNode(
       { iptables: "nft", show: SHOW_PROGRAMS },
       { containers: "reject" },
-      (started) => mustExec(started, ROOT, ["sh", "-euc", BRIDGE]),
+      (started) => mustExec(started, ROOT, ["sh", "-euc", BESIEGED]),
     );
     node = proxied.node;
   });

@@ -5,7 +5,7 @@ import { eventually, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode } from "../support/simulated-node.ts";
 import { SHOW_PROGRAMS } from "./support/attack.ts";
-import { BRIDGE, Siege } from "./support/siege.ts";
+import { BESIEGED, Siege } from "./support/siege.ts";
 
 /**
  * Other firewalls of Debian's, the real ones, in each thing that they do to the rules, while users and a container ask for the instance
@@ -29,7 +29,7 @@ describeAsRoot("beside another firewall", () => {
     ({ node } = await startProxiedNode(
       { iptables: "nft", show: SHOW_PROGRAMS },
       { containers: "reject" },
-      (started) => mustExec(started, ROOT, ["sh", "-euc", BRIDGE]),
+      (started) => mustExec(started, ROOT, ["sh", "-euc", BESIEGED]),
     ));
     node.spawn({ ...ROOT, argv: ["imdsproxy", "iptables", "watch"], timeoutMs: 0 });
     await eventually("the watch has looked", () => existsSync(node.path("/run/imdsproxy/firewall.json")));

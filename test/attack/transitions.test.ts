@@ -4,7 +4,7 @@ import { startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode } from "../support/simulated-node.ts";
 import { SHOW_PROGRAMS } from "./support/attack.ts";
-import { BRIDGE, Siege } from "./support/siege.ts";
+import { BESIEGED, Siege } from "./support/siege.ts";
 
 /**
  * The administrator changes the rules while users and a container ask for the instance role in each way that they have: from one
@@ -35,7 +35,7 @@ describeAsRoot("from one configuration to another", () => {
     ({ node } = await startProxiedNode(
       { iptables: "nft", show: SHOW_PROGRAMS },
       { containers: "reject" },
-      (started) => mustExec(started, ROOT, ["sh", "-euc", BRIDGE]),
+      (started) => mustExec(started, ROOT, ["sh", "-euc", BESIEGED]),
     ));
     siege = await Siege.begin(node);
   });

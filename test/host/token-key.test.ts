@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { chownSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { ImdsProxyError } from "../../src/errors.ts";
 import { tokenKey } from "../../src/wiring/token-key.ts";
+import { failure } from "../support/failure.ts";
 import { describeAsRoot } from "../support/root.ts";
 
 let base: string;
@@ -11,17 +11,6 @@ beforeEach(() => {
   directory = `${base}/state`;
 });
 afterEach(() => rmSync(base, { recursive: true, force: true }));
-
-/** The error, whose text must never hold a key. */
-function failure(run: () => unknown): ImdsProxyError {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof ImdsProxyError) return error;
-    throw error;
-  }
-  throw new Error("it did not fail");
-}
 
 describeAsRoot("tokenKey() as root", () => {
   test("refuses a key or a directory of another account", () => {

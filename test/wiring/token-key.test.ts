@@ -11,8 +11,8 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { ImdsProxyError } from "../../src/errors.ts";
 import { tokenKey } from "../../src/wiring/token-key.ts";
+import { failure } from "../support/failure.ts";
 
 let base: string;
 let directory: string;
@@ -21,17 +21,6 @@ beforeEach(() => {
   directory = `${base}/state`;
 });
 afterEach(() => rmSync(base, { recursive: true, force: true }));
-
-/** The error, whose text must never hold a key. */
-function failure(run: () => unknown): ImdsProxyError {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof ImdsProxyError) return error;
-    throw error;
-  }
-  throw new Error("it did not fail");
-}
 
 const mode = (path: string): string => (lstatSync(path).mode & 0o777).toString(8);
 

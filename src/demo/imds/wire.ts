@@ -2,6 +2,7 @@
  * HTTP/1.1 as the stand-in reads and writes it. Pure. A parser of its own because the tests must see a request's
  * target byte for byte, and Bun.serve shows a normalised one.
  */
+import { STATUS_CODES } from "node:http";
 
 /** One request, as it was sent; text is Latin-1, a character for a byte. */
 export interface WireRequest {
@@ -81,21 +82,9 @@ export interface WireResponse {
   readonly body: string;
 }
 
-const REASONS: Record<number, string> = {
-  200: "OK",
-  400: "Bad Request",
-  401: "Unauthorized",
-  403: "Forbidden",
-  404: "Not Found",
-  405: "Method Not Allowed",
-  417: "Expectation Failed",
-  500: "Internal Server Error",
-  503: "Service Unavailable",
-};
-
 /** The reason phrase of a status. */
 export function reason(status: number): string {
-  return REASONS[status] ?? "Unknown";
+  return STATUS_CODES[status] ?? "Unknown";
 }
 
 /** The bytes of an answer: never chunked; a HEAD's has the length but not the body. */

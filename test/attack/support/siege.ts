@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from "node:fs";
 import type { Running } from "../../../src/demo/run.ts";
+import { BRIDGE } from "../../support/bridge.ts";
 import { mustExec } from "../../support/node.ts";
 import { eventually } from "../../support/proxied.ts";
 import type { SimulatedNode } from "../../support/simulated-node.ts";
@@ -7,22 +8,9 @@ import type { SimulatedNode } from "../../support/simulated-node.ts";
 const ROOT = { user: "root" };
 const ALICE = { user: "alice" };
 
-/** A bridge with one container, masqueraded and forwarded as Docker makes them. */
-export const BRIDGE = `
-mount -t sysfs none /sys
-ip link add docker0 type bridge
-ip address add 172.17.0.1/16 dev docker0
-ip link set docker0 up
-ip netns add box
-ip link add veth0 type veth peer name eth0 netns box
-ip link set veth0 master docker0 up
-ip -n box link set lo up
-ip -n box address add 172.17.0.2/16 dev eth0
-ip -n box link set eth0 up
-ip -n box route add default via 172.17.0.1
-echo 1 >/proc/sys/net/ipv4/ip_forward
+/** A bridge with one container, and what the node had before us. */
+export const BESIEGED = `${BRIDGE}
 # What the node had before us, as an operator would have saved it: the agent's entry, Docker's rules, none of ours.
-iptables -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
 iptables-save >/run/before.rules
 ip6tables-save >/run/before6.rules
 printf 'flush ruleset\\ntable inet filter { chain output { type filter hook output priority 0; policy accept; } }\\n' >/run/nftables.conf
