@@ -1,5 +1,6 @@
 import { existsSync, readdirSync, readFileSync, statfsSync, statSync } from "node:fs";
 import { release } from "node:os";
+import { ImdsProxyError } from "../errors.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
 import { encodeConnectionRequest, NETLINK_NETFILTER } from "../identity/netlink/conntrack.ts";
 import { encodeSocketRequest, NETLINK_SOCK_DIAG, type Tuple } from "../identity/netlink/inet-diag.ts";
@@ -136,10 +137,21 @@ function cgroups(): NodeFacts["cgroups"] {
 
 const MIB = 1_048_576;
 
-function room(executable: string): { freeMiB: number; neededMiB: number } {
+/**
+ * How much room the executable needs below its place, and how much there is, in MiB.
+ *
+ * @throws ImdsProxyError `missing` where the running program's file was replaced or removed since it was started.
+ */
+export function room(executable: string): { freeMiB: number; neededMiB: number } {
   let directory = BINARY;
   while (!existsSync(directory)) directory = directory.replace(/\/[^/]*$/, "") || "/";
   const { bavail, bsize } = statfsSync(directory);
-  const needed = executable === BINARY ? 0 : statSync(executable).size;
+  const file = statSync(executable, { throwIfNoEntry: false });
+  if (file === undefined)
+    throw new ImdsProxyError(
+      "missing",
+      `the file of this program, ${executable}, is gone since it was started: run it again from the file that is there now`,
+    );
+  const needed = executable === BINARY ? 0 : file.size;
   return { freeMiB: Math.floor((bavail * bsize) / MIB), neededMiB: Math.ceil(needed / MIB) };
 }
