@@ -10,18 +10,22 @@ import sys
 import time
 
 ready, go = sys.argv[1:3]
+MPTCP = 262
 METADATA, AGENT = ("169.254.169.254", 80), ("169.254.0.2", 9081)
 WAYS = {
     "metadata": (METADATA, None, None),
     "metadata from 10.77.0.2": (METADATA, "10.77.0.2", None),
     "mapped": (("::ffff:169.254.169.254", 80), None, None),
+    "metadata by mptcp": (METADATA, None, None),
     "agent": (AGENT, None, None),
+    "agent by mptcp": (AGENT, None, None),
     "agent by lo": (AGENT, None, b"lo"),
     "ipv6": (("fd00:ec2::254", 80), None, None),
 }
 opened = {}
 for way, (to, source, device) in WAYS.items():
-    s = socket.socket(socket.AF_INET6 if ":" in to[0] else socket.AF_INET)
+    protocol = MPTCP if way.endswith("by mptcp") else 0
+    s = socket.socket(socket.AF_INET6 if ":" in to[0] else socket.AF_INET, socket.SOCK_STREAM, protocol)
     s.settimeout(3)
     try:
         if device:
