@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
+import { BRIDGE } from "../support/bridge.ts";
 import { mustExec } from "../support/node.ts";
 import { applyRules, eventually, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
@@ -16,34 +17,42 @@ const ALICE = { user: "alice" } as const;
 const FLUSH = `for i in iptables ip6tables; do $i -F; $i -t nat -F; done
 iptables -t nat -A OUTPUT -d 169.254.169.254/32 -p tcp --dport 80 -j DNAT --to-destination 169.254.0.2:9081`;
 
+const WAYS = [
+  ...["agent", "agent by lo", "agent by mptcp", "ipv6", "mapped"],
+  ...["metadata", "metadata by mptcp", "metadata from 10.77.0.2"],
+];
+/** Those that lead out of a bridge: it has IPv4 alone, and addresses of its own. */
+const FROM_A_CONTAINER = ["agent", "agent by mptcp", "mapped", "metadata", "metadata by mptcp"];
+
+const shellIn = (node: SimulatedNode, line: string) => mustExec(node, ROOT, ["sh", "-euc", line]);
+let round = 0;
+/** Opens connections, does something, and asks on them. @param who.by a command that starts the program elsewhere. */
+async function askedOn(
+  node: SimulatedNode,
+  { user, by = [] }: { readonly user: string; readonly by?: readonly string[] },
+  meanwhile: () => Promise<unknown>,
+): Promise<Record<string, string>> {
+  const [ready, go] = ["ready", "go"].map((name) => `/tmp/${name}${round++}`) as [string, string];
+  const argv = [...by, "/usr/bin/python3", "/run/attack/idle.py", ready, go];
+  const running = node.spawn({ user, argv, timeoutMs: 0 });
+  await eventually("all are open", () => existsSync(node.path(ready)));
+  await meanwhile();
+  await shellIn(node, `: >${go}`);
+  const { stdout, stderr } = await running.done;
+  expect(stderr).toBe("");
+  return JSON.parse(stdout) as Record<string, string>;
+}
+const served = (answers: Record<string, string>) =>
+  Object.entries(answers)
+    .filter(([, answer]) => answer.startsWith("HTTP/1.1 "))
+    .map(([way]) => way)
+    .sort();
+
 describeAsRoot("connections from before the rules", () => {
   let node: SimulatedNode;
-  let round = 0;
-  const shell = (line: string) => mustExec(node, ROOT, ["sh", "-euc", line]);
-  /** Opens connections, does something, and asks on them. */
-  const asked = async (who: { readonly user: string }, meanwhile: () => Promise<unknown>) => {
-    const [ready, go] = ["ready", "go"].map((name) => `/tmp/${name}${round++}`) as [string, string];
-    const running = node.spawn({
-      ...who,
-      argv: ["/usr/bin/python3", "/run/attack/idle.py", ready, go],
-      timeoutMs: 0,
-    });
-    await eventually("all are open", () => existsSync(node.path(ready)));
-    await meanwhile();
-    await shell(`: >${go}`);
-    const { stdout, stderr } = await running.done;
-    expect(stderr).toBe("");
-    return JSON.parse(stdout) as Record<string, string>;
-  };
-  const served = (answers: Record<string, string>) =>
-    Object.entries(answers)
-      .filter(([, answer]) => answer.startsWith("HTTP/1.1 "))
-      .map(([way]) => way)
-      .sort();
-  const WAYS = [
-    ...["agent", "agent by lo", "agent by mptcp", "ipv6", "mapped"],
-    ...["metadata", "metadata by mptcp", "metadata from 10.77.0.2"],
-  ];
+  const shell = (line: string) => shellIn(node, line);
+  const asked = (who: { readonly user: string }, meanwhile: () => Promise<unknown>) =>
+    askedOn(node, who, meanwhile);
 
   beforeAll(async () => {
     ({ node } = await startProxiedNode({ show: SHOW_PROGRAMS }));
@@ -69,4 +78,29 @@ describeAsRoot("connections from before the rules", () => {
     expect(served(answers)).toEqual(WAYS.filter((way) => !way.startsWith("agent")));
     expect(Object.keys(answers).sort()).toEqual(WAYS);
   });
+});
+
+describeAsRoot("a container's connections from before the rules", () => {
+  for (const containers of ["reject", "proxy"] as const) {
+    test(`are not answered once the rules have come and were flushed, with containers: ${containers}`, async () => {
+      const { node } = await startProxiedNode({ show: SHOW_PROGRAMS }, { containers }, (made) =>
+        mustExec(made, ROOT, ["sh", "-c", BRIDGE]),
+      );
+      const inside = { ...ROOT, by: ["ip", "netns", "exec", "box"] };
+      try {
+        await shellIn(node, "imdsproxy iptables remove");
+        // The attack works: without rules, each is answered.
+        const before = await askedOn(node, inside, async () => {});
+        expect(Object.keys(before).sort()).toEqual(FROM_A_CONTAINER);
+        expect(served(before)).toEqual(FROM_A_CONTAINER);
+        const after = await askedOn(node, inside, async () => {
+          await applyRules(node);
+          await shellIn(node, "iptables -F; iptables -t nat -F");
+        });
+        expect([Object.keys(after).sort(), served(after)]).toEqual([FROM_A_CONTAINER, []]);
+      } finally {
+        await node.stop();
+      }
+    });
+  }
 });
