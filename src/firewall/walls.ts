@@ -50,7 +50,11 @@ export async function applyWalls(
     outcome = await apply(iptables, spec, part);
   } catch (error) {
     // IPv4 may be done where IPv6 is not: then users are redirected, and the wall refuses nobody.
-    if (await isRedirected(iptables)) await bring().catch(() => []);
+    if (await isRedirected(iptables)) {
+      await bring()
+        .then(() => hasBlock(part) && wall.endOld(spec))
+        .catch(() => {});
+    }
     throw error;
   }
   const after = await bring();

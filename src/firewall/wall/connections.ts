@@ -89,8 +89,10 @@ export function standingOf(
   // The uid of a socket without an owner says nothing; nobody can send on it either.
   if (inode === 0 || spec.exemptUids.includes(uid)) return "fine";
   const isTo = ({ address, port }: Endpoint) => {
+    // First the port, which costs nothing: most sockets of a node lead elsewhere.
+    if (tuple.destinationPort !== port) return false;
     const bytes = parseAddress(address);
-    return tuple.destinationPort === port && bytes !== null && sameAddress(bytes, tuple.destinationAddress);
+    return bytes !== null && sameAddress(bytes, tuple.destinationAddress);
   };
   for (const family of FAMILIES) {
     for (const endpoint of guardedEndpoints(spec, family)) {
@@ -100,8 +102,9 @@ export function standingOf(
       return addressText(tuple.sourceAddress) === USERS_SOURCE ? "fine" : "metadata";
     }
   }
+  if (spec.localPorts?.includes(tuple.destinationPort) !== true) return "fine";
   const isHere =
     tuple.destinationAddress[0] === 127 ||
     addresses.some(({ address }) => isTo({ address, port: tuple.destinationPort }));
-  return isHere && spec.localPorts?.includes(tuple.destinationPort) === true ? "old" : "fine";
+  return isHere ? "old" : "fine";
 }

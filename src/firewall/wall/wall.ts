@@ -62,16 +62,12 @@ export class SecondWall {
   bring(spec: FirewallSpec | null): readonly string[] {
     if (this.unavailable !== null) return [];
     let found: readonly string[] = [];
-    let written = false;
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const { problems, changes } = this.#plan(spec);
       if (attempt === 0) found = problems;
       if (changes.length === 0) break;
       this.#kernel.write(changes);
-      written = true;
     }
-    // While it was not right, connections could be opened that it does not hold.
-    if (written && spec !== null) this.endOld(spec);
     return found;
   }
 
@@ -124,6 +120,7 @@ export const wallGuard = (wall: SecondWall) => ({
     return [`second wall: ${first}${more.length === 0 ? "" : `, and ${more.length} more`}`];
   },
   restore(spec: FirewallSpec): void {
-    wall.bring(spec);
+    // While it was not right, connections could be opened that it does not hold.
+    if (wall.bring(spec).length > 0) wall.endOld(spec);
   },
 });
