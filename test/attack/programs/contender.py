@@ -14,27 +14,12 @@ import sys
 import threading
 import time
 
-from impostor import answer_to
+from impostor import serve_noting
 
 address, port = sys.argv[1], int(sys.argv[2])
 listened = accepted = 0
 seen = []
 over = threading.Event()
-
-
-def serve(connection):
-    got = b""
-    try:
-        while part := connection.recv(65536):
-            seen.append(part.decode("latin-1"))
-            got += part
-            while b"\r\n\r\n" in got:
-                head, _, got = got.partition(b"\r\n\r\n")
-                connection.sendall(answer_to(head.split(b"\r\n")[0].decode("latin-1")))
-    except OSError:
-        pass
-    finally:
-        connection.close()
 
 
 def contend():
@@ -50,7 +35,7 @@ def contend():
             if select.select([s], [], [], 0.0005)[0]:
                 connection, _ = s.accept()
                 accepted += 1
-                threading.Thread(target=serve, args=(connection,), daemon=True).start()
+                threading.Thread(target=serve_noting, args=(connection, seen), daemon=True).start()
         except OSError:
             pass
         s.close()

@@ -32,6 +32,22 @@ def answer_to(line, close=False):
     return answer.encode()
 
 
+def serve_noting(connection, seen):
+    """Serves until the other side ends, and appends to `seen` what it was sent, in latin-1."""
+    got = b""
+    try:
+        while part := connection.recv(65536):
+            seen.append(part.decode("latin-1"))
+            got += part
+            while b"\r\n\r\n" in got:
+                head, _, got = got.partition(b"\r\n\r\n")
+                connection.sendall(answer_to(head.split(b"\r\n")[0].decode("latin-1")))
+    except OSError:
+        pass
+    finally:
+        connection.close()
+
+
 def serve(connection, close):
     got = b""
     while part := connection.recv(65536):

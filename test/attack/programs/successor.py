@@ -15,27 +15,12 @@ import sys
 import threading
 import time
 
-from impostor import answer_to
+from impostor import serve_noting
 
 address, port, unbound = sys.argv[1], int(sys.argv[2]), "unbound" in sys.argv
 refused = accepted = 0
 seen = []
 begin, over = threading.Event(), threading.Event()
-
-
-def serve(connection):
-    got = b""
-    try:
-        while part := connection.recv(65536):
-            seen.append(part.decode("latin-1"))
-            got += part
-            while b"\r\n\r\n" in got:
-                head, _, got = got.partition(b"\r\n\r\n")
-                connection.sendall(answer_to(head.split(b"\r\n")[0].decode("latin-1")))
-    except OSError:
-        pass
-    finally:
-        connection.close()
 
 
 signal.signal(signal.SIGUSR1, lambda *_: begin.set())
@@ -66,6 +51,6 @@ while not over.is_set():
     if select.select([s], [], [], 0.01)[0]:
         connection, _ = s.accept()
         accepted += 1
-        threading.Thread(target=serve, args=(connection,), daemon=True).start()
+        threading.Thread(target=serve_noting, args=(connection, seen), daemon=True).start()
 s.close()
 print(json.dumps({"refused": refused, "accepted": accepted, "seen": seen}), flush=True)
