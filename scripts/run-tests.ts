@@ -3,7 +3,9 @@
  * since most tests wait for other programs: the booted nodes beside the rest, and then, with the machine to themselves, the
  * attacks, some of which measure how long a user waits. What needs a registry or hours (OPT_IN) has a target of its own.
  *
- * The last paragraph is the runner's summary, added up. Exits with 1 where anything failed.
+ * What failed is printed once more before the last paragraph, since the lane that it belongs to may have ended long before and
+ * whoever reads the end of a long output has to find it there. The last paragraph is the runner's summary, added up. Exits with
+ * 1 where anything failed.
  */
 import { readdirSync } from "node:fs";
 
@@ -45,6 +47,25 @@ export function summaryOf(output: string): Summary | null {
     tests: tests ?? 0,
     files: files ?? 0,
   };
+}
+
+/** How much of one failure is printed once more, in lines: the end of what it printed, where the assertion's place stands. */
+const FAILURE_LINES = 30;
+
+/** What failed in a run's output: of each failed test the lines that it printed, shortened, and its name with "(fail)" as the last. */
+export function failuresOf(output: string): string[] {
+  const failures = new Map<string, string>();
+  let printed: string[] = [];
+  for (const line of output.replaceAll(COLOURS, "").split("\n")) {
+    if (/^\((pass|skip|todo)\) /.test(line)) printed = [];
+    else if (!line.startsWith("(fail) ")) printed.push(line);
+    else {
+      // At its end the runner lists the names again, without what they printed.
+      if (!failures.has(line)) failures.set(line, [...printed.slice(-FAILURE_LINES), line].join("\n"));
+      printed = [];
+    }
+  }
+  return [...failures.values()];
 }
 
 /** The summaries of several runs as the runner would print them for one. */
@@ -95,18 +116,23 @@ async function main(paths: readonly string[]): Promise<number> {
   const startedMs = performance.now();
   const steps = paths.length > 0 ? [[paths]] : lanes(readdirSync("test").sort());
   const summaries: Summary[] = [];
+  const failures: string[] = [];
   let isRight = true;
   for (const step of steps) {
     const ran = await Promise.all(step.map((lane, index) => runLane(lane, index === 0)));
     for (const { output, exitCode } of ran) {
       const summary = summaryOf(output);
       isRight &&= exitCode === 0 && summary !== null;
+      failures.push(...failuresOf(output));
       if (summary !== null) summaries.push(summary);
       else console.log("a run of tests did not come to its end");
     }
   }
   // One run has printed its own.
-  if (steps.flat().length > 1) console.log(summaryText(summaries, (performance.now() - startedMs) / 1_000));
+  if (steps.flat().length > 1) {
+    if (failures.length > 0) console.log(["", "What failed:", ...failures].join("\n"));
+    console.log(summaryText(summaries, (performance.now() - startedMs) / 1_000));
+  }
   return isRight ? 0 : 1;
 }
 

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
-import { lanes, summaryOf, summaryText } from "../../scripts/run-tests.ts";
+import { failuresOf, lanes, summaryOf, summaryText } from "../../scripts/run-tests.ts";
 
 test("a summary is read as bun test prints it, with colours and without, and only its last", () => {
   const output =
@@ -15,6 +15,32 @@ test("several are added up, and what was added up is read again", () => {
   const text = summaryText([one, two], 3);
   expect(text).toBe("\n 7 pass\n 1 fail\n 1 skip\nRan 9 tests across 3 files. [3.00s]\n");
   expect(summaryOf(text)).toEqual({ pass: 7, fail: 1, skip: 1, todo: 0, tests: 9, files: 3 });
+});
+
+test("what failed is found with what it printed, once, however early in the output it stands", () => {
+  const long = Array.from({ length: 100 }, (_, index) => `line ${index}`);
+  const output = [
+    "test/a.test.ts:",
+    "(pass) a > before [0.1ms]",
+    "error: expect(received).toBe(expected)",
+    "\u001b[31m(fail)\u001b[0m a > one [1.0ms]",
+    "(pass) a > between [0.1ms]",
+    ...long,
+    "(fail) a > two [2.0ms]",
+    "(pass) a > after [0.1ms]",
+    "2 tests failed:",
+    "(fail) a > one [1.0ms]",
+    "(fail) a > two [2.0ms]",
+    "",
+    " 3 pass",
+    " 2 fail",
+    "Ran 5 tests across 1 file. [1.00s]",
+  ].join("\n");
+  expect(failuresOf(output)).toEqual([
+    "error: expect(received).toBe(expected)\n(fail) a > one [1.0ms]",
+    [...long.slice(-30), "(fail) a > two [2.0ms]"].join("\n"),
+  ]);
+  expect(failuresOf("(pass) a > before [0.1ms]\n\n 1 pass\nRan 1 test across 1 file.\n")).toEqual([]);
 });
 
 test("every directory of tests is in one lane, but for those with targets of their own", () => {
