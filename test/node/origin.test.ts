@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { resolve } from "node:path";
 import { processTree } from "../../src/demo/namespace.ts";
 import type { Running, RunResult } from "../../src/demo/run.ts";
+import { signal } from "../../src/demo/run.ts";
 import { awsArn, mustExec, startTestNode } from "../support/node.ts";
 import { eventually, testConfig } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
@@ -111,7 +112,7 @@ describeAsRoot("the documentation from top to bottom", () => {
 
   test("the way back leaves the rules as they were, and alice with the instance role", async () => {
     // The proxy is make's child; at a terminal, Ctrl-C reaches both.
-    for (const pid of processTree(proxy.pid() ?? 0).reverse()) process.kill(pid, "SIGTERM");
+    for (const pid of processTree(proxy.pid() ?? 0).reverse()) signal(pid, "SIGTERM");
     await proxy.done;
     await mustMake("unblock-direct-access-to-sagemaker-role");
     await mustMake("remove-proxy-iptables-entries");

@@ -27,7 +27,8 @@ exec 9>"$cache/boot-tree.lock"
 flock 9
 if [ ! -d "$tree" ]; then
   rm -rf "$cache"/boot-tree-*-* "$cache"/boot-tree.partial
-  debootstrap --variant=minbase --include="$packages" "$suite" "$cache/boot-tree.partial" \
+  # In a mount namespace of its own: what it mounts in the tree is not a change of the machine, which other tests watch.
+  unshare --mount debootstrap --variant=minbase --include="$packages" "$suite" "$cache/boot-tree.partial" \
     ${mirror:+"$mirror"} >"$cache/boot-tree.log" 2>&1 || {
     echo "build-tree: debootstrap failed, its last lines:" >&2
     tail -n 5 "$cache/boot-tree.log" >&2
