@@ -5,6 +5,7 @@ import { parseRule } from "../../src/firewall/rule-text.ts";
 import { emptyTable, OWN_CHAINS, wantedTable } from "../../src/firewall/rules.ts";
 import { parseSave, rulesOf } from "../../src/firewall/state.ts";
 import type { FirewallSpec, RuleSet, TableName } from "../../src/firewall/types.ts";
+import { holds } from "../support/fuzz.ts";
 import { EC2, HYPERPOD, restore } from "./support.ts";
 
 const applied = (spec: FirewallSpec, state: RuleSet, table: TableName): RuleSet => {
@@ -153,18 +154,18 @@ COMMIT
     );
 
   test("reaches what is wanted in one step from anywhere, and touches nobody else's rules", () => {
-    fc.assert(
+    holds(
       fc.property(lines, spec, (all, wanted) => {
         const before = build(all);
         const after = applied(wanted, before, "nat");
         expect(planTable(after, wantedTable(wanted, "ipv4", "nat")).deviations).toEqual([]);
         expect(foreignRules(after)).toEqual(foreignRules(before));
       }),
-      { numRuns: 500 },
+      500,
     );
   });
   test("removes all of ours from anywhere, and touches nobody else's rules", () => {
-    fc.assert(
+    holds(
       fc.property(lines, (all) => {
         const before = build(all);
         const { text } = planTable(before, emptyTable("ipv4", "nat"));
@@ -173,7 +174,7 @@ COMMIT
         expect([...(after.get("nat")?.values() ?? [])].some(({ rules }) => rules.some(isOurs))).toBe(false);
         expect(foreignRules(after)).toEqual(foreignRules(before));
       }),
-      { numRuns: 500 },
+      500,
     );
   });
 });

@@ -4,6 +4,7 @@ import { parseRule } from "../../src/firewall/rule-text.ts";
 import { guardedEndpoints, OWN_CHAINS, silence, wantedTable } from "../../src/firewall/rules.ts";
 import { FAMILIES, type Family, type FirewallSpec, type TableName } from "../../src/firewall/types.ts";
 import type { Endpoint } from "../../src/identity/endpoint.ts";
+import { holds } from "../support/fuzz.ts";
 import { EC2, HYPERPOD } from "./support.ts";
 
 const chain = (spec: FirewallSpec, family: Family, table: TableName, name = "IMDSPROXY"): readonly string[] =>
@@ -216,35 +217,38 @@ const packet: fc.Arbitrary<Packet> = fc.record({
 describe("the rules, walked as the kernel would", () => {
   const filter = (built: FirewallSpec) => chain(built, "ipv4", "filter");
   test("no packet of a user who is not exempt passes to a guarded endpoint, whatever conntrack says", () => {
-    fc.assert(
+    holds(
       fc.property(spec, packet, (built, sent) => {
         fc.pre(sent.uid !== null && !built.exemptUids.includes(sent.uid));
         for (const to of guardedEndpoints(built, "ipv4")) {
           expect(verdict(filter(built), { ...sent, to })).toBe("REJECT");
         }
       }),
+      100,
     );
   });
   test("nobody's socket opens a connection to a guarded endpoint", () => {
-    fc.assert(
+    holds(
       fc.property(spec, packet, (built, sent) => {
         for (const to of guardedEndpoints(built, "ipv4")) {
           expect(verdict(filter(built), { ...sent, to, uid: null, syn: true })).toBe("REJECT");
         }
       }),
+      100,
     );
   });
   test("no packet of the exempt is ever refused, nor the last ones of their connections", () => {
-    fc.assert(
+    holds(
       fc.property(spec, packet, (built, sent) => {
         const [exempt = 0] = built.exemptUids;
         expect(verdict(filter(built), { ...sent, uid: exempt })).toBe("RETURN");
         expect(verdict(filter(built), { ...sent, uid: null, syn: false })).toBe("RETURN");
       }),
+      100,
     );
   });
   test("what is refused is guarded, or a direct connection to the listener", () => {
-    fc.assert(
+    holds(
       fc.property(spec, packet, (built, sent) => {
         if (verdict(filter(built), sent) !== "REJECT") return;
         const guarded = guardedEndpoints(built, "ipv4").some(
@@ -252,28 +256,31 @@ describe("the rules, walked as the kernel would", () => {
         );
         expect(guarded || (sent.to.port === built.listen.port && !sent.redirected)).toBe(true);
       }),
+      100,
     );
   });
   test("whoever is not exempt sends nothing from the listener's port, by a socket of theirs or of the kernel's", () => {
-    fc.assert(
+    holds(
       fc.property(spec, packet, (built, sent) => {
         const from = built.listen.port;
         fc.pre(sent.uid === null || !built.exemptUids.includes(sent.uid));
         const syn = sent.uid === null || sent.syn;
         expect(verdict(filter(built), { ...sent, from, syn, socket: true })).toMatch(/^(?:DROP|REJECT)$/);
       }),
+      100,
     );
   });
   test("a SYN-ACK without a socket, as syncookies make it, passes wherever nobody's may not connect", () => {
-    fc.assert(
+    holds(
       fc.property(spec, packet, (built, sent) => {
         const found = verdict(filter(built), { ...sent, uid: null, syn: true, socket: false });
         expect(found).not.toBe("DROP");
       }),
+      100,
     );
   });
   test("people send nothing from the place of an agent that is somebody else's", () => {
-    fc.assert(
+    holds(
       fc.property(spec, packet, fc.integer({ min: 1_000, max: 4_294_967_294 }), (built, sent, user) => {
         fc.pre(!built.exemptUids.includes(user));
         for (const { address, port } of guardedEndpoints(built, "ipv4")) {
@@ -282,10 +289,11 @@ describe("the rules, walked as the kernel would", () => {
           expect(verdict(filter(built), packet)).toMatch(/^(?:DROP|REJECT)$/);
         }
       }),
+      100,
     );
   });
   test("what is dropped comes from the listener's port, or from a guarded endpoint", () => {
-    fc.assert(
+    holds(
       fc.property(spec, packet, (built, sent) => {
         if (verdict(filter(built), sent) !== "DROP" || sent.from === built.listen.port) return;
         const guarded = guardedEndpoints(built, "ipv4").some(
@@ -293,11 +301,12 @@ describe("the rules, walked as the kernel would", () => {
         );
         expect([guarded, (sent.uid ?? 0) >= 1_000]).toEqual([true, true]);
       }),
+      100,
     );
   });
   test("a caller of the metadata address goes to the proxy unless exempt", () => {
     const metadata = { address: "169.254.169.254", port: 80 };
-    fc.assert(
+    holds(
       fc.property(spec, packet, (built, sent) => {
         const rules = chain(built, "ipv4", "nat");
         const asked = { ...sent, to: metadata };
@@ -306,13 +315,14 @@ describe("the rules, walked as the kernel would", () => {
         expect(hit === rules.at(-1)).toBe(!exempt);
         expect(rules.at(-1)).toContain(`:${built.listen.port}`);
       }),
+      100,
     );
   });
 });
 
 describe("OWN_CHAINS", () => {
   test("names every chain that any configuration builds, so that remove finds them", () => {
-    fc.assert(
+    holds(
       fc.property(spec, (built) => {
         for (const family of FAMILIES) {
           for (const table of ["filter", "nat"] as const) {
@@ -324,6 +334,7 @@ describe("OWN_CHAINS", () => {
           }
         }
       }),
+      100,
     );
   });
 });

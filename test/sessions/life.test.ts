@@ -8,6 +8,7 @@ import {
   retryDelayMs,
   standing,
 } from "../../src/sessions/life.ts";
+import { holds } from "../support/fuzz.ts";
 import { HOUR, MINUTE } from "./support.ts";
 
 const NOW = Date.UTC(2030, 0, 1);
@@ -29,7 +30,7 @@ describe("lifeOf()", () => {
   });
 
   test("of any duration that AWS allows: the refresh comes before the floor", () => {
-    fc.assert(
+    holds(
       fc.property(
         fc.integer({ min: 900, max: 3600 }),
         fc.double({ min: 0, max: 0.999, noNaN: true }),
@@ -38,6 +39,7 @@ describe("lifeOf()", () => {
           expect(life.publishedLifeMs - refreshDelayMs(life, random)).toBeGreaterThan(life.floorMs);
         },
       ),
+      100,
     );
   });
 
@@ -77,7 +79,7 @@ describe("expiryToPublish()", () => {
 
 describe("retryDelayMs()", () => {
   test("is never under half a second nor over six minutes, and never before Retry-After", () => {
-    fc.assert(
+    holds(
       fc.property(
         fc.integer({ min: 1, max: 10_000 }),
         fc.option(fc.oneof(fc.integer(), fc.constant(Number.NaN), fc.constant(Number.POSITIVE_INFINITY))),
@@ -90,6 +92,7 @@ describe("retryDelayMs()", () => {
             expect(delayMs).toBeGreaterThanOrEqual(retryAfterMs);
         },
       ),
+      100,
     );
   });
 });

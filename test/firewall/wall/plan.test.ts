@@ -13,6 +13,7 @@ import {
 import { routeText, ruleText } from "../../../src/firewall/wall/text.ts";
 import type { RoutingRule } from "../../../src/firewall/wall/types.ts";
 import { SecondWall } from "../../../src/firewall/wall/wall.ts";
+import { holds } from "../../support/fuzz.ts";
 import { EC2, HYPERPOD } from "../support.ts";
 import { FakeRouting, tableRule } from "./fake-kernel.ts";
 
@@ -47,11 +48,12 @@ describe("usersBut()", () => {
   });
   test("names each uid but root's and the exempt ones, and each once", () => {
     const uid = fc.oneof(fc.integer({ min: 0, max: 20 }), fc.integer({ min: 4294967280, max: 4294967294 }));
-    fc.assert(
+    holds(
       fc.property(fc.array(uid), uid, (exempt, one) => {
         const ranges = usersBut(exempt).filter(([first, last]) => first <= one && one <= last);
         expect(ranges).toHaveLength(one === 0 || exempt.includes(one) ? 0 : 1);
       }),
+      100,
     );
   });
 });
@@ -164,7 +166,7 @@ describe("the second wall", () => {
   const somebody = fc.constantFrom(...CONFIGURATIONS, null);
 
   test("is right after any configuration, says so, and is gone without a trace at last; `local` is always there", () => {
-    fc.assert(
+    holds(
       fc.property(fc.array(somebody, { minLength: 1, maxLength: 5 }), (specs) => {
         const kernel = new FakeRouting();
         const before = kernel.rules.map(ruleText);
@@ -188,10 +190,11 @@ describe("the second wall", () => {
         expect(kernel.rules.map(ruleText)).toEqual(before);
         expect(kernel.routes).toEqual([]);
       }),
+      100,
     );
   });
   test("is gone without a trace also where whoever brought it was killed after any of its changes", () => {
-    fc.assert(
+    holds(
       fc.property(fc.constantFrom(...CONFIGURATIONS), somebody, fc.nat(60), (first, then, last) => {
         const kernel = new FakeRouting();
         const before = kernel.rules.map(ruleText);
@@ -210,6 +213,7 @@ describe("the second wall", () => {
         expect(kernel.rules.map(ruleText)).toEqual(before);
         expect(kernel.routes).toEqual([]);
       }),
+      100,
     );
   });
   test("is never without a rule that holds a user while it is written anew", () => {
@@ -234,7 +238,7 @@ describe("the second wall", () => {
   });
   test("is put right whatever somebody did to it", () => {
     const pick = fc.nat();
-    fc.assert(
+    holds(
       fc.property(
         fc.constantFrom(...CONFIGURATIONS),
         fc.array(fc.tuple(fc.nat(4), pick), { maxLength: 6 }),
@@ -258,6 +262,7 @@ describe("the second wall", () => {
           expect(kernel.rules.map(ruleText)).toEqual(right);
         },
       ),
+      100,
     );
   });
   test("follows interfaces and addresses that come and go", () => {
