@@ -2,6 +2,7 @@ import { defineCommand } from "citty";
 import { askMetadata } from "../client/metadata-address.ts";
 import { loadConfig } from "../config/load.ts";
 import { ImdsProxyError } from "../errors.ts";
+import { accountsHere, exemptOf } from "../firewall/platform-accounts.ts";
 import { NamesUntold } from "../identity/accounts.ts";
 import { slurmJobOf } from "../identity/cgroup.ts";
 import type { Identity } from "../identity/types.ts";
@@ -28,15 +29,22 @@ export default defineCommand({
     const config = loadConfig({ path: args.config });
     const { cgroup, assumption } = cgroupOf(args.cgroup, args["slurm-job"]);
     const identity = await identityOf(args.user, cgroup);
+    const platformAccounts = accountsHere(config.platform);
     const exempt =
       identity.uid === 0 ||
-      [String(identity.uid), identity.user ?? ""].some((name) => config.exempt.includes(name));
+      [String(identity.uid), identity.user ?? ""].some((name) => config.exempt.includes(name)) ||
+      exemptOf(platformAccounts).some((uid) => uid === identity.uid);
     const rules = compileRules(config);
     const instanceId = rules.needs.instanceId && !exempt ? await instanceIdHere() : null;
     const decision = rules.decide(identity, instanceId ?? INSTANCE_ID);
     /** Values that were assumed, because they could not be looked up. */
     const assumptions = [
       ...(exempt || assumption === null ? [] : [assumption]),
+      ...platformAccounts.flatMap(({ name, standing }) =>
+        standing.kind === "refused" && standing.uid === identity.uid
+          ? [`${name} is not exempt, though platform ${config.platform} expects it: ${standing.why}`]
+          : [],
+      ),
       ...(rules.needs.instanceId && !exempt && instanceId === null
         ? [`${INSTANCE_ID} stands for the node's instance id, which no metadata service tells here`]
         : []),

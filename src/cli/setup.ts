@@ -1,4 +1,5 @@
 import { defineCommand } from "citty";
+import { PLATFORMS, type Platform } from "../config/platforms.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import { problemLines } from "../service/proxy-health.ts";
@@ -18,6 +19,17 @@ export default defineCommand({
       valueHint: "FILE",
     },
     ...overrideArgs,
+    platform: {
+      type: "string",
+      description: `Exempt the accounts of this platform's own daemons: auto, ${PLATFORMS.join(", ")} or none`,
+      default: "auto",
+      valueHint: "NAME",
+    },
+    exempt: {
+      type: "string",
+      description: "Exempt these users as well: they keep the instance role",
+      valueHint: "USER[,USER]",
+    },
     "verify-as": {
       type: "string",
       description: "The ordinary account to verify as",
@@ -32,6 +44,8 @@ export default defineCommand({
     const report = await setup({
       configFile: args.config,
       overrides: overridesOf(args),
+      platform: platformOf(args.platform),
+      exempt: (args.exempt ?? "").split(",").filter((name) => name !== ""),
       verifyAs: args["verify-as"],
       dryRun: args["dry-run"],
       say: args.json && !args["dry-run"] ? () => {} : (line) => console.log(line),
@@ -52,3 +66,14 @@ export default defineCommand({
     if (!args.json) console.log(`done in ${((monotonicMs() - started) / 1000).toFixed(1)} s`);
   },
 });
+
+function platformOf(text: string): Platform | "auto" {
+  const known = ["auto", ...PLATFORMS, "none"] as const;
+  const platform = known.find((one) => one === text);
+  if (platform !== undefined) return platform;
+  throw new ImdsProxyError(
+    "usage",
+    `setup: --platform is ${JSON.stringify(text)}, which is no platform`,
+    `one of ${known.join(", ")}`,
+  );
+}

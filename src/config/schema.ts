@@ -5,6 +5,7 @@ import { templateProblem } from "../rules/template.ts";
 import { isRoleArn } from "../sessions/arn.ts";
 import { categoryProblem } from "./categories.ts";
 import { limitsSchema } from "./limits.ts";
+import { PLATFORMS } from "./platforms.ts";
 
 /**
  * The configuration file's shape, its defaults and its checks. Every message says what would be right; load.ts adds
@@ -183,6 +184,8 @@ export const configSchema = z.strictObject({
   /** What a rule by user or group does with a uid that has no name: refuse it, or pass on to the rules below and `role`. */
   nameless: z.enum(["refuse", "default"], "must be refuse or default").default("refuse"),
   exempt: z.array(z.union([name, z.number().int().min(0).transform(String)])).default(["root"]),
+  /** Whose own daemons' accounts are exempt as well, where the node has them: src/firewall/platform-accounts.ts. */
+  platform: z.enum([...PLATFORMS, "none"], `must be ${PLATFORMS.join(", ")} or none`).default("none"),
   imds: z
     .strictObject({
       tokens: z.enum(["auto", "optional", "required"], "must be auto, optional or required").default("auto"),

@@ -1,4 +1,5 @@
 import { networkInterfaces } from "node:os";
+import type { Platform } from "../config/platforms.ts";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { addressText, parseAddress } from "../identity/address.ts";
@@ -10,6 +11,13 @@ import { HYPERPOD_AGENT, METADATA, sameEndpoint } from "./addresses.ts";
 import { type DetectedUpstream, detectUpstream } from "./detect.ts";
 import { limitsSpec, subordinateShares } from "./limits/figures.ts";
 import { type SharedTables, sharedTables } from "./limits/node.ts";
+import {
+  exemptOf,
+  type PlatformFacts,
+  platformFacts,
+  type StandingAccount,
+  standingAccounts,
+} from "./platform-accounts.ts";
 import type { FirewallSpec } from "./types.ts";
 
 /** The account of the service, exempt wherever it exists: its requests for the instance role must reach the upstream. */
@@ -17,7 +25,7 @@ const SERVICE_ACCOUNT = "imdsproxy";
 
 /** The keys of the configuration that the firewall depends on. */
 export type FirewallConfig = Pick<Config, "listen" | "upstream" | "exempt" | "containers"> &
-  Partial<Pick<Config, "limits">>;
+  Partial<Pick<Config, "limits" | "platform">>;
 
 /** What the configuration means on this node. */
 export interface ResolvedFirewall {
@@ -29,6 +37,8 @@ export interface ResolvedFirewall {
    * can be applied before a directory service answers at boot. Until then these users are redirected like any other.
    */
   readonly unknownExempt: ImdsProxyError | null;
+  /** The accounts that the platform expects, and which of them are exempt. */
+  readonly platformAccounts: readonly StandingAccount[];
 }
 
 /** Facts about the node; by default, this machine. */
@@ -37,12 +47,15 @@ export interface Node {
   detectUpstream(): Promise<DetectedUpstream>;
   /** Addresses of the node, of both families; default none. */
   addresses?(): readonly string[];
+  /** What it says of its platform's accounts; default nothing. */
+  platformFacts?(): PlatformFacts;
 }
 
 const thisNode: Node = {
   accounts: systemAccounts,
   detectUpstream: () => detectUpstream(),
   addresses: localAddresses,
+  platformFacts,
 };
 
 /** The addresses of this node, of both families. */
@@ -67,7 +80,9 @@ export async function buildFirewallSpec(
     config.upstream === "auto"
       ? await node.detectUpstream()
       : { upstream: config.upstream, reason: "the configuration names it", certain: true };
-  const { uids, unknown } = await exemptUids(config.exempt, node.accounts);
+  const platformAccounts = accountsOf(config.platform ?? "none", node);
+  const { uids: named, unknown } = await exemptUids(config.exempt, node.accounts);
+  const uids = [...new Set([...named, ...exemptOf(platformAccounts)])].sort((a, b) => a - b);
   const base: FirewallSpec = {
     upstream: canonicalEndpoint(upstream.upstream),
     listen: canonicalEndpoint(config.listen),
@@ -86,8 +101,14 @@ export async function buildFirewallSpec(
   const localPorts = portsOfThisNode(base, node.addresses?.() ?? []);
   const spec = localPorts.length === 0 ? base : { ...base, localPorts };
   checkEndpoints(spec);
-  return { spec, upstream, unknownExempt: unknown };
+  return { spec, upstream, unknownExempt: unknown, platformAccounts };
 }
+
+/** The files of the node are read only where a platform is configured. */
+const accountsOf = (platform: Platform, node: Node): readonly StandingAccount[] =>
+  platform === "none" || node.platformFacts === undefined
+    ? []
+    : standingAccounts(platform, node.platformFacts());
 
 /**
  * Ports where something on this node may answer with the instance role. The HyperPod agent's counts also while nothing shows

@@ -1,6 +1,7 @@
 import { parseDocument } from "yaml";
 import { parseConfig } from "../config/load.ts";
 import { type ConfigOverrides, givenOverrides } from "../config/overrides.ts";
+import type { Platform } from "../config/platforms.ts";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { sameEndpoint } from "../firewall/addresses.ts";
@@ -17,6 +18,10 @@ export interface ConfigurationSource {
   readonly given: { readonly path: string; readonly text: string } | null;
   /** Flags given to setup: they are written into the file. */
   readonly overrides: ConfigOverrides;
+  /** What `--platform` says, or what the node is where it says auto; default: the file's own value stays. */
+  readonly platform?: Platform;
+  /** Users who become exempt besides those of the file. */
+  readonly exempt?: readonly string[];
   /** Where the installed rules send users now; null where none are remembered. */
   readonly lastListen?: Endpoint | null;
 }
@@ -37,12 +42,18 @@ export function wantedConfiguration(source: ConfigurationSource): { text: string
   const path = source.given?.path ?? CONFIG;
   const base = source.given?.text ?? source.installed ?? HEADER;
   // First as it is, so that an error names the line of the operator's own file.
-  parseConfig(base, path, source.overrides);
-  const flags = givenOverrides(withFormerListen(source));
+  const given = parseConfig(base, path, source.overrides);
+  const keys: { readonly path: readonly string[]; readonly value: unknown }[] = [
+    ...givenOverrides(withFormerListen(source)),
+  ];
+  if (source.platform !== undefined && source.platform !== given.platform)
+    keys.push({ path: ["platform"], value: source.platform });
+  const exempt = (source.exempt ?? []).filter((name) => !given.exempt.includes(name));
+  if (exempt.length > 0) keys.push({ path: ["exempt"], value: [...given.exempt, ...exempt] });
   let text = base;
-  if (flags.length > 0) {
+  if (keys.length > 0) {
     const document = parseDocument(base);
-    for (const { path, value } of flags) document.setIn(path, value);
+    for (const { path, value } of keys) document.setIn(path, value);
     text = document.toString({ lineWidth: 0 });
   }
   const config = parseConfig(text, path);
@@ -85,6 +96,10 @@ function withFormerListen({ installed, given, overrides, lastListen }: Configura
   if (parseDocument(installed).has("listen")) return overrides;
   return { ...overrides, listen: endpointText(FORMER_DEFAULT) };
 }
+
+/** Whether the text sets the key `platform` itself. */
+export const namesPlatform = (text: string | null): boolean =>
+  text !== null && parseDocument(text).has("platform");
 
 /** The same configuration without a metrics listener: two proxies cannot share its port during an upgrade. */
 export function withoutMetrics(text: string): string {

@@ -7,6 +7,7 @@ import { backendStamp, systemIptables, unlessChanging } from "../firewall/iptabl
 import { captureRules, restoreRules, rulesGeneration } from "../firewall/nftables/known-rules.ts";
 import { asSnapshot, type Snapshot } from "../firewall/nftables/snapshot.ts";
 import { apply } from "../firewall/operations.ts";
+import { platformFacts, platformLines } from "../firewall/platform-accounts.ts";
 import { wantedTable } from "../firewall/rules.ts";
 import { buildFirewallSpec, localAddresses } from "../firewall/spec.ts";
 import { firewallStatus } from "../firewall/status.ts";
@@ -60,6 +61,7 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
   #lockedSinceMs: number | null = null;
   #saidOfUpstream = "";
   #saidOfExempt = "";
+  #saidOfPlatform: ReadonlySet<string> = new Set();
 
   constructor(options: NodeRulesOptions) {
     this.#options = options;
@@ -77,8 +79,10 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
       accounts: this.#accounts,
       detectUpstream: () => this.#detectUpstream(),
       addresses: localAddresses,
+      platformFacts,
     };
-    const { spec, upstream, unknownExempt } = await buildFirewallSpec(loadConfig({ path: configPath }), node);
+    const config = loadConfig({ path: configPath });
+    const { spec, upstream, unknownExempt, platformAccounts } = await buildFirewallSpec(config, node);
     const ofUpstream = `upstream ${endpointText(upstream.upstream)}: ${upstream.reason}`;
     if (ofUpstream !== this.#saidOfUpstream) log("notice", ofUpstream);
     this.#saidOfUpstream = ofUpstream;
@@ -86,6 +90,9 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
     if (ofExempt !== "" && ofExempt !== this.#saidOfExempt)
       log("error", `not exempt until they are known: ${ofExempt}`);
     this.#saidOfExempt = ofExempt;
+    for (const line of platformLines(config.platform, platformAccounts))
+      if (!this.#saidOfPlatform.has(line)) log("notice", line);
+    this.#saidOfPlatform = new Set(platformLines(config.platform, platformAccounts));
     return spec;
   }
 

@@ -1,5 +1,6 @@
 import type { Config } from "../config/schema.ts";
 import { FIREWALL_LOCK } from "../firewall/iptables.ts";
+import { needsShadow } from "../firewall/platform-accounts.ts";
 import { NO_MODULES_DIRECTORY } from "../firewall/without-nss.ts";
 import {
   BINARY,
@@ -81,6 +82,7 @@ export function installedFiles(installation: Installation): readonly FileChange[
     systemdVersion: installation.systemdVersion,
     stateDirectory: installation.config.stateDirectory,
     upstream: installation.config.upstream,
+    readsShadow: needsShadow(installation.config.platform),
   });
   return [
     { path: BINARY, content: { copyOf: installation.executable }, mode: 0o755 },

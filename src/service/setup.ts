@@ -10,6 +10,7 @@ import {
 } from "node:fs";
 import { loadConfig } from "../config/load.ts";
 import type { ConfigOverrides } from "../config/overrides.ts";
+import type { Platform } from "../config/platforms.ts";
 import type { Config } from "../config/schema.ts";
 import { configWarnings } from "../config/warnings.ts";
 import { ImdsProxyError } from "../errors.ts";
@@ -17,6 +18,7 @@ import { HYPERPOD_AGENT, METADATA, sameEndpoint } from "../firewall/addresses.ts
 import { everywhere } from "../firewall/direct-access.ts";
 import { limitsLines } from "../firewall/limits/operations.ts";
 import { listenerLines, upstreamListeners } from "../firewall/listeners.ts";
+import { accountsHere, exemptOf, platformLines } from "../firewall/platform-accounts.ts";
 import { buildFirewallSpec, localAddresses } from "../firewall/spec.ts";
 import { systemWall } from "../firewall/wall/wall.ts";
 import { withoutWall } from "../firewall/walls.ts";
@@ -24,7 +26,7 @@ import type { Endpoint } from "../identity/endpoint.ts";
 import { compiledExecutable } from "../platform/self.ts";
 import type { Problem } from "../telemetry/health.ts";
 import { mustRun, type RunCommand, runCommand } from "./command.ts";
-import { wantedConfiguration, withoutMetrics } from "./configuration.ts";
+import { namesPlatform, wantedConfiguration, withoutMetrics } from "./configuration.ts";
 import { describePlan, execute } from "./execute.ts";
 import { findAccount, gatherFacts, lastListen, portFacts } from "./facts.ts";
 import { withLock } from "./lock.ts";
@@ -40,11 +42,12 @@ import {
   type Step,
   uninstallSteps,
 } from "./plan.ts";
+import { detectPlatform } from "./platform.ts";
 import { portWarnings } from "./port-warnings.ts";
 import { type ProxyHealth, proxyHealth } from "./proxy-health.ts";
 import { type NodeFacts, unmet } from "./requirements.ts";
 import { discard, type FileChange, recover, stagedPath } from "./transaction.ts";
-import { findTester, type Verification, verify } from "./verify.ts";
+import { findExempt, findTester, type Verification, verify } from "./verify.ts";
 
 /** The operations of `setup` and `service`: each makes a plan and carries it out under one lock. */
 
@@ -58,6 +61,10 @@ export interface InstallOptions extends ServiceOptions {
   /** A configuration to install; undefined keeps what is there. */
   readonly configFile?: string | undefined;
   readonly overrides: ConfigOverrides;
+  /** The platform whose daemons' accounts are exempt; `auto`: what the node looks like. Undefined: as the file says. */
+  readonly platform?: Platform | "auto" | undefined;
+  /** Users who become exempt besides those of the file. */
+  readonly exempt?: readonly string[];
 }
 
 /** How long a second setup waits for the first. */
@@ -96,10 +103,14 @@ async function installation(
   if (configFile !== undefined && !existsSync(configFile)) {
     throw new ImdsProxyError("config", `cannot read the configuration ${configFile}: no such file`);
   }
+  const installed = facts.uid === 0 ? readIfThere(CONFIG) : null;
+  const platform = wantedPlatform(options, given?.text ?? installed, installed !== null && given === null);
   const { text, config } = wantedConfiguration({
-    installed: facts.uid === 0 ? readIfThere(CONFIG) : null,
+    installed,
     given,
     overrides: options.overrides,
+    ...(platform === null ? {} : { platform }),
+    exempt: options.exempt ?? [],
     lastListen: facts.uid === 0 ? lastListen() : null,
   });
   const gid = facts.account?.gid;
@@ -114,6 +125,31 @@ async function installation(
     isCurrent: (change) => isCurrent(change, gid),
     proxyActive: (await run(["systemctl", "--quiet", "is-active", UNITS.proxy])).exitCode === 0,
   };
+}
+
+/**
+ * The platform to write into the configuration; null where its own value stays. What `auto` finds is taken where the node has no
+ * configuration yet: an upgrade alone makes nobody exempt, and says what would.
+ */
+function wantedPlatform(
+  { platform, say }: InstallOptions,
+  text: string | null,
+  isUpgrade: boolean,
+): Platform | null {
+  if (platform === undefined) return null;
+  if (platform !== "auto") return platform;
+  if (namesPlatform(text)) return null;
+  const found = detectPlatform();
+  if (found.platform === "none") return null;
+  if (!isUpgrade) {
+    say(`platform: ${found.platform} (${found.reason}); --platform none makes none of its accounts exempt`);
+    return found.platform;
+  }
+  say(
+    `platform: this looks like ${found.platform} (${found.reason}), and the configuration names none: the accounts of its daemons ` +
+      `get what users get; imdsproxy setup --platform ${found.platform} makes them exempt`,
+  );
+  return null;
 }
 
 /** Whether a file has the content, the mode and the owner that it should have. */
@@ -252,16 +288,21 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
     for (const warning of [...configWarnings(wanted.config), ...(await nodeWarnings(wanted.config))]) {
       options.say(`warning: ${warning}`);
     }
-    const tester = await findTester(options.verifyAs, wanted.config);
+    const platformAccounts = accountsHere(wanted.config.platform);
+    for (const line of platformLines(wanted.config.platform, platformAccounts)) options.say(line);
+    const tester = await findTester(options.verifyAs, wanted.config, exemptOf(platformAccounts));
+    const exempt = await findExempt(wanted.config, platformAccounts);
     await carryOut(installSteps(wanted, stagedPath, { start: true }), options);
+    const names = listOf([tester.name, ...exempt.map(({ name }) => name), "root"]);
     if (options.dryRun) {
-      options.say(`# verify as ${tester.name} and as root`);
+      options.say(`# verify as ${names}`);
       return null;
     }
     await sayOfWalls(wanted.config, options);
-    options.say(`verify as ${tester.name} and as root`);
+    options.say(`verify as ${names}`);
     const { config } = wanted;
     const verification = await verify(config, tester, directAddresses(config), {
+      exempt,
       waitMs: VERIFY_WAIT_MS,
       health: () => proxyHealth(config),
       say: options.say,
@@ -269,6 +310,10 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
     return { ...verification, config };
   });
 }
+
+/** Names as one reads them: `nobody and as root`, `nobody, as pcluster-admin and as root`. */
+const listOf = (names: readonly string[]): string =>
+  [names.slice(0, -1).join(", as "), ...names.slice(-1)].join(" and as ");
 
 /** Reports the second wall, the limits of connections, and on which addresses the agent listens. */
 async function sayOfWalls(config: Config, { say }: ServiceOptions): Promise<void> {

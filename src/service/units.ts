@@ -15,6 +15,8 @@ export interface UnitFacts {
   readonly stateDirectory: string;
   /** The configuration's `upstream`. Default `auto`. */
   readonly upstream?: Endpoint | "auto";
+  /** Whether the rules depend on locked passwords: Amazon Linux and Red Hat keep /etc/shadow from root itself. Default false. */
+  readonly readsShadow?: boolean;
   /** Default {@link BINARY}. */
   readonly binary?: string;
   /** Default {@link CONFIG}. */
@@ -222,9 +224,14 @@ function handover(facts: UnitFacts): readonly Line[] {
   ];
 }
 
-const firewallSandbox: readonly Line[] = [
+const firewallSandbox = ({ readsShadow }: UnitFacts): readonly Line[] => [
   "# iptables is root's: it needs NET_ADMIN, and NET_RAW for the raw socket of iptables-legacy.",
-  "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW",
+  ...(readsShadow === true
+    ? [
+        "# DAC_READ_SEARCH for /etc/shadow, mode 000: an account of the platform's is exempt while its password is locked.",
+        "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_DAC_READ_SEARCH",
+      ]
+    : ["CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW"]),
   "UMask=0077",
   "# The only address that they try is that of the HyperPod agent, to see whether it is there.",
   "IPAddressDeny=any",
@@ -359,7 +366,7 @@ function iptables(facts: UnitFacts): readonly Line[] {
     "Restart=on-failure",
     "RestartSec=2s",
     "TimeoutStartSec=60s",
-    ...firewallSandbox,
+    ...firewallSandbox(facts),
     "",
     "[Install]",
     "WantedBy=sysinit.target",
@@ -388,7 +395,7 @@ function repair(facts: UnitFacts): readonly Line[] {
     "OOMScoreAdjust=-900",
     "# It goes on where users have taken the node's last process.",
     `Environment=${NO_LATER_THREADS}`,
-    ...firewallSandbox,
+    ...firewallSandbox(facts),
     "",
     "[Install]",
     "WantedBy=multi-user.target",

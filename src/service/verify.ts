@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
+import type { StandingAccount } from "../firewall/platform-accounts.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import { UNKNOWN_IDENTITY } from "../identity/types.ts";
 import { sleep } from "../platform/clock.ts";
@@ -34,27 +35,52 @@ export interface Tester {
 }
 
 /** @throws ImdsProxyError `usage` where there is no such account, or it is one that keeps the instance role. */
-export async function findTester(name: string, config: Config): Promise<Tester> {
-  const fields = await getent("passwd", name);
-  if (fields === null) {
+export async function findTester(
+  name: string,
+  config: Config,
+  exemptUids: readonly number[] = [],
+): Promise<Tester> {
+  const account = await accountOf(name);
+  if (account === null) {
     throw new ImdsProxyError(
       "usage",
       `no account ${name} to verify as`,
       "name an ordinary user with --verify-as USER",
     );
   }
-  const uid = Number(fields[2]);
-  if (uid === 0 || config.exempt.includes(name) || config.exempt.includes(String(uid))) {
+  const { uid } = account;
+  const names = [name, String(uid)];
+  if (uid === 0 || exemptUids.includes(uid) || names.some((one) => config.exempt.includes(one))) {
     throw new ImdsProxyError(
       "usage",
       `cannot verify as ${name}, who is exempt and keeps the instance role`,
       "name an ordinary user with --verify-as USER",
     );
   }
+  return account;
+}
+
+/** The exempt accounts that the node has, root and uids without a name aside: they keep the instance role, each on its own. */
+export async function findExempt(
+  config: Config,
+  platformAccounts: readonly StandingAccount[],
+): Promise<readonly Tester[]> {
+  const names = new Set([
+    ...config.exempt.filter((name) => name !== "root" && !/^\d+$/.test(name)),
+    ...platformAccounts.flatMap(({ name, standing }) => (standing.kind === "exempt" ? [name] : [])),
+  ]);
+  const accounts = await Promise.all([...names].map(accountOf));
+  return accounts.flatMap((account) => (account === null || account.uid === 0 ? [] : [account]));
+}
+
+/** An account by its name; null where the node knows none. */
+async function accountOf(name: string): Promise<Tester | null> {
+  const fields = await getent("passwd", name);
+  if (fields === null) return null;
   const groups = await runCommand(["id", "-Gnz", name]);
   return {
     name,
-    uid,
+    uid: Number(fields[2]),
     gid: Number(fields[3]),
     groups: groups.stdout.split("\0").filter((group) => group !== ""),
   };
@@ -70,8 +96,20 @@ function expectedRole(config: Config, tester: Tester): string | null {
   return decision.kind === "role" ? decision.roleArn.replace(/^.*\//, "") : null;
 }
 
-/** Judges what the two probes found. Pure. */
-export function judge(expected: string | null, tester: Tester, user: Probe, root: Probe): readonly Finding[] {
+/** What an exempt account got. */
+export interface ExemptProbe {
+  readonly name: string;
+  readonly probe: Probe;
+}
+
+/** Judges what the probes found. Pure. */
+export function judge(
+  expected: string | null,
+  tester: Tester,
+  user: Probe,
+  root: Probe,
+  exempt: readonly ExemptProbe[] = [],
+): readonly Finding[] {
   const rootRole = root.list.status === 200 ? root.list.text.trim() : null;
   const findings: Finding[] = [
     {
@@ -83,6 +121,16 @@ export function judge(expected: string | null, tester: Tester, user: Probe, root
           : `${rootRole}, ${root.credentials.code ?? statusText(root.credentials.status)}`,
     },
   ];
+  for (const { name, probe } of exempt) {
+    findings.push({
+      what: `${name}, who is exempt, keeps the instance role`,
+      ok: rootRole !== null && probe.list.text.trim() === rootRole && probe.credentials.code === "Success",
+      found:
+        probe.list.status === 200
+          ? `${probe.list.text.trim()}, ${probe.credentials.code ?? statusText(probe.credentials.status)}`
+          : `the role list answered ${statusText(probe.list.status)}`,
+    });
+  }
   if (expected === null) {
     findings.push({
       what: `${tester.name} is refused, as the configuration says`,
@@ -130,6 +178,8 @@ export interface Verification {
 }
 
 export interface VerifyOptions {
+  /** Exempt accounts, each of which must keep the instance role. */
+  readonly exempt: readonly Tester[];
   /** Milliseconds to go on trying: the agent or STS may come later than the service. */
   readonly waitMs: number;
   /** What the proxy says of itself. */
@@ -152,14 +202,17 @@ export async function verify(
   config: Config,
   tester: Tester,
   direct: readonly Endpoint[],
-  { waitMs, health, say }: VerifyOptions,
+  { exempt, waitMs, health, say }: VerifyOptions,
 ): Promise<Verification> {
   const expected = expectedRole(config, tester);
   for (let waitedMs = 0; ; waitedMs += AGAIN_MS) {
     const root = await probe(null, []);
     const rootRole = root.list.status === 200 ? root.list.text.trim() : null;
     const user = await probeAs(tester, rootRole, direct);
-    const findings = judge(expected, tester, user, root);
+    const ofExempt: ExemptProbe[] = [];
+    for (const account of exempt)
+      ofExempt.push({ name: account.name, probe: await probeAs(account, null, []) });
+    const findings = judge(expected, tester, user, root, ofExempt);
     if (findings.every(({ ok }) => ok)) return { findings, problems: [] };
     const told = await health();
     if (waitedMs >= waitMs || isLasting(told)) return { findings, problems: reasons(told) };
@@ -184,7 +237,8 @@ function reasons(health: ProxyHealth): readonly Pick<Problem, "what" | "since" |
 
 /** This program again, as the tester: `imdsproxy service probe`. node:child_process drops all groups with the uid. */
 function probeAs(tester: Tester, forbiddenRole: string | null, direct: readonly Endpoint[]): Promise<Probe> {
-  const argv = ["service", "probe", "--direct", direct.map(endpointText).join(",")];
+  const argv = ["service", "probe"];
+  if (direct.length > 0) argv.push("--direct", direct.map(endpointText).join(","));
   if (forbiddenRole !== null) argv.push("--forbidden-role", forbiddenRole);
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, argv, {

@@ -132,6 +132,49 @@ describeAsRoot("what an operator's scripts do on a node", () => {
   );
 
   test(
+    "on ParallelCluster the account of its daemons keeps the instance role, over a reboot, with /etc/shadow as Amazon Linux has it",
+    async () => {
+      await node.ok(`
+        mkdir -p /etc/parallelcluster
+        groupadd --system --gid 400 pcluster-admin
+        useradd --system --uid 400 --gid 400 --home-dir /home/pcluster-admin --shell /bin/bash pcluster-admin
+        chmod 000 /etc/shadow`);
+      const command = `sh /opt/base-config/parallelcluster.sh http://127.0.0.1:8000/ --role-arn ${ROLE_ARN} ${MORE}`;
+      const ran = await node.run(`IMDSPROXY_SHA256=${digest} ${command}`);
+      expect([ran.code, ran.stderr]).toEqual([0, ""]);
+      expect(ran.stdout).toContain("platform: parallelcluster (/etc/parallelcluster is there)");
+      expect(ran.stdout).toContain("exempt: pcluster-admin (uid 400)");
+      expect(ran.stdout).toMatch(/exempt once their packages make them: .*dcv/);
+      expect(ran.stdout).toMatch(/^ok {3}pcluster-admin, who is exempt, keeps the instance role/m);
+      const roles = async () => [await roleOf(node, "pcluster-admin"), await roleOf(node, "alice")];
+      expect(await roles()).toEqual([INSTANCE_ROLE, ROLE]);
+      await node.reboot();
+      await until(
+        "both have their roles",
+        async () => (await roles()).join() === [INSTANCE_ROLE, ROLE].join(),
+      );
+
+      // A package that comes later, and somebody who only has such an account's name.
+      await node.ok(`
+        useradd --system --shell /usr/sbin/nologin dcvextauth
+        mkdir -p /opt/parallelcluster
+        useradd --shell /bin/bash cwagent`);
+      await until("the watch has taken the account up", async () =>
+        (await node.ok("journalctl -u imdsproxy-repair -o cat --no-pager")).includes("exempt: dcvextauth"),
+      );
+      await until(
+        "it has the instance role",
+        async () => (await roleOf(node, "dcvextauth")) === INSTANCE_ROLE,
+      );
+      expect(await roleOf(node, "cwagent")).toBe(ROLE);
+      await node.ok(
+        "userdel dcvextauth; userdel cwagent; userdel pcluster-admin; rm -r /etc/parallelcluster /opt/parallelcluster",
+      );
+    },
+    3 * MINUTES,
+  );
+
+  test(
     "setup without a role says what is missing; an account that is not ours stops it",
     async () => {
       const without = await node.run("/root/imdsproxy setup");

@@ -67,6 +67,7 @@ describe("parseConfig()", () => {
       durationSeconds: 3600,
       nameless: "refuse",
       exempt: ["root"],
+      platform: "none",
       imds: { tokens: "auto", allow: [], deny: [] },
       containers: "leave",
       limits: {

@@ -152,6 +152,7 @@ describe("config", () => {
       "log",
       "metrics",
       "nameless",
+      "platform",
       "region",
       "role",
       "rules",

@@ -27,6 +27,17 @@ describe("unitTexts()", () => {
     expect(lines(units["imdsproxy.service"])).toContain("OOMScoreAdjust=-900");
   });
 
+  test("may read a locked /etc/shadow where the platform's accounts depend on it, and nowhere else", () => {
+    const reads = unitTexts({ ...FACTS, readsShadow: true });
+    for (const name of ["imdsproxy-iptables.service", "imdsproxy-repair.service"] as const) {
+      expect(lines(reads[name])).toContain(
+        "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_DAC_READ_SEARCH",
+      );
+      expect(lines(units[name])).toContain("CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW");
+    }
+    expect(reads["imdsproxy.service"]).toBe(units["imdsproxy.service"]);
+  });
+
   test("removes rules at no stop: only `service disable` does", () => {
     for (const text of Object.values(units)) expect(text).not.toMatch(/^ExecStop/m);
   });

@@ -55,6 +55,18 @@ describe("judge()", () => {
     });
   }
 
+  test("fails where an exempt account gets what users get, or nothing", () => {
+    const judged = (probe: Probe) =>
+      judge("Lesser", TESTER, USER, ROOT, [{ name: "daemon", probe }])
+        .filter(({ ok }) => !ok)
+        .map(({ what }) => what);
+    expect(judged(ROOT)).toEqual([]);
+    expect(judged(USER)).toEqual(["daemon, who is exempt, keeps the instance role"]);
+    expect(judged({ ...ROOT, list: { status: 0, text: "" } })).toEqual([
+      "daemon, who is exempt, keeps the instance role",
+    ]);
+  });
+
   test("fails where root has lost the instance role", () => {
     const root = { ...ROOT, credentials: { status: 0, code: null, digest: null } };
     expect(failed("Lesser", USER, root)).toContain("root keeps the instance role");
