@@ -165,9 +165,9 @@ describe("the IMDS stand-in's faults", () => {
     imds.set({ fault: "error" });
     expect((await ask("GET", "/latest")).status).toBe(503);
     imds.set({ fault: "drop" });
-    expect(ask("GET", "/latest")).rejects.toThrow();
+    await expect(ask("GET", "/latest")).rejects.toThrow();
     imds.set({ fault: "refuse" });
-    expect(ask("GET", "/latest")).rejects.toThrow();
+    await expect(ask("GET", "/latest")).rejects.toThrow();
     imds.set({ fault: "none" });
     expect((await ask("GET", "/latest")).status).toBe(200);
   });

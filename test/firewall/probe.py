@@ -17,6 +17,10 @@ import sys
 import threading
 import time
 
+# Seconds. A connection of one machine is made at once, or a packet is dropped. An answer is another program's, which may be late.
+CONNECT_S = 3
+ANSWER_S = 20
+
 REQUEST = b"GET /latest/meta-data/ HTTP/1.1\r\nHost: 169.254.169.254\r\nConnection: close\r\n\r\n"
 
 
@@ -60,14 +64,15 @@ def talk(s):
 def ask(host, port, trick=""):
     try:
         with make(host, trick) as s:
-            s.settimeout(3)
+            s.settimeout(CONNECT_S)
             if trick == "fast-open":
                 # Data in the SYN (MSG_FASTOPEN); blocking, for else it only says EINPROGRESS.
                 s.settimeout(None)
-                s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 3, 0))
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", CONNECT_S, 0))
                 s.sendto(REQUEST, 0x20000000, (host, int(port)))
                 return talk(s)
             s.connect((host, int(port)))
+            s.settimeout(ANSWER_S)
             return talk(s)
     except OSError as error:
         return name(error)
@@ -88,7 +93,7 @@ def listen(address, port):
 def answer(c):
     with c:
         try:
-            c.settimeout(5)
+            c.settimeout(ANSWER_S)
             c.recv(4096)
             c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nproxy")
         except OSError:
@@ -102,7 +107,7 @@ def wait_for(path):
 
 def hold(host, port, directory):
     with make(host, "") as s:
-        s.settimeout(5)
+        s.settimeout(ANSWER_S)
         s.connect((host, int(port)))
         open(f"{directory}/ready-{os.getuid()}", "w").close()
         wait_for(f"{directory}/go")

@@ -3,6 +3,7 @@ import { closeSync } from "node:fs";
 import { connect } from "node:net";
 import { Listener } from "../../src/http/listener.ts";
 import { ListenError } from "../../src/platform/libc.ts";
+import { listenAnywhere } from "../support/listen-anywhere.ts";
 
 type Accept = NonNullable<ConstructorParameters<typeof Listener<undefined>>[0]["accept"]>;
 
@@ -27,24 +28,27 @@ function freePort(): number {
 }
 
 function aListener(accept: Accept | undefined, onFailure: (code: string) => void, onOpen = () => {}) {
-  const port = freePort();
-  const listener = new Listener<undefined>({
-    address: LOOPBACK,
-    port,
-    backlog: 128,
-    sharePort: false,
-    inherited: null,
-    handlers: {
-      open(socket) {
-        onOpen();
-        socket.end();
+  let listener: Listener<undefined> | undefined;
+  const port = listenAnywhere((free) => {
+    listener = new Listener<undefined>({
+      address: LOOPBACK,
+      port: free,
+      backlog: 128,
+      sharePort: false,
+      inherited: null,
+      handlers: {
+        open(socket) {
+          onOpen();
+          socket.end();
+        },
+        data() {},
       },
-      data() {},
-    },
-    monotonicMs: () => performance.now(),
-    onFailure,
-    ...(accept === undefined ? {} : { accept }),
+      monotonicMs: () => performance.now(),
+      onFailure,
+      ...(accept === undefined ? {} : { accept }),
+    });
   });
+  if (listener === undefined) throw new Error("it does not listen");
   opened.push(listener);
   return { listener, port };
 }

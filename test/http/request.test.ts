@@ -259,9 +259,13 @@ describe("parseRequest() holds for any bytes:", () => {
       return most;
     };
     worst(1024);
-    const small = worst(MAX_HEAD_BYTES);
-    const large = worst(8 * MAX_HEAD_BYTES);
-    // Eight times the length: 8 times the time where it is linear, 64 where it is quadratic.
-    expect(large / Math.max(small, 0.05)).toBeLessThan(24);
+    // Eight times the length: 8 times the time where it is linear, 64 where it is quadratic. The best of some tries, since a
+    // machine that does something else meanwhile makes either slower.
+    let best = Number.POSITIVE_INFINITY;
+    for (let tries = 0; tries < 10 && best >= 24; tries++) {
+      const small = worst(MAX_HEAD_BYTES);
+      best = Math.min(best, worst(8 * MAX_HEAD_BYTES) / Math.max(small, 0.05));
+    }
+    expect(best).toBeLessThan(24);
   });
 });

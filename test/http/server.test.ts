@@ -5,14 +5,7 @@ import type { Request } from "../../src/http/request.ts";
 import { type ConnectionLimits, Server, type TurnedAway } from "../../src/http/server.ts";
 import type { SocketLookup } from "../../src/identity/lookup.ts";
 import { NO_STORE } from "../../src/platform/socket-store.ts";
-
-/** A port that was free a moment ago. */
-function freePort(): number {
-  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
-  const { port } = listener;
-  listener.stop(true);
-  return port;
-}
+import { listenAnywhere } from "../support/listen-anywhere.ts";
 
 const ALICE = 2001;
 const HOST = "Host: 169.254.169.254";
@@ -47,8 +40,7 @@ function aServer(
     onUnidentified: () => {},
     onTurnedAway: (event) => void turnedAway.push(event),
   });
-  const port = freePort();
-  server.listen({ address: "127.0.0.1", port });
+  const port = listenAnywhere((free) => server.listen({ address: "127.0.0.1", port: free }));
   cleanups.push(() => server.drain(0));
   return { port, requests, turnedAway };
 }

@@ -220,7 +220,7 @@ describe("resolve()", () => {
     database.asked = [];
     await accounts.resolve(10_000);
     expect(database.asked).toEqual([10_000]);
-  }, 20_000);
+  });
 });
 
 describe("where the directory cannot tell", () => {
@@ -327,7 +327,7 @@ describe("where the directory cannot tell", () => {
     database.down = true;
     await clock.advance(60 * SECOND);
     expect(await accounts.resolve(2001)).toEqual(alice);
-  }, 20_000);
+  });
 });
 
 describe("a subordinate uid", () => {

@@ -329,8 +329,8 @@ describe("cgroupTree()", () => {
     make("/system.slice/a.service/inner");
     make("/system.slice/delegated.service/inner");
     chmodSync(`${mount}/system.slice/delegated.service`, 0o775);
-  }, 60_000);
-  afterAll(() => rmSync(mount, { recursive: true, force: true }), 60_000);
+  });
+  afterAll(() => rmSync(mount, { recursive: true, force: true }));
 
   const all = async (pass: AsyncIterable<Cgroup>): Promise<Cgroup[]> => {
     const met: Cgroup[] = [];

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { resolve } from "node:path";
-import { awsArn, curl, IMDS4, mustExec } from "../support/node.ts";
+import { awsArn, curl, IMDS4, mustExec, patiently } from "../support/node.ts";
 import { sdkArn, startProxiedNode, TOKEN_HEADER } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode } from "../support/simulated-node.ts";
@@ -42,14 +42,12 @@ describeAsRoot("real clients through the redirect", () => {
   });
   afterAll(() => node.stop());
 
+  const says = (who: { user: string }, argv: readonly string[], env: Record<string, string>) =>
+    patiently(async () => (await mustExec(node, who, argv, { env })).trim());
   const boto3 = (who: { user: string }, env: Record<string, string> = {}) =>
-    mustExec(node, who, ["/usr/bin/python3", "-c", BOTO3, node.stsEndpoint], { env }).then((text) =>
-      text.trim(),
-    );
-  const provider = (who: { user: string }, env: Record<string, string> = {}) => {
-    const argv = ["/run/bin/bun", "/run/repository/test/support/clients/provider.ts", node.stsEndpoint];
-    return mustExec(node, who, argv, { env }).then((text) => text.trim());
-  };
+    says(who, ["/usr/bin/python3", "-c", BOTO3, node.stsEndpoint], env);
+  const provider = (who: { user: string }, env: Record<string, string> = {}) =>
+    says(who, ["/run/bin/bun", "/run/repository/test/support/clients/provider.ts", node.stsEndpoint], env);
 
   test("the AWS CLI of Debian: alice the substitute role, root the instance role", async () => {
     expect(await awsArn(node, alice)).toBe(ALICE);

@@ -18,8 +18,8 @@ const ALICE = { user: "alice" } as const;
 
 /** What `who` gets at the metadata address, or at another: the role list, or why there is none. */
 const ROLE_LIST = (base: string) => `
-T=$(curl -s -m 3 -X PUT ${base}/latest/api/token -H '${TTL_HEADER}: 60') || { echo "curl $?"; exit 0; }
-curl -s -m 3 -H "${TOKEN_HEADER}: $T" ${base}/latest/meta-data/iam/security-credentials/ || echo "curl $?"
+T=$(curl -s -m 20 -X PUT ${base}/latest/api/token -H '${TTL_HEADER}: 60') || { echo "curl $?"; exit 0; }
+curl -s -m 20 -H "${TOKEN_HEADER}: $T" ${base}/latest/meta-data/iam/security-credentials/ || echo "curl $?"
 `;
 const inContainer = (node: SimulatedNode, base = "http://169.254.169.254"): Promise<string> =>
   mustExec(node, ROOT, ["ip", "netns", "exec", "box", "sh", "-c", ROLE_LIST(base)]);
@@ -155,7 +155,7 @@ ip -n neighbour link set lo up
 ip -n neighbour address add 10.99.0.2/24 dev eth0
 ip -n neighbour link set eth0 up
 ip -n neighbour route add default via 10.99.0.1
-ip netns exec neighbour curl -s -m 3 -o /dev/null -w '%{http_code}' -X PUT -H '${TTL_HEADER}: 60' \
+ip netns exec neighbour curl -s -m 20 -o /dev/null -w '%{http_code}' -X PUT -H '${TTL_HEADER}: 60' \
   http://169.254.169.254/latest/api/token`;
         expect(await mustExec(node, ROOT, ["sh", "-c", script])).toBe("403");
       });

@@ -26,29 +26,38 @@ async function demoUntil(text: string, argv: readonly string[] = ["demo"]) {
   return { child, rest };
 }
 
+const TIMEOUT_MS = 180_000;
+
 describeAsRoot("demo", () => {
-  test("shows the hole and how it is closed, for alice, bob and root, and leaves nothing", async () => {
-    const before = machineState();
-    const { child } = await demoUntil("before:", ["demo", "--json"]);
-    const spaces = namespacesBelow(processTree(child.pid));
-    const report = JSON.parse(await new Response(child.stdout).text()) as { ok: boolean; rows: ReportRow[] };
-    expect(await child.exited).toBe(0);
-    expect(report.rows.filter(({ ok }) => !ok)).toEqual([]);
-    expect(report.ok).toBe(true);
+  test(
+    "shows the hole and how it is closed, for alice, bob and root, and leaves nothing",
+    async () => {
+      const before = machineState();
+      const { child } = await demoUntil("before:", ["demo", "--json"]);
+      const spaces = namespacesBelow(processTree(child.pid));
+      const report = JSON.parse(await new Response(child.stdout).text()) as {
+        ok: boolean;
+        rows: ReportRow[];
+      };
+      expect(await child.exited).toBe(0);
+      expect(report.rows.filter(({ ok }) => !ok)).toEqual([]);
+      expect(report.ok).toBe(true);
 
-    const bySdk = report.rows.filter(({ what }) => what.includes("SDK"));
-    expect(bySdk.map(({ who, before: first, after }) => [who, first, after])).toEqual([
-      ["alice", "the instance role", "ImdsProxyTestRole (alice@i-0123456789abcdef0)"],
-      ["bob", "the instance role", "DataEng (bob@i-0123456789abcdef0)"],
-      ["root", "the instance role", "the instance role"],
-    ]);
-    const byHand = report.rows.filter(({ before: first }) => first === "its secret keys");
-    expect(byHand.length).toBeGreaterThanOrEqual(2);
-    expect(byHand.map(({ after }) => after)).not.toContain("its secret keys");
+      const bySdk = report.rows.filter(({ what }) => what.includes("SDK"));
+      expect(bySdk.map(({ who, before: first, after }) => [who, first, after])).toEqual([
+        ["alice", "the instance role", "ImdsProxyTestRole (alice@i-0123456789abcdef0)"],
+        ["bob", "the instance role", "DataEng (bob@i-0123456789abcdef0)"],
+        ["root", "the instance role", "the instance role"],
+      ]);
+      const byHand = report.rows.filter(({ before: first }) => first === "its secret keys");
+      expect(byHand.length).toBeGreaterThanOrEqual(2);
+      expect(byHand.map(({ after }) => after)).not.toContain("its secret keys");
 
-    expect(await namespacesGone(spaces, 0)).toEqual([]);
-    expect(machineState()).toEqual(before);
-  });
+      expect(await namespacesGone(spaces, 0)).toEqual([]);
+      expect(machineState()).toEqual(before);
+    },
+    TIMEOUT_MS,
+  );
 
   // At each step of its way: while it builds, before the proxy, while it starts, with it, and when it is killed.
   const interruptions = [
@@ -60,28 +69,41 @@ describeAsRoot("demo", () => {
     ["killing the proxy", "SIGINT", 130],
   ] as const;
   for (const [moment, signal, exitCode] of interruptions) {
-    test(`leaves nothing after ${signal} at "${moment}", and exits with ${exitCode}`, async () => {
-      const before = machineState();
-      const { child, rest } = await demoUntil(moment);
-      const spaces = namespacesBelow(processTree(child.pid));
-      child.kill(signal);
-      expect(await child.exited).toBe(exitCode);
-      expect(await rest).toContain("interrupted; the node is gone");
-      expect(await namespacesGone(spaces, 0)).toEqual([]);
-      expect(machineState()).toEqual(before);
-    });
+    test(
+      `leaves nothing after ${signal} at "${moment}", and exits with ${exitCode}`,
+      async () => {
+        const before = machineState();
+        // Where this process was held up, the demo has come to its end before the signal: then it is started again.
+        for (let isInterrupted = false; !isInterrupted; ) {
+          const { child, rest } = await demoUntil(moment);
+          const report = new Response(child.stdout).text();
+          const spaces = namespacesBelow(processTree(child.pid));
+          child.kill(signal);
+          const found = [await child.exited, (await rest).includes("interrupted; the node is gone")];
+          isInterrupted = !(await report).includes("The node is gone.");
+          if (isInterrupted) expect(found).toEqual([exitCode, true]);
+          expect(await namespacesGone(spaces, 0)).toEqual([]);
+          expect(machineState()).toEqual(before);
+        }
+      },
+      TIMEOUT_MS,
+    );
   }
 
-  test("leaves nothing after SIGKILL", async () => {
-    const before = machineState();
-    const { child } = await demoUntil("with imdsproxy:");
-    const spaces = namespacesBelow(processTree(child.pid));
-    expect(spaces.size).toBe(2);
-    child.kill("SIGKILL");
-    await child.exited;
-    expect(await namespacesGone(spaces, 10_000)).toEqual([]);
-    expect(machineState()).toEqual(before);
-  });
+  test(
+    "leaves nothing after SIGKILL",
+    async () => {
+      const before = machineState();
+      const { child } = await demoUntil("with imdsproxy:");
+      const spaces = namespacesBelow(processTree(child.pid));
+      expect(spaces.size).toBe(2);
+      child.kill("SIGKILL");
+      await child.exited;
+      expect(await namespacesGone(spaces, 40_000)).toEqual([]);
+      expect(machineState()).toEqual(before);
+    },
+    TIMEOUT_MS,
+  );
 
   test("without root says what it needs and why, and exits with 1", async () => {
     const node = await startTestNode();

@@ -4,6 +4,7 @@ import {
   credentialsOf,
   eventually,
   getWithToken,
+  givenCredentials,
   type ProxiedNode,
   startProxiedNode,
 } from "../support/proxied.ts";
@@ -68,7 +69,7 @@ describeAsRoot("when something is wrong, the first command names it:", () => {
 
   test("nothing is wrong: no problem, and no last error", async () => {
     const who = someone();
-    expect((await credentialsOf(proxied.node, who)).status).toBe(200);
+    expect((await givenCredentials(proxied.node, who)).status).toBe(200);
     expect((await statusOf()).proxy).toEqual({ kind: "answered", problems: [] });
     expect((await whoami(who)).lastError).toBeNull();
   });
@@ -145,11 +146,8 @@ describeAsRoot("when something is wrong, the first command names it:", () => {
   test("STS hangs", async () => {
     await proxied.node.sts.set({ fault: { kind: "hang" } });
     await credentialsOf(proxied.node, someone());
-    await eventually(
-      "the time-out is known",
-      async () =>
-        (await statusOf()).proxy.problems.some(({ what }) => /\(timeout, .*did not answer/.test(what)),
-      30_000,
+    await eventually("the time-out is known", async () =>
+      (await statusOf()).proxy.problems.some(({ what }) => /\(timeout, .*did not answer/.test(what)),
     );
     expect((await statusOf()).proxy.problems[0]?.remedy).toContain("can reach");
   });
@@ -163,8 +161,11 @@ describeAsRoot("when something is wrong, the first command names it:", () => {
     const pid = Number(/pid=(\d+)/.exec(stopped)?.[1]);
     await mustExec(proxied.node, ROOT, ["kill", "-STOP", String(pid)]);
     try {
-      const { proxy } = await statusOf();
-      const problem = proxy.problems.find(({ id }) => id === "upstream");
+      let problem: Problem | undefined;
+      await eventually("it is known", async () => {
+        problem = (await statusOf()).proxy.problems?.find(({ id }) => id === "upstream");
+        return problem !== undefined;
+      });
       expect(problem?.what).toContain("169.254.0.2:9081 does not answer");
       expect(problem?.remedy).toContain("sport = 9081");
     } finally {
@@ -178,14 +179,14 @@ describeAsRoot("when something is wrong, the first command names it:", () => {
   ] as const) {
     test(`the node's clock is 20 minutes ${way} STS's: users are served, and the clock is named until it is right`, async () => {
       await proxied.node.sts.set({ clockOffsetMs });
-      expect((await credentialsOf(proxied.node, someone())).body).toContain("AccessKeyId");
+      expect((await givenCredentials(proxied.node, someone())).body).toContain("AccessKeyId");
       const [problem] = (await statusOf()).proxy.problems;
       expect(problem).toMatchObject({ id: "clock", lasting: true });
       expect(problem?.what).toContain(`the node's clock is 20 minutes ${way} STS's`);
       expect(problem?.remedy).toContain("chronyc makestep");
       expect(await shown()).toContain(`20 minutes ${way} STS's`);
       await proxied.node.sts.set({ clockOffsetMs: 0 });
-      await credentialsOf(proxied.node, someone());
+      await givenCredentials(proxied.node, someone());
       expect((await statusOf()).proxy.problems).toEqual([]);
     });
   }
@@ -203,15 +204,15 @@ describeAsRoot("when something is wrong, the first command names it:", () => {
     try {
       await proxied.restart();
       await mustExec(node, ROOT, ["sh", "-c", `dd if=/dev/zero of=${state}/filler bs=1k 2>/dev/null; true`]);
-      expect((await credentialsOf(node, someone())).body).toContain("AccessKeyId");
-      await eventually("it is noticed", async () => (await statusOf()).proxy.problems.length > 0, 30_000);
+      expect((await givenCredentials(node, someone())).body).toContain("AccessKeyId");
+      await eventually("it is noticed", async () => (await statusOf()).proxy.problems.length > 0);
       const [problem] = (await statusOf()).proxy.problems;
       expect(problem).toMatchObject({ id: "callers", lasting: false });
       expect(problem?.what).toContain(`${state} takes no file (ENOSPC)`);
       expect(problem?.remedy).toContain(`df -h ${state}`);
       await mustExec(node, ROOT, ["rm", `${state}/filler`]);
-      await credentialsOf(node, someone());
-      await eventually("it is over", async () => (await statusOf()).proxy.problems.length === 0, 30_000);
+      await givenCredentials(node, someone());
+      await eventually("it is over", async () => (await statusOf()).proxy.problems.length === 0);
     } finally {
       await proxied.proxy.stop();
       await mustExec(node, ROOT, ["umount", state]);

@@ -30,7 +30,7 @@ describeAsRoot("upstream: auto", () => {
       await eventually(
         "the proxy says so",
         () => proxy.output().includes("the upstream is another now"),
-        30_000,
+        90_000,
       );
       await applyRules(node);
       expect(await sdkArn(node, { user: "alice" })).toContain("assumed-role/ImdsProxyTestRole/alice@");
@@ -40,5 +40,5 @@ describeAsRoot("upstream: auto", () => {
     } finally {
       await node.stop();
     }
-  }, 60_000);
+  }, 240_000);
 });

@@ -22,8 +22,12 @@ const BOB: Who = { user: "bob" };
 const SUBORDINATE = 300_000;
 /** More than the queue has places. */
 const AT_ONCE = 4_500;
-/** Less than the default, so that the slowest machine's proxy accepts as fast as that. */
-const RATE = { perSecond: 1_000, burst: 2_000 };
+/** How long one flood lasts, in seconds. */
+const FLOOD_S = 6;
+/** So few that one flood does not fill the queue even where the proxy accepts nothing meanwhile, and more than bob's. */
+const RATE = { perSecond: 500, burst: 1_000 };
+/** Connections that show that an attack took place. */
+const ATTACK = 10_000;
 const TABLE = ["table", "inet", "imdsproxy_limits"];
 
 interface Flood {
@@ -67,12 +71,14 @@ describeAsRoot("a limit of new connections for each user", () => {
 
     test("is missed in an attack that fills the queue of connections", async () => {
       const before = await overflows();
-      // The proxy waits meanwhile: on a busy machine the attacker may be no faster than it is.
+      // The proxy waits meanwhile, and the attack goes on: on a busy machine the attacker may be no faster than it is.
       await whileStopped(proxied.proxy.pid, () =>
-        attack<Flood>(node, ALICE, "flood", ["burst", 2, 2, AT_ONCE]),
+        eventually("the queue was full", async () => {
+          await attack<Flood>(node, ALICE, "flood", ["burst", 2, 2, AT_ONCE]);
+          return (await overflows()) > before;
+        }),
       );
-      expect(await overflows()).toBeGreaterThan(before);
-    }, 60_000);
+    }, 120_000);
   });
 
   describe("in place", () => {
@@ -86,23 +92,39 @@ describeAsRoot("a limit of new connections for each user", () => {
     for (const [name, who, how] of floods) {
       test(`${name} fills it no more, and bob is served`, async () => {
         const before = await overflows();
-        const flood = attack<Flood>(node, who, "flood", ["burst", 6, 2, AT_ONCE, ...how]);
-        await Bun.sleep(300);
-        const bob = await victim(node, BOB, 3, 10);
-        const { connections, refused } = await flood;
-        expect(connections + refused).toBeGreaterThan(10_000);
-        expect((await overflows()) - before).toBe(0);
-        expect(bob.failures).toEqual({});
-        // Not a SYN of bob's is dropped, which would cost him a second: longer than an SDK waits.
-        expect(bob.resent).toBe(0);
-      }, 60_000);
+        // One flood is enough, but for a machine on which it does not come to so many connections.
+        for (let made = 0; made <= ATTACK; ) {
+          const flood = attack<Flood>(node, who, "flood", ["burst", FLOOD_S, 2, AT_ONCE, ...how]);
+          await Bun.sleep(300);
+          const bob = await victim(node, BOB, 3, 10);
+          const { connections, refused } = await flood;
+          made += connections + refused;
+          expect((await overflows()) - before).toBe(0);
+          expect(bob.failures).toEqual({});
+          // Not a SYN of bob's is dropped, which would cost him a second: longer than an SDK waits.
+          expect(bob.resent).toBe(0);
+        }
+      }, 180_000);
     }
 
     test("root has none", async () => {
-      const script = `import socket
-for _ in range(5000): socket.create_connection(("169.254.169.254", 80), 1).close()`;
-      await mustExec(node, ROOT, ["/usr/bin/python3", "-c", script], { timeoutMs: 60_000 });
-    });
+      // How often a SYN was sent again, as in programs/victim.py: each time one was dropped.
+      const script = `
+import socket, struct
+resent = 0
+for _ in range(5000):
+    with socket.create_connection(("169.254.169.254", 80), 30) as s:
+        resent += struct.unpack_from("I", s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 100)[0]
+print(resent)`;
+      const endMs = performance.now() + 60_000;
+      for (let isCounted = false; !isCounted; ) {
+        const before = await overflows();
+        const resent = await mustExec(node, ROOT, ["/usr/bin/python3", "-c", script], { timeoutMs: 60_000 });
+        // The agent's queue has 512 places. Where it was full, the kernel dropped a SYN for that reason, which says nothing.
+        isCounted = (await overflows()) === before || performance.now() > endMs;
+        if (isCounted) expect(resent).toBe("0\n");
+      }
+    }, 180_000);
 
     test("status says what is right, what is missing and what is another's, and apply puts it right", async () => {
       const status = async () => {
@@ -154,7 +176,7 @@ for _ in range(5000): socket.create_connection(("169.254.169.254", 80), 1).close
     });
 
     test("the watch puts it back at once after a flush of everything", async () => {
-      const watch = node.spawn({ ...ROOT, argv: ["/run/bin/imdsproxy", "iptables", "watch"] });
+      const watch = node.spawn({ ...ROOT, argv: ["/run/bin/imdsproxy", "iptables", "watch"], timeoutMs: 0 });
       try {
         const there = async () =>
           (await node.exec({ ...ROOT, argv: ["nft", "list", ...TABLE] })).exitCode === 0;

@@ -6,6 +6,7 @@ import {
   assumed,
   credentialsOf,
   getWithToken,
+  givenCredentials,
   type ProxiedNode,
   sdkArn,
   startProxiedNode,
@@ -42,8 +43,8 @@ describeAsRoot("the main job on a HyperPod node", () => {
   test("two asks by one user make one AssumeRole", async () => {
     await node.sts.clearLog();
     const [first, second] = await Promise.all([
-      credentialsOf(node, { user: "bob" }),
-      credentialsOf(node, { user: "bob" }),
+      givenCredentials(node, { user: "bob" }),
+      givenCredentials(node, { user: "bob" }),
     ]);
     expect(first.status).toBe(200);
     expect(JSON.parse(second.body).AccessKeyId).toBe(JSON.parse(first.body).AccessKeyId);
@@ -65,7 +66,7 @@ describeAsRoot("the main job on a HyperPod node", () => {
   });
 
   test("credentials are the seven fields of EC2 for the substitute role", async () => {
-    const { status, body, headers } = await credentialsOf(node, alice);
+    const { status, body, headers } = await givenCredentials(node, alice);
     expect([status, headers.get("content-type")]).toEqual([200, "text/plain"]);
     const fields = ["Code", "LastUpdated", "Type", "AccessKeyId", "SecretAccessKey", "Token", "Expiration"];
     expect(Object.keys(JSON.parse(body))).toEqual(fields);

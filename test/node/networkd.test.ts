@@ -32,7 +32,7 @@ describeAsRoot("systemd-networkd", () => {
           (
             await node.exec({
               user: "alice",
-              argv: ["curl", "-s", "-m", "5", `${base}/latest/meta-data/iam/security-credentials/`],
+              argv: ["curl", "-s", "-m", "20", `${base}/latest/meta-data/iam/security-credentials/`],
             })
           ).stdout,
       ),

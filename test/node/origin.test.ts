@@ -55,7 +55,7 @@ describeAsRoot("the documentation from top to bottom", () => {
     expect(await natRules()).toContain("IMDSPROXY");
     const refused = await node.exec({
       ...alice,
-      argv: ["curl", "-s", "--max-time", "5", "http://169.254.169.254/latest/"],
+      argv: ["curl", "-s", "--max-time", "20", "http://169.254.169.254/latest/"],
     });
     expect(refused.exitCode).toBe(7);
   });
@@ -64,7 +64,7 @@ describeAsRoot("the documentation from top to bottom", () => {
     await mustMake("block-direct-access-to-sagemaker-role");
     const direct = await node.exec({
       ...alice,
-      argv: ["curl", "-s", "--max-time", "5", "http://169.254.0.2:9081/latest/"],
+      argv: ["curl", "-s", "--max-time", "20", "http://169.254.0.2:9081/latest/"],
     });
     expect([7, 56]).toContain(direct.exitCode);
   });
@@ -76,7 +76,7 @@ describeAsRoot("the documentation from top to bottom", () => {
         "curl",
         "-s",
         "--max-time",
-        "5",
+        "20",
         "http://169.254.169.254/latest/meta-data/placement/region",
       ];
       return (await node.exec({ ...alice, argv })).stdout === "us-west-2";

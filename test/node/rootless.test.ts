@@ -74,7 +74,7 @@ describeAsRoot("a container of alice's own", () => {
   afterAll(() => node?.stop());
 
   const said = async (argv: readonly string[]): Promise<Said> =>
-    JSON.parse(await mustExec(node, ALICE, argv)) as Said;
+    JSON.parse(await mustExec(node, ALICE, argv, { timeoutMs: 100_000 })) as Said;
   const roleName = TEST_ROLE.split("/").at(-1);
 
   describe("by Podman", () => {
@@ -104,7 +104,7 @@ describeAsRoot("a container of alice's own", () => {
 
     test("has no way to the agent behind the proxy", async () => {
       for (const network of ["slirp4netns", "host"]) {
-        const curl = ["/usr/bin/curl", "-s", "-m", "5", "http://169.254.0.2:9081/latest/meta-data/"];
+        const curl = ["/usr/bin/curl", "-s", "-m", "20", "http://169.254.0.2:9081/latest/meta-data/"];
         const { exitCode, stdout } = await node.exec({
           ...ALICE,
           argv: podman([`--network=${network}`, "--user=1000"], curl),

@@ -64,7 +64,11 @@ describeAsRoot("a simulated HyperPod node", () => {
   });
 
   test("kills a command that takes too long, children included", async () => {
-    const result = await node.exec({ ...alice, argv: ["sh", "-c", "sleep 987 & sleep 988"], timeoutMs: 300 });
+    const result = await node.exec({
+      ...alice,
+      argv: ["sh", "-c", "sleep 987 & sleep 988"],
+      timeoutMs: 2_000,
+    });
     expect(result).toMatchObject({ timedOut: true, exitCode: 137 });
     expect(await mustExec(node, root, ["ps", "-e", "-o", "args"])).not.toContain("sleep 98");
   });
@@ -73,7 +77,7 @@ describeAsRoot("a simulated HyperPod node", () => {
     const daemon =
       "import os,time\nif os.fork()==0: os.setsid(); os.fork() or os.execvp('sleep', ['sleep', '986']); os._exit(0)\ntime.sleep(60)";
     const argv = ["/usr/bin/python3", "-c", daemon];
-    const result = await node.exec({ user: "alice", argv, timeoutMs: 1_000 });
+    const result = await node.exec({ user: "alice", argv, timeoutMs: 4_000 });
     expect(result.timedOut).toBe(true);
     expect(await mustExec(node, root, ["ps", "-e", "-o", "args"])).toContain("sleep 986");
     await mustExec(node, root, ["pkill", "-f", "^sleep 986$"]);
@@ -147,6 +151,6 @@ describeAsRoot("a simulated node's end", () => {
 
     maker.kill("SIGKILL");
     await maker.exited;
-    expect(await namespacesGone(spaces, 10_000)).toEqual([]);
+    expect(await namespacesGone(spaces, 40_000)).toEqual([]);
   });
 });

@@ -33,7 +33,7 @@ describeAsRoot("rules for Slurm jobs", () => {
   let node: SimulatedNode;
   let mount = "";
   const made: string[] = [];
-  const shell = (script: string, timeoutMs = 60_000) =>
+  const shell = (script: string, timeoutMs = 120_000) =>
     mustExec(node, ROOT, ["sh", "-euc", script], { timeoutMs });
 
   /** Makes a cgroup and what is above it, and remembers what was not there before. */
@@ -103,5 +103,5 @@ describeAsRoot("rules for Slurm jobs", () => {
     } finally {
       await shell(`cd ${mount}${place}; seq -f 'c%.0f' ${CROWD} | xargs rmdir`);
     }
-  }, 60_000);
+  }, 300_000);
 });

@@ -22,6 +22,17 @@ describeAsRoot("while the node's own metadata service is away", () => {
     await proxied.restart();
   }
   const withoutToken = (path = LEAF): Promise<CurlAnswer> => curl(node, ALICE, IMDS4 + path);
+  /**
+   * The proxy starts anew and answers its first request without a token so. It waits a second for what the service wants; where
+   * this machine takes longer, the answer is 503, and it is tried again.
+   */
+  const startsWith = (status: number) =>
+    eventually(`the first answer is ${status}`, async () => {
+      await startAnew();
+      const first = (await withoutToken()).status;
+      expect([status, 503]).toContain(first);
+      return first === status;
+    });
 
   test("from the start: requests get 503 with Retry-After, with a token and without; a token is given", async () => {
     await node.agent?.set({ fault: "refuse" });
@@ -52,15 +63,13 @@ describeAsRoot("while the node's own metadata service is away", () => {
 
   test("and late by a moment as the proxy starts: the first request without a token is answered", async () => {
     await node.agent?.set({ delayMs: 300 });
-    await startAnew();
-    expect((await withoutToken()).status).toBe(200);
+    await startsWith(200);
     await node.agent?.set({ delayMs: 0 });
   });
 
   test("where it requires tokens, that is known from the first request on: 401, and not 503", async () => {
     await node.agent?.set({ tokens: "required" });
-    await startAnew();
-    expect((await withoutToken()).status).toBe(401);
+    await startsWith(401);
     await node.agent?.set({ fault: "refuse" });
     expect((await withoutToken()).status).toBe(401);
     await node.agent?.set({ fault: "none", tokens: "optional" });

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
 import { TEST_ROLE } from "../support/node.ts";
-import { assumed, credentialsOf, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
+import { assumed, givenCredentials, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { Who } from "../support/simulated-node.ts";
 
@@ -40,7 +40,7 @@ describeAsRoot("imdsproxy warm", () => {
     expect(stdout).toMatch(
       new RegExp(`^${user} has a session of ${TEST_ROLE} as ${user}@i-0123456789abcdef0 until 20`),
     );
-    expect((await credentialsOf(proxied.node, { user })).status).toBe(200);
+    expect((await givenCredentials(proxied.node, { user })).status).toBe(200);
     expect(await sessionsOf(user)).toHaveLength(1);
   });
 

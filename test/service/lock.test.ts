@@ -62,7 +62,7 @@ describe("withLock()", () => {
       () => {},
       async () => "in",
     );
-    expect(waiting).rejects.toThrow("another setup");
+    await expect(waiting).rejects.toThrow("another setup");
     await waiting.catch(() => {});
     child.kill("SIGKILL");
   });
@@ -76,7 +76,7 @@ describe("withLock()", () => {
       () => {},
       async () => "in",
     );
-    expect(taken).rejects.toThrow("ELOOP");
+    await expect(taken).rejects.toThrow("ELOOP");
     await taken.catch(() => {});
   });
 });

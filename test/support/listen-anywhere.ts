@@ -1,10 +1,8 @@
-import { ImdsProxyError } from "../../src/errors.ts";
-
 /**
  * Listens on a port of 127.0.0.1 that nobody has. Between looking for one and taking it somebody else can take it, so that is
  * tried again.
  *
- * @param listen takes the port, or throws what `Server.listen` throws where it is taken.
+ * @param listen takes the port, or throws what `Server.listen` or `Listener` throws where it is taken.
  * @returns the port.
  */
 export function listenAnywhere(listen: (port: number) => void): number {
@@ -16,7 +14,7 @@ export function listenAnywhere(listen: (port: number) => void): number {
       listen(port);
       return port;
     } catch (error) {
-      if (!(error instanceof ImdsProxyError) || error.code !== "port-taken") throw error;
+      if (!["port-taken", "EADDRINUSE"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
     }
   }
 }

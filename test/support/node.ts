@@ -1,5 +1,6 @@
 import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { resolve } from "node:path";
+import type { RunningProxy } from "../../src/demo/proxy.ts";
 import type { RunResult } from "../../src/demo/run.ts";
 import { type NodeOptions, type SimulatedNode, startNode, type Who } from "./simulated-node.ts";
 
@@ -13,10 +14,35 @@ export const TEST_ROLE = "arn:aws:iam::842413447717:role/ImdsProxyTestRole";
 export const IMDS4 = "http://169.254.169.254";
 export const IMDS6 = "http://[fd00:ec2::254]";
 
-/** A simulated node with the built executable on it; the tests import the module that `demo` ships. */
-export function startTestNode(options: NodeOptions = {}): Promise<SimulatedNode> {
+/**
+ * A simulated node with the built executable on it; the tests import the module that `demo` ships. Its startProxy() waits until
+ * the proxy has said that it is ready: the first port listens a moment before those of IPv6 and of the metrics.
+ */
+export async function startTestNode(options: NodeOptions = {}): Promise<SimulatedNode> {
   if (!existsSync(EXECUTABLE)) throw new Error(`${EXECUTABLE} is missing: run make build`);
-  return startNode({ executable: EXECUTABLE, ...options });
+  const node = await startNode({ executable: EXECUTABLE, ...options });
+  return {
+    ...node,
+    async startProxy(proxyOptions) {
+      const proxy = await node.startProxy(proxyOptions);
+      await ready(proxy);
+      return proxy;
+    },
+  };
+}
+
+const READY_WITHIN_MS = 30_000;
+
+async function ready(proxy: RunningProxy): Promise<void> {
+  let hasEnded = false;
+  void proxy.done.then(() => {
+    hasEnded = true;
+  });
+  const endMs = performance.now() + READY_WITHIN_MS;
+  while (!hasEnded && !proxy.output().includes('"ready"')) {
+    if (performance.now() > endMs) throw new Error(`the proxy listens and is not ready: ${proxy.output()}`);
+    await Bun.sleep(5);
+  }
 }
 
 /** What a command wrote, if it ended well; else an error with everything that it said. */
@@ -48,10 +74,34 @@ export function awsCallerIdentity(node: SimulatedNode, who: Who): Promise<RunRes
 }
 
 /** The ARN in the answer of awsCallerIdentity, or an error with what the CLI said. */
-export async function awsArn(node: SimulatedNode, who: Who): Promise<string> {
+export async function awsArnAtFirstTry(node: SimulatedNode, who: Who): Promise<string> {
   const { exitCode, stdout, stderr } = await awsCallerIdentity(node, who);
   if (exitCode !== 0) throw new Error(`aws sts get-caller-identity: exit ${exitCode}\n${stderr}`);
   return (JSON.parse(stdout) as { Arn: string }).Arn;
+}
+
+/** The same, for who asks again where the CLI found no credentials in time. */
+export const awsArn = (node: SimulatedNode, who: Who): Promise<string> =>
+  patiently(() => awsArnAtFirstTry(node, who));
+
+const PATIENCE_MS = 40_000;
+/** What botocore and the SDK for JavaScript say where no credentials came, or not in time. */
+const NO_CREDENTIALS =
+  /Unable to locate credentials|Could not load credentials|TimeoutError|response received from instance metadata/;
+
+/**
+ * Asks again where a client found no credentials. Most wait for one second, once, which a busy machine may take; test/node/slow-sts.test.ts
+ * is about the first try, and the other tests about what comes of it. No other failure is tried again, nor is a wrong answer.
+ */
+export async function patiently<Answer>(ask: () => Promise<Answer>): Promise<Answer> {
+  const endMs = performance.now() + PATIENCE_MS;
+  for (;;) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (!NO_CREDENTIALS.test(String(error)) || performance.now() > endMs) throw error;
+    }
+  }
 }
 
 /** An answer as curl prints it. */

@@ -1,5 +1,5 @@
 import type { RunningProxy } from "../../src/demo/proxy.ts";
-import { type CurlAnswer, curl, IMDS4, mustExec, startTestNode, TEST_ROLE } from "./node.ts";
+import { type CurlAnswer, curl, IMDS4, mustExec, patiently, startTestNode, TEST_ROLE } from "./node.ts";
 import type { NodeOptions, SimulatedNode, Who } from "./simulated-node.ts";
 
 /** The configuration of the documentation that this project began from: one role for everyone but root. */
@@ -81,8 +81,22 @@ export async function credentialsOf(node: SimulatedNode, who: Who, base = IMDS4)
   return curl(node, who, `${base}/latest/meta-data/iam/security-credentials/${list.body}`, header);
 }
 
-/** What this user is in STS's eyes, by the SDK that the executable has in it. */
-export async function sdkArn(node: SimulatedNode, who: Who): Promise<string> {
+/**
+ * The same, once the proxy gives some: it tells who has waited for three seconds to come back (503), as happens where the machine
+ * is busy. Whatever else it answers is returned.
+ */
+export async function givenCredentials(node: SimulatedNode, who: Who, base = IMDS4): Promise<CurlAnswer> {
+  let answer = await credentialsOf(node, who, base);
+  await eventually("the proxy does not say 503", async () => {
+    if (answer.status !== 503) return true;
+    answer = await credentialsOf(node, who, base);
+    return false;
+  });
+  return answer;
+}
+
+/** What this user is in STS's eyes, by the SDK that the executable has in it; where it finds no credentials, it asks again. */
+export function sdkArn(node: SimulatedNode, who: Who): Promise<string> {
   const argv = [
     "/run/bin/imdsproxy",
     "demo-ask",
@@ -91,9 +105,11 @@ export async function sdkArn(node: SimulatedNode, who: Who): Promise<string> {
     "--sts-endpoint",
     node.stsEndpoint,
   ];
-  const answer = JSON.parse(await mustExec(node, who, argv)) as { arn?: string; message?: string };
-  if (answer.arn === undefined) throw new Error(`the SDK says: ${answer.message}`);
-  return answer.arn;
+  return patiently(async () => {
+    const answer = JSON.parse(await mustExec(node, who, argv)) as { arn?: string; message?: string };
+    if (answer.arn === undefined) throw new Error(`the SDK says: ${answer.message}`);
+    return answer.arn;
+  });
 }
 
 /** The AssumeRole requests that reached STS, by their session names. */
@@ -108,7 +124,7 @@ export async function assumed(node: SimulatedNode): Promise<string[]> {
 export async function eventually(
   what: string,
   holds: () => Promise<boolean> | boolean,
-  withinMs = 20_000,
+  withinMs = 40_000,
 ): Promise<void> {
   const endMs = performance.now() + withinMs;
   while (!(await holds())) {

@@ -24,8 +24,8 @@ describe("regionOf()", () => {
     });
   }
   test("is an error where the service tells neither, or nonsense", async () => {
-    expect(regionOf(service({}))).rejects.toThrow("region");
-    expect(regionOf(service({ "meta-data/placement/region": "<html>" }))).rejects.toThrow("region");
+    await expect(regionOf(service({}))).rejects.toThrow("region");
+    await expect(regionOf(service({ "meta-data/placement/region": "<html>" }))).rejects.toThrow("region");
   });
 });
 
@@ -62,12 +62,12 @@ describe("nodeRegion()", () => {
     away();
     expect(await region.find()).toBe("us-west-2");
     region.forget();
-    expect(region.find()).rejects.toThrow("nobody listens there");
+    await expect(region.find()).rejects.toThrow("nobody listens there");
   });
 
   test("is an error that says what to do where the service has none, and who is away where it is", async () => {
     const { region, away } = aNode();
-    expect(region.find()).rejects.toThrow("set region in the configuration");
+    await expect(region.find()).rejects.toThrow("set region in the configuration");
     away();
     const error = await region.find().catch((found: Error) => found.message);
     expect(error).toContain("does not tell it for now: nobody listens there");
