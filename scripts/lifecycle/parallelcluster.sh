@@ -3,7 +3,7 @@
 #
 #   HeadNode:                     # and the same below each of Scheduling.SlurmQueues
 #     Imds:
-#       Secured: false            # head node only: else ParallelCluster's own firewall refuses IMDS to all users first
+#       Secured: false            # head node only: else ParallelCluster's own firewall refuses IMDS to the proxy as well
 #     CustomActions:
 #       OnNodeStart:
 #         Script: s3://BUCKET/imdsproxy/parallelcluster.sh

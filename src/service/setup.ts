@@ -32,6 +32,7 @@ import { findAccount, gatherFacts, lastListen, portFacts } from "./facts.ts";
 import { withLock } from "./lock.ts";
 import { loginWarnings } from "./login-warnings.ts";
 import { nodeWarnings } from "./node-warnings.ts";
+import { imdsChainWarning } from "./parallelcluster.ts";
 import { BINARY, CONFIG, JOURNAL, LOCK, UNITS } from "./paths.ts";
 import {
   disableSteps,
@@ -311,12 +312,19 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
   });
 }
 
+/** What other firewalls of the node do to the proxy. */
+async function othersWarnings(run: RunCommand): Promise<readonly string[]> {
+  const warning = await imdsChainWarning(run, (await findAccount())?.uid ?? null);
+  return warning === null ? [] : [warning];
+}
+
 /** Names as one reads them: `nobody and as root`, `nobody, as pcluster-admin and as root`. */
 const listOf = (names: readonly string[]): string =>
   [names.slice(0, -1).join(", as "), ...names.slice(-1)].join(" and as ");
 
-/** Reports the second wall, the limits of connections, and on which addresses the agent listens. */
+/** Reports the second wall, the limits of connections, on which addresses the agent listens, and who else keeps the proxy out. */
 async function sayOfWalls(config: Config, { say }: ServiceOptions): Promise<void> {
+  for (const warning of await othersWarnings(runCommand)) say(`warning: ${warning}`);
   const { unavailable } = systemWall();
   if (unavailable !== null) say(withoutWall(unavailable));
   const { spec } = await buildFirewallSpec(config);
@@ -388,7 +396,8 @@ export async function serviceStatus(run: RunCommand = runCommand): Promise<Servi
     healthy: problems.length === 0,
     proxy,
     problems,
-    notes: config === null ? [] : portWarnings(config.listen, portFacts()),
+    notes:
+      config === null ? [] : [...portWarnings(config.listen, portFacts()), ...(await othersWarnings(run))],
   };
 }
 

@@ -14,24 +14,30 @@ const PASSWD = [
 /** By the reset of the rules, or by the routing rules of the second wall. */
 const CLOSED = expect.stringMatching(/^(?:ECONNREFUSED|ENETUNREACH|EACCES)$/);
 
+/** A node on which ParallelCluster has its files and accounts, and a stand-in for the proxy listens. */
+async function clusterNode(kind: "hyperpod" | "ec2"): Promise<FirewallNode> {
+  const node = await FirewallNode.start({ kind });
+  await node.shell(
+    `mkdir /etc/parallelcluster; cat >>/etc/passwd <<'EOF'\n${PASSWD.join("\n")}\nEOF\necho 'pcluster-admin:!:20000:0:99999:7:::' >>/etc/shadow`,
+  );
+  await node.listen(["127.0.0.1", "254"]);
+  return node;
+}
+
+/** Who answers a uid at an address, or why nobody does. */
+const ask = async (node: FirewallNode, uid: number, place: readonly [string, string]): Promise<string> => {
+  const probe = `python3 /run/repository/test/firewall/probe.py ask ${place.join(" ")}`;
+  return (await node.shell(`setpriv --reuid=${uid} --clear-groups ${probe}`)).trim();
+};
+
 describeAsRoot("the accounts of a platform's daemons", () => {
   let node: FirewallNode;
   const configure = (platform: string) =>
     node.node.write("/etc/imdsproxy/config.yaml", JSON.stringify({ platform }));
-  const askAs = (uid: number, place: readonly [string, string]) =>
-    node
-      .shell(
-        `setpriv --reuid=${uid} --clear-groups python3 /run/repository/test/firewall/probe.py ask ${place.join(" ")}`,
-      )
-      .then((text) => text.trim());
-  const both = async (uid: number) => [await askAs(uid, METADATA), await askAs(uid, AGENT)];
+  const both = async (uid: number) => [await ask(node, uid, METADATA), await ask(node, uid, AGENT)];
 
   beforeAll(async () => {
-    node = await FirewallNode.start({ kind: "hyperpod" });
-    await node.shell(
-      `mkdir /etc/parallelcluster; cat >>/etc/passwd <<'EOF'\n${PASSWD.join("\n")}\nEOF\necho 'pcluster-admin:!:20000:0:99999:7:::' >>/etc/shadow`,
-    );
-    await node.listen(["127.0.0.1", "254"]);
+    node = await clusterNode("hyperpod");
   });
   afterAll(() => node?.node.stop());
 
@@ -77,3 +83,43 @@ describeAsRoot("the accounts of a platform's daemons", () => {
     expect(await both(400)).toEqual(["proxy", CLOSED]);
   });
 });
+
+/** The chain as imds-access.sh of the cookbook makes it: appended to filter's OUTPUT. */
+const IMDS_CHAIN = `
+  iptables --new PARALLELCLUSTER_IMDS
+  for uid in 0 400 ${SERVICE_UID}; do
+    iptables -A PARALLELCLUSTER_IMDS --destination 169.254.169.254 -j ACCEPT -m owner --uid-owner $uid
+  done
+  iptables -A PARALLELCLUSTER_IMDS --destination 169.254.169.254 -j REJECT`;
+const ENTER = "OUTPUT --destination 169.254.169.254 -j PARALLELCLUSTER_IMDS";
+
+for (const [order, enter] of [
+  ["below ours", `iptables -A ${ENTER}`],
+  ["above ours", `iptables -I ${ENTER}`],
+] as const) {
+  describeAsRoot(`ParallelCluster's own chain on its head node, ${order}`, () => {
+    let node: FirewallNode;
+    beforeAll(async () => {
+      node = await clusterNode("ec2");
+      node.node.write("/etc/imdsproxy/config.yaml", JSON.stringify({ platform: "parallelcluster" }));
+    });
+    afterAll(() => node?.node.stop());
+    const asked = (uid: number) => ask(node, uid, METADATA);
+
+    test("changes nothing for users, for the daemons' account, for the service or for root", async () => {
+      await node.shell(IMDS_CHAIN);
+      if (order === "below ours") await node.shell(enter);
+      await node.must("apply");
+      if (order === "above ours") await node.shell(enter);
+      expect(await asked(2001)).toBe("proxy");
+      expect(await asked(2010)).toBe("proxy");
+      for (const uid of [0, 400, SERVICE_UID]) expect([uid, await asked(uid)]).toEqual([uid, "other"]);
+    });
+
+    test("stands as it was when ours are removed", async () => {
+      await node.must("remove");
+      expect(await asked(2001)).toMatch(/^ECONNREFUSED$/);
+      expect(await asked(400)).toBe("other");
+    });
+  });
+}
