@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mustExec } from "../support/node.ts";
-import { applyRules, eventually, startProxiedNode } from "../support/proxied.ts";
+import { applyRules, eventually, startProxiedNode, testConfig } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode } from "../support/simulated-node.ts";
 
@@ -39,6 +39,55 @@ for to, scope in places:
                 if b"${SECRET}" in s.recv(4096): print(to, scope, source, device)
             except OSError: pass
             s.close()
+`;
+/** Another machine, with the same on its port: behind an interface that comes late, with addresses of both families. */
+const LATE = `
+ip netns add far
+ip link add late0 type veth peer name eth0 netns far
+ip -n far address add 10.99.0.2/24 dev eth0
+ip -n far -6 address add fd99::2/64 dev eth0 nodad
+ip -n far link set eth0 up
+ip -n far link set lo up
+ip -n far route add default via 10.99.0.1
+ip -n far -6 route add default via fd99::1
+echo 1 >/proc/sys/net/ipv4/ip_forward
+echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
+ip address add 10.99.0.1/24 dev late0
+ip -6 address add fd99::1/64 dev late0 nodad
+ip link set late0 up
+ip address add 10.77.0.9/32 dev eth0
+ip -6 address add fd77::9/128 dev eth0 nodad
+ip address add 10.98.0.1/32 dev lo
+ip -6 address add fd98::1/128 dev lo nodad
+ip route add local 10.97.0.0/16 dev lo
+ip -6 route add local fd97::/64 dev lo
+while ip -6 address show tentative | grep -q .; do sleep 0.05; done
+`;
+/**
+ * Ways to the given places, by TCP and MPTCP: source and interface, each with each, or neither (`plain`). Prints those that lead
+ * there; each waits so many seconds.
+ */
+const LATE_WAYS = `
+import socket, sys, threading
+plain, seconds, places = sys.argv[1] == "plain", float(sys.argv[2]), sys.argv[3:]
+def one(to, source, device, protocol):
+    s = socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_STREAM, protocol)
+    try:
+        s.settimeout(seconds)
+        if device: s.setsockopt(socket.SOL_SOCKET, 25, device)
+        if source: s.bind((source, 0))
+        s.connect((to, 9081)); s.sendall(b"GET / HTTP/1.1\\r\\n\\r\\n")
+        if b"${SECRET}" in s.recv(4096): print(to, source, device, protocol, flush=True)
+    except OSError: pass
+    s.close()
+threads = []
+for to in places:
+    own = ("fd77::2", "fd77::9", "fd99::1", "::1") if ":" in to else ("10.77.0.2", "10.77.0.9", "10.99.0.1", "127.0.0.1", "127.169.254.1")
+    for source in (None,) if plain else (None, to, *own):
+        for device in (None,) if plain else (None, b"lo", b"eth0", b"late0"):
+            for protocol in (0, 262): threads.append(threading.Thread(target=one, args=(to, source, device, protocol)))
+for thread in threads: thread.start()
+for thread in threads: thread.join()
 `;
 const ROOT = { user: "root" } as const;
 const ALICE = { user: "alice" } as const;
@@ -125,6 +174,57 @@ describeAsRoot("an agent that listens on every address", () => {
     expect(await ways(ALICE)).toEqual([]);
     await applyRules(node);
   });
+  test("also at addresses and interfaces that came since, with nobody to look after the rules; other machines' ports stay open", async () => {
+    node.write("/etc/imdsproxy/config.yaml", JSON.stringify(testConfig(node, { containers: "reject" })));
+    await applyRules(node);
+    await mustExec(node, ROOT, ["sh", "-euc", LATE]);
+    const far = node.spawn({
+      ...ROOT,
+      argv: ["ip", "netns", "exec", "far", "/usr/bin/python3", "-c", AGENT],
+      timeoutMs: 0,
+    });
+    await eventually("the other machine listens", async () =>
+      (await mustExec(node, ROOT, ["ip", "netns", "exec", "far", "ss", "-Hltn"])).includes(":9081"),
+    );
+    // Of two interfaces, of lo, and those that a route of the kind local makes this node's.
+    const here = ["10.99.0.1", "10.77.0.9", "10.98.0.1", "10.97.1.2"];
+    here.push("fd99::1", "fd77::9", "fd98::1", "fd97::7");
+    const there = ["10.99.0.2", "fd99::2"];
+    const reached = async (
+      who: { readonly user: string },
+      what: "plain" | "every",
+      places: string[],
+      before: string[] = [],
+    ) => {
+      // Who is to get through waits long.
+      const seconds = what === "plain" ? "20" : "1";
+      const argv = [...before, "/usr/bin/python3", "-c", LATE_WAYS, what, seconds, ...places];
+      const { stdout, stderr } = await node.exec({ ...who, argv, timeoutMs: 50_000 });
+      expect(stderr).toBe("");
+      return stdout.split("\n").filter((line) => line !== "");
+    };
+    const plainly = (places: string[]) =>
+      places.flatMap((place) => [`${place} None None 0`, `${place} None None 262`]).sort();
+
+    const flush = "iptables -F; iptables -t nat -F; ip6tables -F; ip6tables -t nat -F";
+    await mustExec(node, ROOT, ["sh", "-euc", flush]);
+    expect(await reached(ALICE, "every", here)).toEqual([]);
+    // Nor has another machine, or a container, whose packets no user sends.
+    expect(await reached(ROOT, "every", here, ["ip", "netns", "exec", "far"])).toEqual([]);
+    expect((await reached(ROOT, "plain", [...here, ...there])).sort()).toEqual(plainly([...here, ...there]));
+    expect((await reached(ALICE, "plain", there)).sort()).toEqual(plainly(there));
+    // Also where somebody has taken away the routing rules that are not at preference 0.
+    await mustExec(node, ROOT, [
+      "sh",
+      "-euc",
+      "for f in -4 -6; do ip $f rule flush; ip $f rule add pref 32766 lookup main; done",
+    ]);
+    expect(await reached(ALICE, "every", here)).toEqual([]);
+    far.kill("SIGKILL");
+    await far.done;
+    await mustExec(node, ROOT, ["sh", "-euc", "ip link del late0; ip netns del far"]);
+    await applyRules(node);
+  }, 60_000);
   test("status says how it is bound", async () => {
     const { stdout } = await node.exec({ ...ROOT, argv: ["imdsproxy", "iptables", "status"] });
     expect(stdout).toContain("which is every address of this node: closed to users on each of them");

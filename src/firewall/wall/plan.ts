@@ -30,6 +30,12 @@ import type { Change, Link, LocalAddress, Route, RoutingRule, RoutingState } fro
  *   packet survives, since nobody on lo is a member of the group (__mkroute_output).
  * In IPv6, packets are routed again with the uid, and a rule that prohibits holds bound sockets too (a route that does so not:
  * it is on lo, and a look-up for another interface passes it by).
+ *
+ * Of an agent that listens on every address, the port is closed at each address that the node has at that moment. One that comes
+ * later, while the watch does not run, is in no table of ours; so a user's look-up for that port never sees the table `local`: a
+ * goto leads past it, to what routes to other machines. A packet to an address of this node then leaves for the link, where
+ * nobody has the address, and where it came back it would be dropped, as its source is this node's (__fib_validate_source in
+ * net/ipv4/fib_frontend.c; not so in IPv6, where another host sends the like anyway).
  */
 
 /** Tables of our own; no other program is known to use the numbers. Odd, and between none of the usual ones. */
@@ -66,12 +72,15 @@ const isLinkLocal = (address: string): boolean => /^fe[89ab]/.test(address);
 export interface WantedWall {
   /** At preference 0, in their order, before `local`. */
   readonly rules: readonly RoutingRule[];
-  /** Whether a further rule for `local` stands at preference 1, to which the rules for containers lead what is not theirs. */
-  readonly localAfter: ReadonlySet<Family>;
+  /**
+   * Where rules at preference 0 lead on to: at preference 1 a further rule for `local`, for what is none of the containers';
+   * behind every `local` a rule that does nothing, for what may not be looked up there.
+   */
+  readonly after: readonly RoutingRule[];
   readonly routes: readonly Route[];
 }
 
-export const NO_WALL: WantedWall = { rules: [], localAfter: new Set(), routes: [] };
+export const NO_WALL: WantedWall = { rules: [], after: [], routes: [] };
 
 /** The uids between the exempt ones, as ranges, root left out. */
 export function usersBut(exempt: readonly number[]): (readonly [number, number])[] {
@@ -96,9 +105,34 @@ const at = (family: Family, selector: Selector, action: RoutingRule["action"]): 
 });
 const lookup = (table: number): RoutingRule["action"] => ({ kind: "lookup", table });
 const PROHIBIT: RoutingRule["action"] = { kind: "prohibit" };
+const localTable = (family: Family, preference: number): RoutingRule => ({
+  ...at(family, {}, lookup(TABLE_LOCAL)),
+  preference,
+});
+
+/** A preference behind each rule for the table `local`. */
+const behindLocal = (rules: readonly RoutingRule[], family: Family): number =>
+  1 +
+  Math.max(
+    1,
+    ...rules.filter((rule) => rule.family === family && isLocal(rule)).map((rule) => rule.preference),
+  );
+
+/**
+ * Only to other machines; where the rule that it leads to is gone (`ip rule flush`), to nobody. Not by `prohibit`: with that it would
+ * be a rule of the closed state.
+ */
+const elsewhere = (family: Family, selector: Selector, behind: number): RoutingRule[] => [
+  at(family, selector, { kind: "goto", preference: behind }),
+  at(family, selector, { kind: "unreachable" }),
+];
 
 /** The rules for users: uid by uid range. */
-function userRules(spec: FirewallSpec, family: Family, addresses: readonly LocalAddress[]): RoutingRule[] {
+function userRules(
+  spec: FirewallSpec,
+  family: Family,
+  { addresses, rules }: Pick<RoutingState, "addresses" | "rules">,
+): RoutingRule[] {
   const metadata = METADATA[family];
   const closed = guardedEndpoints(spec, family).filter((endpoint) => !sameEndpoint(endpoint, metadata));
   const sink = family === "ipv4" ? [lookup(TABLES.sink), PROHIBIT] : [PROHIBIT];
@@ -123,6 +157,9 @@ function userRules(spec: FirewallSpec, family: Family, addresses: readonly Local
       ...(spec.localPorts ?? []).flatMap((port) => [
         ...ownAddresses.map((to) => at(family, { to, tcpPort: port, uids }, PROHIBIT)),
         at(family, { tcpPort: port, uids }, lookup(TABLES.local)),
+        // What is sent over lo arrives on this node, whatever the route (__mkroute_output).
+        ...(family === "ipv4" ? [at(family, { oif: "lo", tcpPort: port, uids }, lookup(TABLES.sink))] : []),
+        ...elsewhere(family, { tcpPort: port, uids }, behindLocal(rules, family)),
       ]),
     ];
   });
@@ -164,7 +201,7 @@ function sourceRules(spec: FirewallSpec, addresses: readonly LocalAddress[]): Ro
 }
 
 /** What comes from outside, bridges included: such packets have no uid. */
-function containerRules(spec: FirewallSpec, family: Family): RoutingRule[] {
+function containerRules(spec: FirewallSpec, family: Family, present: readonly RoutingRule[]): RoutingRule[] {
   if (spec.containers === "leave") return [];
   const onward: RoutingRule["action"] = { kind: "goto", preference: 1 };
   const { upstream } = spec;
@@ -178,9 +215,10 @@ function containerRules(spec: FirewallSpec, family: Family): RoutingRule[] {
         at(family, { to: address, tcpPort: port }, action),
       ),
     ),
-    ...(spec.localPorts ?? []).map((port) =>
+    ...(spec.localPorts ?? []).flatMap((port) => [
       at(family, { tcpPort: port }, lookup(family === "ipv4" ? TABLES.localContainers : TABLES.local)),
-    ),
+      ...elsewhere(family, { tcpPort: port }, behindLocal(present, family)),
+    ]),
   ];
 }
 
@@ -240,24 +278,31 @@ function wantedRoutes(
 /** What should be there, given the interfaces and addresses of the moment. */
 export function wantedWall(
   spec: FirewallSpec,
-  { links, addresses }: Pick<RoutingState, "links" | "addresses">,
+  { rules: present, links, addresses }: Pick<RoutingState, "rules" | "links" | "addresses">,
   families: readonly Family[] = FAMILIES,
 ): WantedWall {
   const rules = families.flatMap((family) => [
-    ...userRules(spec, family, addresses),
+    ...userRules(spec, family, { addresses, rules: present }),
     ...(family === "ipv4" ? sourceRules(spec, addresses) : []),
-    ...containerRules(spec, family),
+    ...containerRules(spec, family, present),
   ]);
   return {
     rules,
-    localAfter: new Set(spec.containers === "leave" ? [] : families),
+    after: families.flatMap((family) => [
+      ...(spec.containers === "leave" ? [] : [localTable(family, 1)]),
+      ...((spec.localPorts ?? []).length === 0
+        ? []
+        : [{ ...at(family, {}, { kind: "nop" }), preference: behindLocal(present, family) }]),
+    ]),
     routes: wantedRoutes(spec, links, addresses).filter(({ family }) => families.includes(family)),
   };
 }
 
 const isPlain = (rule: RoutingRule): boolean =>
   rule.foreign !== true &&
-  [rule.from, rule.to, rule.iif, rule.tcpPort, rule.tcp, rule.uids].every((part) => part === undefined);
+  [rule.from, rule.to, rule.iif, rule.oif, rule.tcpPort, rule.tcp, rule.uids].every(
+    (part) => part === undefined,
+  );
 
 /** Whether a rule is the one for the table `local`. */
 const isLocal = (rule: RoutingRule): boolean =>
@@ -279,9 +324,9 @@ export function isClosedRule(rule: RoutingRule): boolean {
 export function isWallRule(rule: RoutingRule): boolean {
   if (rule.protocol !== PROTOCOL_KERNEL || isClosedRule(rule)) return false;
   if (rule.action.kind === "lookup" && OUR_TABLES.has(rule.action.table)) return true;
+  if (rule.action.kind === "nop") return isPlain(rule);
   if (rule.preference === 1) return isLocal(rule);
-  const leads = rule.action.kind === "goto" ? rule.action.preference === 1 : rule.action.kind === "prohibit";
-  return rule.preference === 0 && leads && !isPlain(rule);
+  return rule.preference === 0 && rule.action.kind !== "lookup" && !isPlain(rule);
 }
 
 /** How the wall differs, and the changes that make it right, in an order in which nothing is ever open or without `local`. */
@@ -311,7 +356,7 @@ export function planWall(state: RoutingState, wanted: WantedWall, families = FAM
     const all = state.rules.filter((rule) => rule.family === family);
     // Somebody (Cilium) may have moved `local`: then it is theirs to place, and ours come before it in any case.
     const moved = !all.some((rule) => isLocal(rule) && rule.preference === 0) && all.some(isLocal);
-    const local = at(family, {}, lookup(TABLE_LOCAL));
+    const local = localTable(family, 0);
     const rules = wanted.rules.filter((rule) => rule.family === family);
     const want = [...rules, ...(moved ? [] : [local])];
     const have = all.filter(
@@ -320,13 +365,13 @@ export function planWall(state: RoutingState, wanted: WantedWall, families = FAM
     // The protocol of a `local` that was there before us is the kernel's since linux 4.17; nobody compares it.
     const key = (rule: RoutingRule) => ruleText(isLocal(rule) ? local : rule);
     const [wantKeys, haveKeys] = [want.map(key), have.map(key)];
-    const after: RoutingRule = { ...local, preference: 1 };
-    const haveAfter = all.filter((rule) => rule.preference === 1 && isWallRule(rule));
-    const wantAfter = wanted.localAfter.has(family) ? 1 : 0;
+    const wantAfter = wanted.after.filter((rule) => rule.family === family);
+    const haveAfter = all.filter((rule) => rule.preference > 0 && isWallRule(rule));
     const label = family === "ipv4" ? "" : "-6 ";
-    if (haveAfter.length < wantAfter) {
-      problems.push(`missing: ip ${label}rule ${ruleText(after)}`);
-      changes.push({ kind: "add-rule", rule: after });
+    for (const rule of wantAfter) {
+      if (haveAfter.some((one) => ruleText(one) === ruleText(rule))) continue;
+      problems.push(`missing: ip ${label}rule ${ruleText(rule)}`);
+      changes.push({ kind: "add-rule", rule });
     }
     if (wantKeys.join("\n") !== haveKeys.join("\n")) {
       const [missing, surplus] = [more(wantKeys, haveKeys), more(haveKeys, wantKeys)];
@@ -339,7 +384,11 @@ export function planWall(state: RoutingState, wanted: WantedWall, families = FAM
       changes.push(...want.map((rule): Change => ({ kind: "add-rule", rule })));
       changes.push(...gone.map((rule): Change => ({ kind: "delete-rule", rule })));
     }
-    for (const rule of haveAfter.slice(wantAfter)) {
+    const rightAfter = wantAfter.map(ruleText);
+    for (const rule of haveAfter) {
+      const at = rightAfter.indexOf(ruleText(rule));
+      if (at !== -1) rightAfter.splice(at, 1);
+      if (at !== -1) continue;
       problems.push(`one too many: ip ${label}rule ${ruleText(rule)}`);
       late.push({ kind: "delete-rule", rule });
     }

@@ -59,6 +59,7 @@ const FRA = {
   PRIORITY: 6,
   SUPPRESS_PREFIXLEN: 14,
   TABLE: 15,
+  OIFNAME: 17,
   PAD: 18,
   UID_RANGE: 20,
   PROTOCOL: 21,
@@ -67,7 +68,7 @@ const FRA = {
   DPORT_MASK: 29,
 } as const;
 /** FR_ACT_* */
-const ACTION = { TO_TABLE: 1, GOTO: 2, PROHIBIT: 8 } as const;
+const ACTION = { lookup: 1, goto: 2, nop: 3, unreachable: 7, prohibit: 8 } as const;
 /** FIB_RULE_UNRESOLVED: the rule that a goto leads to is not there. The only flag of a rule of ours. */
 const RULE_UNRESOLVED = 4;
 /** struct fib_rule_hdr: u8 family, dst_len, src_len, tos, table, res1, res2, action, u32 flags */
@@ -179,11 +180,12 @@ function encodeRule(type: number, flags: number, rule: RoutingRule, sequence: nu
   const [to, length = BITS[family]] = rule.to?.split("/") ?? [];
   header[1] = to === undefined ? 0 : Number(length);
   header[2] = rule.from === undefined ? 0 : BITS[family];
-  header[7] = { lookup: ACTION.TO_TABLE, goto: ACTION.GOTO, prohibit: ACTION.PROHIBIT }[action.kind];
+  header[7] = ACTION[action.kind];
   const attributes: Attribute[] = [];
   if (to !== undefined) attributes.push({ type: FRA.DST, value: addressBytes(to) });
   if (rule.from !== undefined) attributes.push({ type: FRA.SRC, value: addressBytes(rule.from) });
   if (rule.iif !== undefined) attributes.push({ type: FRA.IIFNAME, value: Buffer.from(`${rule.iif}\0`) });
+  if (rule.oif !== undefined) attributes.push({ type: FRA.OIFNAME, value: Buffer.from(`${rule.oif}\0`) });
   attributes.push(u32(FRA.PRIORITY, rule.preference));
   if (action.kind === "lookup") attributes.push(u32(FRA.TABLE, action.table));
   if (action.kind === "goto") attributes.push(u32(FRA.GOTO, action.preference));
@@ -235,6 +237,9 @@ const number = (payload: DataView | undefined): number | undefined =>
   payload?.byteLength === 4 ? payload.getUint32(0, true) : undefined;
 const address = (payload: DataView | undefined): string | undefined =>
   payload === undefined ? undefined : textOfAddress(bytesOf(payload));
+/** A text that ends with a zero byte. */
+const text = (payload: DataView | undefined): string | undefined =>
+  payload === undefined ? undefined : Buffer.from(bytesOf(payload)).toString("latin1").replace(/\0.*$/s, "");
 
 /** Attributes that say nothing of whom a rule is about. */
 const SILENT = new Set<number>([...Object.values(FRA)]);
@@ -250,7 +255,6 @@ export function decodeRule(read: ReadMessage): RoutingRule | null {
   const uids = at(FRA.UID_RANGE);
   const ports = at(FRA.DPORT_RANGE);
   const proto = at(FRA.IP_PROTO)?.getUint8(0);
-  const iif = at(FRA.IIFNAME);
   const whole = (length: number) => length === 0 || length === BITS[family];
   const kind = byte(7);
   const port = ports?.byteLength === 4 ? [ports.getUint16(0, true), ports.getUint16(2, true)] : [];
@@ -263,7 +267,8 @@ export function decodeRule(read: ReadMessage): RoutingRule | null {
     to: byte(1) === 0 ? undefined : prefix === LINK_LOCAL ? prefix : address(at(FRA.DST)),
     // A source of 0.0.0.0 has no attribute of its own in older kernels' answers, only its length.
     from: byte(2) === 0 ? undefined : (address(at(FRA.SRC)) ?? (family === "ipv4" ? "0.0.0.0" : "::")),
-    iif: iif === undefined ? undefined : Buffer.from(bytesOf(iif)).toString("latin1").replace(/\0.*$/s, ""),
+    iif: text(at(FRA.IIFNAME)),
+    oif: text(at(FRA.OIFNAME)),
     tcpPort: port[0],
     tcp: proto === IPPROTO_TCP && port.length === 0 ? true : undefined,
     uids: uids?.byteLength === 8 ? ([uids.getUint32(0, true), uids.getUint32(4, true)] as const) : undefined,
@@ -283,11 +288,11 @@ export function decodeRule(read: ReadMessage): RoutingRule | null {
     !(Object.values(ACTION) as number[]).includes(kind);
   const table = number(at(FRA.TABLE)) ?? byte(4);
   const action: RoutingRule["action"] =
-    kind === ACTION.GOTO
+    kind === ACTION.goto
       ? { kind: "goto", preference: number(at(FRA.GOTO)) ?? 0 }
-      : kind === ACTION.TO_TABLE
+      : kind === ACTION.lookup
         ? { kind: "lookup", table }
-        : { kind: "prohibit" };
+        : { kind: kind === ACTION.nop ? "nop" : kind === ACTION.unreachable ? "unreachable" : "prohibit" };
   return { ...rule, action, ...(foreign ? { foreign } : {}) };
 }
 
@@ -316,12 +321,9 @@ export function decodeRoute(read: ReadMessage): Route | null {
 export function decodeLink(read: ReadMessage): Link | null {
   if (read.type !== RTM.NEWLINK) return null;
   const found = open(read, LINK_LENGTH);
-  const name = found === null ? undefined : get(found.attributes, IFLA_IFNAME);
+  const name = found === null ? undefined : text(get(found.attributes, IFLA_IFNAME));
   if (found === null || name === undefined) return null;
-  return {
-    index: found.payload.getInt32(4, true),
-    name: Buffer.from(bytesOf(name)).toString("latin1").replace(/\0.*$/s, ""),
-  };
+  return { index: found.payload.getInt32(4, true), name };
 }
 
 /** Reads an address of the node; null for any other message. */

@@ -12,6 +12,7 @@ export function ruleText(rule: RoutingRule): string {
     ...(rule.from === undefined ? [] : [`from ${whole(rule.from)}`]),
     ...(rule.to === undefined ? [] : [`to ${whole(rule.to)}`]),
     ...(rule.iif === undefined ? [] : [`iif ${rule.iif}`]),
+    ...(rule.oif === undefined ? [] : [`oif ${rule.oif}`]),
     ...(rule.tcp === true || rule.tcpPort !== undefined ? ["ipproto tcp"] : []),
     ...(rule.tcpPort === undefined ? [] : [`dport ${rule.tcpPort}`]),
     ...(uids === undefined ? [] : [`uidrange ${uids[0]}-${uids[1]}`]),
@@ -19,7 +20,7 @@ export function ruleText(rule: RoutingRule): string {
       ? `lookup ${action.table === 255 ? "local" : action.table}`
       : action.kind === "goto"
         ? `goto ${action.preference}`
-        : "prohibit",
+        : action.kind,
     `protocol ${rule.protocol === 2 ? "kernel" : rule.protocol}`,
     ...(rule.foreign === true ? ["…"] : []),
   ].join(" ");

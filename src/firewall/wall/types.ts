@@ -13,6 +13,8 @@ export interface RoutingRule {
   readonly to?: string | undefined;
   /** FRA_IIFNAME; `lo` is every packet that the node itself sends. Absent: any. */
   readonly iif?: string | undefined;
+  /** FRA_OIFNAME: a look-up for a socket that is bound to that interface. Absent: any. */
+  readonly oif?: string | undefined;
   /** FRA_IP_PROTO 6 and FRA_DPORT_RANGE, since linux 4.17. Absent: any packet. */
   readonly tcpPort?: number | undefined;
   /** FRA_IP_PROTO 6 without a port. */
@@ -22,6 +24,9 @@ export interface RoutingRule {
   readonly action:
     | { readonly kind: "lookup"; readonly table: number }
     | { readonly kind: "goto"; readonly preference: number }
+    /** Does nothing, so that a goto can lead there. */
+    | { readonly kind: "nop" }
+    | { readonly kind: "unreachable" }
     | { readonly kind: "prohibit" };
   /** FRA_PROTOCOL; ours are `kernel` (2). */
   readonly protocol: number;

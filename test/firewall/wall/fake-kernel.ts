@@ -86,7 +86,7 @@ export class FakeRouting implements RoutingKernel {
 }
 
 function matches(rule: RoutingRule, request: RoutingRule): boolean {
-  const named = (["from", "to", "iif", "tcpPort"] as const).every(
+  const named = (["from", "to", "iif", "oif", "tcpPort"] as const).every(
     (part) => request[part] === undefined || request[part] === rule[part],
   );
   const isTcp = (one: RoutingRule) => one.tcp === true || one.tcpPort !== undefined;

@@ -117,6 +117,31 @@ describe("wantedWall()", () => {
       "pref 0 to fe80::/10 ipproto tcp dport 9081 uidrange 1-499 prohibit protocol kernel",
     );
   });
+  test("leads users past the table `local` at that port, wherever that table is: what came since is in no table of ours", () => {
+    const kernel = new FakeRouting();
+    const port = "pref 0 ipproto tcp dport 9081 uidrange 501-4294967294";
+    const last = (family: "ipv4" | "ipv6") => {
+      const { rules, after } = wantedWall(AGENT_HERE, kernel);
+      const users = rules.filter((rule) => rule.family === family && rule.uids?.[0] === 501).map(ruleText);
+      const own = after.filter((rule) => rule.family === family).map(ruleText);
+      return [...users.slice(users.indexOf(`${port} lookup 1692545 protocol kernel`) + 1), ...own];
+    };
+    const elsewhere = (behind: number) => [
+      `${port} goto ${behind} protocol kernel`,
+      `${port} unreachable protocol kernel`,
+      `pref ${behind} nop protocol kernel`,
+    ];
+    // In IPv4 what is bound to lo arrives on this node, whatever its route is.
+    const bound =
+      "pref 0 oif lo ipproto tcp dport 9081 uidrange 501-4294967294 lookup 1692543 protocol kernel";
+    expect(last("ipv4")).toEqual([bound, ...elsewhere(2)]);
+    expect(last("ipv6")).toEqual(elsewhere(2));
+    kernel.rules = [tableRule("ipv4", 100, 255), tableRule("ipv6", 0, 255)];
+    expect(last("ipv4")).toEqual([bound, ...elsewhere(101)]);
+    expect(last("ipv6")).toEqual(elsewhere(2));
+    // Nothing of it where the upstream is another machine's.
+    expect(wantedWall(HYPERPOD, kernel).after).toEqual([]);
+  });
   test("says nothing of packets without a user while containers are left alone, and closes them else", () => {
     const withoutUser = (spec: FirewallSpec) =>
       rulesFor(spec, "ipv4").filter((text) => !text.includes("uidrange") && !text.includes(USERS_SOURCE));
@@ -130,6 +155,9 @@ describe("wantedWall()", () => {
         "pref 0 to 169.254.169.254/32 ipproto tcp dport 80 lookup 1692549 protocol kernel",
         "pref 0 to 169.254.169.254/32 ipproto tcp dport 80 prohibit protocol kernel",
         "pref 0 ipproto tcp dport 9081 lookup 1692551 protocol kernel",
+        // An address that came since is in no table of ours.
+        "pref 0 ipproto tcp dport 9081 goto 2 protocol kernel",
+        "pref 0 ipproto tcp dport 9081 unreachable protocol kernel",
       ]);
     }
   });
@@ -285,6 +313,24 @@ describe("the second wall", () => {
     // An interface has its link-local address a moment after it comes up: that is no reason to do anything.
     kernel.addresses = [...kernel.addresses, { family: "ipv6", address: "fe80::7", interface: 7 }];
     expect(wall.problems(AGENT_HERE)).toEqual([]);
+  });
+  test("follows the table `local` where somebody moves it, and is gone without a trace from there", () => {
+    const kernel = new FakeRouting();
+    const wall = new SecondWall(kernel);
+    wall.bring(AGENT_HERE);
+    kernel.rules = kernel.rules.filter((rule) => !/^pref 0 lookup local/.test(ruleText(rule)));
+    kernel.write([{ kind: "add-rule", rule: tableRule("ipv4", 100, 255) }]);
+    kernel.write([{ kind: "add-rule", rule: tableRule("ipv6", 100, 255) }]);
+    const nops = () => kernel.rules.filter(({ action }) => action.kind === "nop").map(ruleText);
+    expect(nops()).toEqual(["pref 2 nop protocol kernel", "pref 2 nop protocol kernel"]);
+    wall.bring(AGENT_HERE);
+    expect(wall.problems(AGENT_HERE)).toEqual([]);
+    expect(nops()).toEqual(["pref 101 nop protocol kernel", "pref 101 nop protocol kernel"]);
+    wall.bring(null);
+    expect(kernel.rules.filter(({ preference }) => preference < 1000).map(ruleText)).toEqual([
+      "pref 100 lookup local protocol kernel",
+      "pref 100 lookup local protocol kernel",
+    ]);
   });
   test("leaves `local` where somebody has moved it, and the rules of others alone", () => {
     const kernel = new FakeRouting();

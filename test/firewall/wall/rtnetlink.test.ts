@@ -138,6 +138,17 @@ describe("the decoders", () => {
         protocol: 2,
       },
       { family: "ipv6", preference: 0, iif: "lo", action: { kind: "goto", preference: 1 }, protocol: 2 },
+      {
+        family: "ipv4",
+        preference: 0,
+        oif: "lo",
+        tcpPort: 9081,
+        uids: [1, 4],
+        action: { kind: "lookup", table: 1692543 },
+        protocol: 2,
+      },
+      { family: "ipv4", preference: 0, tcpPort: 9081, action: { kind: "unreachable" }, protocol: 2 },
+      { family: "ipv6", preference: 2, action: { kind: "nop" }, protocol: 2 },
     ];
     for (const rule of rules) {
       expect(decodeRule(first(encodeChange({ kind: "add-rule", rule }, 1))) as RoutingRule).toEqual(rule);
