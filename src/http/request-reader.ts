@@ -1,16 +1,13 @@
-import {
-  type BadRequest,
-  EMPTY_CHUNKS,
-  isBad,
-  MAX_HEAD_BYTES,
-  parseRequest,
-  type Request,
-} from "./request.ts";
+import { RecentHeads } from "./recent-heads.ts";
+import { type BadRequest, EMPTY_CHUNKS, isBad, MAX_HEAD_BYTES, type Request } from "./request.ts";
 
 const HEAD_END = Buffer.from("\r\n\r\n");
 const NOTHING = Buffer.alloc(0);
 
-/** The bytes of one connection, taken apart into requests. Bodies are discarded: no route takes one. Pure. */
+/** Of all connections together: a new connection of the same client has the same heads. */
+const heads = new RecentHeads();
+
+/** The bytes of one connection, taken apart into requests. Bodies are discarded: no route takes one. */
 export class RequestReader {
   #buffer: Buffer = NOTHING;
   /** Where the first head in the buffer ends; -1 where that is not known. */
@@ -58,7 +55,7 @@ export class RequestReader {
   take(): Request | BadRequest | null {
     const end = this.#headEnd;
     if (end < 0 || end > MAX_HEAD_BYTES) return { status: 400, why: "the head is too long" };
-    const request = parseRequest(this.#buffer.toString("latin1", 0, end));
+    const request = heads.parse(this.#buffer.toString("latin1", 0, end));
     if (isBad(request)) return request;
     let next = end + HEAD_END.length;
     if (request.emptyChunks) {
