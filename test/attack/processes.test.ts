@@ -1,10 +1,11 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { mustExec } from "../support/node.ts";
-import { eventually, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
+import { type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 import { SHOW_PROGRAMS, victim } from "./support/attack.ts";
+import { removeCgroup } from "./support/process-limit.ts";
 
 /**
  * A node on which no process and no thread can be made any more. To the proxy that is the same as a limit of its own cgroup:
@@ -33,10 +34,8 @@ describeAsRoot("while no process and no thread can be made:", () => {
   });
   afterAll(async () => {
     await node?.stop();
-    // A cgroup is busy until its last process is gone (cgroups(7)).
     if (existsSync(cgroup)) {
-      await eventually("the cgroup is empty", () => readFileSync(`${cgroup}/cgroup.procs`, "utf8") === "");
-      rmdirSync(cgroup);
+      await removeCgroup(cgroup);
     }
   });
 
@@ -45,7 +44,7 @@ describeAsRoot("while no process and no thread can be made:", () => {
     writeFileSync(`${cgroup}/cgroup.procs`, String(proxied.proxy.pid));
     // Fewer than there are: what is there goes on, and nothing is added.
     writeFileSync(`${cgroup}/pids.max`, "1");
-    const { failures, rounds } = await victim(node, BOB, 3, 5);
+    const { failures, rounds } = await victim(node, BOB, 3, 5, undefined, 11);
     expect(failures).toEqual({});
     expect(rounds).toBeGreaterThan(10);
     const root = await mustExec(node, ROOT, [

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { mustExec } from "../support/node.ts";
-import { credentialsOf, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
+import { credentialsOf, eventually, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 
@@ -107,8 +107,7 @@ describeAsRoot("the runtime by attack", () => {
       timeoutMs: 0,
     });
     try {
-      for (let waited = 0; !serving.stderr().includes('"ready"') && waited < 10_000; waited += 50)
-        await Bun.sleep(50);
+      await eventually("it serves", () => serving.stderr().includes('"ready"'));
       expect((await credentialsOf(node, ALICE)).status).toBe(200);
       expect(marked()).toBe(false);
     } finally {
@@ -157,7 +156,7 @@ describeAsRoot("the runtime by attack", () => {
         const { exitCode, stderr } = await node.exec({
           ...ROOT,
           argv: ["env", variable, "/run/bin/imdsproxy", "serve", "--listen", "127.0.0.1:987"],
-          timeoutMs: 10_000,
+          timeoutMs: 40_000,
         });
         expect([exitCode, stderr]).toEqual([1, expect.stringContaining(variable.split("=")[0] ?? "")]);
         expect(stderr).toContain("start it without");

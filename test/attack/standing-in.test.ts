@@ -44,14 +44,14 @@ describeAsRoot("standing in", () => {
   /** Alice takes a port; the first thing that comes of it. */
   async function impostor(address: string, port: number, ...options: string[]): Promise<Running> {
     const argv = ["/usr/bin/python3", "/run/attack/impostor.py", address, String(port), ...options];
-    const running = node.spawn({ ...ALICE, argv, timeoutMs: 60_000 });
+    const running = node.spawn({ ...ALICE, argv, timeoutMs: 0 });
     await eventually("it says what came of it", () => running.stdout() !== "");
     return running;
   }
   const said = (running: Running) => running.stdout().split("\n")[0];
   /** `serve` with other flags; it must end by itself. */
   const refusedStart = (...flags: string[]) =>
-    node.exec({ ...ROOT, argv: ["/run/bin/imdsproxy", "serve", ...flags], timeoutMs: 10_000 });
+    node.exec({ ...ROOT, argv: ["/run/bin/imdsproxy", "serve", ...flags], timeoutMs: 40_000 });
 
   const PLACES = [
     ["127.0.0.1"],
@@ -128,11 +128,16 @@ describeAsRoot("standing in", () => {
           await alice.done;
           await node.agent?.set({ fault: "none" });
         }
-        await eventually("it heals once the agent is back", async () => {
-          const { status, body } = await credentialsOf(node, BOB);
-          return status === 200 && body.includes("SESSION/ImdsProxyTestRole/");
-        });
-      });
+        await eventually(
+          "it heals once the agent is back",
+          async () => {
+            const { status, body } = await credentialsOf(node, BOB);
+            return status === 200 && body.includes("SESSION/ImdsProxyTestRole/");
+          },
+          // A session that could not be had is tried for again after a minute at the most.
+          80_000,
+        );
+      }, 150_000);
     }
     test("between two requests, on the proxy's own connections: the next answer is nobody's", async () => {
       await node.agent?.set({ fault: "refuse" });
@@ -244,6 +249,8 @@ describeAsRoot("standing in", () => {
           `${TOKEN_HEADER}: ${token}`,
         ])
       ).status;
+    // The agent, which was away, has half a second to accept a connection.
+    await eventually("the region is known again", async () => (await status(ALICE, hers)) === 200);
     expect([await status(ALICE, hers), await status(BOB, bobs)]).toEqual([200, 200]);
     expect([await status(BOB, hers), await status(ALICE, bobs)]).toEqual([401, 401]);
 

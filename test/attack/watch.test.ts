@@ -1,4 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { processTree } from "../../src/demo/namespace.ts";
 import type { Running } from "../../src/demo/run.ts";
 import { FirewallNode, ROOT } from "../firewall/node-support.ts";
 import { eventually } from "../support/proxied.ts";
@@ -22,6 +24,9 @@ const FLUSHES: Record<"nft" | "legacy", readonly string[]> = {
   legacy: ["iptables -F; iptables -t nat -F", "iptables -I OUTPUT -j ACCEPT", "iptables -D IMDSPROXY 3"],
 };
 
+/** For how long the rules are flushed, until each flush has fallen into a question to the directory. */
+const FLUSHED_MS = 180_000;
+
 for (const backend of ["nft", "legacy"] as const) {
   describeAsRoot(`the watch, on iptables-${backend}`, () => {
     let node: FirewallNode;
@@ -33,10 +38,17 @@ for (const backend of ["nft", "legacy"] as const) {
         .filter((line) => line.includes("IMDSPROXY"))
         .join("\n");
     const back = async (wanted: string) =>
-      eventually("the rules are back", async () => {
-        const output = await node.shell("iptables -S OUTPUT 1");
-        return output.trim() === "-A OUTPUT -j IMDSPROXY" && (await ours()) === wanted;
-      });
+      eventually(
+        "the rules are back",
+        async () => {
+          const first = await node.node.exec({ ...ROOT, argv: ["iptables", "-S", "OUTPUT", "1"] });
+          return first.stdout.trim() === "-A OUTPUT -j IMDSPROXY" && (await ours()) === wanted;
+        },
+        60_000,
+      );
+    /** A repair is logged after it is made. */
+    const logged = () =>
+      eventually("the repair is logged", () => watch.stderr().includes("firewall rules repaired: "));
     const startWatch = async (argv: readonly string[]) => {
       // What the watch before this one knew.
       await node.shell("rm -f /run/imdsproxy/rules.json");
@@ -65,15 +77,16 @@ for (const backend of ["nft", "legacy"] as const) {
     describe("while the directory hangs", () => {
       const questions = async () =>
         (await node.shell("cat /run/dns.log")).split("\n").filter((line) => line !== "");
-      /** Processes of the node that wait for the directory on the watch's behalf. */
-      const waiting = async () =>
-        (
-          await node.shell(
-            "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -q '^[^ ]*getent passwd -- ghost' && basename $p; done; :",
-          )
-        )
-          .split("\n")
-          .filter((line) => line !== "");
+      /** Processes that wait for the directory on the watch's behalf. */
+      const waiting = () => processTree(watch.pid() ?? 0).filter(isAsking);
+      const isAsking = (pid: number) => {
+        try {
+          return /^[^\0]*getent\0passwd\0--\0ghost\0/.test(readFileSync(`/proc/${pid}/cmdline`, "utf8"));
+        } catch {
+          // It has ended.
+          return false;
+        }
+      };
 
       beforeAll(async () => {
         await node.shell(HANGING_DIRECTORY);
@@ -84,10 +97,16 @@ for (const backend of ["nft", "legacy"] as const) {
       });
 
       test("iptables by itself asks it about a uid, and waits", async () => {
-        await node.shell(
-          "iptables -N ASKS; timeout 1 iptables -A ASKS -m owner --uid-owner 990:990 -j RETURN || :; iptables -F ASKS; iptables -X ASKS",
-        );
-        expect((await questions()).join()).toContain("990:990");
+        await node.shell("iptables -N ASKS");
+        const argv = ["iptables", "-A", "ASKS", "-m", "owner", "--uid-owner", "990:990", "-j", "RETURN"];
+        const asking = node.node.spawn({ ...ROOT, argv, timeoutMs: 0 });
+        try {
+          await eventually("it has asked", async () => (await questions()).join().includes("990:990"));
+        } finally {
+          asking.kill("SIGKILL");
+          await asking.done;
+        }
+        await node.shell("iptables -F ASKS; iptables -X ASKS");
       });
       test("apply and remove ask it nothing", async () => {
         const before = (await questions()).length;
@@ -101,18 +120,21 @@ for (const backend of ["nft", "legacy"] as const) {
         await known();
         const wanted = await ours();
         let whileWaiting = 0;
+        const endMs = performance.now() + FLUSHED_MS;
         // Each repair makes the watch ask again who is exempt, for five seconds at the most: the next flush falls into that.
-        for (let i = 0; whileWaiting < FLUSHES[backend].length && i < 10 * FLUSHES[backend].length; i++) {
-          const [before] = await waiting();
+        for (let i = 0; whileWaiting < FLUSHES[backend].length && performance.now() < endMs; i++) {
+          const [before] = waiting();
           await node.shell(FLUSHES[backend][i % FLUSHES[backend].length] ?? "");
           await back(wanted);
+          const isStill = waiting().some((pid) => pid === before);
           await node.shell("iptables -D OUTPUT -j ACCEPT 2>/dev/null || :");
-          if (before !== undefined && (await waiting()).includes(before)) whileWaiting++;
+          if (before !== undefined && isStill) whileWaiting++;
         }
         expect(whileWaiting).toBe(FLUSHES[backend].length);
+        await logged();
         expect((await stopWatch()).stderr).toContain("firewall rules repaired: ");
         await node.must("remove");
-      }, 240_000);
+      }, 260_000);
       if (backend === "nft")
         test("and the log says in a line what was gone and who took it", async () => {
           node.node.write("/etc/imdsproxy/config.yaml", "{}");
@@ -121,6 +143,7 @@ for (const backend of ["nft", "legacy"] as const) {
           const wanted = await ours();
           await node.shell("nft flush ruleset");
           await back(wanted);
+          await logged();
           expect((await stopWatch()).stderr).toMatch(
             /^firewall rules repaired: .*IPv4 filter: everything of ours is gone; IPv4 nat: everything of ours is gone.*\(changed by .*\bnft \(pid \d+\)/m,
           );
@@ -156,6 +179,7 @@ for (const backend of ["nft", "legacy"] as const) {
         const { exitCode, stderr } = await stopWatch();
         expect([exitCode, stderr.includes("has crashed")]).toEqual([0, false]);
       },
+      240_000,
     );
   });
 }

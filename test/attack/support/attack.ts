@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
+import { signal } from "../../../src/demo/run.ts";
 import { mustExec } from "../../support/node.ts";
 import type { SimulatedNode, Who } from "../../support/simulated-node.ts";
 
@@ -16,10 +17,37 @@ export async function attack<Result>(
   program: string,
   args: readonly (string | number)[] = [],
   timeoutMs = 60_000,
+  env: Readonly<Record<string, string>> = {},
 ): Promise<Result> {
   const argv = [PYTHON, `/run/attack/${program}.py`, ...args.map(String)];
-  return JSON.parse(await mustExec(node, who, argv, { timeoutMs })) as Result;
+  return JSON.parse(await mustExec(node, who, argv, { timeoutMs, env })) as Result;
 }
+
+/** What programs/flood.py says. */
+export interface Flood {
+  readonly connections: number;
+  readonly refused: number;
+  readonly bytes: number;
+  readonly requests: number;
+  readonly answers: number;
+}
+
+/** For how long a flood may go on after its time where it has not done `least` by then, as flood.py has it, with time to begin and to end. */
+const FLOOD_MORE_MS = 60_000;
+
+/** programs/flood.py for `seconds`, and for longer where a slow machine has not come to `least` by then. */
+export const flood = (
+  node: SimulatedNode,
+  who: Who,
+  kind: string,
+  seconds: number,
+  processes: number,
+  more: readonly (string | number)[] = [],
+  least: Partial<Flood> = {},
+): Promise<Flood> =>
+  attack<Flood>(node, who, "flood", [kind, seconds, processes, ...more], seconds * 1000 + FLOOD_MORE_MS, {
+    FLOOD_LEAST: JSON.stringify(least),
+  });
 
 /** What programs/victim.py says. */
 export interface VictimReport {
@@ -36,15 +64,22 @@ export interface VictimReport {
   readonly sessions: Readonly<Record<string, number>>;
 }
 
-/** An honest client's loop of `seconds`. */
+/** An honest client's loop of `seconds`, and for up to 30 s more where it has not had `leastRounds` by then. */
 export const victim = (
   node: SimulatedNode,
   who: Who,
   seconds: number,
   pauseMs: number,
   to: { host: string; port: number } = { host: "169.254.169.254", port: 80 },
+  leastRounds = 0,
 ): Promise<VictimReport> =>
-  attack<VictimReport>(node, who, "victim", [seconds, pauseMs, to.host, to.port], (seconds + 30) * 1000);
+  attack<VictimReport>(
+    node,
+    who,
+    "victim",
+    [seconds, pauseMs, to.host, to.port, leastRounds],
+    (seconds + 60) * 1000,
+  );
 
 /** Memory of a process that is in the machine's, in KiB (proc(5), VmRSS). */
 export function residentKiB(pid: number): number {
@@ -67,7 +102,7 @@ export async function whileStopped<Result>(proxyPid: number, act: () => Promise<
   try {
     return await act();
   } finally {
-    process.kill(proxyPid, "SIGCONT");
-    process.kill(parent, "SIGCONT");
+    signal(proxyPid, "SIGCONT");
+    signal(parent, "SIGCONT");
   }
 }

@@ -1,16 +1,29 @@
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { NO_LATER_THREADS } from "../../../src/service/units.ts";
+import { eventually } from "../../support/proxied.ts";
 
 /** What the watch's unit has, so that its engine starts no thread later. */
 export const WATCH_ENVIRONMENT = Object.fromEntries(
   NO_LATER_THREADS.split(" ").map((one) => one.split("=") as [string, string]),
 );
 
+/** Removes a cgroup, which is busy until its last process is gone (cgroups(7)). */
+export const removeCgroup = (path: string): Promise<void> =>
+  eventually("the cgroup is empty and can be removed", () => {
+    try {
+      rmdirSync(path);
+      return true;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EBUSY") throw error;
+      return false;
+    }
+  });
+
 /** A cgroup of this machine for a test's own processes, whose number can be limited; null where there is none. */
 export function processLimit(): {
   readonly path: string;
   set(most: number | "max"): void;
-  remove(): void;
+  remove(): Promise<void>;
 } | null {
   const v1 = "/sys/fs/cgroup/pids";
   const v2 = "/sys/fs/cgroup";
@@ -30,6 +43,6 @@ export function processLimit(): {
   return {
     path,
     set: (most) => writeFileSync(`${path}/pids.max`, String(most)),
-    remove: () => rmdirSync(path),
+    remove: () => removeCgroup(path),
   };
 }
