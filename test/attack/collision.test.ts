@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { ADDRESSES } from "../../src/demo/network.ts";
 import { mustExec } from "../support/node.ts";
-import { eventually, startProxiedNode } from "../support/proxied.ts";
+import { eventually, givenCredentials, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 import { attack, SHOW_PROGRAMS, type VictimReport, victim } from "./support/attack.ts";
@@ -45,6 +45,8 @@ describeAsRoot("port collisions", () => {
       { rules: [{ name: "bob", match: { user: "bob" }, role: BETTER }] },
     );
     node = proxied.node;
+    // His first request may be told to come back.
+    await givenCredentials(node, BOB);
     // The whole range of ephemeral ports; a small one, so that all of it is taken in a moment.
     await mustExec(node, ROOT, ["sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40299"]);
   });

@@ -1,6 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
-import { processTree } from "../../src/demo/namespace.ts";
 import type { Running } from "../../src/demo/run.ts";
 import { mustExec } from "../support/node.ts";
 import {
@@ -94,22 +93,30 @@ describeAsRoot("a flush of the firewall by others", () => {
   test("the thief is one: without the walls it has the instance role by most of its ways, and so has the container", async () => {
     await mustExec(node, ROOT, ["imdsproxy", "iptables", "remove"]);
     await shell(again);
-    const open = await Siege.begin(node);
-    await open.rounds(2);
-    const { alice, box } = await open.end();
-    for (const way of [
+    // Each way has 0.3 s for a connection, which a busy machine may take from it: then all of them are tried again.
+    const missing = new Set([
       "plain",
       "agent",
       "metadata from 10.77.0.2",
       "metadata mptcp",
       "agent fast open",
       "metadata by lo",
-    ]) {
-      expect([way, (alice.ways[way] ?? 0) > 0]).toEqual([way, true]);
-    }
-    expect(box.leaks).toBeGreaterThan(0);
+      "the container's",
+    ]);
+    await eventually(
+      "each of these ways is open",
+      async () => {
+        const open = await Siege.begin(node);
+        await open.rounds(2);
+        const { alice, box } = await open.end();
+        for (const [way, leaks] of Object.entries(alice.ways)) if (leaks > 0) missing.delete(way);
+        if (box.leaks > 0) missing.delete("the container's");
+        return missing.size === 0;
+      },
+      90_000,
+    );
     await applyRules(node);
-  });
+  }, 240_000);
 
   const limit = LONG_RUN === undefined ? null : processLimit();
   afterAll(() => limit?.remove());
@@ -210,7 +217,7 @@ describeAsRoot("a flush of the firewall by others", () => {
               );
             expect([kind, siege.leaks]).toEqual([kind, 0]);
             await eventually("the watch has put everything back", async () =>
-              (await shell("iptables -S OUTPUT 1; iptables -t nat -S OUTPUT 1")).includes(
+              (await shell("iptables -S OUTPUT 1; iptables -t nat -S OUTPUT 1 || :")).includes(
                 "-A OUTPUT -j IMDSPROXY\n-A OUTPUT -j IMDSPROXY",
               ),
             );
@@ -233,7 +240,7 @@ describeAsRoot("a flush of the firewall by others", () => {
     let watchPid = 0;
     let siege: Siege;
     beforeAll(async () => {
-      watchPid = processTree(watch.pid() ?? 0).at(-1) ?? 0;
+      watchPid = watch.pid() ?? 0;
       expect(readFileSync(`/proc/${watchPid}/cmdline`, "utf8")).toStartWith("imdsproxy\0iptables\0watch");
       process.kill(watchPid, "SIGSTOP");
       siege = await Siege.begin(node);

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import type { Running } from "../../src/demo/run.ts";
 import { curl, IMDS4, IMDS6, mustExec } from "../support/node.ts";
-import { credentialsOf, eventually, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
+import { eventually, givenCredentials, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 import { SHOW_PROGRAMS } from "./support/attack.ts";
@@ -94,7 +94,7 @@ describeAsRoot("listening on the proxy's port where it is everybody's", () => {
       expect(await end()).toBe("");
       await proxied.restart();
       try {
-        expect((await credentialsOf(node, BOB)).body).toContain("SESSION/ImdsProxyTestRole/");
+        expect((await givenCredentials(node, BOB)).body).toContain("SESSION/ImdsProxyTestRole/");
         await eventually("the log says so", () =>
           proxied.proxy.output().includes("every user of this node may bind the port"),
         );
@@ -135,7 +135,7 @@ describeAsRoot("listening on the proxy's port where it is everybody's", () => {
     try {
       for (const signal of ["SIGTERM", "SIGKILL", "SIGTERM", "SIGKILL"] as const) {
         await start();
-        expect((await credentialsOf(node, BOB)).body).toContain("SESSION/ImdsProxyTestRole/");
+        expect((await givenCredentials(node, BOB)).body).toContain("SESSION/ImdsProxyTestRole/");
         await proxied.proxy.stop(signal);
       }
     } finally {
@@ -164,7 +164,7 @@ describeAsRoot("listening on the proxy's port where it is everybody's", () => {
     }
     expect(await impostor("127.0.0.2")).toBe("listening");
     expect(await bobAsks(`http://127.0.0.2:${PORT}`)).toBe("nothing");
-    expect((await credentialsOf(node, BOB)).body).toContain("SESSION/ImdsProxyTestRole/");
+    expect((await givenCredentials(node, BOB)).body).toContain("SESSION/ImdsProxyTestRole/");
     expect(await end()).toBe("");
   });
 

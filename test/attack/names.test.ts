@@ -119,10 +119,14 @@ const HAVE_GCC = Bun.which("gcc") !== null;
   /** Asks until the answer is another than `from`; each that came. */
   async function whileIt(is: string, who: Who): Promise<string> {
     let now = is;
-    await eventually(`the answer is no longer ${is}`, async () => {
-      now = await list(who);
-      return now !== is;
-    });
+    await eventually(
+      `the answer is no longer ${is}`,
+      async () => {
+        now = await list(who);
+        return now !== is;
+      },
+      60_000,
+    );
     return now;
   }
 
@@ -187,16 +191,21 @@ const HAVE_GCC = Bun.which("gcc") !== null;
           chsh();
           const kept = () => proxied.proxy.output().split("what it told before is kept").length;
           const before = kept();
-          await eventually("it has been asked for anew", async () => {
-            for (const who of [DORA, CARL]) seen.add(`${"uid" in who ? who.uid : ""} ${await list(who)}`);
-            return kept() > before || round > 0;
-          });
+          await eventually(
+            "it has been asked for anew",
+            async () => {
+              for (const who of [DORA, CARL]) seen.add(`${"uid" in who ? who.uid : ""} ${await list(who)}`);
+              return kept() > before || round > 0;
+            },
+            // Each look-up of one who hangs takes five seconds.
+            60_000,
+          );
         }
       } finally {
         set("up");
       }
       expect([...seen].sort()).toEqual(["5001 404", "5002 DataEng"]);
-    });
+    }, 180_000);
 
     test(`with the directory ${mode} from the start, as at boot, nobody gets another's role: 503 until it answers`, async () => {
       set(mode);
@@ -224,7 +233,7 @@ const HAVE_GCC = Bun.which("gcc") !== null;
       await eventually("the log says so", () =>
         proxied.proxy.output().includes("NSS cannot tell for now who somebody is"),
       );
-    });
+    }, 180_000);
   }
 
   test("who is refused by uid, and local, is so with the directory hanging; and bob, who is known, is served", async () => {

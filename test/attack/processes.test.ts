@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { mustExec } from "../support/node.ts";
-import { type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
+import { givenCredentials, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 import { SHOW_PROGRAMS, victim } from "./support/attack.ts";
@@ -30,6 +30,7 @@ describeAsRoot("while no process and no thread can be made:", () => {
   beforeAll(async () => {
     proxied = await startProxiedNode({ show: SHOW_PROGRAMS });
     node = proxied.node;
+    await givenCredentials(node, BOB);
     await victim(node, BOB, 1, 5);
   });
   afterAll(async () => {

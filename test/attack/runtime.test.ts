@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { mustExec } from "../support/node.ts";
-import { credentialsOf, eventually, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
+import { eventually, givenCredentials, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 
@@ -108,7 +108,7 @@ describeAsRoot("the runtime by attack", () => {
     });
     try {
       await eventually("it serves", () => serving.stderr().includes('"ready"'));
-      expect((await credentialsOf(node, ALICE)).status).toBe(200);
+      expect((await givenCredentials(node, ALICE)).status).toBe(200);
       expect(marked()).toBe(false);
     } finally {
       serving.kill("SIGTERM");
@@ -132,7 +132,7 @@ describeAsRoot("the runtime by attack", () => {
       }
       expect(await listening()).toEqual(before);
       expect(proxied.proxy.output()).not.toMatch(/inspector|debugger|ws:\/\//i);
-      expect((await credentialsOf(node, ALICE)).status).toBe(200);
+      expect((await givenCredentials(node, ALICE)).status).toBe(200);
     });
 
     test("cannot be attached by alice, nor by anybody through /proc", async () => {

@@ -3,9 +3,9 @@ import { readFileSync } from "node:fs";
 import type { RunningProxy } from "../../src/demo/proxy.ts";
 import { curl, IMDS4, mustExec } from "../support/node.ts";
 import {
-  credentialsOf,
   eventually,
   getWithToken,
+  givenCredentials,
   startProxiedNode,
   TOKEN_HEADER,
   TTL_HEADER,
@@ -25,7 +25,7 @@ const SESSION_MARK = "SESSION/";
 async function driveEveryPath(node: SimulatedNode): Promise<string[]> {
   const tokens = [await tokenOf(node, ALICE), await tokenOf(node, { user: "bob" })];
   const withToken = ["-H", `${TOKEN_HEADER}: ${tokens[0]}`];
-  await credentialsOf(node, ALICE);
+  await givenCredentials(node, ALICE);
   for (const path of [
     "/latest/meta-data/iam/security-credentials/ImdsProxyTestRole",
     `/latest/meta-data/iam/security-credentials/${node.roleName}`,
@@ -118,7 +118,7 @@ describeAsRoot("secrets", () => {
 
   test("the search finds what it is to find", async () => {
     // What alice may have is full of what nobody else may.
-    const { body } = await credentialsOf(node, ALICE);
+    const { body } = await givenCredentials(node, ALICE);
     expect(found(body)).toEqual(["a secret of a session"]);
     const mine = node.secrets.role.secretAccessKey + EXTERNAL_ID + tokens[0] + key.toString("hex");
     expect(found(mine)).toEqual([
@@ -219,7 +219,7 @@ describeAsRoot("secrets", () => {
           config: testConfig(node, { log: { level: "debug", format: "json" } }),
         });
         expect(readFileSync(`/proc/${crashed.pid}/limits`, "utf8")).toMatch(/Max core file size\s+0\s+0/);
-        await credentialsOf(node, ALICE);
+        await givenCredentials(node, ALICE);
         const { stdout, stderr } = await crashed.stop(signal);
         expect(found(stdout + stderr)).toEqual([]);
         expect(

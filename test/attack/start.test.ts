@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import type { Who } from "../../src/demo/node.ts";
 import { mustExec } from "../support/node.ts";
-import { credentialsOf, eventually, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
+import { eventually, givenCredentials, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import { SHOW_PROGRAMS } from "./support/attack.ts";
 
@@ -44,6 +44,6 @@ describeAsRoot("while the proxy starts", () => {
       await mustExec(node, ROOT, ["sysctl", "-qw", "net.ipv4.ip_local_port_range=32768 60999"]);
     }
     await proxied.restart();
-    expect((await credentialsOf(node, ALICE)).status).toBe(200);
+    expect((await givenCredentials(node, ALICE)).status).toBe(200);
   }, 60_000);
 });

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { CLOSED_SECONDS } from "../../src/firewall/limits/figures.ts";
 import { mustExec } from "../support/node.ts";
-import { applyRules, credentialsOf, startProxiedNode, testConfig } from "../support/proxied.ts";
+import { applyRules, givenCredentials, startProxiedNode, testConfig } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 import { attack, SHOW_PROGRAMS, victim } from "./support/attack.ts";
@@ -48,6 +48,7 @@ describeAsRoot("the table of tracked connections:", () => {
       show: SHOW_PROGRAMS,
     });
     node = proxied.node;
+    await givenCredentials(node, BOB);
     await victim(node, BOB, 1, 5);
   });
   afterAll(() => node?.stop());
@@ -100,7 +101,7 @@ describeAsRoot("the table of tracked connections:", () => {
         expect(filled.begun + filled.refused).toBeGreaterThan(LIVE);
         expect(filled.most).toBeLessThan(most + OTHERS);
         expect(bob.failures).toEqual({});
-        expect((await credentialsOf(node, BOB)).status).toBe(200);
+        expect((await givenCredentials(node, BOB)).status).toBe(200);
       }, 120_000);
     }
 
