@@ -107,7 +107,7 @@ describe("the recipes of CONTRIBUTING.md", () => {
 
   const run = (paths: readonly string[]) => {
     const { exitCode, stderr } = Bun.spawnSync(
-      [process.execPath, "test", "--timeout=60000", "--only-failures", ...paths.map((path) => `./${path}`)],
+      [process.execPath, "test", "--timeout=180000", "--only-failures", ...paths.map((path) => `./${path}`)],
       { cwd: tree, env: { ...process.env, IMDSPROXY_FUZZ_RUNS: "0.02" } },
     );
     return { exitCode, said: exitCode === 0 ? "" : stderr.toString().slice(-3_000) };

@@ -5,7 +5,7 @@ import { describeAsRoot } from "../support/root.ts";
 /** IMDSPROXY_LONG=1 runs them at full length; else as often as a run of all tests has time for, legacy less often than nft. */
 const LONG = process.env["IMDSPROXY_LONG"] === "1";
 const KILLS = LONG ? 400 : 40;
-const TIMEOUT_MS = LONG ? 1_200_000 : 300_000;
+const TIMEOUT_MS = LONG ? 2_400_000 : 600_000;
 
 /**
  * When to kill a run: at random, up to about as long as a whole run takes on this machine at this time, which is learned: what
@@ -81,7 +81,8 @@ for (const backend of ["nft", "legacy"] as const) {
         );
         expect(Object.keys(outcomes)).toEqual(["ECONNREFUSED"]);
         expect(Number(outcomes["ECONNREFUSED"])).toBeGreaterThan(reApplies);
-        expect((await roots.done).stdout).toMatch(/^other=\d{4,}\n$/);
+        const served = /^other=(\d+)\n$/.exec((await roots.done).stdout)?.[1];
+        expect(Number(served)).toBeGreaterThan(reApplies);
         expect(await counted()).toEqual((await counted()).map(() => 0));
         // The counters do count: without the rules, alice's packets are there.
         await node.must("remove");

@@ -46,6 +46,7 @@ describeAsRoot("a refusal is seen by who runs the node:", () => {
       expect((await getWithToken(proxied.node, ALICE, LIST)).status).toBe(404);
     }
     await eventually("all five are counted", async () => (await refusals("rule")) === 5);
+    await eventually("the log says so", () => lines(/"refused"/).length > 0);
     const said = lines(/"refused"/);
     expect(said).toHaveLength(1);
     expect(said[0]).toContain("2001");
@@ -56,7 +57,9 @@ describeAsRoot("a refusal is seen by who runs the node:", () => {
     const status = await mustExec(proxied.node, ALICE, ["/usr/bin/python3", "-c", RAW, "G\\r\\n\\r\\n"]);
     expect(status.trim()).toBe("HTTP/1.1 400 Bad Request");
     await eventually("it is counted", async () => (await refusals("malformed")) === 1);
-    expect(lines(/"turned away"/).join()).toContain("the head of a request is malformed");
+    await eventually("the log says so", () =>
+      lines(/"turned away"/).join().includes("the head of a request is malformed"),
+    );
   });
 
   test("the token that s3fs-fuse asks for with an empty body in chunks is given, and the connection closed", async () => {
