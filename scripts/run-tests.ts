@@ -89,6 +89,16 @@ export function lanes(entries: readonly string[]): readonly (readonly (readonly 
   return [[paths(others), paths(["boot"])], [paths(["attack"])]];
 }
 
+/**
+ * Writes to standard output and resolves when whoever reads there can have it: what is still to be written when the process
+ * exits is lost, and where it is a pipe, that is whatever has no room in it.
+ */
+const show = (output: string | Uint8Array): Promise<void> =>
+  new Promise((resolve) => process.stdout.write(output, () => resolve()));
+
+/** How long the output of a run that has ended may be silent before it is taken for all: a process that it left may hold it open. */
+const SILENT_MS = 3_000;
+
 /** Runs `bun test`. @param isShown whether its output is shown as it comes, or as a whole at its end. */
 async function runLane(
   paths: readonly string[],
@@ -101,15 +111,19 @@ async function runLane(
   });
   const parts: Buffer[] = [];
   const collect = async (stream: ReadableStream<Uint8Array>) => {
-    for await (const bytes of stream) {
-      parts.push(Buffer.from(bytes));
-      if (isShown) process.stdout.write(bytes);
+    const reader = stream.getReader();
+    for (;;) {
+      const silence = run.exited.then(() => Bun.sleep(SILENT_MS)).then(() => ({ value: undefined }));
+      const { value } = await Promise.race([reader.read(), silence]);
+      if (value === undefined) return;
+      parts.push(Buffer.from(value));
+      if (isShown) await show(value);
     }
   };
   await Promise.all([collect(run.stdout), collect(run.stderr)]);
   const exitCode = await run.exited;
   const output = Buffer.concat(parts).toString();
-  if (!isShown) process.stdout.write(output);
+  if (!isShown) await show(output);
   return { output, exitCode };
 }
 
@@ -126,13 +140,13 @@ async function main(paths: readonly string[]): Promise<number> {
       isRight &&= exitCode === 0 && summary !== null;
       failures.push(...failuresOf(output));
       if (summary !== null) summaries.push(summary);
-      else console.log("a run of tests did not come to its end");
+      else await show("a run of tests did not come to its end\n");
     }
   }
   // One run has printed its own.
   if (steps.flat().length > 1) {
-    if (failures.length > 0) console.log(["", "What failed:", ...failures].join("\n"));
-    console.log(summaryText(summaries, (performance.now() - startedMs) / 1_000));
+    if (failures.length > 0) await show(`\n${["What failed:", ...failures].join("\n")}\n`);
+    await show(`${summaryText(summaries, (performance.now() - startedMs) / 1_000)}\n`);
   }
   return isRight ? 0 : 1;
 }

@@ -52,22 +52,52 @@ test("every directory of tests is in one lane, but for those with targets of the
   );
 });
 
+/** Runs a file of tests by the script, as it is called with a path. */
+async function runFile(source: string, command = ["sh", "-c", 'exec "$@"', "sh"]) {
+  const path = `${process.env["TMPDIR"] ?? "/tmp"}/imdsproxy-lane-${process.pid}-${Math.random()}.test.ts`;
+  await Bun.write(path, `import { expect, test } from "bun:test";\n${source}\n`);
+  const child = Bun.spawn([...command, process.execPath, "scripts/run-tests.ts", path], {
+    stdout: "pipe",
+    stderr: "ignore",
+  });
+  const output = await new Response(child.stdout).text();
+  await Bun.file(path).delete();
+  return { exitCode: await child.exited, summary: summaryOf(output), output };
+}
+
 test("a lane that fails, or that does not come to its end, fails the whole", async () => {
-  const run = async (source: string) => {
-    const path = `${process.env["TMPDIR"] ?? "/tmp"}/imdsproxy-lane-${process.pid}-${Math.random()}.test.ts`;
-    await Bun.write(path, `import { expect, test } from "bun:test";\n${source}\n`);
-    const child = Bun.spawn([process.execPath, "scripts/run-tests.ts", path], {
-      stdout: "pipe",
-      stderr: "ignore",
-    });
-    const output = await new Response(child.stdout).text();
-    await Bun.file(path).delete();
-    return { exitCode: await child.exited, summary: summaryOf(output) };
-  };
-  expect(await run(`test("a", () => {});`)).toMatchObject({ exitCode: 0, summary: { pass: 1, fail: 0 } });
-  expect(await run(`test("a", () => expect(1).toBe(2));`)).toMatchObject({
+  expect(await runFile(`test("a", () => {});`)).toMatchObject({
+    exitCode: 0,
+    summary: { pass: 1, fail: 0 },
+  });
+  expect(await runFile(`test("a", () => expect(1).toBe(2));`)).toMatchObject({
     exitCode: 1,
     summary: { pass: 0, fail: 1 },
   });
-  expect(await run("process.exit(0);")).toEqual({ exitCode: 1, summary: null });
+  expect(await runFile("process.exit(0);")).toMatchObject({ exitCode: 1, summary: null });
+});
+
+test("whoever reads late reads all of it, the summary last", async () => {
+  const lines = 20_000;
+  const late = ["bash", "-c", 'set -o pipefail; "$@" | { sleep 1; cat; }', "bash"];
+  const { exitCode, summary, output } = await runFile(
+    `test("a", () => { for (let i = 0; i < ${lines}; i++) console.log("line", i, "x".repeat(100)); });`,
+    late,
+  );
+  expect({ exitCode, pass: summary?.pass }).toEqual({ exitCode: 0, pass: 1 });
+  expect(output.match(/^line /gm)).toHaveLength(lines);
+});
+
+test("a process that a test left behind, with its output, is not waited for", async () => {
+  const { exitCode, output } = await runFile(
+    `test("a", () => {
+      const left = Bun.spawn(["sleep", "1000"], { detached: true, stdout: "inherit", stderr: "inherit" });
+      left.unref();
+      console.log(\`left \${left.pid} behind\`);
+    });`,
+  );
+  const pid = Number(/^left (\d+) behind$/m.exec(output)?.[1]);
+  // It is there still: a signal that reaches nobody would throw.
+  process.kill(pid, "SIGKILL");
+  expect(exitCode).toBe(0);
 });
