@@ -61,9 +61,9 @@ test-clients: build ## Runs 22 AWS clients of nine languages through the proxy a
 	@sh scripts/install-test-packages.sh
 	@ONLY=$(ONLY) $(BUN) test --timeout=60000 ./test/clients/all.ts
 
-# CI does not run it: it takes a minute where nothing else does, and needs Debian's ufw and firewalld.
+# CI does not run it: it takes two minutes where nothing else does, and needs Debian's ufw, firewalld and Docker.
 .PHONY: test-firewalls
-test-firewalls: build ## As root: real ufw and real firewalld in a namespace, under siege (IMDSPROXY_FLUSHES=N: how often)
+test-firewalls: build ## As root: real ufw, firewalld and Docker in a namespace, under siege (IMDSPROXY_FLUSHES=N: how often)
 	@sh scripts/install-test-packages.sh
 	@sh scripts/install-test-packages.sh --firewalls
 	@$(BUN) test --timeout=60000 ./test/attack/real-firewalls.ts
