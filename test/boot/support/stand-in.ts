@@ -7,7 +7,15 @@
  *
  * The first two know the instance role's secrets from a file that only root reads.
  */
-import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { parseEndpoint } from "../../../src/config/schema.ts";
 import { createInstanceSecrets, type InstanceSecrets } from "../../../src/demo/imds/secrets.ts";
 import { DEFAULT_FACTS } from "../../../src/demo/imds/tree.ts";
@@ -24,9 +32,28 @@ const FAULT_TAKEN = `${DIRECTORY}/sts-fault.taken`;
 const NO_FAULT = '{"kind":"none"}';
 const A_DAY_MS = 86_400_000;
 
+/** The fault that is asked for; a test may take the file away at any moment. */
+function faultText(): string {
+  try {
+    return readFileSync(FAULT, "utf8");
+  } catch {
+    return NO_FAULT;
+  }
+}
+
 function secrets(): InstanceSecrets {
   mkdirSync(DIRECTORY, { recursive: true, mode: 0o700 });
-  if (!existsSync(SECRETS)) writeFileSync(SECRETS, JSON.stringify(createInstanceSecrets()), { mode: 0o600 });
+  if (!existsSync(SECRETS)) {
+    // Two of these start at once at the first boot: the file is there as a whole or not at all, and the first one's stays.
+    const draft = `${SECRETS}.${process.pid}`;
+    writeFileSync(draft, JSON.stringify(createInstanceSecrets()), { mode: 0o600 });
+    try {
+      linkSync(draft, SECRETS);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    }
+    rmSync(draft);
+  }
   return JSON.parse(readFileSync(SECRETS, "utf8")) as InstanceSecrets;
 }
 
@@ -47,7 +74,7 @@ if (what === "files") {
   const sts = await startFaultySts({ listen: [listen], principals: [principal] });
   let taken = NO_FAULT;
   setInterval(() => {
-    const fault = existsSync(FAULT) ? readFileSync(FAULT, "utf8") : NO_FAULT;
+    const fault = faultText();
     if (fault !== taken) {
       taken = fault;
       sts.set({ fault: JSON.parse(fault) });
