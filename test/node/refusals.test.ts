@@ -58,7 +58,9 @@ describeAsRoot("a refusal is seen by who runs the node:", () => {
     expect(status.trim()).toBe("HTTP/1.1 400 Bad Request");
     await eventually("it is counted", async () => (await refusals("malformed")) === 1);
     await eventually("the log says so", () =>
-      lines(/"turned away"/).join().includes("the head of a request is malformed"),
+      lines(/"turned away"/)
+        .join()
+        .includes("the head of a request is malformed"),
     );
   });
 
