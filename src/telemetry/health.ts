@@ -75,6 +75,11 @@ export class Health {
     if (oldest !== undefined) this.#failures.delete(oldest);
   }
 
+  /** Drops the failure of a session that nobody will ask for again. */
+  forget(request: SessionRequest): void {
+    this.#failures.delete(sessionKey(request));
+  }
+
   /** The last failure of one session, as its caller may read it; null where it did not fail. */
   ownFailure(request: SessionRequest): OwnFailure | null {
     const failure = this.#failures.get(sessionKey(request));

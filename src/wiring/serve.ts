@@ -242,6 +242,7 @@ export async function serve(options: {
     endpoint: stsUrl,
     clock: systemClock,
     log,
+    random: Math.random,
   });
 
   const reload = (): void => {

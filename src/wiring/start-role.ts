@@ -4,11 +4,14 @@ import type { Clock } from "../platform/clock.ts";
 import type { Sts } from "../sessions/broker.ts";
 import { explainDenial } from "../sessions/denial.ts";
 import { StsFailure } from "../sessions/failure.ts";
+import { sessionKey } from "../sessions/key.ts";
+import { retryDelayMs } from "../sessions/life.ts";
+import type { SessionRequest } from "../sessions/types.ts";
 import type { Health } from "../telemetry/health.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { MetadataCache } from "../upstream/cache.ts";
 
-/** Milliseconds until the next attempt after a failure. */
+/** Milliseconds until the next attempt after a denial. What passes is tried again as for any session, see `retryDelayMs`. */
 const AGAIN_MS = 60_000;
 const TRY_MS = 15_000;
 
@@ -19,19 +22,24 @@ const TRY_MS = 15_000;
  * @returns a function that stops it.
  */
 export function watchStartRole(options: {
-  policy: () => Policy;
+  policy: () => Pick<Policy, "rules">;
   sts: Sts;
-  metadata: MetadataCache;
-  health: Pick<Health, "session">;
+  metadata: Pick<MetadataCache, "read">;
+  health: Pick<Health, "session" | "forget">;
   /** The URL of STS, for the administrator who has to make it reachable. */
   endpoint: () => Promise<string>;
   clock: Clock;
-  log: Log;
+  log: Pick<Log, "info" | "warn">;
+  /** A number in [0, 1), for the jitter. */
+  random: () => number;
 }): () => void {
   const { clock, log, health } = options;
   let cancel = () => {};
   let stopped = false;
   let complaint: string | null = null;
+  let failures = 0;
+  /** The request of the last attempt, where it failed. */
+  let failed: SessionRequest | null = null;
 
   const tryOnce = async (): Promise<void> => {
     const found = await options.metadata.read("latest", "meta-data/instance-id", -1);
@@ -39,8 +47,15 @@ export function watchStartRole(options: {
     // An identity without uid and account matches no rule, so that the default role remains.
     const nobody = { ...UNKNOWN_IDENTITY, user: "imdsproxy-check", cgroup: "/" };
     const decision = options.policy().rules.decide(nobody, instanceId);
-    if (stopped || decision.kind !== "role" || decision.rule !== null) return;
-    const { request } = decision;
+    if (stopped) return;
+    const request = decision.kind === "role" && decision.rule === null ? decision.request : null;
+    // The request is another one where the configuration was changed, or where the node's instance id, which the session's name
+    // may have in it, could not be read before. Nobody asks for the earlier session again, so its failure would stay.
+    if (failed !== null && (request === null || sessionKey(failed) !== sessionKey(request))) {
+      health.forget(failed);
+      failed = null;
+    }
+    if (request === null) return;
     const startedMs = clock.now();
     const outcome = () => ({ request, reason: "asked", tookMs: clock.now() - startedMs }) as const;
     try {
@@ -49,13 +64,20 @@ export function watchStartRole(options: {
       log.info(
         complaint === null ? "the default role can be assumed" : "the default role can be assumed now",
         {
-          role: decision.roleArn,
+          role: request.roleArn,
         },
       );
       complaint = null;
+      failures = 0;
+      failed = null;
     } catch (error) {
       if (stopped) return;
       const failure = error instanceof StsFailure ? error : null;
+      const againInMs =
+        failure?.kind === "denied"
+          ? AGAIN_MS
+          : retryDelayMs(++failures, failure?.retryAfterMs ?? null, options.random());
+      failed = request;
       const code = failure?.code ?? "unknown";
       health.session({
         type: failure?.kind === "denied" ? "denied" : "failed",
@@ -63,7 +85,7 @@ export function watchStartRole(options: {
         code,
         message: failure?.message ?? "STS could not be asked",
         detail: failure?.detail ?? "STS could not be asked",
-        againInMs: AGAIN_MS,
+        againInMs,
         servingUntilMs: null,
       });
       if (complaint !== code) {
@@ -73,18 +95,16 @@ export function watchStartRole(options: {
         log.warn(
           denied ? "the default role cannot be assumed" : "the default role could not be tried for now",
           {
-            role: decision.roleArn,
+            role: request.roleArn,
             code,
             detail: failure?.detail,
             endpoint,
             remedy:
-              denied && failure !== null
-                ? explainDenial(decision.request, null, failure.detail).text
-                : undefined,
+              denied && failure !== null ? explainDenial(request, null, failure.detail).text : undefined,
           },
         );
       }
-      cancel = clock.schedule(AGAIN_MS, () => void tryOnce());
+      cancel = clock.schedule(againInMs, () => void tryOnce());
     }
   };
   void tryOnce();
