@@ -74,7 +74,7 @@ describeAsRoot("a container of alice's own", () => {
   afterAll(() => node?.stop());
 
   const said = async (argv: readonly string[]): Promise<Said> =>
-    JSON.parse(await mustExec(node, ALICE, argv, { timeoutMs: 100_000 })) as Said;
+    JSON.parse(await mustExec(node, ALICE, argv)) as Said;
   const roleName = TEST_ROLE.split("/").at(-1);
 
   describe("by Podman", () => {

@@ -30,7 +30,7 @@ describeAsRoot("serve", () => {
   });
 
   const fails = async (argv: readonly string[], who: { user: string } = ROOT) => {
-    const { exitCode, stdout, stderr } = await node.exec({ ...who, argv, timeoutMs: 50_000 });
+    const { exitCode, stdout, stderr } = await node.exec({ ...who, argv });
     return { exitCode, said: stdout + stderr };
   };
 

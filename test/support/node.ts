@@ -14,6 +14,9 @@ export const TEST_ROLE = "arn:aws:iam::842413447717:role/ImdsProxyTestRole";
 export const IMDS4 = "http://169.254.169.254";
 export const IMDS6 = "http://[fd00:ec2::254]";
 
+/** Milliseconds after which a command on the node is ended, unless the test says otherwise. */
+const COMMAND_MS = 120_000;
+
 /**
  * A simulated node with the built executable on it; the tests import the module that `demo` ships. Its startProxy() waits until
  * the proxy has said that it is ready: the first port listens a moment before those of IPv6 and of the metrics.
@@ -23,6 +26,8 @@ export async function startTestNode(options: NodeOptions = {}): Promise<Simulate
   const node = await startNode({ executable: EXECUTABLE, ...options });
   return {
     ...node,
+    exec: (command) => node.exec({ timeoutMs: COMMAND_MS, ...command }),
+    spawn: (command) => node.spawn({ timeoutMs: COMMAND_MS, ...command }),
     async startProxy(proxyOptions) {
       const proxy = await node.startProxy(proxyOptions);
       await ready(proxy);
