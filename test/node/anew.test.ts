@@ -26,7 +26,7 @@ describeAsRoot("after a restart", () => {
     try {
       expect((await givenCredentials(node, ALICE)).status).toBe(200);
       await eventually("alice is written down", () => kept().includes("[2001,null,"));
-      process.kill(proxied.proxy.pid, "SIGKILL");
+      await proxied.proxy.stop("SIGKILL");
       await node.sts.clearLog();
       await proxied.restart();
       // Within half a minute, at a moment of chance.
