@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { signal } from "../../../src/demo/run.ts";
 import { mustExec } from "../../support/node.ts";
@@ -90,6 +90,27 @@ export function residentKiB(pid: number): number {
 export function processorTicks(pid: number): number {
   const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
   return Number(fields[11]) + Number(fields[12]);
+}
+
+/**
+ * Nanoseconds for which the first thread of a process has run, and for which it could have run and had no processor
+ * (Documentation/scheduler/sched-stats.rst, /proc/PID/schedstat); zeros where the kernel does not count them.
+ */
+export function scheduled(pid: number): { readonly ranNs: number; readonly waitedNs: number } {
+  const path = `/proc/${pid}/schedstat`;
+  const [ran = "0", waited = "0"] = existsSync(path) ? readFileSync(path, "utf8").split(" ") : [];
+  return { ranNs: Number(ran), waitedNs: Number(waited) };
+}
+
+/**
+ * The part of the time that a process could have run in which it did, since `before`: 1 where it had a processor whenever it wanted
+ * one. In a test the proxy has not the CPUWeight of its unit, and shares the processors with whatever runs beside it.
+ */
+export function shareSince(pid: number, before: ReturnType<typeof scheduled>): number {
+  const now = scheduled(pid);
+  const ranNs = now.ranNs - before.ranNs;
+  const wantedNs = ranNs + now.waitedNs - before.waitedNs;
+  return wantedNs > 0 ? ranNs / wantedNs : 1;
 }
 
 /**

@@ -50,6 +50,12 @@ const MOST_FINDINGS = 20;
 /** Every so many attacks of a worker, an honest request. */
 const HONEST_EVERY = 20;
 const PATIENCE_MS = 1_000;
+/**
+ * How often a request that got a 5xx is sent once more before that is a finding. Where the upstream does not answer in two
+ * seconds, or accepts no connection in half a second, a 503 is right, and asking again brings another answer.
+ */
+const AGAIN = 5;
+const AGAIN_AFTER_MS = 500;
 const HONEST =
   "GET /latest/meta-data/instance-id HTTP/1.1\r\nHost: 169.254.169.254\r\nConnection: close\r\n\r\n";
 
@@ -137,6 +143,9 @@ class Wire {
   }
 }
 
+/** Whether one of the answers is a 5xx. */
+const hasServerError = ({ received }: Wire): boolean => /HTTP\/1\.\d 5\d\d/.test(received);
+
 /** Whether one whole answer is there, and nothing else. */
 function answered(text: string): boolean {
   const end = text.indexOf("\r\n\r\n");
@@ -184,7 +193,6 @@ export async function run(orders: Orders): Promise<Report> {
   const inspect = (wire: Wire, family: string): void => {
     for (const [, status = ""] of wire.received.matchAll(/HTTP\/1\.\d (\d{3})/g)) {
       statuses[status] = (statuses[status] ?? 0) + 1;
-      if (status.startsWith("5")) note(serverErrors, family, wire);
     }
     const lower = wire.received.toLowerCase();
     const [found] = secrets.map((secret) => lower.indexOf(secret)).filter((at) => at >= 0);
@@ -195,37 +203,76 @@ export async function run(orders: Orders): Promise<Report> {
     wire.received = "";
   };
 
+  /** Sends the same on connections of its own while a 5xx is the answer; notes what was the last, and whether it still is. */
+  const settled = async (
+    wire: Wire,
+    family: string,
+    parts: readonly string[],
+    whole: boolean,
+  ): Promise<void> => {
+    let last = wire;
+    // Forwarders give whatever the upstream does, and nobody asks why.
+    const most = orders.honestBody === null ? 0 : AGAIN;
+    for (let again = 0; again < most && hasServerError(last); again++) {
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_AFTER_MS));
+      const next = await open();
+      for (const part of parts) next.send(part);
+      if (!whole) next.finish();
+      await next.until(() => whole && answered(next.received), 10 * PATIENCE_MS);
+      next.drop();
+      if (last !== wire) inspect(last, family);
+      last = next;
+    }
+    if (hasServerError(last)) note(serverErrors, family, last);
+    if (last !== wire) inspect(last, family);
+  };
+
   const honestly = async (body: string): Promise<void> => {
     honest++;
-    const wire = await open();
-    wire.send(HONEST);
-    await wire.until(() => answered(wire.received), 10 * PATIENCE_MS);
+    const once = async (): Promise<Wire> => {
+      const wire = await open();
+      wire.send(HONEST);
+      await wire.until(() => answered(wire.received), 10 * PATIENCE_MS);
+      wire.drop();
+      return wire;
+    };
+    let wire = await once();
+    for (let again = 0; again < AGAIN && hasServerError(wire); again++) {
+      inspect(wire, "honest");
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_AFTER_MS));
+      wire = await once();
+    }
     const good = wire.received.startsWith("HTTP/1.1 200 ") && wire.received.endsWith(`\r\n\r\n${body}`);
     if (!good) note(honestFailures, "honest", wire);
+    if (hasServerError(wire)) note(serverErrors, "honest", wire);
     inspect(wire, "honest");
-    wire.drop();
   };
 
   const tokenWire = await open();
   tokenWire.send(TOKEN_REQUEST);
-  await tokenWire.until(() => answered(tokenWire.received), PATIENCE_MS);
+  await tokenWire.until(() => answered(tokenWire.received), 10 * PATIENCE_MS);
   const token = /\r\n\r\n(\S{56})$/.exec(tokenWire.received)?.[1] ?? "none";
   tokenWire.drop();
 
   const worker = async (): Promise<void> => {
     let wire: Wire | null = null;
     let family = "";
+    let parts: string[] = [];
+    let whole = true;
     let untilHonest = HONEST_EVERY;
     for (let attack = next(); attack !== undefined; attack = next()) {
       if (wire === null || wire.closed) {
         if (wire !== null) {
+          if (hasServerError(wire)) await settled(wire, family, parts, whole);
           inspect(wire, family);
           wire.drop();
         }
         wire = await open();
       }
       family = attack.family;
-      const [first = "", ...rest] = attack.parts.map((part) => part.replaceAll(TOKEN_PLACE, token));
+      whole = attack.whole;
+      parts = attack.parts.map((part) => part.replaceAll(TOKEN_PLACE, token));
+      const [first = "", ...rest] = parts;
       wire.send(first);
       for (const part of rest) {
         await new Promise((resolve) => setImmediate(resolve));
@@ -236,6 +283,7 @@ export async function run(orders: Orders): Promise<Report> {
       if (!attack.whole) current.finish();
       const done = await current.until(() => attack.whole && answered(current.received), PATIENCE_MS);
       if (!done) unanswered++;
+      if (hasServerError(current)) await settled(current, family, parts, whole);
       inspect(current, family);
       if (!attack.whole || !done) {
         current.drop();
