@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { resolve } from "node:path";
 import type { RunningProxy } from "../../src/demo/proxy.ts";
 import type { RunResult } from "../../src/demo/run.ts";
@@ -188,12 +188,35 @@ export function machineState(): unknown {
 export async function namespacesGone(spaces: ReadonlySet<string>, withinMs: number): Promise<string[]> {
   const left = () => [...networkNamespaces(allPids())].filter((space) => spaces.has(space));
   for (let waitedMs = 0; left().length > 0 && waitedMs < withinMs; waitedMs += 20) await Bun.sleep(20);
-  return left();
+  const found = left();
+  for (const space of spaces) {
+    const descriptor = kept.get(space);
+    if (descriptor !== undefined) closeSync(descriptor);
+    kept.delete(space);
+  }
+  return found;
 }
+
+/**
+ * Descriptors of the namespaces of `namespacesBelow`, by name, until `namespacesGone` has looked for them: the kernel gives the
+ * number of one that is freed to the next that is made, such as that of a test which runs beside this one.
+ */
+const kept = new Map<string, number>();
 
 /** The network namespaces that a process and its children have made, this process's own aside. */
 export function namespacesBelow(pids: Iterable<number>): Set<string> {
-  const spaces = networkNamespaces(pids);
-  for (const own of networkNamespaces([process.pid])) spaces.delete(own);
+  const own = networkNamespaces([process.pid]);
+  const spaces = new Set<string>();
+  for (const pid of pids) {
+    try {
+      const descriptor = openSync(`/proc/${pid}/ns/net`, "r");
+      const space = readlinkSync(`/proc/self/fd/${descriptor}`);
+      if (own.has(space) || kept.has(space)) closeSync(descriptor);
+      else kept.set(space, descriptor);
+      if (!own.has(space)) spaces.add(space);
+    } catch {
+      // It ended meanwhile.
+    }
+  }
   return spaces;
 }
