@@ -121,8 +121,36 @@ export function limitsTable(
       rules: [rule("ct status & confirmed == 0 jump tracked", is.beginsConnection, is.jump("tracked"))],
     });
   }
+  chains.push(...unredirected());
   return { spec, shortTimes: tracked !== null && abilities.shortTimes, sets, chains };
 }
+
+/**
+ * Users' connections to the metadata address that the redirect left alone and the block let pass: where iptables' own tables were
+ * flushed, which does not touch this one. The second wall (wall/plan.ts) holds them too, but for a socket that is bound to an
+ * interface which came while the watch was stopped, and where the address became this node's own meanwhile. A packet without a
+ * socket's uid is nobody's that is exempt.
+ */
+function unredirected(): LimitChain[] {
+  return [
+    { name: "unredirected", priority: null, rules: [exemptReturn, rule("drop", is.drop)] },
+    // After the redirect (-100) and after the block (0), whose reset is what users are to see.
+    { name: "late", priority: 10, rules: metadataSyns("unredirected") },
+  ];
+}
+
+/** What begins a connection to the metadata address, in either family. */
+const metadataSyns = (chain: string): LimitRule[] =>
+  Object.values(METADATA).map(({ address, port }) => {
+    const bytes = parseAddress(address);
+    if (bytes === null) throw new Error(`${address} is no address`);
+    const ip = bytes.length === 4 ? "ip" : "ip6";
+    return rule(
+      `${ip} daddr ${address} tcp dport ${port} tcp flags & (syn | ack) == syn jump ${chain}`,
+      is.synTo(bytes, port),
+      is.jump(chain),
+    );
+  });
 
 const chainOf = (prefix: string, { first }: SubordinateShare): string => `${prefix}_${first}`;
 
@@ -185,17 +213,7 @@ function newConnections(
       overOwn,
     ],
   });
-  const syn = "tcp flags & (syn | ack) == syn";
-  return Object.values(METADATA).map(({ address, port }) => {
-    const bytes = parseAddress(address);
-    if (bytes === null) throw new Error(`${address} is no address`);
-    const ip = bytes.length === 4 ? "ip" : "ip6";
-    return rule(
-      `${ip} daddr ${address} tcp dport ${port} ${syn} jump new_connection`,
-      is.synTo(bytes, port),
-      is.jump("new_connection"),
-    );
-  });
+  return metadataSyns("new_connection");
 }
 
 /** The table of tracked connections is all users' and root's, and nothing else keeps one user from filling it. */

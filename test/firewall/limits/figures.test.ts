@@ -150,6 +150,20 @@ describe("the table", () => {
     expect(new Set(prints).size).toBe(prints.length);
     expect(fingerprint(limitsTable(specOf()))).toBe(prints[0] as string);
   });
+  test("holds users' connections to the metadata address that the redirect left alone, whatever the limits are", () => {
+    for (const limits of [{}, { newConnectionsPerUser: null, trackedConnectionsPerUser: null }]) {
+      const { chains } = limitsTable(limitsSpec({ ...AUTO, ...limits }, NODE));
+      const late = chains.find(({ name }) => name === "late");
+      // After the redirect, which is at -100, and after iptables' block, whose reset is what users are to see.
+      expect(late?.priority).toBe(10);
+      expect(late?.rules.map(({ text }) => text)).toEqual([
+        "ip daddr 169.254.169.254 tcp dport 80 tcp flags & (syn | ack) == syn jump unredirected",
+        "ip6 daddr fd00:ec2::254 tcp dport 80 tcp flags & (syn | ack) == syn jump unredirected",
+      ]);
+      const unredirected = chains.find(({ name }) => name === "unredirected");
+      expect(unredirected?.rules.map(({ text }) => text)).toEqual(["meta skuid @exempt return", "drop"]);
+    }
+  });
   test("without limits refuses source routes still", () => {
     const spec = limitsSpec({ newConnectionsPerUser: null, trackedConnectionsPerUser: null }, NODE);
     const text = tableText(limitsTable(spec));
