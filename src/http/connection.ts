@@ -34,11 +34,11 @@ export interface ConnectionHost {
   enqueue(connection: Connection): void;
   /** Counts a read. Returns false where the user's budget is exceeded: {@link Connection.resumeReading} is called later. */
   spendRead(connection: Connection): boolean;
-  /** Whether as many requests of the connection's user are being handled as may be. */
+  /** Whether as many abandoned requests of the connection's user are being handled as may be. */
   isBusy(connection: Connection): boolean;
-  /** A request is handed to the handler; and its answer is there, whether or not its connection still is. */
-  requestBegan(connection: Connection): void;
-  requestEnded(connection: Connection): void;
+  /** The connection is closed while a request of it is being handled; and the answer to that request is there. */
+  requestAbandoned(connection: Connection): void;
+  abandonedRequestEnded(connection: Connection): void;
   /** A request was answered with this status and the handler does not see it. */
   turnedAway(connection: Connection, kind: "busy" | "malformed", status: number): void;
   closed(connection: Connection): void;
@@ -103,9 +103,22 @@ export class Connection implements RequestSource, Reader {
     return this.#state;
   }
 
-  /** Whether it can be closed to make room for another: no request of it is under way. */
-  get isEvictable(): boolean {
-    return this.#state === "reading" || this.#state === "idle" || this.#state === "lingering";
+  /**
+   * Whether it can be closed to make room for another, and how soon: the lowest number first, null for never, because a
+   * request of it is under way. 0: its last answer is sent, and its client reads that and the end all the same (SOCK_DONE in
+   * tcp_recvmsg(), net/ipv4/tcp.c). 1: it waits for a next request. 2: a request may be on its way, or in the socket.
+   */
+  get evictionOrder(): 0 | 1 | 2 | null {
+    switch (this.#state) {
+      case "lingering":
+        return 0;
+      case "idle":
+        return 1;
+      case "reading":
+        return 2;
+      default:
+        return null;
+    }
   }
 
   /** Event of the socket: bytes came. */
@@ -143,14 +156,13 @@ export class Connection implements RequestSource, Reader {
       this.#isLastAnswer = true;
       this.#send(errorPage(request.status), false);
     } else if (this.#host.isBusy(this)) {
-      // Requests are counted and not connections, or a user who resets theirs and comes again had no limit.
+      // An open connection has one request under way at most. A user who resets it and comes again would have no limit.
       this.#host.turnedAway(this, "busy", 503);
       this.#answer(request, errorPage(503));
     } else {
-      this.#host.requestBegan(this);
       void this.#host.handler.handle(request, this.#caller).then((answer) => {
-        this.#host.requestEnded(this);
         if (this.#state === "handling") this.#answer(request, answer);
+        else this.#host.abandonedRequestEnded(this);
       });
     }
   }
@@ -170,6 +182,7 @@ export class Connection implements RequestSource, Reader {
   /** Event of the socket: it is closed. */
   closed(): void {
     if (this.#state === "closed") return;
+    if (this.#state === "handling") this.#host.requestAbandoned(this);
     this.#state = "closed";
     this.#requests.clear();
     this.#unsent = NOTHING;

@@ -12,21 +12,25 @@ import { LoopIterations, ReadBudget, RoundRobin } from "./scheduling.ts";
 
 /**
  * The limits of connections under a limit of open files. A user may have 1,024, because 10 processes with 100 clients each
- * have been seen to start at once (aws-sdk-js #692). Callers who cannot be identified get one answer each, and need few. 256
- * files are left for everything else: metrics, STS, the upstream, name look-ups, logs.
+ * have been seen to start at once (aws-sdk-js #692), and 5,120 while no other user has that many: a job of 4,000 processes
+ * that start at once has a connection of each open, and some that their clients have closed already. Callers who cannot be
+ * identified get one answer each, and need few. 256 files are left for everything else: metrics, STS, the upstream, name
+ * look-ups, logs.
  */
-export const limitsFor = (fileLimit: number): ConnectionLimits => ({
-  perUser: 1_024,
-  unknown: 64,
-  total: Math.max(64, fileLimit - 256),
-});
+export function limitsFor(fileLimit: number): ConnectionLimits {
+  const total = Math.max(64, fileLimit - 256);
+  return { perUser: 1_024, shared: Math.min(4_096, Math.floor(total / 4)), unknown: 64, total };
+}
 const SWEEP_MS = 1_000;
 const BACKLOG = 4_096;
 const UNKNOWN_USER = -1;
 
 /** How many connections there may be at once. */
 export interface ConnectionLimits {
+  /** Of each user, whatever the others have. */
   readonly perUser: number;
+  /** Of those users together who have more than `perUser`: what is over it. */
+  readonly shared: number;
   /** Of callers who could not be identified, all together. */
   readonly unknown: number;
   readonly total: number;
@@ -61,9 +65,9 @@ export interface ServerOptions {
 
 /**
  * A request or a connection that was turned away before the handler saw it.
- * - `busy`: a request of a user who has the maximum number of requests under way.
+ * - `busy`: a request of a user of whom the maximum number of requests is under way whose connections are closed.
  * - `malformed`: a request whose head is malformed or too long.
- * - `crowded`: a connection beyond the limit, where none of the open ones is idle and can be closed.
+ * - `crowded`: a connection beyond the limit, where each of the open ones has a request under way.
  */
 export interface TurnedAway {
   readonly kind: "busy" | "malformed" | "crowded";
@@ -88,12 +92,14 @@ export class Server {
   readonly #queues: RoundRobin;
   readonly #readBudget: ReadBudget;
   readonly #connections = new Map<Subject, Set<Connection>>();
-  /** Requests that are being handled, by user; also those whose connection is gone. */
-  readonly #underWay = new Map<Subject, number>();
+  /** Requests that are being handled and whose connection is closed, by user. */
+  readonly #abandoned = new Map<Subject, number>();
   readonly #listeners: Listener<Connection | undefined>[] = [];
   readonly #host: ConnectionHost;
   readonly #stopSweeping: () => void;
   #open = 0;
+  /** Connections over each user's `perUser`. */
+  #overPerUser = 0;
   #draining = false;
 
   constructor(options: ServerOptions) {
@@ -107,9 +113,9 @@ export class Server {
       monotonicMs: options.monotonicMs,
       enqueue: (connection) => this.#queues.enqueue(connection.user, connection),
       spendRead: (connection) => this.#readBudget.spend(connection.user, connection),
-      isBusy: ({ user }) => (this.#underWay.get(user) ?? 0) >= options.limits.perUser,
-      requestBegan: ({ user }) => this.#countUnderWay(user, 1),
-      requestEnded: ({ user }) => this.#countUnderWay(user, -1),
+      isBusy: ({ user }) => (this.#abandoned.get(user) ?? 0) >= options.limits.perUser,
+      requestAbandoned: ({ user }) => this.#countAbandoned(user, 1),
+      abandonedRequestEnded: ({ user }) => this.#countAbandoned(user, -1),
       turnedAway: ({ user }, kind, status) => this.#turnedAway(user, kind, status),
       closed: (connection) => this.#forget(connection),
     };
@@ -237,6 +243,7 @@ export class Server {
     connections.add(connection);
     this.#connections.set(user, connections);
     this.#open++;
+    if (this.#isOverPerUser(user, connections)) this.#overPerUser++;
     socket.data = connection;
     if (this.#draining) connection.finish();
   }
@@ -244,29 +251,47 @@ export class Server {
   #forget(connection: Connection): void {
     this.#open--;
     const connections = this.#connections.get(connection.user);
-    connections?.delete(connection);
-    if (connections?.size === 0) this.#connections.delete(connection.user);
+    if (connections === undefined) return;
+    if (this.#isOverPerUser(connection.user, connections)) this.#overPerUser--;
+    connections.delete(connection);
+    if (connections.size === 0) this.#connections.delete(connection.user);
   }
 
   #turnedAway(user: Subject, kind: TurnedAway["kind"], status: number | null): void {
     this.#options.onTurnedAway?.({ kind, subject: user === UNKNOWN_USER ? null : user, status });
   }
 
-  #countUnderWay(user: Subject, change: 1 | -1): void {
-    const count = (this.#underWay.get(user) ?? 0) + change;
-    if (count > 0) this.#underWay.set(user, count);
-    else this.#underWay.delete(user);
+  #countAbandoned(user: Subject, change: 1 | -1): void {
+    const count = (this.#abandoned.get(user) ?? 0) + change;
+    if (count > 0) this.#abandoned.set(user, count);
+    else this.#abandoned.delete(user);
   }
 
-  /** Makes room for one more connection of a user. Where the limit is reached, an idle one of their own is closed. */
+  /** Whether the last of a user's connections counts towards the limit `shared`. */
+  #isOverPerUser(user: Subject, connections: Set<Connection>): boolean {
+    return user !== UNKNOWN_USER && connections.size > this.#options.limits.perUser;
+  }
+
+  /**
+   * Makes room for one more connection of a user. Where a limit is reached, one is closed of the user who has most: so whoever
+   * is under `perUser` loses none to those who are over it.
+   */
   #makeRoom(user: Subject, own: Set<Connection>): boolean {
-    const { perUser, unknown, total } = this.#options.limits;
-    if (own.size >= (user === UNKNOWN_USER ? unknown : perUser)) return closeIdle(own);
-    if (this.#open < total) return true;
-    let crowd = own;
+    const { perUser, shared, unknown, total } = this.#options.limits;
+    if (user === UNKNOWN_USER) {
+      if (own.size >= unknown) return closeOne(own);
+    } else if (own.size >= perUser && this.#overPerUser >= shared) {
+      return closeOne(this.#largest(own)) || closeOne(own);
+    }
+    return this.#open < total || closeOne(this.#largest(own));
+  }
+
+  /** The connections of the user who has most of them: this one's, where nobody has more. */
+  #largest(own: Set<Connection>): Set<Connection> {
+    let largest = own;
     for (const connections of this.#connections.values())
-      if (connections.size > crowd.size) crowd = connections;
-    return closeIdle(crowd);
+      if (connections.size > largest.size) largest = connections;
+    return largest;
   }
 
   #sweep(): void {
@@ -275,12 +300,17 @@ export class Server {
   }
 }
 
-/** Closes the oldest connection that has no request under way. @returns false where there is none. */
-function closeIdle(connections: Set<Connection>): boolean {
+/** Closes the connection that comes first in {@link Connection.evictionOrder}, and of those the oldest. @returns false where there is none. */
+function closeOne(connections: Set<Connection>): boolean {
+  let found: Connection | null = null;
+  let foundOrder = 3;
   for (const connection of connections) {
-    if (!connection.isEvictable) continue;
-    connection.terminate();
-    return true;
+    const order = connection.evictionOrder;
+    if (order === null || order >= foundOrder) continue;
+    found = connection;
+    foundOrder = order;
+    if (order === 0) break;
   }
-  return false;
+  found?.terminate();
+  return found !== null;
 }

@@ -21,7 +21,7 @@ const TOKEN_MS = 200;
 const MAX_LAG_MS = 50;
 /** Attempts older than this, in milliseconds, are not waited for: they will hardly end within the client's second. */
 const YOUNG_MS = 2_000;
-/** Answers held at one time for one user: half of the requests that may be under way, so that others find room. */
+/** Answers held at one time for one user: a tenth of the connections that one user may have, so that their other requests find room. */
 const HELD_PER_USER = 512;
 
 /** Holds answers back. Each method resolves when the answer is to be given, and never rejects. */

@@ -13,9 +13,9 @@ const EVENT_INTERVAL_MS = 10_000;
 const RULE_INTERVAL_MS = 600_000;
 
 const TURNED_AWAY: Record<TurnedAway["kind"], string> = {
-  busy: "more requests of this user wait already than may",
+  busy: "as many requests of this user wait whose clients have gone as may",
   malformed: "the head of a request is malformed or too long",
-  crowded: "more connections of this user, or of all, are open than may, and none is idle",
+  crowded: "as many connections of this user, or of all, are open as may, and each has a request under way",
 };
 
 /**

@@ -10,7 +10,7 @@ import { METRICS_TYPE, type Metrics } from "../telemetry/metrics.ts";
 /** Milliseconds for which a text is served again: to make one costs as much as twenty requests. */
 const KEEP_MS = 1_000;
 /** A scraper has one connection. It may be on another machine, so that it cannot be identified. */
-export const METRICS_LIMITS: ConnectionLimits = { perUser: 8, unknown: 16, total: 128 };
+export const METRICS_LIMITS: ConnectionLimits = { perUser: 8, shared: 0, unknown: 16, total: 128 };
 
 /** Answers `GET /metrics`, whoever asks. */
 class MetricsHandler implements RequestHandler {

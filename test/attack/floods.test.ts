@@ -125,10 +125,12 @@ describeAsRoot("floods of several users", () => {
         expect([overflows, resent, failures]).toEqual([0, 0, {}]);
       }, 60_000);
     }
-    test("a job of 4,000 processes, of which 200 run at a time, makes its 12,000 connections without a failure", async () => {
-      const job = await attack<Job>(node, { user: "alice" }, "job", [4_000, 200], 300_000);
-      console.log(JSON.stringify(job));
-      expect([job.requests, job.failures]).toEqual([12_000, {}]);
-    }, 300_000);
+    for (const atOnce of [200, 4_000]) {
+      test(`a job of 4,000 processes, of which ${atOnce} run at a time, makes its 12,000 connections without a failure`, async () => {
+        const job = await attack<Job>(node, { user: "alice" }, "job", [4_000, atOnce], 300_000);
+        console.log(JSON.stringify(job));
+        expect([job.requests, job.failures]).toEqual([12_000, {}]);
+      }, 300_000);
+    }
   });
 });

@@ -30,7 +30,8 @@ function aConnection() {
   /** What was done since it was looked at last. */
   let log: string[] = [];
   let sent = "";
-  let underWay = 0;
+  /** Requests under way whose connection is closed. */
+  let abandoned = 0;
   const waiting: { request: Request; answer: (answer: Answer) => void }[] = [];
   const socket = {
     write(bytes: Buffer): number {
@@ -65,11 +66,11 @@ function aConnection() {
       enqueue: () => void log.push("enqueue"),
       spendRead: () => script.withinBudget,
       isBusy: () => script.busy,
-      requestBegan: () => {
-        underWay++;
+      requestAbandoned: () => {
+        abandoned++;
       },
-      requestEnded: () => {
-        underWay--;
+      abandonedRequestEnded: () => {
+        abandoned--;
       },
       turnedAway: (_, kind, status) => void log.push(`turned away: ${kind} ${status}`),
       closed: () => void log.push("closed"),
@@ -81,7 +82,7 @@ function aConnection() {
     waiting,
     sent: () => sent,
     statuses: () => [...sent.matchAll(/HTTP\/1\.1 (\d{3}) /g)].map(([, status]) => Number(status)),
-    underWay: () => underWay,
+    abandoned: () => abandoned,
     /** What was done since the last call. */
     done(): string[] {
       const all = log;
@@ -391,7 +392,7 @@ describe("requests", () => {
     expect(one.sent().endsWith("\r\n\r\n")).toBe(true);
   });
 
-  test("of a user of whom too many wait get 503, and no handler sees them", async () => {
+  test("of a user of whom too many abandoned ones wait get 503, and no handler sees them", async () => {
     const one = aConnection();
     one.script.busy = true;
     one.receive(GET);
@@ -401,15 +402,15 @@ describe("requests", () => {
     expect([one.statuses(), one.connection.state]).toEqual([[503], "idle"]);
   });
 
-  test("that wait are counted until they are answered, also where their client is gone", async () => {
+  test("whose client is gone are counted until they are answered", async () => {
     const one = aConnection();
     await STATES["handling"]?.(one);
-    expect(one.underWay()).toBe(1);
+    expect(one.abandoned()).toBe(0);
     one.connection.terminate();
-    expect(one.underWay()).toBe(1);
+    expect(one.abandoned()).toBe(1);
     one.done();
     await one.answer();
-    expect([one.underWay(), one.done()]).toEqual([0, []]);
+    expect([one.abandoned(), one.done()]).toEqual([0, []]);
   });
 
   for (const [what, bytes, status] of [
@@ -538,23 +539,23 @@ describe("reading", () => {
 });
 
 describe("a connection", () => {
-  test("can be closed for another where nothing is under way, and only there", async () => {
-    const evictable: Record<string, boolean> = {};
+  test("can be closed for another where nothing is under way, and only there: the one that is missed least first", async () => {
+    const order: Record<string, number | null> = {};
     for (const [name, bring] of Object.entries(STATES)) {
       const one = aConnection();
       await bring(one);
-      evictable[name] = one.connection.isEvictable;
+      order[name] = one.connection.evictionOrder;
     }
-    expect(evictable).toEqual({
-      "reading, nothing yet": true,
-      "reading, a part of a head": true,
-      idle: true,
-      queued: false,
-      handling: false,
-      writing: false,
-      "writing the last answer": false,
-      lingering: true,
-      closed: false,
+    expect(order).toEqual({
+      lingering: 0,
+      idle: 1,
+      "reading, nothing yet": 2,
+      "reading, a part of a head": 2,
+      queued: null,
+      handling: null,
+      writing: null,
+      "writing the last answer": null,
+      closed: null,
     });
   });
 
@@ -590,8 +591,9 @@ describe("a connection", () => {
         expect(count("handle") - count("write") - count("write in part")).toBeLessThanOrEqual(1);
         // Our side ends once.
         expect(count("shutdown") + count("end")).toBeLessThanOrEqual(1);
-        // What is under way is what the handler has.
-        expect(one.underWay()).toBe(one.waiting.length);
+        // Whoever is gone has left at most the one request that the handler has.
+        expect(one.waiting.length).toBeLessThanOrEqual(1);
+        expect(one.abandoned()).toBe(one.connection.state === "closed" ? one.waiting.length : 0);
       }),
       400,
     );

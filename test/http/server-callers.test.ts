@@ -43,7 +43,7 @@ function aServer(
       },
     } as unknown as SocketLookup,
     monotonicMs: () => performance.now(),
-    limits: { perUser: 2, unknown: 1, total: 5 },
+    limits: { perUser: 2, shared: 0, unknown: 1, total: 5 },
     sharePort: false,
     store: NO_STORE,
     shareOfUid: (uid) => (uid >= 100_000 ? "subordinates of alice" : uid),
@@ -202,8 +202,68 @@ describe("where a user has as many connections as may be,", () => {
   });
 });
 
+describe("beyond what each user may have there are connections for all users together:", () => {
+  const limits = { perUser: 2, shared: 2, unknown: 1, total: 20 };
+  const many = async (connect: (found: Found) => Promise<Client>, uid: number, count: number) => {
+    const clients: Client[] = [];
+    while (clients.length < count) clients.push(await connect(owned(uid)));
+    return clients;
+  };
+
+  test("one user has them all while nobody else wants any, and no more than that", async () => {
+    const { server, connect } = aServer({ limits });
+    const alice = await many(connect, 2001, 4);
+    expect(server.counts().connections).toBe(4);
+    await connect(owned(2001));
+    await alice[0]?.end();
+    expect(server.counts().connections).toBe(4);
+    for (const one of alice.slice(1)) expect(await one.ask()).toBe("HTTP/1.1 200 OK");
+  });
+
+  test("of those who are over it, whoever has most gives one up to another; who is under it loses none", async () => {
+    const { server, connect } = aServer({ limits });
+    const alice = await many(connect, 2001, 4);
+    const bob = await many(connect, 2002, 2);
+    const carol = await many(connect, 2003, 1);
+    // Bob's third is one of those that alice has.
+    bob.push(await connect(owned(2002)));
+    await alice[0]?.end();
+    expect(server.counts()).toEqual({ connections: 7, users: 3 });
+    for (const one of [...alice.slice(1), ...bob, ...carol]) expect(await one.ask()).toBe("HTTP/1.1 200 OK");
+  });
+
+  test("where each of the largest user's has a request under way, one of the user's own is closed", async () => {
+    const answers = Promise.withResolvers<Answer>();
+    const { connect, callers } = aServer({ limits }, () => answers.promise);
+    const alice = await many(connect, 2001, 4);
+    const asked = alice.map((one) => one.ask());
+    while (callers.length < 4) await turn();
+    const bob = await many(connect, 2002, 3);
+    await bob[0]?.end();
+    answers.resolve(text("late"));
+    expect(await Promise.all(asked)).toEqual(Array(4).fill("HTTP/1.1 200 OK"));
+    expect(await bob[2]?.ask()).toBe("HTTP/1.1 200 OK");
+  });
+
+  test("what is closed is free for others", async () => {
+    const { server, connect } = aServer({ limits });
+    for (const one of await many(connect, 2001, 4)) one.socket.resetAndDestroy();
+    while (server.counts().connections > 0) await turn();
+    await many(connect, 2002, 4);
+    expect(server.counts()).toEqual({ connections: 4, users: 1 });
+  });
+
+  test("callers whom nobody knows have none of them", async () => {
+    const { server, connect } = aServer({ limits });
+    await connect({ kind: "refused", why: "no socket" });
+    await connect({ kind: "refused", why: "no socket" });
+    await many(connect, 2001, 4);
+    expect(server.counts().connections).toBe(5);
+  });
+});
+
 test("where all have as many connections as may be, whoever has most gives one up", async () => {
-  const { server, connect } = aServer({ limits: { perUser: 3, unknown: 1, total: 4 } });
+  const { server, connect } = aServer({ limits: { perUser: 3, shared: 0, unknown: 1, total: 4 } });
   const crowd = [await connect(owned(2001)), await connect(owned(2001)), await connect(owned(2001))];
   const bob = await connect(owned(2002));
   const carol = await connect(owned(2003));
@@ -222,7 +282,8 @@ test("what is closed is counted no more", async () => {
 });
 
 test("limitsFor() leaves files for everything else, and room for somebody where there are few", () => {
-  expect(limitsFor(65_536)).toEqual({ perUser: 1_024, unknown: 64, total: 65_280 });
+  expect(limitsFor(65_536)).toEqual({ perUser: 1_024, shared: 4_096, unknown: 64, total: 65_280 });
+  expect(limitsFor(4_096)).toMatchObject({ shared: 960, total: 3_840 });
   expect(limitsFor(256).total).toBe(64);
 });
 

@@ -32,7 +32,7 @@ function aServer(
     serverName: "test",
     lookup: { identify: () => ({ kind: "owner", owner }) } as unknown as SocketLookup,
     monotonicMs: () => performance.now(),
-    limits: { perUser: 8, unknown: 8, total: 16, ...limits },
+    limits: { perUser: 8, shared: 0, unknown: 8, total: 16, ...limits },
     sharePort: false,
     store: NO_STORE,
     shareOfUid: (uid) => uid,
@@ -137,7 +137,7 @@ describe("what is turned away before the handler is told:", () => {
     expect(turnedAway).toEqual([{ kind: "malformed", subject: ALICE, status: 400 }]);
   });
 
-  test("a request of a user of whom as many wait as may", async () => {
+  test("a request of a user of whom as many wait as may whose connections are closed", async () => {
     const waiting: (() => void)[] = [];
     const { port, turnedAway, requests } = aServer(
       () => new Promise<Answer>((resolve) => waiting.push(() => resolve(text("late")))),

@@ -43,11 +43,17 @@ def connect(host=HOST, port=PORT, timeout=5.0):
     return s
 
 
+class Enough(Exception):
+    """All that was wanted is done before the end."""
+
+
 def tries(run, end):
     """Runs it again and again until the end, whatever the proxy does to us."""
     while going(end):
         try:
             run(end)
+        except Enough:
+            return
         except OSError:
             done["refused"] += 1
 
@@ -58,11 +64,11 @@ def storm(end):
 
 
 def churn(end):
-    """Connections that stay until a thousand are open: each new one makes the proxy close an old one."""
+    """Connections that stay until more are open than one user may have: each new one makes the proxy close an old one."""
     held = []
     while going(end):
         held.append(connect())
-        if len(held) > 1500:
+        if len(held) > 3500:
             held.pop(0).close()
 
 
@@ -282,6 +288,27 @@ def subordinates(end):
                 s.close()
 
 
+def uids(end):
+    """Run by root, to stand for newuidmap: so many connections, twenty of each subordinate uid, each kept after one answer.
+
+    own arguments: the first uid, how many connections
+    """
+    first, wanted = int(sys.argv[4]), int(sys.argv[5])
+    held = []
+    request = got("/latest/none")
+    while len(held) < wanted and time.monotonic() < end:
+        os.setresuid(0, 0, 0)
+        uid = first + len(held) // 20
+        os.setresuid(uid, uid, 0)
+        for _ in range(20):
+            s = connect()
+            s.send(request)
+            held.append(s)
+    # Until whoever counts them has looked.
+    time.sleep(1)
+    raise Enough
+
+
 def leavers(end):
     """Asks for what takes time, and is gone: the connection is free again, and what was asked for goes on."""
     request = got("/latest/meta-data/iam/security-credentials/ImdsProxyTestRole")
@@ -330,6 +357,7 @@ KINDS = {
     "leavers": leavers,
     "lists": lists,
     "subordinates": subordinates,
+    "uids": uids,
     "storm": storm,
     "churn": churn,
     "burst": burst,

@@ -3,7 +3,7 @@
 
 usage: job.py PROCESSES AT_ONCE
 Each process makes three requests (a token, the role's name, the credentials), each on a connection of its own, and waits for them as
-long as it takes. Prints one line of JSON: the seconds until the last has ended, the slowest and the median request in milliseconds,
+long as it takes. Where AT_ONCE is no less than PROCESSES, all are woken at the same instant. Prints one line of JSON: the seconds until the last has ended, the slowest and the median request in milliseconds,
 requests that took more than a second, and failures by what they were.
 """
 import json
@@ -35,6 +35,9 @@ def ask(took, method, path, headers=""):
 
 
 def process(start, give_back, out):
+    if give_back is None:
+        # The end of the pipe wakes all who read from it; a byte in it wakes one.
+        os.close(start_writer)
     os.read(start, 1)
     took, said = [], ""
     try:
@@ -47,7 +50,8 @@ def process(start, give_back, out):
         said = f"{type(error).__name__}: {error}"
     text = json.dumps([took, said[:100]]).encode()
     os.write(out, struct.pack("<H", len(text)) + text)
-    os.write(give_back, b"x")
+    if give_back is not None:
+        os.write(give_back, b"x")
     os._exit(0)
 
 
@@ -57,10 +61,13 @@ start_reader, start_writer = os.pipe()
 reader, writer = os.pipe()
 for _ in range(count):
     if os.fork() == 0:
-        process(start_reader, start_writer, writer)
+        process(start_reader, start_writer if at_once < count else None, writer)
 os.close(writer)
 began = time.monotonic()
-os.write(start_writer, b"x" * at_once)
+if at_once < count:
+    os.write(start_writer, b"x" * at_once)
+else:
+    os.close(start_writer)
 got = b""
 while part := os.read(reader, 1 << 20):
     got += part
