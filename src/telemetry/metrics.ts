@@ -33,8 +33,13 @@ export class Metrics {
   readonly #attempts: Counter<"outcome">;
   readonly #postponed: Counter;
   readonly #attemptSeconds: Histogram;
+  readonly #readFirewall: () => FirewallHealth | null;
+  /** As it was when the scrape began: the source is a file, and three metrics are of it. */
+  #firewall: FirewallHealth | null = null;
 
   constructor(sources: MetricsSources) {
+    this.#readFirewall = sources.firewall;
+    const firewall = () => this.#firewall;
     const registers = [this.#registry];
     const gauge = (name: string, help: string, read: () => number | null) =>
       new Gauge({
@@ -109,18 +114,18 @@ export class Metrics {
       collect() {
         // Another process counts; its number is taken over.
         this.reset();
-        this.inc(sources.firewall()?.repairs ?? 0);
+        this.inc(firewall()?.repairs ?? 0);
       },
     });
     gauge("imdsproxy_firewall_healthy", "1 where the rules were right at the last check", () => {
-      const firewall = sources.firewall();
-      return firewall === null ? null : Number(firewall.healthy);
+      const healthy = firewall()?.healthy;
+      return healthy === undefined ? null : Number(healthy);
     });
     gauge(
       "imdsproxy_firewall_last_check_seconds",
       "When the rules were last checked, since the epoch",
       () => {
-        const lastCheck = sources.firewall()?.lastCheck ?? null;
+        const lastCheck = firewall()?.lastCheck ?? null;
         return lastCheck === null ? null : Date.parse(lastCheck) / 1_000;
       },
     );
@@ -166,6 +171,7 @@ export class Metrics {
 
   /** All metrics as text. */
   text(): Promise<string> {
+    this.#firewall = this.#readFirewall();
     return this.#registry.metrics();
   }
 }

@@ -54,6 +54,17 @@ describe("Metrics", () => {
     expect(await value("imdsproxy_firewall_repairs_total")).toBe(0);
   });
 
+  test("a scrape reads the report on the firewall once, so that its three metrics are of the same moment", async () => {
+    let reads = 0;
+    const { metrics } = aRegistry({
+      firewall: () => ({ repairs: ++reads, healthy: true, lastRepair: null, lastCheck: null }),
+    });
+    expect(await metrics.text()).toContain("imdsproxy_firewall_repairs_total 1\n");
+    expect(reads).toBe(1);
+    expect(await metrics.text()).toContain("imdsproxy_firewall_repairs_total 2\n");
+    expect(reads).toBe(2);
+  });
+
   test("another process's count is taken over, and not added up by asking", async () => {
     const { value } = aRegistry();
     for (let asked = 0; asked < 3; asked++) expect(await value("imdsproxy_firewall_repairs_total")).toBe(2);
