@@ -3,7 +3,7 @@ import { askMetadata } from "../client/metadata-address.ts";
 import { loadConfig } from "../config/load.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { accountsHere, exemptOf } from "../firewall/platform-accounts.ts";
-import { NamesUntold } from "../identity/accounts.ts";
+import { NamesUnavailable } from "../identity/accounts.ts";
 import { slurmJobOf } from "../identity/cgroup.ts";
 import type { Identity } from "../identity/types.ts";
 import { compileRules, type Decision } from "../rules/decide.ts";
@@ -118,7 +118,7 @@ async function identityOf(name: string, cgroup: string): Promise<Identity> {
     }
     return { uid, container: null, ...known, cgroup, slurmJobId: slurmJobOf(cgroup) };
   } catch (error) {
-    if (!(error instanceof NamesUntold)) throw error;
+    if (!(error instanceof NamesUnavailable)) throw error;
     throw new ImdsProxyError(
       "unhealthy",
       `explain: ${error.message}`,
@@ -135,16 +135,18 @@ const withoutSecrets = (decision: Decision): Decision =>
     ? { ...decision, request: { ...decision.request, externalId: "(set)" } }
     : decision;
 
-function groupsText({ groups, groupsUntold, userUntold }: Identity): string {
-  if (userUntold !== undefined) return "cannot be told for now";
+function groupsText({ groups, groupsUnavailable, userUnavailable }: Identity): string {
+  if (userUnavailable !== undefined) return "cannot be told for now";
   const known = groups.length === 0 ? "none" : groups.join(", ");
-  return groupsUntold === undefined ? known : `${known}; others cannot be told for now: ${groupsUntold}`;
+  return groupsUnavailable === undefined
+    ? known
+    : `${known}; others cannot be told for now: ${groupsUnavailable}`;
 }
 
 const who = (identity: Identity): [string, string][] => [
   [
     "user",
-    identity.userUntold !== undefined
+    identity.userUnavailable !== undefined
       ? "cannot be told for now"
       : `${identity.user ?? "(no name)"}${identity.subordinate ? " (by a subordinate uid)" : ""}`,
   ],

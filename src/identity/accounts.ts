@@ -1,7 +1,7 @@
 import type { Clock } from "../platform/clock.ts";
 import { FairSlots } from "../platform/fair-slots.ts";
 import type { Subject } from "./caller.ts";
-import { type KnownAccount, outcomeOf, untoldText } from "./known-account.ts";
+import { type KnownAccount, outcomeOf, unavailableText } from "./known-account.ts";
 import type { OwnersAnswer } from "./name-protocol.ts";
 import type { AccountAnswer, BeforeAccount } from "./name-walk.ts";
 
@@ -36,21 +36,21 @@ export interface KnownAs {
   /** Why the uid is ambiguous: two users can have it. The other fields are then meaningless. */
   readonly conflict?: string;
   /** Why the name is unavailable for now. `user` and `groups` are then meaningless. */
-  readonly userUntold?: string;
+  readonly userUnavailable?: string;
   /** Why some groups are unavailable for now; `groups` has the others. */
-  readonly groupsUntold?: string;
+  readonly groupsUnavailable?: string;
 }
 
 /** A look-up that an unavailable service could not answer: the last answer was kept, or there was none. */
-export interface UntoldEvent {
+export interface UnavailableEvent {
   readonly uid: number;
   readonly outcome: "kept" | "unknown";
   readonly why: string;
 }
 
 /** NSS is unavailable, so that the name is unknown for now. */
-export class NamesUntold extends Error {
-  override readonly name = "NamesUntold";
+export class NamesUnavailable extends Error {
+  override readonly name = "NamesUnavailable";
 }
 
 /** When an answer of NSS expires, and the age from which it is refreshed in the background; milliseconds. */
@@ -60,7 +60,7 @@ const NAMELESS_LIFE_MS = 10_000;
 /** The same for an answer that was kept because its service is unavailable, and for a name or groups that are unknown. */
 const KEPT_LIFE_MS = 20_000;
 const KEPT_REFRESH_AFTER_MS = 5_000;
-const UNTOLD_LIFE_MS = 1_000;
+const UNAVAILABLE_LIFE_MS = 1_000;
 /** The same for the owner of a range: all of its 65,536 uids ask for the same one. */
 const OWNER_LIFE_MS = 10_000;
 /** How often the local files are looked at. */
@@ -86,10 +86,10 @@ interface Composed {
   readonly fresh: boolean;
 }
 
-/** The account of one uid; null where it has none, or where `untold` says why that is unknown. */
+/** The account of one uid; null where it has none, or where `unavailable` says why that is unknown. */
 interface Asked {
   readonly account: KnownAccount | null;
-  readonly untold: string | null;
+  readonly unavailable: string | null;
   readonly kept: boolean;
 }
 
@@ -112,7 +112,7 @@ class Bounded<K, V> {
 export class Accounts {
   readonly #database: AccountDatabase;
   readonly #clock: Clock;
-  readonly #onUntold: (event: UntoldEvent) => void;
+  readonly #onUnavailable: (event: UnavailableEvent) => void;
   readonly #named = new Bounded<number, Entry>();
   readonly #others = new Bounded<number, Entry>();
   readonly #pending = new Map<number, Promise<KnownAs>>();
@@ -127,15 +127,15 @@ export class Accounts {
   #fingerprint: string;
   #fingerprintMs: number;
 
-  /** @param options.onUntold called for each look-up that a service could not answer. */
+  /** @param options.onUnavailable called for each look-up that a service could not answer. */
   constructor(options: {
     database: AccountDatabase;
     clock: Clock;
-    onUntold?: (event: UntoldEvent) => void;
+    onUnavailable?: (event: UnavailableEvent) => void;
   }) {
     this.#database = options.database;
     this.#clock = options.clock;
-    this.#onUntold = options.onUntold ?? (() => {});
+    this.#onUnavailable = options.onUnavailable ?? (() => {});
     this.#fingerprint = options.database.fingerprint();
     this.#fingerprintMs = options.clock.now();
   }
@@ -143,7 +143,7 @@ export class Accounts {
   /**
    * Who the uid is; synchronous on a cache hit.
    *
-   * @throws (rejects) NamesUntold where NSS is unavailable and the owner of a subordinate uid is therefore unknown.
+   * @throws (rejects) NamesUnavailable where NSS is unavailable and the owner of a subordinate uid is therefore unknown.
    */
   resolve(uid: number): KnownAs | Promise<KnownAs> {
     const now = this.#clock.now();
@@ -162,11 +162,11 @@ export class Accounts {
     return this.#lookUp(uid);
   }
 
-  /** The uid of an account, or null where there is none of that name. @throws (rejects) NamesUntold */
+  /** The uid of an account, or null where there is none of that name. @throws (rejects) NamesUnavailable */
   async uidOf(user: string): Promise<number | null> {
-    const { account, untold } = await this.#byName(user, user);
-    if (untold !== null)
-      throw new NamesUntold(`NSS cannot tell for now who ${JSON.stringify(user)} is: ${untold}`);
+    const { account, unavailable } = await this.#byName(user, user);
+    if (unavailable !== null)
+      throw new NamesUnavailable(`NSS cannot tell for now who ${JSON.stringify(user)} is: ${unavailable}`);
     return account?.uid ?? null;
   }
 
@@ -202,9 +202,9 @@ export class Accounts {
   }
 
   #keep(uid: number, known: KnownAs, fresh: boolean): void {
-    const untold = known.userUntold !== undefined || known.groupsUntold !== undefined;
-    const lifeMs = untold
-      ? UNTOLD_LIFE_MS
+    const unavailable = known.userUnavailable !== undefined || known.groupsUnavailable !== undefined;
+    const lifeMs = unavailable
+      ? UNAVAILABLE_LIFE_MS
       : !fresh
         ? KEPT_LIFE_MS
         : known.user === null
@@ -236,21 +236,23 @@ export class Accounts {
         const text = owners.accounts.map(({ user }) => user).join(" and of ");
         return conflict(`uid ${uid} is a subordinate uid of ${text}`);
       }
-      if (own.untold !== null)
-        throw new NamesUntold(
-          `uid ${uid} is a subordinate uid of ${first.user}, and NSS cannot tell for now whether it is an account: ${own.untold}`,
+      if (own.unavailable !== null)
+        throw new NamesUnavailable(
+          `uid ${uid} is a subordinate uid of ${first.user}, and NSS cannot tell for now whether it is an account: ${own.unavailable}`,
         );
       return {
         known: { ...knownAs(first), subordinate: true, ownerUid: first.uid },
-        fresh: !own.kept && !owners.kept && first.groupsUntold === null,
+        fresh: !own.kept && !owners.kept && first.groupsUnavailable === null,
       };
     }
-    if (owners.untold !== null)
-      throw new NamesUntold(`NSS cannot tell for now whose subordinate uid ${uid} is: ${owners.untold}`);
+    if (owners.unavailable !== null)
+      throw new NamesUnavailable(
+        `NSS cannot tell for now whose subordinate uid ${uid} is: ${owners.unavailable}`,
+      );
     if (owners.why !== null) return conflict(owners.why);
-    if (own.untold !== null) {
+    if (own.unavailable !== null) {
       return {
-        known: { user: null, groups: [], subordinate: false, userUntold: own.untold },
+        known: { user: null, groups: [], subordinate: false, userUnavailable: own.unavailable },
         fresh: false,
       };
     }
@@ -266,13 +268,13 @@ export class Accounts {
         `uid ${uid} is the account ${account.user} and, by ${owners.source}, a subordinate uid of ${other.user}`,
       );
     }
-    if (owners.untold !== null) {
-      throw new NamesUntold(
-        `uid ${uid} is the account ${account.user} and in a range of subordinate uids, whose owner cannot be told for now: ${owners.untold}`,
+    if (owners.unavailable !== null) {
+      throw new NamesUnavailable(
+        `uid ${uid} is the account ${account.user} and in a range of subordinate uids, whose owner cannot be told for now: ${owners.unavailable}`,
       );
     }
     const known = knownAs(account);
-    return { known: { ...known, subordinate: false }, fresh: !kept && known.groupsUntold === undefined };
+    return { known: { ...known, subordinate: false }, fresh: !kept && known.groupsUnavailable === undefined };
   }
 
   /** Who can take the uid with newuidmap(1). */
@@ -292,7 +294,7 @@ export class Accounts {
         ]),
       );
       const found = ownersFrom(asked, "/etc/subuid");
-      if (found.accounts.length > 0 || found.untold !== null) return found;
+      if (found.accounts.length > 0 || found.unavailable !== null) return found;
       const owners = named.map((owner) => JSON.stringify(owner)).join(", ");
       return { ...found, why: `uid ${uid} is in a range of /etc/subuid whose owner ${owners} is no account` };
     }
@@ -300,12 +302,12 @@ export class Accounts {
     if (answer.status === "success") {
       const asked = await Promise.all(answer.owners.map((owner) => this.#owner(owner)));
       const found = ownersFrom(asked, `subid: ${service}`);
-      if (answer.owners.length === 0 || found.accounts.length > 0 || found.untold !== null) return found;
+      if (answer.owners.length === 0 || found.accounts.length > 0 || found.unavailable !== null) return found;
       return { ...found, why: `uid ${uid} is a subordinate uid, by ${found.source}, of no account` };
     }
     // A uid with an account is that account. One without may be anybody's subordinate uid.
     if (own.account !== null) return NO_OWNERS;
-    if (answer.status === "unavail") return { ...NO_OWNERS, untold: `${service} does not answer` };
+    if (answer.status === "unavail") return { ...NO_OWNERS, unavailable: `${service} does not answer` };
     const why = `uid ${uid} has no name, and ${service}, which knows subordinate uids by nsswitch.conf, cannot tell whose it is`;
     return { ...NO_OWNERS, why };
   }
@@ -315,7 +317,7 @@ export class Accounts {
     return this.#once(`name ${owner}`, async () => {
       const found = await this.#byName(owner, owner);
       return found.account === null
-        ? { account: null, untold: found.untold, kept: false }
+        ? { account: null, unavailable: found.unavailable, kept: false }
         : this.#owner(found.account.uid);
     });
   }
@@ -335,7 +337,7 @@ export class Accounts {
       if (this.#owners.get(key)?.answer === answer) this.#owners.delete(key);
     };
     // A failure is not cached.
-    answer.then(({ untold }) => untold !== null && forget(), forget);
+    answer.then(({ unavailable }) => unavailable !== null && forget(), forget);
     return answer;
   }
 
@@ -351,18 +353,18 @@ export class Accounts {
       const before = this.#accounts.get(uid);
       const answer = await this.#database.byUid(uid, before === undefined ? null : beforeOf(before));
       const known = before ?? (inRange && this.#without.get(uid) === true ? null : undefined);
-      const { account, untold, kept } = outcomeOf(answer, known);
-      if (kept !== null) this.#onUntold({ uid, outcome: "kept", why: kept });
-      const unknown = untold ?? account?.groupsUntold ?? null;
-      if (unknown !== null) this.#onUntold({ uid, outcome: "unknown", why: unknown });
+      const { account, unavailable, kept } = outcomeOf(answer, known);
+      if (kept !== null) this.#onUnavailable({ uid, outcome: "kept", why: kept });
+      const unknown = unavailable ?? account?.groupsUnavailable ?? null;
+      if (unknown !== null) this.#onUnavailable({ uid, outcome: "unknown", why: unknown });
       if (account !== null) {
         this.#without.delete(uid);
         this.#accounts.set(uid, account);
-      } else if (untold === null) {
+      } else if (unavailable === null) {
         this.#accounts.delete(uid);
         if (inRange) this.#without.set(uid, true);
       }
-      return { account, untold, kept: kept !== null };
+      return { account, unavailable, kept: kept !== null };
     } finally {
       release();
     }
@@ -371,18 +373,18 @@ export class Accounts {
   async #byName(
     user: string,
     share: Subject,
-  ): Promise<{ account: BeforeAccount | null; untold: string | null }> {
+  ): Promise<{ account: BeforeAccount | null; unavailable: string | null }> {
     const release = await this.#slots.acquire(share);
     try {
       const before = this.#uids.get(user);
-      const { account, untold } = await this.#database.byName(user, before != null);
-      if (account !== null || untold.length === 0) {
+      const { account, unavailable } = await this.#database.byName(user, before != null);
+      if (account !== null || unavailable.length === 0) {
         this.#uids.set(user, account === null ? null : beforeOf(account));
-        return { account, untold: null };
+        return { account, unavailable: null };
       }
-      if (before != null && untold.some(({ service }) => service === before.service))
-        return { account: before, untold: null };
-      return { account: null, untold: untoldText(untold) };
+      if (before != null && unavailable.some(({ service }) => service === before.service))
+        return { account: before, unavailable: null };
+      return { account: null, unavailable: unavailableText(unavailable) };
     } finally {
       release();
     }
@@ -393,24 +395,24 @@ export class Accounts {
 interface Owners {
   readonly accounts: readonly KnownAccount[];
   /** Why there may be owners that are unknown for now, or null. */
-  readonly untold: string | null;
+  readonly unavailable: string | null;
   /** Why the owner cannot be found at all, or null. */
   readonly why: string | null;
   readonly kept: boolean;
   readonly source: string;
 }
 
-const NO_OWNERS: Owners = { accounts: [], untold: null, why: null, kept: false, source: "/etc/subuid" };
+const NO_OWNERS: Owners = { accounts: [], unavailable: null, why: null, kept: false, source: "/etc/subuid" };
 
 function ownersFrom(asked: readonly Asked[], source: string): Owners {
   const accounts = new Map<number, KnownAccount>();
   for (const { account } of asked) if (account !== null) accounts.set(account.uid, account);
   // Root can take any uid anyway: a range that root and one user own is that user's.
   if (accounts.size > 1) accounts.delete(0);
-  const untold = asked.map((one) => one.untold).filter((why) => why !== null);
+  const unavailable = asked.map((one) => one.unavailable).filter((why) => why !== null);
   return {
     accounts: [...accounts.values()],
-    untold: untold[0] ?? null,
+    unavailable: unavailable[0] ?? null,
     why: null,
     kept: asked.some(({ kept }) => kept),
     source,
@@ -429,6 +431,6 @@ function knownAs(account: KnownAccount): Omit<KnownAs, "subordinate"> {
   return {
     user: account.user,
     groups,
-    ...(account.groupsUntold === null ? {} : { groupsUntold: account.groupsUntold }),
+    ...(account.groupsUnavailable === null ? {} : { groupsUnavailable: account.groupsUnavailable }),
   };
 }

@@ -1,4 +1,4 @@
-import type { AccountAnswer, BeforeAccount, Membership, Untold } from "./name-walk.ts";
+import type { AccountAnswer, BeforeAccount, Membership, Unavailable } from "./name-walk.ts";
 import { cannotTell } from "./name-walk.ts";
 
 /**
@@ -12,48 +12,49 @@ import { cannotTell } from "./name-walk.ts";
 export interface KnownAccount extends BeforeAccount {
   readonly groups: readonly Membership[];
   /** Why `groups` may be incomplete; null where it is complete. */
-  readonly groupsUntold: string | null;
+  readonly groupsUnavailable: string | null;
 }
 
 export interface Outcome {
-  /** Null where the uid has no account, or where `untold` says why that is unknown. */
+  /** Null where the uid has no account, or where `unavailable` says why that is unknown. */
   readonly account: KnownAccount | null;
-  readonly untold: string | null;
+  readonly unavailable: string | null;
   /** Why a part of the last answer was kept; null where none was. */
   readonly kept: string | null;
 }
 
 /** @param before the last answer: undefined for none, null for "no account". */
 export function outcomeOf(answer: AccountAnswer, before: KnownAccount | null | undefined): Outcome {
-  const { account: told, untold } = answer;
+  const { account: told, unavailable } = answer;
   if (told === null) {
-    if (untold.length === 0) return { account: null, untold: null, kept: null };
-    const why = untoldText(untold);
+    if (unavailable.length === 0) return { account: null, unavailable: null, kept: null };
+    const why = unavailableText(unavailable);
     // No service could be asked at all; otherwise `answer` has the last account in it.
-    if (before != null && cannotTell(untold, before.service))
-      return { account: before, untold: null, kept: why };
+    if (before != null && cannotTell(unavailable, before.service))
+      return { account: before, unavailable: null, kept: why };
     // "No account" was the answer of every service, so that none of them has said anything else since.
-    if (before === null) return { account: null, untold: null, kept: why };
-    return { account: null, untold: why, kept: null };
+    if (before === null) return { account: null, unavailable: null, kept: why };
+    return { account: null, unavailable: why, kept: null };
   }
   const same = before != null && before.user === told.user && before.uid === told.uid ? before : null;
   const groups = new Map<number, Membership>();
-  const missing: Untold[] = [];
-  let kept = told.kept ? untold : [];
+  const missing: Unavailable[] = [];
+  let kept = told.kept ? unavailable : [];
   for (const group of told.groups) {
-    const old = group.nameUntold.length === 0 ? undefined : same?.groups.find(({ gid }) => gid === group.gid);
+    const old =
+      group.nameUnavailable.length === 0 ? undefined : same?.groups.find(({ gid }) => gid === group.gid);
     // That it has none was an answer, too: the primary group of an account may be no more than a number.
-    if (old !== undefined && old.nameUntold.length === 0) {
-      kept = [...kept, ...group.nameUntold];
-      groups.set(group.gid, { ...group, name: old.name, nameUntold: [] });
+    if (old !== undefined && old.nameUnavailable.length === 0) {
+      kept = [...kept, ...group.nameUnavailable];
+      groups.set(group.gid, { ...group, name: old.name, nameUnavailable: [] });
       continue;
     }
-    missing.push(...group.nameUntold);
+    missing.push(...group.nameUnavailable);
     groups.set(group.gid, group);
   }
-  if (told.groupsUntold.length > 0) {
+  if (told.groupsUnavailable.length > 0) {
     for (const old of same?.groups ?? []) {
-      const stillTold = old.by.filter((service) => cannotTell(told.groupsUntold, service));
+      const stillTold = old.by.filter((service) => cannotTell(told.groupsUnavailable, service));
       if (stillTold.length === 0) continue;
       const now = groups.get(old.gid);
       groups.set(
@@ -63,8 +64,8 @@ export function outcomeOf(answer: AccountAnswer, before: KnownAccount | null | u
           : { ...now, by: [...new Set([...now.by, ...stillTold])] },
       );
     }
-    if (same !== null && same.groupsUntold === null) kept = [...kept, ...told.groupsUntold];
-    else missing.push(...told.groupsUntold);
+    if (same !== null && same.groupsUnavailable === null) kept = [...kept, ...told.groupsUnavailable];
+    else missing.push(...told.groupsUnavailable);
   }
   const { user, uid, gid, service } = told;
   return {
@@ -74,15 +75,15 @@ export function outcomeOf(answer: AccountAnswer, before: KnownAccount | null | u
       gid,
       service,
       groups: [...groups.values()],
-      groupsUntold: missing.length === 0 ? null : untoldText(missing),
+      groupsUnavailable: missing.length === 0 ? null : unavailableText(missing),
     },
-    untold: null,
-    kept: kept.length === 0 ? null : untoldText(kept),
+    unavailable: null,
+    kept: kept.length === 0 ? null : unavailableText(kept),
   };
 }
 
 /** `sss (unavailable, errno 111), ldap (did not answer in time)`. */
-export function untoldText(untold: readonly Untold[]): string {
-  const reasons = new Map(untold.map(({ service, why }) => [service, why]));
+export function unavailableText(unavailable: readonly Unavailable[]): string {
+  const reasons = new Map(unavailable.map(({ service, why }) => [service, why]));
   return [...reasons].map(([service, why]) => `${service} (${why})`).join(", ");
 }

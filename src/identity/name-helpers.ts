@@ -1,7 +1,7 @@
 import { after, systemClock } from "../platform/clock.ts";
 import { withoutAmbientCapabilities } from "../platform/libc.ts";
 import type { NameMessage, NameQuestion, OwnersAnswer } from "./name-protocol.ts";
-import { type AccountAnswer, ANY_SERVICE, type BeforeAccount, type Untold } from "./name-walk.ts";
+import { type AccountAnswer, ANY_SERVICE, type BeforeAccount, type Unavailable } from "./name-walk.ts";
 
 /**
  * A pool of helper processes that ask NSS. The C library's calls block for as long as a directory takes, and its modules are
@@ -224,7 +224,7 @@ export class NameHelpers {
         const why = error instanceof Error ? error.message : "unknown";
         const service = error instanceof NoAnswer ? error.service : null;
         if (service === null || skip.has(service)) {
-          return { account: null, untold: [{ service: ANY_SERVICE, why: `cannot be asked: ${why}` }] };
+          return { account: null, unavailable: [{ service: ANY_SERVICE, why: `cannot be asked: ${why}` }] };
         }
         // Another service may have the account: ask again without the one that failed.
         skip.set(service, why);
@@ -281,18 +281,21 @@ export class NameHelpers {
 /** The answer with the reason why a service was passed over. */
 function explained(answer: AccountAnswer, skipped: ReadonlyMap<string, string>): AccountAnswer {
   if (skipped.size === 0) return answer;
-  const reasons = (untold: readonly Untold[]) =>
-    untold.map((one) => ({ ...one, why: skipped.get(one.service) ?? one.why }));
+  const reasons = (unavailable: readonly Unavailable[]) =>
+    unavailable.map((one) => ({ ...one, why: skipped.get(one.service) ?? one.why }));
   const { account } = answer;
   return {
-    untold: reasons(answer.untold),
+    unavailable: reasons(answer.unavailable),
     account:
       account === null
         ? null
         : {
             ...account,
-            groupsUntold: reasons(account.groupsUntold),
-            groups: account.groups.map((group) => ({ ...group, nameUntold: reasons(group.nameUntold) })),
+            groupsUnavailable: reasons(account.groupsUnavailable),
+            groups: account.groups.map((group) => ({
+              ...group,
+              nameUnavailable: reasons(group.nameUnavailable),
+            })),
           },
   };
 }

@@ -25,14 +25,14 @@ export interface NamedAccount {
   readonly gid: number;
 }
 
-/** Stands in {@link Untold.service} where the cause is no single service. */
+/** Stands in {@link Unavailable.service} where the cause is no single service. */
 export const ANY_SERVICE = "NSS";
 
 /** The last answer for an account, and the service that gave it. */
 export type BeforeAccount = NamedAccount & { readonly service: string };
 
 /** A service that was unavailable, and why: `sss (unavailable, errno 111)`. */
-export interface Untold {
+export interface Unavailable {
   readonly service: string;
   readonly why: string;
 }
@@ -40,15 +40,15 @@ export interface Untold {
 /** A group of an account. */
 export interface Membership {
   readonly gid: number;
-  /** Null where the group has no name, or where `nameUntold` says so. */
+  /** Null where the group has no name, or where `nameUnavailable` says so. */
   readonly name: string | null;
   /** The services that were unavailable when its name was asked for. Empty where the name is known, or where it has none. */
-  readonly nameUntold: readonly Untold[];
+  readonly nameUnavailable: readonly Unavailable[];
   /** The services that named the account a member of it; the service of the account itself for its primary group. */
   readonly by: readonly string[];
 }
 
-/** An account; or none; or, where `untold` is not empty, unknown. */
+/** An account; or none; or, where `unavailable` is not empty, unknown. */
 export interface AccountAnswer {
   readonly account:
     | (NamedAccount & {
@@ -56,13 +56,13 @@ export interface AccountAnswer {
         readonly service: string;
         readonly groups: readonly Membership[];
         /** The services that were unavailable when its groups were asked for: `groups` may be incomplete. */
-        readonly groupsUntold: readonly Untold[];
+        readonly groupsUnavailable: readonly Unavailable[];
         /** True where it is the last answer, because its service is unavailable. */
         readonly kept: boolean;
       })
     | null;
   /** The services that were unavailable. Where there is no account and this is empty, the uid or name has none. */
-  readonly untold: readonly Untold[];
+  readonly unavailable: readonly Unavailable[];
 }
 
 export interface Walk {
@@ -80,24 +80,25 @@ export function accountOfUid(walk: Walk, uid: number, before: BeforeAccount | nu
   const asked = ask(walk, walk.services.passwd, (service) =>
     exactly(service.accountByUid(uid), (one) => one.uid === uid),
   );
-  const { value, service, untold } = asked;
-  if (value !== null) return { account: { ...withGroups(walk, value, service), kept: false }, untold };
-  if (before === null || !cannotTell(untold, before.service)) return { account: null, untold };
+  const { value, service, unavailable } = asked;
+  if (value !== null) return { account: { ...withGroups(walk, value, service), kept: false }, unavailable };
+  if (before === null || !cannotTell(unavailable, before.service)) return { account: null, unavailable };
   const { user, gid } = before;
-  return { account: { ...withGroups(walk, { user, uid, gid }, before.service), kept: true }, untold };
+  return { account: { ...withGroups(walk, { user, uid, gid }, before.service), kept: true }, unavailable };
 }
 
 /** Whether this service is among the unavailable ones. */
-export const cannotTell = (untold: readonly Untold[], service: string): boolean =>
-  untold.some((one) => one.service === service || one.service === ANY_SERVICE);
+export const cannotTell = (unavailable: readonly Unavailable[], service: string): boolean =>
+  unavailable.some((one) => one.service === service || one.service === ANY_SERVICE);
 
 /** The same by name, without groups. */
 export function accountOfName(walk: Walk, user: string): AccountAnswer {
-  const { value, service, untold } = ask(walk, walk.services.passwd, (one) =>
+  const { value, service, unavailable } = ask(walk, walk.services.passwd, (one) =>
     exactly(one.accountByName(user), (account) => account.user === user),
   );
-  const account = value === null ? null : { ...value, service, groups: [], groupsUntold: [], kept: false };
-  return { account, untold };
+  const account =
+    value === null ? null : { ...value, service, groups: [], groupsUnavailable: [], kept: false };
+  return { account, unavailable };
 }
 
 /** Discards an answer for another uid or name than was asked for: LDAP compares names without regard to case. */
@@ -110,42 +111,42 @@ const exactly = (
     : reply;
 
 function withGroups(walk: Walk, account: NamedAccount, service: string) {
-  const { gids, untold: groupsUntold } = groupsOf(walk, account);
+  const { gids, unavailable: groupsUnavailable } = groupsOf(walk, account);
   gids.set(account.gid, [...new Set([service, ...(gids.get(account.gid) ?? [])])]);
   const groups = [...gids].map(([gid, by]): Membership => {
     const named = ask(walk, walk.services.group, (one) => one.groupName(gid));
     const name = named.value === "" ? null : named.value;
-    return { gid, by, name, nameUntold: name === null ? named.untold : [] };
+    return { gid, by, name, nameUnavailable: name === null ? named.unavailable : [] };
   });
-  return { ...account, service, groups, groupsUntold };
+  return { ...account, service, groups, groupsUnavailable };
 }
 
 /** By gid, the services that told of it. As glibc does: without a line for initgroups every service of `group` adds its own. */
 function groupsOf(
   walk: Walk,
   { user, gid }: NamedAccount,
-): { gids: Map<number, string[]>; untold: readonly Untold[] } {
+): { gids: Map<number, string[]>; unavailable: readonly Unavailable[] } {
   const { initgroups, group } = walk.services;
   const gids = new Map<number, string[]>([[gid, []]]);
-  const untold: Untold[] = [];
+  const unavailable: Unavailable[] = [];
   for (const { name, actions } of initgroups ?? group) {
     const reply = walk.open(name).groupsOf(user, gid);
     if (reply.status === "success") {
       for (const one of reply.value) if (one !== gid) gids.set(one, [...(gids.get(one) ?? []), name]);
     } else if (reply.status !== "notfound") {
-      untold.push({ service: name, why: reply.why });
+      unavailable.push({ service: name, why: reply.why });
     }
     if (initgroups === null && reply.status === "success") continue;
     if (actions[reply.status] === "return") break;
   }
-  return { gids, untold };
+  return { gids, unavailable };
 }
 
 interface Asked<T> {
   readonly value: T | null;
   /** Who told it. */
   readonly service: string;
-  readonly untold: readonly Untold[];
+  readonly unavailable: readonly Unavailable[];
 }
 
 function ask<T>(
@@ -153,7 +154,7 @@ function ask<T>(
   services: readonly SwitchedService[],
   call: (service: NameService) => ServiceReply<T>,
 ): Asked<T> {
-  const untold: Untold[] = [];
+  const unavailable: Unavailable[] = [];
   let value: T | null = null;
   let by = "";
   for (const { name, actions } of services) {
@@ -162,10 +163,10 @@ function ask<T>(
       // The first that has it holds, also where the switch goes on to merge members of groups: only names count here.
       if (value === null) [value, by] = [reply.value, name];
     } else if (reply.status !== "notfound") {
-      untold.push({ service: name, why: reply.why });
+      unavailable.push({ service: name, why: reply.why });
     }
     const status: SwitchStatus = reply.status;
     if (actions[status] === "return") break;
   }
-  return { value, service: by, untold };
+  return { value, service: by, unavailable };
 }

@@ -20,7 +20,7 @@ export class IdentityResolver {
   /**
    * The identity; synchronous where everything is cached.
    *
-   * @throws (or rejects) AmbiguousIdentity, NamesUntold
+   * @throws (or rejects) AmbiguousIdentity, NamesUnavailable
    */
   resolve(owner: SocketOwner): Identity | Promise<Identity> {
     const known = this.#accounts.resolve(owner.uid);

@@ -13,9 +13,9 @@ export interface Identity {
   /** Names of all groups of the account; may hold spaces. */
   readonly groups: readonly string[];
   /** Why NSS cannot tell the account's name for now. `user` is then null and `groups` empty, and both are meaningless. */
-  readonly userUntold?: string;
+  readonly userUnavailable?: string;
   /** Why NSS cannot tell all groups for now; `groups` has those that are known. */
-  readonly groupsUntold?: string;
+  readonly groupsUnavailable?: string;
   /** Path of the caller's cgroup v2 below the mount, such as `/user.slice/user-1000.slice`, or null where unknown. */
   readonly cgroup: string | null;
   /** The Slurm job whose cgroup the caller is in, or null. */

@@ -2,7 +2,7 @@ import type { CategoryFilter } from "../config/categories.ts";
 import { describeUnforeseen } from "../errors.ts";
 import { type Answer, errorPage, text } from "../http/answer.ts";
 import type { Request } from "../http/request.ts";
-import { NamesUntold } from "../identity/accounts.ts";
+import { NamesUnavailable } from "../identity/accounts.ts";
 import { type Caller, type KnownCaller, type Subject, shareOf, subjectOf } from "../identity/caller.ts";
 import type { SocketOwner } from "../identity/lookup.ts";
 import { AmbiguousIdentity } from "../identity/resolver.ts";
@@ -106,7 +106,7 @@ class Refusal {
 function refusalOf(error: unknown): Refusal | null {
   if (error instanceof Refusal) return error;
   if (error instanceof AmbiguousIdentity) return new Refusal(403, "identity", error.message);
-  if (error instanceof NamesUntold) return new Refusal(503, "unavailable", error.message);
+  if (error instanceof NamesUnavailable) return new Refusal(503, "unavailable", error.message);
   return null;
 }
 

@@ -112,8 +112,8 @@ function assume(
     `${rule === null ? "the default role" : `rule ${JSON.stringify(rule.name)}`} has a text with {${placeholder}}, which`;
   if (identity.cgroup === null && templates.some((template) => mentions(template, "slurmJobId")))
     return unknown(asking("slurmJobId"), rule?.name ?? null, CGROUP);
-  if (identity.userUntold !== undefined && templates.some((template) => mentions(template, "user")))
-    return unknown(asking("user"), rule?.name ?? null, untoldUser(identity.userUntold));
+  if (identity.userUnavailable !== undefined && templates.some((template) => mentions(template, "user")))
+    return unknown(asking("user"), rule?.name ?? null, unavailableUser(identity.userUnavailable));
   return {
     kind: "role",
     roleArn,
@@ -158,11 +158,11 @@ function sessionRequest(
 }
 
 const CGROUP: Unknown = { what: "the cgroup, which is not known", passing: false };
-const untoldUser = (why: string): Unknown => ({
+const unavailableUser = (why: string): Unknown => ({
   what: `the user's name, which cannot be told for now: ${why}`,
   passing: true,
 });
-const untoldGroups = (why: string): Unknown => ({
+const unavailableGroups = (why: string): Unknown => ({
   what: `groups, not all of which can be told for now: ${why}`,
   passing: true,
 });
@@ -183,17 +183,17 @@ function compileMatch(match: Match, nameless: RulesConfig["nameless"]): (identit
   const { user: users, uid: uids, group: groups, slurmJob } = match;
   if (uids !== undefined) parts.push((identity) => uidMatches(uids, identity));
   if (users !== undefined) {
-    parts.push(({ user, userUntold, uid }) => {
-      if (userUntold !== undefined) return untoldUser(userUntold);
+    parts.push(({ user, userUnavailable, uid }) => {
+      if (userUnavailable !== undefined) return unavailableUser(userUnavailable);
       if (user !== null) return users.includes(user);
       return uid !== null && nameless === "refuse" && noName("users");
     });
   }
   if (groups !== undefined) {
     parts.push((identity) => {
-      if (identity.userUntold !== undefined) return untoldUser(identity.userUntold);
+      if (identity.userUnavailable !== undefined) return unavailableUser(identity.userUnavailable);
       if (identity.groups.some((group) => groups.includes(group))) return true;
-      if (identity.groupsUntold !== undefined) return untoldGroups(identity.groupsUntold);
+      if (identity.groupsUnavailable !== undefined) return unavailableGroups(identity.groupsUnavailable);
       return identity.user === null && identity.uid !== null && nameless === "refuse" && noName("groups");
     });
   }

@@ -1,6 +1,6 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { ServerCounts, TurnedAway } from "../http/server.ts";
-import type { UntoldEvent } from "../identity/accounts.ts";
+import type { UnavailableEvent } from "../identity/accounts.ts";
 import type { RequestEvent } from "../imds/handler.ts";
 import type { BrokerCounts, SessionEvent } from "../sessions/broker.ts";
 import { version } from "../version.ts";
@@ -27,7 +27,7 @@ export class Metrics {
   readonly #registry = new Registry();
   readonly #requests: Counter<"route" | "status">;
   readonly #unidentified: Counter;
-  readonly #untold: Counter<"outcome">;
+  readonly #unavailable: Counter<"outcome">;
   readonly #acceptFailures: Counter;
   readonly #refusals: Counter<"kind">;
   readonly #attempts: Counter<"outcome">;
@@ -81,7 +81,7 @@ export class Metrics {
       help: "Times that accepting connections could not go on",
       registers,
     });
-    this.#untold = new Counter({
+    this.#unavailable = new Counter({
       name: "imdsproxy_names_untold_total",
       help: "Look-ups of names that a service of NSS could not answer: what was told before was kept, or is unknown",
       labelNames: ["outcome"],
@@ -155,8 +155,8 @@ export class Metrics {
     this.#acceptFailures.inc();
   }
 
-  untold(event: UntoldEvent): void {
-    this.#untold.inc({ outcome: event.outcome });
+  unavailable(event: UnavailableEvent): void {
+    this.#unavailable.inc({ outcome: event.outcome });
   }
 
   session(event: SessionEvent): void {

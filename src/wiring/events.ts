@@ -1,5 +1,5 @@
 import type { TurnedAway } from "../http/server.ts";
-import type { UntoldEvent } from "../identity/accounts.ts";
+import type { UnavailableEvent } from "../identity/accounts.ts";
 import type { RequestEvent } from "../imds/handler.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import type { SessionEvent } from "../sessions/broker.ts";
@@ -69,8 +69,8 @@ export function eventSinks(log: Log, now: () => number = monotonicMs) {
       );
     },
     /** A service of NSS did not answer: the name that it gave before is kept, or the user is unknown for now. */
-    names(event: UntoldEvent): void {
-      metrics?.untold(event);
+    names(event: UnavailableEvent): void {
+      metrics?.unavailable(event);
       limitedLog.write(`names ${event.outcome} ${event.why}`, (count) =>
         log.warn(
           event.outcome === "kept"

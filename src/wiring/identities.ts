@@ -1,5 +1,5 @@
 import { ImdsProxyError } from "../errors.ts";
-import { Accounts, type UntoldEvent } from "../identity/accounts.ts";
+import { Accounts, type UnavailableEvent } from "../identity/accounts.ts";
 import { Cgroups } from "../identity/cgroup.ts";
 import { cgroupMount, cgroupTree } from "../identity/cgroup-tree.ts";
 import { SocketLookup } from "../identity/lookup.ts";
@@ -33,15 +33,15 @@ export interface SystemNames {
  */
 const OURSELVES = "/proc/self/exe";
 
-/** @param onUntold called for look-ups that a service of NSS did not answer. */
-export function systemNames(onUntold: (event: UntoldEvent) => void = () => {}): SystemNames {
+/** @param onUnavailable called for look-ups that a service of NSS did not answer. */
+export function systemNames(onUnavailable: (event: UnavailableEvent) => void = () => {}): SystemNames {
   const [, ...rest] = selfCommand();
   const helpers = new NameHelpers({
     command: [OURSELVES, ...rest],
     monotonicMs,
   });
   helpers.start();
-  const accounts = new Accounts({ database: nameDatabase(helpers), clock: systemClock, onUntold });
+  const accounts = new Accounts({ database: nameDatabase(helpers), clock: systemClock, onUnavailable });
   return { accounts, close: () => helpers.close() };
 }
 

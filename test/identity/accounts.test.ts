@@ -3,10 +3,10 @@ import {
   type AccountDatabase,
   Accounts,
   type KnownAs,
-  type UntoldEvent,
+  type UnavailableEvent,
 } from "../../src/identity/accounts.ts";
 import type { OwnersAnswer } from "../../src/identity/name-protocol.ts";
-import type { AccountAnswer, BeforeAccount, Membership, Untold } from "../../src/identity/name-walk.ts";
+import type { AccountAnswer, BeforeAccount, Membership, Unavailable } from "../../src/identity/name-walk.ts";
 import { FakeClock, settle } from "../support/fake-clock.ts";
 
 /** An account as a service has it; the first of the groups is the primary one. */
@@ -18,7 +18,7 @@ interface Account {
 }
 const ALICE: Account = { user: "alice", groups: ["alice", "domain admins"] };
 const SECOND = 1_000;
-const AWAY: Untold = { service: "sss", why: "unavailable, errno 111" };
+const AWAY: Unavailable = { service: "sss", why: "unavailable, errno 111" };
 
 /** NSS with the services files and sss, and the account files, as a test has them. */
 class Database implements AccountDatabase {
@@ -44,16 +44,16 @@ class Database implements AccountDatabase {
   }
 
   #answer(uid: number, told: Account | undefined, before: BeforeAccount | null): AccountAnswer {
-    if (this.gone) return { account: null, untold: [{ service: "NSS", why: "cannot be asked" }] };
-    const untold = this.down ? [AWAY] : [];
+    if (this.gone) return { account: null, unavailable: [{ service: "NSS", why: "cannot be asked" }] };
+    const unavailable = this.down ? [AWAY] : [];
     const service = told?.service ?? "sss";
     const seen = told !== undefined && !(this.down && service === "sss") ? told : undefined;
     const kept = seen === undefined && this.down && before?.service === "sss" ? before : null;
     const user = seen?.user ?? kept?.user;
-    if (user === undefined) return { account: null, untold };
+    if (user === undefined) return { account: null, unavailable };
     const groups = (seen?.groups ?? []).map((name, index): Membership => {
       const by = this.down && index > 0 && name.startsWith("domain") ? [] : [service];
-      return { gid: gidOf(name), name, nameUntold: [], by };
+      return { gid: gidOf(name), name, nameUnavailable: [], by };
     });
     return {
       account: {
@@ -62,31 +62,31 @@ class Database implements AccountDatabase {
         gid: uid,
         service: seen === undefined ? "sss" : service,
         groups: groups.filter(({ by }) => by.length > 0),
-        groupsUntold: untold,
+        groupsUnavailable: unavailable,
         kept: kept !== null,
       },
-      untold,
+      unavailable,
     };
   }
 
   byName(name: string): Promise<AccountAnswer> {
     const entry = [...this.accounts].find(([, { user }]) => user === name);
     if (this.gone)
-      return Promise.resolve({ account: null, untold: [{ service: "NSS", why: "cannot be asked" }] });
-    const untold = this.down ? [AWAY] : [];
+      return Promise.resolve({ account: null, unavailable: [{ service: "NSS", why: "cannot be asked" }] });
+    const unavailable = this.down ? [AWAY] : [];
     const service = entry?.[1].service ?? "sss";
     if (entry === undefined || (this.down && service === "sss"))
-      return Promise.resolve({ account: null, untold });
+      return Promise.resolve({ account: null, unavailable });
     const account = {
       user: name,
       uid: entry[0],
       gid: entry[0],
       service,
       groups: [],
-      groupsUntold: [],
+      groupsUnavailable: [],
       kept: false,
     };
-    return Promise.resolve({ account, untold });
+    return Promise.resolve({ account, unavailable });
   }
 
   ownersInFile(uid: number): readonly string[] {
@@ -113,8 +113,8 @@ function gidOf(name: string): number {
 function aCache() {
   const clock = new FakeClock();
   const database = new Database();
-  const events: UntoldEvent[] = [];
-  const accounts = new Accounts({ database, clock, onUntold: (event) => events.push(event) });
+  const events: UnavailableEvent[] = [];
+  const accounts = new Accounts({ database, clock, onUnavailable: (event) => events.push(event) });
   return { clock, database, accounts, events };
 }
 
@@ -228,7 +228,7 @@ describe("where the directory cannot tell", () => {
     const { accounts, database, events } = aCache();
     database.down = true;
     const known = await accounts.resolve(2001);
-    expect(known).toEqual({ ...nameless, userUntold: "sss (unavailable, errno 111)" });
+    expect(known).toEqual({ ...nameless, userUnavailable: "sss (unavailable, errno 111)" });
     expect(events).toEqual([{ uid: 2001, outcome: "unknown", why: "sss (unavailable, errno 111)" }]);
   });
 
@@ -271,7 +271,10 @@ describe("where the directory cannot tell", () => {
     database.gone = true;
     await clock.advance(60 * SECOND);
     expect(await accounts.resolve(2001)).toEqual(alice);
-    expect(await accounts.resolve(2002)).toMatchObject({ user: null, userUntold: "NSS (cannot be asked)" });
+    expect(await accounts.resolve(2002)).toMatchObject({
+      user: null,
+      userUnavailable: "NSS (cannot be asked)",
+    });
   });
 
   test("they go where it says that there is no such account", async () => {
@@ -282,7 +285,7 @@ describe("where the directory cannot tell", () => {
     expect(await accounts.resolve(2001)).toEqual(nameless);
     database.down = true;
     await clock.advance(60 * SECOND);
-    expect(await accounts.resolve(2001)).toMatchObject({ user: null, userUntold: expect.any(String) });
+    expect(await accounts.resolve(2001)).toMatchObject({ user: null, userUnavailable: expect.any(String) });
   });
 
   test("a name of the local files does not stay for it: the files told that it is gone", async () => {
@@ -293,7 +296,7 @@ describe("where the directory cannot tell", () => {
     database.down = true;
     database.files = "2";
     await clock.advance(60 * SECOND);
-    expect(await accounts.resolve(2003)).toMatchObject({ user: null, userUntold: expect.any(String) });
+    expect(await accounts.resolve(2003)).toMatchObject({ user: null, userUnavailable: expect.any(String) });
   });
 
   test("a local account's groups cannot all be told, and it is said why; those known before stay, less those that are gone", async () => {
@@ -307,7 +310,7 @@ describe("where the directory cannot tell", () => {
       user: "local",
       groups: ["local", "wheel"],
       subordinate: false,
-      groupsUntold: "sss (unavailable, errno 111)",
+      groupsUnavailable: "sss (unavailable, errno 111)",
     });
     expect(await accounts.resolve(2003)).toMatchObject({ groups });
     database.down = true;

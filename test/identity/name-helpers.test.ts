@@ -17,7 +17,7 @@ function script(body: string): string[] {
     `import { appendFileSync, writeSync } from "node:fs";
 appendFileSync(${JSON.stringify(STARTS)}, process.pid + "\\n");
 const say = (message) => writeSync(1, JSON.stringify(message) + "\\n");
-const answer = (user, untold = []) => say({ account: { account: user === null ? null : { user, uid: 1, gid: 1, service: "files", groups: [], groupsUntold: [], kept: false }, untold } });
+const answer = (user, unavailable = []) => say({ account: { account: user === null ? null : { user, uid: 1, gid: 1, service: "files", groups: [], groupsUnavailable: [], kept: false }, unavailable } });
 for await (const line of console) { const question = JSON.parse(line); ${body} }`,
   );
   return [process.execPath, path];
@@ -109,7 +109,7 @@ describe("NameHelpers", () => {
     const from = make(hangs, untilSssHangs());
     const answer = await ask(from);
     expect(userOf(answer)).toBe("local");
-    expect(answer.untold).toEqual([{ service: "sss", why: "did not answer in time" }]);
+    expect(answer.unavailable).toEqual([{ service: "sss", why: "did not answer in time" }]);
     const [first = ""] = starts();
     await gone(first);
   });
@@ -118,8 +118,8 @@ describe("NameHelpers", () => {
     const from = make(hangs, untilSssHangs());
     await ask(from);
     const before = starts().length;
-    const { untold } = await ask(from, BEFORE);
-    expect(untold).toEqual([{ service: "sss", why: "did not answer a moment ago" }]);
+    const { unavailable } = await ask(from, BEFORE);
+    expect(unavailable).toEqual([{ service: "sss", why: "did not answer a moment ago" }]);
     expect(starts()).toHaveLength(before);
   });
 
@@ -130,7 +130,7 @@ describe("NameHelpers", () => {
     for (let i = 0; i < 3; i++) {
       expect(await ask(from)).toEqual({
         account: null,
-        untold: [{ service: "sss", why: "its module ended the process" }],
+        unavailable: [{ service: "sss", why: "its module ended the process" }],
       });
     }
   });
@@ -139,8 +139,8 @@ describe("NameHelpers", () => {
     const from = make(
       "say({ asking: 'sss' }); writeSync(1, 'warning: no server\\n'); await new Promise(() => {});",
     );
-    const { account, untold } = await ask(from);
-    expect([account, untold.length]).toEqual([null, 1]);
+    const { account, unavailable } = await ask(from);
+    expect([account, unavailable.length]).toEqual([null, 1]);
   });
 
   test("progress keeps a long question alive: many groups, each of them quick", async () => {
@@ -160,7 +160,7 @@ describe("NameHelpers", () => {
     });
     expect(await ask(helpers)).toEqual({
       account: null,
-      untold: [{ service: "NSS", why: "cannot be asked: no process can be started (ENOENT)" }],
+      unavailable: [{ service: "NSS", why: "cannot be asked: no process can be started (ENOENT)" }],
     });
   });
 

@@ -50,10 +50,10 @@ const LOCAL = { accounts: { alice }, groups: { 100: "users", 7: "wheel" } };
 const AWAY = [{ service: "sss", why: "unavailable" }];
 
 describe("accountOfUid()", () => {
-  test("without an account in any service: there is none, and nothing is untold", () => {
+  test("without an account in any service: there is none, and nothing is unavailable", () => {
     expect(accountOfUid(walk("passwd: files sss", { files: LOCAL }), 4711, null)).toEqual({
       account: null,
-      untold: [],
+      unavailable: [],
     });
   });
 
@@ -63,20 +63,25 @@ describe("accountOfUid()", () => {
       const services = { files: LOCAL, sss: { away: true } };
       expect(accountOfUid(walk(`passwd: ${order}`, services), 4711, null)).toEqual({
         account: null,
-        untold: AWAY,
+        unavailable: AWAY,
       });
     });
     test(`passwd: ${order}: with sss away, an account of files is told`, () => {
       const services = { files: LOCAL, sss: { away: true } };
       const { account } = accountOfUid(walk(`passwd: ${order}\ngroup: ${order}`, services), 2001, null);
-      expect(account).toMatchObject({ user: "alice", service: "files", kept: false, groupsUntold: AWAY });
+      expect(account).toMatchObject({
+        user: "alice",
+        service: "files",
+        kept: false,
+        groupsUnavailable: AWAY,
+      });
     });
   }
 
-  test("[UNAVAIL=return] ends the search, as glibc does, and it is untold", () => {
+  test("[UNAVAIL=return] ends the search, as glibc does, and it is unavailable", () => {
     const services = { files: LOCAL, sss: { away: true } };
     const found = accountOfUid(walk("passwd: sss [UNAVAIL=return] files", services), 2001, null);
-    expect(found).toEqual({ account: null, untold: AWAY });
+    expect(found).toEqual({ account: null, unavailable: AWAY });
   });
 
   test("groups are those of every service, each with who told it", () => {
@@ -86,11 +91,11 @@ describe("accountOfUid()", () => {
     };
     const { account } = accountOfUid(walk("passwd: files sss\ngroup: files sss", services), 2001, null);
     expect(account?.groups).toEqual([
-      { gid: 100, name: "users", nameUntold: [], by: ["files"] },
-      { gid: 7, name: "wheel", nameUntold: [], by: ["files", "sss"] },
-      { gid: 9, name: "domain users", nameUntold: [], by: ["sss"] },
+      { gid: 100, name: "users", nameUnavailable: [], by: ["files"] },
+      { gid: 7, name: "wheel", nameUnavailable: [], by: ["files", "sss"] },
+      { gid: 9, name: "domain users", nameUnavailable: [], by: ["sss"] },
     ]);
-    expect(account?.groupsUntold).toEqual([]);
+    expect(account?.groupsUnavailable).toEqual([]);
   });
 
   test("a line for initgroups ends with the first that has some", () => {
@@ -106,15 +111,15 @@ describe("accountOfUid()", () => {
   test("groups that a service cannot tell are not none: it is said", () => {
     const services = { files: LOCAL, sss: { groupsAway: true } };
     const { account } = accountOfUid(walk("passwd: files\ngroup: files sss", services), 2001, null);
-    expect(account?.groupsUntold).toEqual(AWAY);
+    expect(account?.groupsUnavailable).toEqual(AWAY);
   });
 
   test("a gid whose name cannot be told is not one without a name", () => {
     const gone = accountOfUid(walk("group: files sss", { files: { accounts: { alice } } }), 2001, null);
-    expect(gone.account?.groups).toEqual([{ gid: 100, name: null, nameUntold: [], by: ["files"] }]);
+    expect(gone.account?.groups).toEqual([{ gid: 100, name: null, nameUnavailable: [], by: ["files"] }]);
     const services = { files: { accounts: { alice } }, sss: { away: true } };
-    const untold = accountOfUid(walk("group: files sss", services), 2001, null);
-    expect(untold.account?.groups[0]).toMatchObject({ name: null, nameUntold: AWAY });
+    const unavailable = accountOfUid(walk("group: files sss", services), 2001, null);
+    expect(unavailable.account?.groups[0]).toMatchObject({ name: null, nameUnavailable: AWAY });
   });
 
   describe("with the account of before", () => {
@@ -126,13 +131,13 @@ describe("accountOfUid()", () => {
         sss: { away: true },
       };
       const { account } = accountOfUid(walk(conf, services), 2001, before);
-      expect(account).toMatchObject({ user: "alice", kept: true, groupsUntold: AWAY });
+      expect(account).toMatchObject({ user: "alice", kept: true, groupsUnavailable: AWAY });
       expect(account?.groups.map(({ name }) => name)).toEqual([null, "wheel"]);
     });
     test("whose service tells that it is gone: it is gone", () => {
       expect(accountOfUid(walk(conf, { files: {}, sss: {} }), 2001, before)).toEqual({
         account: null,
-        untold: [],
+        unavailable: [],
       });
     });
     test("that another service has now: that one's", () => {

@@ -157,7 +157,7 @@ const POLICIES: Record<DecisionName, ReturnType<typeof policyOf>> = {
   "no role": policyOf({}),
   "names cannot be told": policyOf(
     { role: ROLE, rules: [{ name: "blocked", match: { group: "blocked" }, role: "none" }] },
-    (owner: SocketOwner) => ({ ...identityOf(owner), groupsUntold: "sss (unavailable)" }),
+    (owner: SocketOwner) => ({ ...identityOf(owner), groupsUnavailable: "sss (unavailable)" }),
   ),
 };
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { NamesUntold } from "../../src/identity/accounts.ts";
+import { NamesUnavailable } from "../../src/identity/accounts.ts";
 import type { SocketOwner } from "../../src/identity/lookup.ts";
 import type { Identity } from "../../src/identity/types.ts";
 import type { Policy } from "../../src/imds/handler.ts";
@@ -100,7 +100,7 @@ describe("where NSS cannot tell for now", () => {
   test("whose subordinate uid it is: 503, with the reason", async () => {
     const why = "NSS cannot tell for now whose subordinate uid 165000 is: sss (unavailable)";
     const { ask, events } = aHandler({
-      policy: () => policyOf(config, () => Promise.reject(new NamesUntold(why))),
+      policy: () => policyOf(config, () => Promise.reject(new NamesUnavailable(why))),
     });
     expect((await ask(ALICE, "GET", LIST)).status).toBe(503);
     expect(events[0]).toMatchObject({ refusal: "unavailable", why });
@@ -109,7 +109,7 @@ describe("where NSS cannot tell for now", () => {
   test("the groups that a rule asks for: 503 on each way to a role, and whoami says why", async () => {
     const who = (owner: SocketOwner): Identity => ({
       ...identityOf(owner),
-      groupsUntold: "sss (unavailable)",
+      groupsUnavailable: "sss (unavailable)",
     });
     const { ask, events, sts } = aHandler({ policy: () => policyOf(config, who) });
     const why = 'rule "blocked" asks for groups, not all of which can be told for now: sss (unavailable)';

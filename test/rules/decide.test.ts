@@ -192,7 +192,7 @@ describe("needs says what the rules look at:", () => {
 describe("who is not known", () => {
   const DEFAULT = { role: role("Default") };
   const none = { user: null, groups: [] };
-  const away = { ...none, userUntold: "sss (unavailable)" };
+  const away = { ...none, userUnavailable: "sss (unavailable)" };
   const byUser = { name: "bobs", match: { user: "bob" }, role: role("Bob") };
   const byGroup = { name: "blocked", match: { group: "blocked" }, role: "none" };
   const byUid = { name: "guests", match: { uid: ["60000-64999"] }, role: "none" };
@@ -249,18 +249,24 @@ describe("who is not known", () => {
       { sessionName: "x{uid}" },
       "Default",
     ],
-    ["groups that cannot be told, with a rule by group", [byGroup], { groupsUntold: "sss" }, {}, "later"],
+    [
+      "groups that cannot be told, with a rule by group",
+      [byGroup],
+      { groupsUnavailable: "sss" },
+      {},
+      "later",
+    ],
     [
       "groups that cannot be told, but the one that is asked for is",
       [byGroup],
-      { groups: ["blocked"], groupsUntold: "sss" },
+      { groups: ["blocked"], groupsUnavailable: "sss" },
       {},
       "refused",
     ],
     [
       "groups that cannot be told, with rules by user alone",
       [byUser],
-      { groupsUntold: "sss" },
+      { groupsUnavailable: "sss" },
       {},
       "Default",
     ],

@@ -101,7 +101,7 @@ describe("Metrics", () => {
     ["an accept that failed", (metrics) => metrics.acceptFailure(), { imdsproxy_accept_failures_total: 1 }],
     [
       "a name that NSS cannot tell",
-      (metrics) => metrics.untold({ outcome: "kept", uid: 2001, why: "sss (unavailable)" }),
+      (metrics) => metrics.unavailable({ outcome: "kept", uid: 2001, why: "sss (unavailable)" }),
       { 'imdsproxy_names_untold_total{outcome="kept"}': 1 },
     ],
     [
@@ -165,7 +165,7 @@ describe("Metrics", () => {
     const marked = "marker-4711";
     metrics.request(request({ subject: marked, method: marked, why: marked, status: 404, refusal: "role" }));
     metrics.turnedAway({ kind: "malformed", subject: marked, status: 400 });
-    metrics.untold({ outcome: "unknown", uid: 4711, why: marked });
+    metrics.unavailable({ outcome: "unknown", uid: 4711, why: marked });
     for (const type of ["obtained", "denied", "failed"]) {
       metrics.session({
         type,
