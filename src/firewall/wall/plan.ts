@@ -7,57 +7,56 @@ import { routeText, ruleText } from "./text.ts";
 import type { Change, Link, LocalAddress, Route, RoutingRule, RoutingState } from "./types.ts";
 
 /**
- * The second wall: routing rules by uid that keep users from the instance role also while the iptables rules are away. They
- * are the kernel's own: no tool for the firewall touches them, and they need no process, module, disk or account database.
- * Pure: what should be there, what differs, and the changes that put it right.
+ * The second wall: routing rules by uid that keep users from the instance role while the iptables rules are missing. The
+ * kernel alone enforces them. No firewall tool changes them, and they need no process, module, disk or account database.
+ * Pure: computes the wanted rules and routes, compares them with the present ones, and lists the changes.
  *
- * Why routing and nothing else: a BPF program at the root of cgroup v2 sees every network namespace, cannot be seen by who
- * looks after the node, and takes one of 64 places that others need too. An nftables table with an owner makes an operator's
- * own `flush ruleset` fail as a whole.
+ * Two alternatives were rejected. A BPF program at the root of cgroup v2 affects every network namespace, is hard to find for
+ * an administrator, and takes one of 64 places. An nftables table with an owner makes an operator's `flush ruleset` fail.
  *
- * The rules stand at preference 0, before the table `local`, because the upstream may be an address of this node. For that,
- * a second rule for `local` is added behind them, and then the first is deleted, so that there is always one. In IPv4 they
- * rest on these facts of the kernel (linux 4.17 to 6.18):
- * - net/ipv4/tcp_ipv4.c, tcp_v4_connect: a connection is routed with the uid of its socket, before nat OUTPUT sees its
- *   first packet. A user's look-up has to succeed for the redirect to work: it leads to lo, never to a gateway, so that
- *   without the redirect the packet ends on this node.
- * - net/ipv4/netfilter.c, ip_route_me_harder: what nat OUTPUT has given another destination is routed again, **without** the
- *   uid. So users' connections to the metadata address get a source address of their own, and from there leads only one
- *   way: to the proxy. Whoever binds another address to their socket is refused.
- * - net/ipv4/route.c, ip_route_output_key_hash_rcu: where a socket is bound to an interface, a look-up that fails is ignored
- *   and the destination is taken as on the link (SO_BINDTODEVICE is everybody's since linux 5.7). So what is to be closed
- *   leads to a route before the `prohibit`: of the kind `multicast`, which connect(2) refuses (ENETUNREACH) and which no
- *   packet survives, since nobody on lo is a member of the group (__mkroute_output).
- * In IPv6, packets are routed again with the uid, and a rule that prohibits holds bound sockets too (a route that does so not:
- * it is on lo, and a look-up for another interface passes it by).
+ * The rules have preference 0 and come before the rule for the table `local`, because the upstream may be an address of this
+ * node. A second rule for `local` is added after them before the first one is deleted, so that there is always one. In IPv4
+ * the rules depend on these facts of the kernel (linux 4.17 to 6.18):
+ * - net/ipv4/tcp_ipv4.c, tcp_v4_connect: the kernel routes a connection with the uid of its socket before nat OUTPUT sees the
+ *   first packet. This look-up must succeed, or the redirect never happens. It leads to lo and never to a gateway, so that
+ *   the packet ends on this node where the redirect is missing.
+ * - net/ipv4/netfilter.c, ip_route_me_harder: a packet whose destination nat OUTPUT changed is routed again, **without** the
+ *   uid. So users' connections to the metadata address get a source address of their own, and the only route from that
+ *   address leads to the proxy. A socket that is bound to another address is refused.
+ * - net/ipv4/route.c, ip_route_output_key_hash_rcu: for a socket that is bound to an interface, the kernel ignores a look-up
+ *   that fails and takes the destination as on the link. Since linux 5.7 every user may set SO_BINDTODEVICE. So a route comes
+ *   before each `prohibit`: one of type `multicast`, which connect(2) refuses (ENETUNREACH) and which drops every packet,
+ *   because nobody on lo is a member of the group (__mkroute_output).
+ * In IPv6, the kernel routes packets again with the uid, and a `prohibit` rule also stops bound sockets. A `prohibit` route
+ * does not: it is on lo, and a look-up for another interface skips it.
  *
- * Of an agent that listens on every address, the port is closed at each address that the node has at that moment. One that comes
- * later, while the watch does not run, is in no table of ours; so a user's look-up for that port never sees the table `local`: a
- * goto leads past it, to what routes to other machines. A packet to an address of this node then leaves for the link, where
- * nobody has the address, and where it came back it would be dropped, as its source is this node's (__fib_validate_source in
- * net/ipv4/fib_frontend.c; not so in IPv6, where another host sends the like anyway).
+ * Where an agent listens on every address, its port is closed at each address that the node has now. An address that is added
+ * while the watch does not run is in none of our tables. So a goto makes users' look-ups for that port skip the table `local`
+ * and use only the routes to other machines. A packet to an address of this node is then sent to the link, where no host has
+ * the address. If it came back, the kernel would drop it, because its source is an address of this node
+ * (__fib_validate_source in net/ipv4/fib_frontend.c; IPv6 has no such check, and any host can send such packets there).
  */
 
-/** Tables of our own; no other program is known to use the numbers. Odd, and between none of the usual ones. */
+/** Numbers of our own routing tables. No other program is known to use them. */
 export const TABLES = {
-  /** Users' way to the redirect: the metadata address, on lo. */
+  /** The metadata address on lo: the route that users' connections have until they are redirected. */
   pass: 1692541,
-  /** Where every connection ends. */
+  /** Routes on which every connection fails. */
   sink: 1692543,
-  /** The addresses of this node, each of which ends the same way: for an agent that listens on all of them. */
+  /** The same for each address of this node, for an agent that listens on all of them. */
   local: 1692545,
   /** The proxy's own address. */
   listener: 1692547,
-  /** Where containers' packets pass the chain FORWARD, whose reset answers them, and end. */
+  /** Routes that lead containers' packets through the chain FORWARD, which answers with a reset, and no further. */
   containers: 1692549,
-  /** The same for each address of this node, in IPv4. */
+  /** The same for each IPv4 address of this node. */
   localContainers: 1692551,
 } as const;
 const OUR_TABLES: ReadonlySet<number> = new Set(Object.values(TABLES));
 /** RT_TABLE_LOCAL */
 const TABLE_LOCAL = 255;
 
-/** What users' connections to the metadata address come from: an address of lo that nobody else is given. */
+/** The source address of users' connections to the metadata address: an address of lo that nothing else uses. */
 export const USERS_SOURCE = "127.169.254.1";
 /** (uid_t)-1 is no uid. */
 const MAX_UID = 4_294_967_294;
@@ -68,13 +67,13 @@ const LO = 1;
 
 const isLinkLocal = (address: string): boolean => /^fe[89ab]/.test(address);
 
-/** Everything that the firewall should have of the wall at this moment. */
+/** The rules and routes that the wall should have now. */
 export interface WantedWall {
-  /** At preference 0, in their order, before `local`. */
+  /** The rules with preference 0, in order, before the one for `local`. */
   readonly rules: readonly RoutingRule[];
   /**
-   * Where rules at preference 0 lead on to: at preference 1 a further rule for `local`, for what is none of the containers';
-   * behind every `local` a rule that does nothing, for what may not be looked up there.
+   * The targets of `goto` rules: a further rule for `local` with preference 1, for packets that are not containers'; and
+   * after every rule for `local` a rule `nop`, for look-ups that must skip that table.
    */
   readonly after: readonly RoutingRule[];
   readonly routes: readonly Route[];
@@ -82,7 +81,7 @@ export interface WantedWall {
 
 export const NO_WALL: WantedWall = { rules: [], after: [], routes: [] };
 
-/** The uids between the exempt ones, as ranges, root left out. */
+/** All uids except root and the exempt ones, as ranges. */
 export function usersBut(exempt: readonly number[]): (readonly [number, number])[] {
   const gaps: (readonly [number, number])[] = [];
   let first = 1;
@@ -110,7 +109,7 @@ const localTable = (family: Family, preference: number): RoutingRule => ({
   preference,
 });
 
-/** A preference behind each rule for the table `local`. */
+/** A preference after all rules for the table `local`. */
 const behindLocal = (rules: readonly RoutingRule[], family: Family): number =>
   1 +
   Math.max(
@@ -119,15 +118,15 @@ const behindLocal = (rules: readonly RoutingRule[], family: Family): number =>
   );
 
 /**
- * Only to other machines; where the rule that it leads to is gone (`ip rule flush`), to nobody. Not by `prohibit`: with that it would
- * be a rule of the closed state.
+ * Rules that allow only routes to other machines; where the target of the goto is missing (after `ip rule flush`), none. The
+ * second one is no `prohibit`, because {@link isClosedRule} would take it for a rule of the closed state.
  */
 const elsewhere = (family: Family, selector: Selector, behind: number): RoutingRule[] => [
   at(family, selector, { kind: "goto", preference: behind }),
   at(family, selector, { kind: "unreachable" }),
 ];
 
-/** The rules for users: uid by uid range. */
+/** The rules for users, for each range of uids. */
 function userRules(
   spec: FirewallSpec,
   family: Family,
@@ -136,10 +135,10 @@ function userRules(
   const metadata = METADATA[family];
   const closed = guardedEndpoints(spec, family).filter((endpoint) => !sameEndpoint(endpoint, metadata));
   const sink = family === "ipv4" ? [lookup(TABLES.sink), PROHIBIT] : [PROHIBIT];
-  // In IPv6 a route that prohibits is on lo: a look-up for another interface passes it by, a rule that prohibits holds all.
+  // IPv6 has rules in place of routes: a `prohibit` route is on lo, and a look-up for another interface skips it.
   const own = addresses.filter((one) => one.family === "ipv6" && !isLinkLocal(one.address));
-  // Link-local ones as a whole, and not this node's alone: an interface gets one by itself, a moment after it comes up. Another
-  // host's is closed with them at the agent's port, where nobody asks for anything.
+  // All link-local addresses, not only this node's: an interface gets one by itself a moment after it comes up. So users cannot
+  // reach the agent's port on link-local addresses of other hosts either; nothing is expected to listen there.
   const ownAddresses =
     family === "ipv6" ? [LINK_LOCAL, ...[...new Set(own.map(({ address }) => address))].sort()] : [];
   return usersBut(spec.exemptUids).flatMap((uids) => {
@@ -157,7 +156,7 @@ function userRules(
       ...(spec.localPorts ?? []).flatMap((port) => [
         ...ownAddresses.map((to) => at(family, { to, tcpPort: port, uids }, PROHIBIT)),
         at(family, { tcpPort: port, uids }, lookup(TABLES.local)),
-        // What is sent over lo arrives on this node, whatever the route (__mkroute_output).
+        // A packet that is sent over lo arrives on this node, whatever its route (__mkroute_output).
         ...(family === "ipv4" ? [at(family, { oif: "lo", tcpPort: port, uids }, lookup(TABLES.sink))] : []),
         ...elsewhere(family, { tcpPort: port, uids }, behindLocal(rules, family)),
       ]),
@@ -166,20 +165,22 @@ function userRules(
 }
 
 /**
- * What became of users' connections to the metadata address in nat OUTPUT: the proxy's, or nobody's. Any port of the proxy's address
- * but an upstream's: while the port changes, the redirect to the old one and that to the new one both lead somewhere.
+ * The rules for users' connections to the metadata address after nat OUTPUT: they may go to the proxy's address and nowhere
+ * else. There every port is allowed except an upstream's, so that the redirects to the old and to the new port both work
+ * while the port is being changed.
  *
- * Where the metadata address is this node's, what nat OUTPUT did not redirect reaches who listens there: a packet that lo
- * carries keeps the route that its sender had, and is delivered (__mkroute_output: RTCF_LOCAL). So its answer is held: a
- * listener that has no route for its SYN-ACK drops the SYN (tcp_conn_request in net/ipv4/tcp_input.c). What the proxy answers
- * gets the metadata address after it was routed. Only there, for the reset of our filter rule looks the same to routing: with
- * these rules users' connections wait in place of being refused while the redirect alone is away.
+ * Where the metadata address is an address of this node, a packet that nat OUTPUT did not redirect reaches whoever listens
+ * there: it keeps its sender's route over lo, and is delivered (__mkroute_output: RTCF_LOCAL). So the answer is stopped: a
+ * listener without a route for its SYN-ACK drops the SYN (tcp_conn_request in net/ipv4/tcp_input.c). The proxy's answers are
+ * not affected, because they get the metadata address as their source after they were routed. These rules are added only on
+ * such a node, because they also stop the resets of our filter rule: while only the redirect is missing, users' connections
+ * time out and are not refused.
  */
 function sourceRules(spec: FirewallSpec, addresses: readonly LocalAddress[]): RoutingRule[] {
   const { address, port: ours } = redirectTarget(spec.listen, "ipv4");
   const metadata = METADATA.ipv4;
   const isHere = addresses.some((one) => one.address === metadata.address);
-  // The agent's always: it may come after the rules.
+  // Always with the agent's port: the agent may start after the rules are written.
   const upstreams = [...new Set([HYPERPOD_AGENT.port, ...(spec.localPorts ?? [])])];
   return [
     ...upstreams
@@ -200,7 +201,7 @@ function sourceRules(spec: FirewallSpec, addresses: readonly LocalAddress[]): Ro
   ];
 }
 
-/** What comes from outside, bridges included: such packets have no uid. */
+/** The rules for packets that this node did not send, such as containers' through a bridge. They have no uid. */
 function containerRules(spec: FirewallSpec, family: Family, present: readonly RoutingRule[]): RoutingRule[] {
   if (spec.containers === "leave") return [];
   const onward: RoutingRule["action"] = { kind: "goto", preference: 1 };
@@ -208,7 +209,7 @@ function containerRules(spec: FirewallSpec, family: Family, present: readonly Ro
   const isSomebodyElse = familyOf(upstream) === family && !sameEndpoint(upstream, METADATA[family]);
   return [
     at(family, { iif: "lo" }, onward),
-    // An agent in a network namespace of its own asks the metadata service itself.
+    // An agent in a network namespace of its own sends requests to the metadata service through this node.
     ...(isSomebodyElse ? [at(family, { from: upstream.address }, onward)] : []),
     ...guardedEndpoints(spec, family).flatMap(({ address, port }) =>
       [lookup(TABLES.containers), PROHIBIT].map((action) =>
@@ -251,7 +252,7 @@ function wantedRoutes(
   for (const { index } of links) {
     add("ipv4", TABLES.sink, "multicast", "default", { index, metric: index });
   }
-  // A kernel with IPv6 switched off for lo takes no IPv6 routes: there is nobody to be reached then, and `prohibit` stays.
+  // Where IPv6 is disabled for lo, the kernel refuses IPv6 routes. Nothing can be reached then, and the `prohibit` rules stay.
   const ipv6 = addresses.some(({ family, interface: index }) => family === "ipv6" && index === LO);
   if (ipv6) add("ipv6", TABLES.pass, "unicast", hostMask(METADATA.ipv6));
   if (spec.containers !== "leave") {
@@ -265,7 +266,7 @@ function wantedRoutes(
     if (family === "ipv6" && isLinkLocal(address)) continue;
     if (family === "ipv6") add(family, TABLES.local, "prohibit", `${address}/128`);
     else if (!address.startsWith("127.")) {
-      // On lo, where such packets go; and on its own interface, for sockets that are bound to it.
+      // On lo, over which such packets are sent, and on the address's interface, for sockets that are bound to it.
       if (spec.containers !== "leave") add(family, TABLES.localContainers, "unicast", `${address}/32`);
       for (const one of index === LO ? [LO] : [LO, index]) {
         add(family, TABLES.local, "multicast", `${address}/32`, { index: one, metric: one });
@@ -275,7 +276,7 @@ function wantedRoutes(
   return [...new Map(routes.map((route) => [routeText(route), route])).values()];
 }
 
-/** What should be there, given the interfaces and addresses of the moment. */
+/** The wanted rules and routes for the present interfaces and addresses. */
 export function wantedWall(
   spec: FirewallSpec,
   { rules: present, links, addresses }: Pick<RoutingState, "rules" | "links" | "addresses">,
@@ -309,8 +310,8 @@ const isLocal = (rule: RoutingRule): boolean =>
   isPlain(rule) && rule.action.kind === "lookup" && rule.action.table === TABLE_LOCAL;
 
 /**
- * Whether a rule is of the closed state (closed-state.ts): for all users, and not by address and port as ours are. Of the
- * configured upstream its `prohibit` is like one of ours, and goes as such.
+ * Whether a rule belongs to the closed state (closed-state.ts): it applies to all users, and names an address or a port, where
+ * the wall's rules name both. The closed state's `prohibit` for the configured upstream names both; it counts as the wall's.
  */
 export function isClosedRule(rule: RoutingRule): boolean {
   if (rule.preference !== 0 || rule.protocol !== PROTOCOL_KERNEL || rule.foreign === true) return false;
@@ -320,7 +321,7 @@ export function isClosedRule(rule: RoutingRule): boolean {
   return rule.action.kind === "prohibit" && everybody && half && rule.from === undefined;
 }
 
-/** Whether a rule is the wall's, of whatever configuration, and also where somebody has made more of it. */
+/** Whether a rule belongs to the wall, for any configuration, also where another program has copied or changed it. */
 export function isWallRule(rule: RoutingRule): boolean {
   if (rule.protocol !== PROTOCOL_KERNEL || isClosedRule(rule)) return false;
   if (rule.action.kind === "lookup" && OUR_TABLES.has(rule.action.table)) return true;
@@ -329,9 +330,9 @@ export function isWallRule(rule: RoutingRule): boolean {
   return rule.preference === 0 && rule.action.kind !== "lookup" && !isPlain(rule);
 }
 
-/** How the wall differs, and the changes that make it right, in an order in which nothing is ever open or without `local`. */
+/** The differences, and the changes that correct them. Their order keeps the wall closed and a rule for `local` present throughout. */
 export interface WallPlan {
-  /** In words, each thing that differs. */
+  /** A line for each difference. */
   readonly problems: readonly string[];
   readonly changes: readonly Change[];
 }
@@ -354,7 +355,7 @@ export function planWall(state: RoutingState, wanted: WantedWall, families = FAM
   const late: Change[] = [];
   for (const family of families) {
     const all = state.rules.filter((rule) => rule.family === family);
-    // Somebody (Cilium) may have moved `local`: then it is theirs to place, and ours come before it in any case.
+    // Another program, such as Cilium, may have moved the rule for `local`. It is left where it is, after ours.
     const moved = !all.some((rule) => isLocal(rule) && rule.preference === 0) && all.some(isLocal);
     const local = localTable(family, 0);
     const rules = wanted.rules.filter((rule) => rule.family === family);
@@ -362,7 +363,7 @@ export function planWall(state: RoutingState, wanted: WantedWall, families = FAM
     const have = all.filter(
       (rule) => rule.preference === 0 && (isWallRule(rule) || (isLocal(rule) && !moved)),
     );
-    // The protocol of a `local` that was there before us is the kernel's since linux 4.17; nobody compares it.
+    // The rule for `local` is compared without its protocol, which kernels before 4.17 did not set.
     const key = (rule: RoutingRule) => ruleText(isLocal(rule) ? local : rule);
     const [wantKeys, haveKeys] = [want.map(key), have.map(key)];
     const wantAfter = wanted.after.filter((rule) => rule.family === family);
@@ -378,8 +379,8 @@ export function planWall(state: RoutingState, wanted: WantedWall, families = FAM
       problems.push(...missing.map((text) => `missing: ip ${label}rule ${text}`));
       problems.push(...surplus.map((text) => `one too many: ip ${label}rule ${text}`));
       if (missing.length + surplus.length === 0) problems.push(`ip ${label}rule: in another order`);
-      // All anew, behind what is there. Then the `local` that stands before them goes, and the old ones last, in the
-      // kernel's order: a deletion takes the first match.
+      // All rules are added again after the present ones. Then the rule for `local` before them is deleted, and the old ones
+      // last, in the kernel's order, because a deletion takes the first match.
       const gone = [...have.filter(isLocal), ...have.filter((rule) => !isLocal(rule))];
       changes.push(...want.map((rule): Change => ({ kind: "add-rule", rule })));
       changes.push(...gone.map((rule): Change => ({ kind: "delete-rule", rule })));
@@ -403,7 +404,7 @@ export function planWall(state: RoutingState, wanted: WantedWall, families = FAM
   return {
     problems,
     changes: [
-      // A route that has changed has to make room for itself; the rules hold by `prohibit` meanwhile.
+      // A changed route must be deleted before it is added. Meanwhile the `prohibit` rules apply.
       ...surplus
         .filter((route) => missing.some((one) => samePlace(one, route)))
         .map((route): Change => ({ kind: "delete-route", route })),
@@ -420,7 +421,7 @@ export function planWall(state: RoutingState, wanted: WantedWall, families = FAM
 const samePlace = (a: Route, b: Route): boolean =>
   a.family === b.family && a.table === b.table && a.to === b.to && a.metric === b.metric;
 
-/** Takes away what there is of the closed state, its routes with it. The table `local` stays where it is. */
+/** The changes that remove the closed state's rules and routes. The rule for the table `local` stays where it is. */
 export const planClosedEnd = ({ rules, routes }: RoutingState): Change[] => [
   ...rules.filter(isClosedRule).map((rule): Change => ({ kind: "delete-rule", rule })),
   ...routes
@@ -428,5 +429,5 @@ export const planClosedEnd = ({ rules, routes }: RoutingState): Change[] => [
     .map((route): Change => ({ kind: "delete-route", route })),
 ];
 
-/** Whether anything of the wall is there. */
+/** Whether any rule of the wall is present. */
 export const wallIsThere = (state: RoutingState): boolean => state.rules.some(isWallRule);
