@@ -10,9 +10,9 @@ import { USERS_SOURCE } from "./plan.ts";
 import type { LocalAddress } from "./types.ts";
 
 /**
- * Connections that users opened before there were rules. While the firewall's rules stand, their packets are reset; but one on
- * which nothing is sent until the rules are flushed has no packet to be reset. The second wall cannot hold it: its packets
- * are routed by what nat did with the first of them, without a uid (ip_route_me_harder). So they are ended as the rules come.
+ * Connections that users opened before the rules were applied. The firewall's rules reset them at their next packet. But a
+ * connection on which nothing is sent until the rules are flushed is never reset, and the second wall cannot stop it: the
+ * kernel routes its packets by what nat did with the first one, without a uid (ip_route_me_harder). So `apply` ends them.
  *
  * NETLINK_SOCK_DIAG (linux/sock_diag.h, linux/inet_diag.h), as far as it lists and ends TCP sockets. Pure.
  */
@@ -24,7 +24,7 @@ const DUMP = 0x300;
 const ACK = 0x4;
 const AF: Record<Family, number> = { ipv4: 2, ipv6: 10 };
 const IPPROTO_TCP = 6;
-/** TCP_ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING as bits (net/tcp_states.h): what can still send. */
+/** The states in which a socket can still send, as bits: TCP_ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING (net/tcp_states.h). */
 const OPEN_STATES = [1, 2, 4, 5, 8, 9, 11].reduce((bits, state) => bits | (1 << state), 0);
 /** struct inet_diag_req_v2: u8 family, protocol, ext, pad, u32 states, struct inet_diag_sockid (48). */
 const REQUEST_LENGTH = HEADER_LENGTH + 56;
@@ -56,15 +56,15 @@ function request(
   return bytes;
 }
 
-/** Asks for all TCP sockets of a family that can still send. */
+/** The request that lists all TCP sockets of a family that can still send. */
 export const encodeSocketList = (family: Family, sequence: number): Uint8Array =>
   request(SOCK_DIAG_BY_FAMILY, DUMP, family, sequence, null);
 
-/** Ends a socket: its owner reads ECONNABORTED, its other end a reset. */
+/** The request that ends a socket: its owner gets ECONNABORTED, and the other end a reset. */
 export const encodeEnd = ({ family, id }: OpenSocket, sequence: number): Uint8Array =>
   request(SOCK_DESTROY, ACK, family, sequence, id);
 
-/** Reads a socket of a list; null for any other message. */
+/** Parses one socket of the list; null for any other message. */
 export function decodeOpenSocket({ type, payload }: ReadMessage): OpenSocket | null {
   if (type !== SOCK_DIAG_BY_FAMILY) return null;
   const socket = decodeSocket(payload);
@@ -77,19 +77,19 @@ export function decodeOpenSocket({ type, payload }: ReadMessage): OpenSocket | n
   };
 }
 
-/** What may become of a user's connection: `old` cannot have been opened with the rules; `metadata` only where it goes to the proxy. */
+/** A user's connection: `old` cannot have been opened while the rules applied; `metadata` could only if it leads to the proxy. */
 export type Standing = "fine" | "old" | "metadata";
 
-/** Where a socket's connection leads, given the addresses of this node. */
+/** Classifies a socket by where its connection leads, given the addresses of this node. */
 export function standingOf(
   { uid, inode, tuple }: DiagSocket,
   spec: FirewallSpec,
   addresses: readonly LocalAddress[],
 ): Standing {
-  // The uid of a socket without an owner says nothing; nobody can send on it either.
+  // The kernel reports uid 0 for a socket without an owner. No process can send on it.
   if (inode === 0 || spec.exemptUids.includes(uid)) return "fine";
   const isTo = ({ address, port }: Endpoint) => {
-    // First the port, which costs nothing: most sockets of a node lead elsewhere.
+    // The port first, because comparing it is cheap and most sockets have another one.
     if (tuple.destinationPort !== port) return false;
     const bytes = parseAddress(address);
     return bytes !== null && sameAddress(bytes, tuple.destinationAddress);
@@ -98,7 +98,7 @@ export function standingOf(
     for (const endpoint of guardedEndpoints(spec, family)) {
       if (!isTo(endpoint)) continue;
       if (!sameEndpoint(endpoint, METADATA[family])) return "old";
-      // The second wall leaves users no other source, and from there only the proxy can be reached.
+      // The second wall allows users no other source address, and from that one only the proxy can be reached.
       return addressText(tuple.sourceAddress) === USERS_SOURCE ? "fine" : "metadata";
     }
   }

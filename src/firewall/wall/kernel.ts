@@ -18,8 +18,8 @@ import { routeText, ruleText } from "./text.ts";
 import type { Change, RoutingState } from "./types.ts";
 
 /**
- * The edge to the kernel's routing: one rtnetlink socket. Every request is answered before sendto(2) or recvfrom(2) returns,
- * so that nothing here waits, starts a process or needs a thread.
+ * The edge to the kernel's routing: one rtnetlink socket. The kernel answers each request before sendto(2) or recvfrom(2)
+ * returns, so nothing here waits, starts a process or needs a thread.
  */
 
 const EPERM = 1;
@@ -29,7 +29,7 @@ const EEXIST = 17;
 const ENODEV = 19;
 const EAFNOSUPPORT = 97;
 const EOPNOTSUPP = 95;
-/** Of what is deleted it is no failure that it is gone, of what is added that it is there. */
+/** Errors that are none: deleting what does not exist, and adding what exists. */
 const HARMLESS: Record<Change["kind"], readonly number[]> = {
   "add-rule": [],
   "add-route": [EEXIST],
@@ -38,18 +38,18 @@ const HARMLESS: Record<Change["kind"], readonly number[]> = {
 };
 const DUMP_TRIES = 50;
 
-/** The kernel's routing, as the wall needs it; the tests have another. */
+/** The kernel's routing, as far as the wall uses it. Tests replace it. */
 export interface RoutingKernel {
   /** The families that the kernel has. */
   readonly families: readonly Family[];
-  /** Why there can be no wall on this kernel, in words; null where there can. */
+  /** Why this kernel cannot have the wall; null where it can. */
   readonly problem: string | null;
   read(tables: readonly number[]): RoutingState;
-  /** Carries out changes in their order. @throws ImdsProxyError with the first that the kernel refused. */
+  /** Applies changes in order. @throws ImdsProxyError naming the first one that the kernel refused. */
   write(changes: readonly Change[]): void;
 }
 
-/** Rules by port and protocol are linux 4.17's; before, the kernel passed over what it did not know of a rule. */
+/** Rules by port and protocol exist since linux 4.17. Older kernels silently ignore these attributes of a rule. */
 function tooOld(version: string): boolean {
   const [major = 0, minor = 0] = version.split(".").map(Number);
   return major < 4 || (major === 4 && minor < 17);
@@ -66,7 +66,7 @@ export class Rtnetlink implements RoutingKernel {
   constructor() {
     this.#socket = new NetlinkSocket(NETLINK_ROUTE, "routing rules");
     this.#socket.checkStrictly();
-    // No file there: the kernel has no IPv6, or was started with ipv6.disable=1.
+    // The file is missing where the kernel has no IPv6, or was started with ipv6.disable=1.
     this.families = existsSync("/proc/net/if_inet6") ? FAMILIES : ["ipv4"];
     this.problem = this.#lookForProblem();
   }
@@ -91,7 +91,7 @@ export class Rtnetlink implements RoutingKernel {
     return this.#sequence;
   }
 
-  /** Takes in everything that has come. */
+  /** Reads all messages that have arrived. */
   #receiveAll(): DataView[] {
     const datagrams: DataView[] = [];
     for (let one = this.#socket.receive(); one !== null; one = this.#socket.receive()) {
@@ -103,7 +103,7 @@ export class Rtnetlink implements RoutingKernel {
     return datagrams;
   }
 
-  /** All objects of a kind, or the number of the error. */
+  /** Lists all objects of a kind; the kernel's error number where that fails. */
   #dump(what: Listing, family: Family | null, table = 0): ReadMessage[] | number {
     for (let attempt = 0; attempt < DUMP_TRIES; attempt++) {
       const found = this.#dumpOnce(what, family, table);
@@ -133,7 +133,7 @@ export class Rtnetlink implements RoutingKernel {
         }
         if (part.kind === "error") return part.errno;
         if (part.kind === "interrupted") {
-          // What is left of it comes all the same.
+          // The rest of the interrupted list still arrives, and is read.
           interrupted = true;
           continue;
         }
@@ -152,7 +152,7 @@ export class Rtnetlink implements RoutingKernel {
   ): readonly T[] {
     const found = this.#dump(what, family, table);
     if (typeof found === "number") {
-      // A table that nobody has made yet; a family that the kernel has not.
+      // The table has no routes yet, or the kernel does not have the family.
       if ([ENOENT, EAFNOSUPPORT, EOPNOTSUPP].includes(found)) return [];
       throw new ImdsProxyError("command-failed", `the kernel does not list its ${what} (errno ${found})`);
     }
@@ -165,7 +165,7 @@ export class Rtnetlink implements RoutingKernel {
       rules: families.flatMap((family) => this.#list("rules", family, decodeRule)),
       routes: families.flatMap((family) =>
         tables.flatMap((table) =>
-          // A kernel that does not check strictly lists every table.
+          // Without strict checking, the kernel lists the routes of every table.
           this.#list("routes", family, decodeRoute, table).filter((route) => route.table === table),
         ),
       ),

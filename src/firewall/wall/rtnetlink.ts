@@ -37,7 +37,7 @@ const RTM = {
  */
 export const CHANGE_GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | (1 << (19 - 1));
 
-/** NLM_F_ACK; NLM_F_CREATE without NLM_F_EXCL: a rule that is there already is added once more; NLM_F_ROOT | NLM_F_MATCH. */
+/** NLM_F_ACK; NLM_F_CREATE without NLM_F_EXCL, which adds a rule again where it exists; NLM_F_ROOT | NLM_F_MATCH. */
 const ACK = 0x4;
 const CREATE = 0x400;
 const EXCL = 0x200;
@@ -69,12 +69,12 @@ const FRA = {
 } as const;
 /** FR_ACT_* */
 const ACTION = { lookup: 1, goto: 2, nop: 3, unreachable: 7, prohibit: 8 } as const;
-/** FIB_RULE_UNRESOLVED: the rule that a goto leads to is not there. The only flag of a rule of ours. */
+/** FIB_RULE_UNRESOLVED: the target of a goto is missing. No rule of ours has another flag. */
 const RULE_UNRESOLVED = 4;
 /** struct fib_rule_hdr: u8 family, dst_len, src_len, tos, table, res1, res2, action, u32 flags */
 const RULE_LENGTH = 12;
 const IPPROTO_TCP = 6;
-/** All link-local addresses (RFC 4291, section 2.5.6): the one prefix that a rule of ours has in place of a whole address. */
+/** All link-local addresses (RFC 4291, section 2.5.6): the only prefix in our rules; all others have whole addresses. */
 export const LINK_LOCAL = "fe80::/10";
 /** RTPROT_KERNEL: systemd-networkd leaves the rules and routes of that protocol alone. */
 export const PROTOCOL_KERNEL = 2;
@@ -122,7 +122,7 @@ const addressBytes = (text: string): Uint8Array => {
   return bytes;
 };
 
-/** Bytes of an address as the text that the rest of the firewall has. */
+/** Formats the bytes of an address as the rest of the firewall writes it. */
 export function textOfAddress(bytes: Uint8Array): string {
   const text = addressText(bytes);
   return bytes.length === 4 ? text : new URL(`http://[${text}]`).hostname.slice(1, -1);
@@ -144,11 +144,11 @@ function message(
   return out;
 }
 
-/** What can be listed. */
+/** The kinds of objects that can be listed. */
 export type Listing = "rules" | "routes" | "links" | "addresses";
 
 /**
- * Asks for all objects of a kind.
+ * The request that lists all objects of a kind.
  *
  * @param table of routes: only those of this table, where the socket checks strictly (NETLINK_GET_STRICT_CHK, linux 4.20).
  */
@@ -164,7 +164,7 @@ export function encodeDump(what: Listing, family: Family | null, sequence: numbe
   return message(type, DUMP, sequence, header, table === 0 ? [] : [u32(RTA.TABLE, table)]);
 }
 
-/** One change, with an acknowledgement asked for. */
+/** The request for one change, with an acknowledgement. */
 export function encodeChange(change: Change, sequence: number): Uint8Array {
   if (change.kind === "add-rule") return encodeRule(RTM.NEWRULE, CREATE, change.rule, sequence);
   if (change.kind === "delete-rule") return encodeRule(RTM.DELRULE, 0, change.rule, sequence);
@@ -199,8 +199,8 @@ function encodeRule(type: number, flags: number, rule: RoutingRule, sequence: nu
 }
 
 /**
- * The scope that a route is added with. `host` for what leads to a broadcast or multicast end: then it can be added while
- * the interface is down, and stays when it goes down (fib_create_info() and fib_sync_down_dev() in
+ * The scope of a route that is added. `host` for routes of type broadcast or multicast: such a route can be added while the
+ * interface is down, and stays when the interface goes down (fib_create_info() and fib_sync_down_dev() in
  * net/ipv4/fib_semantics.c).
  */
 const scopeOf = ({ family, kind }: Route): number =>
@@ -212,7 +212,7 @@ function encodeRoute(type: number, flags: number, route: Route, sequence: number
   const header = new Uint8Array(ROUTE_LENGTH);
   header[0] = AF[family];
   header[1] = Number(length);
-  // A deletion takes the route whoever added it.
+  // Without a protocol, the kernel deletes the route whichever program added it.
   header[5] = type === RTM.DELROUTE ? 0 : PROTOCOL_KERNEL;
   header[6] = type === RTM.DELROUTE ? SCOPE.any : scopeOf(route);
   header[7] = ROUTE_KIND[route.kind];
@@ -224,7 +224,7 @@ function encodeRoute(type: number, flags: number, route: Route, sequence: number
   return message(type, ACK | flags, sequence, header, attributes);
 }
 
-/** A message's own header, by byte, and its attributes; null where it is damaged. */
+/** The header of a message as bytes, and its attributes; null where the message is damaged. */
 function open({ payload }: ReadMessage, length: number) {
   if (payload.byteLength < length) return null;
   const attributes = walkAttributes(payload, length);
@@ -237,14 +237,14 @@ const number = (payload: DataView | undefined): number | undefined =>
   payload?.byteLength === 4 ? payload.getUint32(0, true) : undefined;
 const address = (payload: DataView | undefined): string | undefined =>
   payload === undefined ? undefined : textOfAddress(bytesOf(payload));
-/** A text that ends with a zero byte. */
+/** A text with a zero byte at its end. */
 const text = (payload: DataView | undefined): string | undefined =>
   payload === undefined ? undefined : Buffer.from(bytesOf(payload)).toString("latin1").replace(/\0.*$/s, "");
 
-/** Attributes that say nothing of whom a rule is about. */
+/** Attributes that do not change which packets a rule matches. */
 const SILENT = new Set<number>([...Object.values(FRA)]);
 
-/** Reads a rule from a dump or a notification; null for any other message. */
+/** Parses a rule from a dump or a notification; null for any other message. */
 export function decodeRule(read: ReadMessage): RoutingRule | null {
   if (read.type !== RTM.NEWRULE && read.type !== RTM.DELRULE) return null;
   const found = open(read, RULE_LENGTH);
@@ -265,7 +265,7 @@ export function decodeRule(read: ReadMessage): RoutingRule | null {
     family,
     preference: number(at(FRA.PRIORITY)) ?? 0,
     to: byte(1) === 0 ? undefined : prefix === LINK_LOCAL ? prefix : address(at(FRA.DST)),
-    // A source of 0.0.0.0 has no attribute of its own in older kernels' answers, only its length.
+    // For the source 0.0.0.0, older kernels send the length of the prefix without the attribute FRA_SRC.
     from: byte(2) === 0 ? undefined : (address(at(FRA.SRC)) ?? (family === "ipv4" ? "0.0.0.0" : "::")),
     iif: text(at(FRA.IIFNAME)),
     oif: text(at(FRA.OIFNAME)),
@@ -281,7 +281,7 @@ export function decodeRule(read: ReadMessage): RoutingRule | null {
     flags !== 0 ||
     suppress !== 0xffffffff ||
     port[0] !== port[1] ||
-    // Since linux 6.15, which gives the whole port where nothing is said.
+    // Linux 6.15 and later send a mask; a full one where none was given.
     (at(FRA.DPORT_MASK)?.getUint16(0, true) ?? 0xffff) !== 0xffff ||
     (proto !== undefined && proto !== IPPROTO_TCP) ||
     attributes.some(({ type }) => !SILENT.has(type)) ||
@@ -296,7 +296,7 @@ export function decodeRule(read: ReadMessage): RoutingRule | null {
   return { ...rule, action, ...(foreign ? { foreign } : {}) };
 }
 
-/** Reads a route; null for any other message, and for one that is none of the kinds that we make. */
+/** Parses a route; null for any other message, and for a route of a type that we do not add. */
 export function decodeRoute(read: ReadMessage): Route | null {
   if (read.type !== RTM.NEWROUTE && read.type !== RTM.DELROUTE) return null;
   const found = open(read, ROUTE_LENGTH);
@@ -317,7 +317,7 @@ export function decodeRoute(read: ReadMessage): Route | null {
   };
 }
 
-/** Reads an interface; null for any other message. */
+/** Parses an interface; null for any other message. */
 export function decodeLink(read: ReadMessage): Link | null {
   if (read.type !== RTM.NEWLINK) return null;
   const found = open(read, LINK_LENGTH);
@@ -326,13 +326,13 @@ export function decodeLink(read: ReadMessage): Link | null {
   return { index: found.payload.getInt32(4, true), name };
 }
 
-/** Reads an address of the node; null for any other message. */
+/** Parses an address of the node; null for any other message. */
 export function decodeAddress(read: ReadMessage): LocalAddress | null {
   if (read.type !== RTM.NEWADDR) return null;
   const found = open(read, ADDRESS_LENGTH);
   const family = FAMILY_OF.get(found?.byte(0) ?? 0);
   if (found === null || family === undefined) return null;
-  // IFA_ADDRESS is the other end's of a point-to-point interface (linux/if_addr.h).
+  // On a point-to-point interface, IFA_ADDRESS is the address of the other end (linux/if_addr.h).
   const own = address(get(found.attributes, IFA_LOCAL) ?? get(found.attributes, IFA_ADDRESS));
   return own === undefined ? null : { family, address: own, interface: found.payload.getUint32(4, true) };
 }

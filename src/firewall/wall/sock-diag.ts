@@ -18,18 +18,18 @@ import type { LocalAddress } from "./types.ts";
 
 /** The node's TCP sockets, as the wall needs them; the tests have others. */
 export interface OpenSockets {
-  /** Those that can still send. */
+  /** Lists those that can still send. */
   list(family: Family): readonly OpenSocket[];
   /** Whether a connection to the metadata address goes to the proxy. */
   isProxied(socket: OpenSocket, spec: FirewallSpec): boolean;
-  /** Ends it. Returns the number of the error; 0 where it is gone. */
+  /** Ends one. Returns the kernel's error number; 0 where the socket no longer exists. */
   end(socket: OpenSocket): number;
 }
 
 const ENOENT = 2;
 const EINVAL = 22;
 
-/** This machine's. */
+/** This machine's sockets. */
 export class SockDiag implements OpenSockets {
   readonly #diag: NetlinkSocket;
   readonly #conntrack: NetlinkSocket;
@@ -58,7 +58,7 @@ export class SockDiag implements OpenSockets {
       if (part.kind === "error") {
         throw new ImdsProxyError("missing", `the kernel does not list TCP sockets (errno ${part.errno})`);
       }
-      // A list that is interrupted or damaged is read to its end for what is whole of it.
+      // Where the list is interrupted or damaged, the complete entries of it are used.
       if (part.kind !== "objects") continue;
       found.push(...part.objects.map(decodeOpenSocket).filter((one) => one !== null));
       if (part.done) break;
@@ -70,7 +70,7 @@ export class SockDiag implements OpenSockets {
     const { address, port } = redirectTarget(spec.listen, tuple.sourceAddress.length === 4 ? "ipv4" : family);
     const listener = parseAddress(address);
     if (listener === null) return false;
-    // As the proxy's answers are, where nat has given the connection no other source port; one that it has is as good as unknown.
+    // The proxy's socket has this tuple where nat did not change the source port. Where it did, the connection counts as unknown.
     const reply: Tuple = {
       sourceAddress: listener,
       sourcePort: port,
@@ -95,19 +95,19 @@ export class SockDiag implements OpenSockets {
     const answer = datagram === null ? null : readBatchAnswer([datagram], sequence - 1, 1);
     if (answer === null) return EINVAL;
     const errno = answer.errors[0]?.errno ?? 0;
-    // It ended by itself meanwhile.
+    // The socket closed by itself meanwhile.
     return answer.acknowledged || errno === ENOENT ? 0 : errno;
   }
 }
 
-/** What became of the connections that users had opened before the rules came. */
+/** The result of ending the connections that users opened before the rules were applied. */
 export interface Ended {
   readonly ended: number;
-  /** In words, what could not be ended or looked for, and why. */
+  /** A line for each thing that failed, with the reason. */
   readonly problems: readonly string[];
 }
 
-/** Ends them. Never throws: the rules stand without it. */
+/** Ends these connections. Never throws, because the rules apply also where this fails. */
 export function endOldConnections(
   spec: FirewallSpec,
   families: readonly Family[],

@@ -1,6 +1,6 @@
 import type { Route, RoutingRule } from "./types.ts";
 
-/** Rules and routes as ip(8) shows them, so that a person can read, compare and add them. Pure. */
+/** Formats rules and routes as ip(8) shows them. Pure. */
 
 /** Such as `pref 0 to 169.254.169.254 ipproto tcp dport 80 uidrange 1-999 prohibit protocol kernel`. */
 export function ruleText(rule: RoutingRule): string {
@@ -30,7 +30,7 @@ export function ruleText(rule: RoutingRule): string {
 export function routeText(route: Route): string {
   return [
     `${route.family === "ipv6" ? "-6 " : ""}route ${route.kind} ${route.to}`,
-    // IPv6 shows lo for a route that leads nowhere.
+    // For a route without an interface, IPv6 reports lo.
     ...(route.kind === "prohibit" ? [] : [`dev ${route.interface === 1 ? "lo" : `if${route.interface}`}`]),
     `table ${route.table} metric ${route.metric}`,
     ...(route.source === undefined ? [] : [`src ${route.source}`]),

@@ -1,36 +1,36 @@
 import type { Family } from "../types.ts";
 
-/** What the wall is made of: routing rules, and routes in tables of our own. */
+/** The parts of the wall: routing rules, and routes in tables of our own. */
 
-/** A routing rule (ip-rule(8)) as far as we use them. */
+/** A routing rule (ip-rule(8)), with the attributes that our rules use. */
 export interface RoutingRule {
   readonly family: Family;
-  /** FRA_PRIORITY: the smaller comes first; of equal ones, the one that was added first. */
+  /** FRA_PRIORITY: the rule with the smaller number comes first; among equals, the one that was added first. */
   readonly preference: number;
-  /** FRA_SRC with the whole length of an address; `0.0.0.0` is a look-up without a source yet. Absent: any. */
+  /** FRA_SRC, a whole address; `0.0.0.0` matches a look-up that has no source address yet. Absent: any. */
   readonly from?: string | undefined;
-  /** FRA_DST: a whole address, or the prefix of all link-local ones, `fe80::/10`. Absent: any. */
+  /** FRA_DST: a whole address, or `fe80::/10` for all link-local ones. Absent: any. */
   readonly to?: string | undefined;
-  /** FRA_IIFNAME; `lo` is every packet that the node itself sends. Absent: any. */
+  /** FRA_IIFNAME; `lo` matches every packet that the node itself sends. Absent: any. */
   readonly iif?: string | undefined;
-  /** FRA_OIFNAME: a look-up for a socket that is bound to that interface. Absent: any. */
+  /** FRA_OIFNAME: matches look-ups for sockets that are bound to this interface. Absent: any. */
   readonly oif?: string | undefined;
   /** FRA_IP_PROTO 6 and FRA_DPORT_RANGE, since linux 4.17. Absent: any packet. */
   readonly tcpPort?: number | undefined;
   /** FRA_IP_PROTO 6 without a port. */
   readonly tcp?: boolean | undefined;
-  /** FRA_UID_RANGE, both ends included. Absent: anybody, and packets without a user. */
+  /** FRA_UID_RANGE, both ends included. Absent: every uid, and packets without a uid. */
   readonly uids?: readonly [number, number] | undefined;
   readonly action:
     | { readonly kind: "lookup"; readonly table: number }
     | { readonly kind: "goto"; readonly preference: number }
-    /** Does nothing, so that a goto can lead there. */
+    /** Does nothing; the target of a goto. */
     | { readonly kind: "nop" }
     | { readonly kind: "unreachable" }
     | { readonly kind: "prohibit" };
   /** FRA_PROTOCOL; ours are `kernel` (2). */
   readonly protocol: number;
-  /** Something that we do not use, such as a mark: then the rule is none of ours. */
+  /** Whether the rule has an attribute that our rules never have, such as a mark: then it is not ours. */
   readonly foreign?: boolean | undefined;
 }
 
@@ -44,7 +44,7 @@ export interface Route {
   /** Index of the interface; 0 for none. */
   readonly interface: number;
   readonly metric: number;
-  /** The address that a socket gets which has none yet. */
+  /** The source address of sockets that have none yet. */
   readonly source?: string | undefined;
 }
 
@@ -62,7 +62,7 @@ export interface LocalAddress {
   readonly interface: number;
 }
 
-/** What the kernel has at one moment. */
+/** The kernel's rules, routes, interfaces and addresses at one moment. */
 export interface RoutingState {
   /** All rules of both families, in the kernel's order. */
   readonly rules: readonly RoutingRule[];

@@ -5,13 +5,13 @@ import { type Ended, endOldConnections } from "./sock-diag.ts";
 import { routeText, ruleText } from "./text.ts";
 import type { Change } from "./types.ts";
 
-/** The second wall as apply, remove, status and the watch use it. Nothing here waits or starts a process. */
+/** The second wall, for apply, remove, status and the watch. Nothing here waits or starts a process. */
 
 const TABLE_NUMBERS = Object.values(TABLES);
-/** Others (a network manager) may change rules while we do; after so many rounds something is wrong. */
+/** Attempts before giving up: another program, such as a network manager, may change rules at the same time. */
 const ATTEMPTS = 6;
 
-/** Ends the connections that users opened before the rules came; the tests have another. */
+/** Ends the connections that users opened before the rules were applied. Tests replace it. */
 type EndOld = typeof endOldConnections;
 
 export class SecondWall {
@@ -22,7 +22,7 @@ export class SecondWall {
     this.#endOld = endOld;
   }
 
-  /** Why there can be none on this kernel, in words; null where there can. */
+  /** Why this kernel cannot have the wall; null where it can. */
   get unavailable(): string | null {
     return this.#kernel.problem;
   }
@@ -38,12 +38,12 @@ export class SecondWall {
     return planWall(state, wanted, families);
   }
 
-  /** Whether anything of it is there. */
+  /** Whether any part of the wall is present. */
   isThere(): boolean {
     return this.unavailable === null && wallIsThere(this.#kernel.read(TABLE_NUMBERS));
   }
 
-  /** In words, each thing that is not as it should be; none where there can be no wall. `null` for: nothing of it. */
+  /** A line for each difference from what is wanted (`null`: no wall); none where the kernel cannot have the wall. */
   problems(spec: FirewallSpec | null): readonly string[] {
     return this.unavailable === null ? this.#plan(spec).problems : [];
   }
@@ -54,9 +54,9 @@ export class SecondWall {
   }
 
   /**
-   * Puts it right, or with `null` takes it away.
+   * Brings the wall to what is wanted; with `null`, removes it.
    *
-   * @returns what was not right, in words.
+   * @returns a line for each difference that was found.
    * @throws ImdsProxyError where the kernel refuses.
    */
   bring(spec: FirewallSpec | null): readonly string[] {
@@ -71,14 +71,14 @@ export class SecondWall {
     return found;
   }
 
-  /** Ends what users had opened to the instance role before the wall stood. */
+  /** Ends the connections past the proxy that users opened before the wall was there. */
   endOld(spec: FirewallSpec): Ended {
     if (this.unavailable !== null || this.#endOld === null) return { ended: 0, problems: [] };
     return this.#endOld(spec, this.#families, this.#kernel.read([]).addresses);
   }
 
   /**
-   * What there is of it, as ip(8) would show it.
+   * The wall's present rules and routes, as ip(8) would show them.
    *
    * @param everyRule also the routing rules of others.
    */
@@ -99,7 +99,7 @@ export class SecondWall {
   }
 }
 
-/** A change as a command of ip(8), to be read by people: ip itself refuses a rule that is there already. */
+/** A change as a command of ip(8), for people to read: ip(8) itself refuses to add a rule that exists. */
 function changeText(change: Change): string {
   const verb = change.kind.startsWith("add") ? "add" : "del";
   if ("rule" in change) {
@@ -108,19 +108,19 @@ function changeText(change: Change): string {
   return `ip ${routeText(change.route).replace("route ", `route ${verb} `)}`;
 }
 
-/** This machine's. @throws ImdsProxyError `missing` where the process may not use AF_NETLINK. */
+/** The wall of this machine. @throws ImdsProxyError `missing` where the process may not use AF_NETLINK. */
 export const systemWall = (): SecondWall => new SecondWall(new Rtnetlink(), endOldConnections);
 
-/** The wall as the watch has it. */
+/** The wall for the watch. */
 export const wallGuard = (wall: SecondWall) => ({
   problems(spec: FirewallSpec): readonly string[] {
-    // It has dozens of rules and routes, and the log is read by people.
+    // The wall has dozens of rules and routes; a log line names only a few of them.
     const [first, ...more] = wall.problems(spec);
     if (first === undefined) return [];
     return [`second wall: ${first}${more.length === 0 ? "" : `, and ${more.length} more`}`];
   },
   restore(spec: FirewallSpec): void {
-    // While it was not right, connections could be opened that it does not hold.
+    // While the wall was incomplete, users could open connections that it does not stop.
     if (wall.bring(spec).length > 0) wall.endOld(spec);
   },
 });
