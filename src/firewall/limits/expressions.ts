@@ -32,19 +32,19 @@ import {
   VERDICT_ATTR,
 } from "../nftables/names.ts";
 
-/** The expressions of nf_tables that the limits are made of, each as nft(8) makes it. Pure. */
+/** The nf_tables expressions of the table of limits, each encoded as nft(8) encodes it. Pure. */
 
 type Bytes = readonly number[];
 const value = (type: number, data: Bytes): Attribute => nest(type, bytes(DATA.VALUE, Uint8Array.from(data)));
 
-/** A u32 as the processor has it: uids and conntrack's status are in registers so. We build for little-endian alone. */
+/** A u32 in host byte order, in which registers hold uids and conntrack's status. All our builds are little-endian. */
 export const hostOrder = (number: number): Bytes => [
   number & 0xff,
   (number >>> 8) & 0xff,
   (number >>> 16) & 0xff,
   number >>> 24,
 ];
-/** A u32 in network byte order, as ranges compare it. */
+/** A u32 in network byte order, which range expressions compare. */
 export const networkOrder = (number: number): Bytes => [...hostOrder(number)].reverse();
 
 const meta = (key: number) => expression("meta", u32(META.KEY, key), u32(META.DREG, REG.R1));
@@ -78,9 +78,9 @@ const toNetworkOrder = expression(
   u32(BYTEORDER.SIZE, 4),
 );
 
-/** `meta skuid`: the socket's owner, where there is a socket with a file. Else the rule does not match. */
+/** `meta skuid`: the owner of the socket. The rule does not match a packet without a socket, or whose socket has no file. */
 export const socketUid = meta(META_KEY.SKUID);
-/** `meta skuid & 0 ^ NUMBER`: the same number for whoever has a uid. */
+/** `meta skuid & 0 ^ NUMBER`: this number for every packet that has a uid. */
 export const constantForUid = (number: number): Attribute[] => [
   socketUid,
   bitwise(REG.R1, [0, 0, 0, 0], hostOrder(number)),
@@ -92,17 +92,17 @@ export const anyUidButRoot: Attribute[] = [
   compare(CMP_OP.GTE, networkOrder(1)),
   compare(CMP_OP.LTE, networkOrder(0xffff_fffe)),
 ];
-/** `@SET`: whether what was loaded is in a set. */
+/** `@SET`: whether the loaded value is in a set. */
 export const inSet = (set: string) => expression("lookup", text(LOOKUP.SET, set), u32(LOOKUP.SREG, REG.R1));
 /** `vmap @MAP` of ranges. */
 export const verdictOf = (map: string): Attribute[] => [
   toNetworkOrder,
   expression("lookup", text(LOOKUP.SET, map), u32(LOOKUP.SREG, REG.R1), u32(LOOKUP.DREG, REG.VERDICT)),
 ];
-/** `ct id & MASK`: a number by chance, another one for each connection that begins (nf_ct_get_id, kernel 5.2). */
+/** `ct id & MASK`: a random number for each new connection (nf_ct_get_id, kernel 5.2). */
 export const chance = (lists: number, register: number): Attribute[] => [
   conntrack(CT_KEY.ID, register),
-  // Of a hash, any bits will do: nft takes the number for one in network byte order.
+  // nft reads the mask in network byte order. That is no matter: any bits of a hash are as good as others.
   bitwise(register, networkOrder(lists - 1), [0, 0, 0, 0]),
 ];
 /** IPS_CONFIRMED (linux/netfilter/nf_conntrack_common.h): the connection is in the table. */

@@ -4,31 +4,31 @@ import type { Rate } from "../../platform/token-bucket.ts";
 /**
  * How much of the kernel's shared tables one user, and all users together, may take. Pure.
  *
- * A tracked connection is in the kernel's table until it is closed, and some time after. Both parts have a limit: those
- * that live are counted, and those that are closed are bounded by how fast new ones begin.
+ * A tracked connection stays in conntrack's table for some time after it is closed. Both kinds have a limit: open connections
+ * are counted, and closed ones are limited by the rate at which new ones begin.
  */
 
 /** A limit of connections that are tracked at a time. */
 export interface Tracked {
-  /** Connections that are not closed. */
+  /** The number of open connections. */
   readonly live: number;
-  /** How fast tracked connections begin. */
+  /** The rate of new tracked connections. */
   readonly begun: Rate;
 }
 
-/** How fast connections to the metadata address may begin. */
+/** The rate of new connections to the metadata address. */
 export interface NewConnections {
-  /** The most of one user. */
+  /** The limit of one user. */
   readonly user: Rate;
-  /** What each user may begin whatever the others do. */
+  /** What each user may begin whatever others do. */
   readonly own: Rate;
-  /** All users together, what is their own left out. */
+  /** What all users together may begin beyond `own`. */
   readonly everyone: Rate;
 }
 
-/** Subordinate uids of one owner (/etc/subuid), which have one share together. */
+/** The subordinate uids of one owner (/etc/subuid), which share the limits of one user. */
 export interface SubordinateShare {
-  /** Names the share: the lowest of its uids. */
+  /** The lowest of its uids, by which the share is named. */
   readonly first: number;
   readonly ranges: readonly (readonly [first: number, last: number])[];
 }
@@ -44,38 +44,38 @@ export interface LimitsSpec {
   readonly tracked: { readonly user: Tracked; readonly everyone: Tracked } | null;
 }
 
-/** A job of 4,000 processes, of which each has three requests under way. */
+/** The connections of a job of 4,000 processes with three requests each, rounded up. */
 const LARGE_JOB = 12_288;
-/** What nf_conntrack_max is taken for where conntrack is not there yet: a node of 4 GiB has it. */
+/** The nf_conntrack_max that is assumed where conntrack is not loaded yet: the value on a node of 4 GiB. */
 const ASSUMED_MAX = 65_536;
-/** Each share has chains of its own; a table of thousands would take seconds to write and to compare. */
+/** The most shares. Each has its own chains, and a table with thousands of chains would take seconds to write and to compare. */
 export const MOST_SHARES = 256;
 
 /**
- * Connections that nobody has accepted yet wait in one queue of 4,096 (BACKLOG in src/http/server.ts, net.core.somaxconn),
- * which has no places of each user's. What finds it full is dropped, and its client tries again a second later. So all users
- * together begin no more at once than the queue holds. Each user's own part leaves it room: those who ask a few times are
- * served while others flood, and eight floods at once still fit.
+ * The proxy's accept queue has 4,096 places (BACKLOG in src/http/server.ts, net.core.somaxconn), none of them reserved. The
+ * kernel drops a SYN that finds it full, and the client sends it again a second later. So the shared bucket lets all users
+ * together begin fewer connections at once than the queue holds. The rest of the queue is for the users' own buckets: users
+ * with few requests are served while others flood, and eight users' own buckets fit.
  */
 const SHARED_PLACES = 3_584;
 const OWN_PLACES = 64;
 
-/** @param user what the configuration has: `limits.newConnectionsPerUser`. */
+/** @param user `limits.newConnectionsPerUser` of the configuration. */
 function newConnections(user: Rate): NewConnections {
   return {
     user,
     own: { perSecond: Math.max(1, Math.floor(user.perSecond / 8)), burst: Math.min(user.burst, OWN_PLACES) },
-    // Twice a user's: while one floods, others have as much again.
+    // Twice a user's rate, so that others have as much again while one user floods.
     everyone: { perSecond: 2 * user.perSecond, burst: Math.min(user.burst, SHARED_PLACES) },
   };
 }
 
 /**
- * What the configuration means on a node.
+ * Computes the limits of a node from its configuration.
  *
- * Of a table of M entries: a user's live connections are M/16, those of all users together 3/8 M. What is closed stays for
- * {@link CLOSED_SECONDS}: M/16 and 5/64 M for a user, M/8 and 5/32 M for all. So all users together leave more than a
- * fifth of the table to root and to the service, and one user leaves four fifths to the others.
+ * In a table of M entries, one user may have M/16 open connections, and all users together 3/8 M. Closed ones stay for
+ * {@link CLOSED_SECONDS}: M/16 and 5/64 M for a user, M/8 and 5/32 M for all. So all users together leave more than a fifth
+ * of the table to root and to the service, and one user leaves four fifths to the others.
  *
  * @param conntrackMax net.netfilter.nf_conntrack_max; null where it cannot be read.
  * @param subordinates from /etc/subuid, as {@link subordinateShares} makes them.
@@ -108,23 +108,23 @@ export function limitsSpec(
   };
 }
 
-/** How long a user's closed TCP connection stays in the table, in seconds; the kernel's own time is 120. */
+/** The seconds for which a user's closed TCP connection stays in the table; the kernel's default is 120. */
 export const CLOSED_SECONDS = 5;
 
-/** How a count is spread over lists, and the limit of each. */
+/** The lists over which a count is spread, and the limit of each. */
 export interface Spread {
   /** A power of two. */
   readonly lists: number;
   readonly each: number;
 }
 
-/** The length of a list at the limit, about. */
+/** The approximate length of a list when the limit is reached. */
 const LIST_LENGTH = 128;
 
 /**
- * The kernel walks the whole list of a count at each new connection, some 0.4 µs an entry: with one list of 16,384
- * entries that would be 6 ms under a lock. So connections are spread by chance over many short lists, of which each has its
- * part of the limit and four standard deviations on top, so that nobody below the limit finds a list full.
+ * Computes how to spread a count. The kernel walks the whole list of a count at each new connection, about 0.4 µs an entry:
+ * one list of 16,384 entries would take 6 ms under a lock. So connections are spread at random over many short lists. Each
+ * has its part of the limit plus four standard deviations, so that a user below the limit finds no list full.
  */
 export function spread(live: number, mostLists: number): Spread {
   let lists = 1;
@@ -134,8 +134,8 @@ export function spread(live: number, mostLists: number): Spread {
 }
 
 /**
- * One share for each owner of subordinate uids: sorted, without overlap. Owners whose ranges overlap have one together, and
- * so have those who are over {@link MOST_SHARES}.
+ * Makes a share for each owner of subordinate uids, sorted and without overlap. Owners whose ranges overlap have one share
+ * together, and so have all owners beyond {@link MOST_SHARES}.
  */
 export function subordinateShares(
   ranges: readonly { readonly owner: string; readonly first: number; readonly last: number }[],
@@ -143,7 +143,7 @@ export function subordinateShares(
   const sorted = ranges
     .filter(({ first, last }) => first > 0 && first <= last && last <= LAST_UID)
     .sort((a, b) => a.first - b.first || a.last - b.last);
-  // Each owner's name leads to that of another with whom the share is one, or to nothing.
+  // Union-find: each owner's name leads to that of another owner with whom the share is joined, or to nothing.
   const leads = new Map<string, string>();
   const leaderOf = (owner: string): string => {
     let at = owner;

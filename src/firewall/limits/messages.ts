@@ -45,12 +45,13 @@ const message = (command: number, flags: number, ...attributes: readonly Attribu
   attributes,
 });
 
-/** Takes the table away. Fails with ENOENT where it is not there. */
+/** Deletes the table. The kernel answers ENOENT where there is none. */
 export const removeMessages = (): NftMessage[] => [message(MSG.DELTABLE, 0, text(TABLE.NAME, TABLE_NAME))];
 
 /**
- * What each rule has as its comment, so that a table that is not the wanted one is known without reading it all. What was
- * wanted is in it as well: a table that leaves out what a kernel cannot do is not the same as one that was to be so.
+ * The comment of each rule: a hash of the table and of what was wanted of it, so that a table for another configuration is
+ * recognised by its comments alone. The hash includes what was wanted because a kernel may lack a part of it: such a table
+ * differs from one that was meant to have no such part.
  */
 export function fingerprint(table: LimitsTable): string {
   const hash = createHash("sha256").update(JSON.stringify(table.spec));
@@ -62,12 +63,12 @@ export function fingerprint(table: LimitsTable): string {
   return `imdsproxy ${hash.digest("hex").slice(0, 12)}`;
 }
 
-/** Puts the table in the place of whatever stands under its name, in one transaction. */
+/** Replaces the table of that name, in one transaction. */
 export function replaceMessages(table: LimitsTable): NftMessage[] {
   const comment = ruleComment(fingerprint(table));
   const inTable = (type: number) => text(type, TABLE_NAME);
   const messages = [
-    // So that there is one to delete.
+    // Created first, so that deleting it does not fail where there is none.
     message(MSG.NEWTABLE, FLAG.CREATE, inTable(TABLE.NAME)),
     ...removeMessages(),
     message(MSG.NEWTABLE, FLAG.CREATE, inTable(TABLE.NAME)),
@@ -118,7 +119,7 @@ export function commentOf(userdata: Uint8Array): string | null {
 const IPPROTO_TCP = 6;
 const u16 = (type: number, value: number): Attribute => bytes(type, Uint8Array.of(value >> 8, value & 0xff));
 
-/** One for both families: what is in it is TCP's (nft_ct.c, nft_ct_timeout_obj_eval). */
+/** One object for both families: only TCP's timeouts are in it (nft_ct.c, nft_ct_timeout_obj_eval). */
 function shortTimes(): NftMessage {
   return message(
     MSG.NEWOBJ,
@@ -140,7 +141,7 @@ function shortTimes(): NftMessage {
 }
 
 /**
- * NFTA_SET_USERDATA: how nft(8) is to print the keys. It means nothing to the kernel. As nft 1.0.6 writes it for
+ * NFTA_SET_USERDATA: tells nft(8) how to print the keys; the kernel ignores it. As nft 1.0.6 writes it for
  * `type uid`, `type uid : verdict`, `typeof meta skuid . ct id` and `typeof ct id` (read from NFT_MSG_GETSET).
  */
 const USERDATA = {
@@ -224,21 +225,22 @@ function setMessages(set: LimitSet, id: number): NftMessage[] {
 const key = (value: readonly number[]): Attribute => nest(ELEM.KEY, bytes(1, Uint8Array.from(value)));
 
 /**
- * Of a set of intervals each element begins an interval that lasts to the next; one with NFT_SET_ELEM_INTERVAL_END begins
- * one that is not in the set (net/netfilter/nft_set_rbtree.c). The first begins at 0, as nft(8) has it.
+ * In a set of intervals, each element begins an interval that ends at the next element. An element with the flag
+ * NFT_SET_ELEM_INTERVAL_END begins an interval outside the set (net/netfilter/nft_set_rbtree.c). The first one begins at 0,
+ * as nft(8) writes it.
  */
 function rangeElements(ranges: Extract<LimitSet, { kind: "ranges" }>["ranges"]): Attribute[][] {
   const end = (at: number): Attribute[] => [key(networkOrder(at)), u32(ELEM.FLAGS, ELEM_FLAG.INTERVAL_END)];
   const found: Attribute[][] = [end(0)];
   for (const { first, last, chain } of ranges) {
     found.push([key(networkOrder(first)), nest(ELEM.DATA, ...verdictData(VERDICT.GOTO, chain))]);
-    // Also where the next begins there: the kernel looks for overlaps by pairs.
+    // An end for each interval, also where the next one begins there: the kernel checks for overlaps by pairs.
     found.push(end(last + 1));
   }
   return found;
 }
 
-/** So many that no attribute is longer than its u16 length can say. */
+/** Elements in one message, so that no attribute is longer than its u16 length allows. */
 const ELEMENTS_OF_MESSAGE = 400;
 
 function elements(set: string, id: number, all: readonly (readonly Attribute[])[]): NftMessage[] {

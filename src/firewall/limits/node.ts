@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
 
-/** What the limits depend on, besides the configuration. */
+/** The facts of the node on which the limits depend. */
 export interface SharedTables {
-  /** net.netfilter.nf_conntrack_max; null where connection tracking is not there (yet). */
+  /** net.netfilter.nf_conntrack_max; null where connection tracking is not loaded. */
   conntrackMax(): number | null;
   /** The text of subuid(5); empty where there is none. */
   subordinateUids(): string;
@@ -16,7 +16,7 @@ const read = (path: string): string => {
   }
 };
 
-/** This machine's. */
+/** Reads these facts on this machine. */
 export const sharedTables: SharedTables = {
   conntrackMax: () => Number(read("/proc/sys/net/netfilter/nf_conntrack_max")) || null,
   subordinateUids: () => read("/etc/subuid"),

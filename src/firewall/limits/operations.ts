@@ -11,9 +11,9 @@ import {
   removeLimits,
 } from "./own-table.ts";
 
-/** The limits beside the rules of iptables: what bringing and taking the whole firewall does besides. */
+/** What `apply` and `remove` do with the table of limits, besides the rules of iptables. */
 
-/** Adds to what was done with the rules that the limits are in place, or in a dry run what would be given to nft. */
+/** Applies the limits and adds that to the result of applying the rules; in a dry run, adds what nft(8) would be given. */
 export function bringLimits(rules: Outcome, { limits }: FirewallSpec, dryRun: boolean): Outcome {
   if (limits === undefined) return rules;
   const { changed, notes } = dryRun
@@ -28,8 +28,8 @@ export function bringLimits(rules: Outcome, { limits }: FirewallSpec, dryRun: bo
 }
 
 /**
- * What an operator should know of the limits once the rules are there, a line each: what this kernel cannot do, and what is
- * not as it should be. Nothing where all is right, or where the configuration wants none.
+ * The state of the limits for an operator: a line for each thing that this kernel cannot do or that is wrong. Empty where all
+ * is right, or where the configuration has no limits.
  *
  * @param look default: this machine's.
  */
@@ -42,7 +42,7 @@ export function limitsLines(
   return [...problems, ...notes].map((line) => `limits of connections: ${line}`);
 }
 
-/** Adds to what was done with the rules that the limits are gone. */
+/** Removes the limits and adds that to the result of removing the rules. */
 export function takeLimits(rules: Outcome, dryRun: boolean): Outcome {
   const changed = removeLimits(dryRun);
   return {
@@ -53,8 +53,8 @@ export function takeLimits(rules: Outcome, dryRun: boolean): Outcome {
 }
 
 /**
- * The limits as the watch has them: what is missing is put back by the kernel alone. Never throws: the rules that keep the
- * instance role from users come back after it, and do not depend on it.
+ * The limits for the watch, which restores them without starting a process. Never throws: the rules that keep the instance role
+ * from users are restored afterwards and must not depend on this.
  */
 export function limitsGuard(): {
   problems(spec: FirewallSpec): readonly string[];

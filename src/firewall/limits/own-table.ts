@@ -9,21 +9,21 @@ import { commentOf, fingerprint, removeMessages, replaceMessages } from "./messa
 import { type LimitSet, type LimitsTable, limitsTable, TABLE_NAME, tableText } from "./table.ts";
 
 /**
- * The edge to the table of limits. No call waits, starts a process or asks for a name. Where the kernel has no nf_tables,
- * or not all of it, the rest of the firewall goes on without: each says what is missing.
+ * The edge to the kernel's table of limits. No function here waits, starts a process or looks up a name. Where the kernel has
+ * no nf_tables, or lacks a part of it, the functions report what is missing and the rest of the firewall works without it.
  */
 
 export { TABLE_NAME };
 
-/** What is there, compared with what is wanted. */
+/** The present table compared with the wanted one. */
 export interface LimitsStatus {
-  /** In words, each thing that is not as it should be. */
+  /** A line for each thing that is wrong. */
   readonly problems: readonly string[];
-  /** What this kernel cannot do, and what that means. */
+  /** A line for each thing that this kernel cannot do, with the consequence. */
   readonly notes: readonly string[];
 }
 
-/** From the whole table to the least that is of use. */
+/** What is tried, from the whole table to the smallest useful one. */
 const LADDER = [
   { count: true, shortTimes: true, note: null },
   {
@@ -47,7 +47,7 @@ const WITHOUT =
 
 const textOfError = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
-/** Whether it is the kernel that refused; anything else is a mistake of ours and no matter of the node's. */
+/** Whether the kernel refused a request. Any other error is a fault of this program. */
 const isRefusal = (error: unknown): boolean => error instanceof NftError || error instanceof ImdsProxyError;
 
 /** Runs `work` with a socket of its own. */
@@ -61,8 +61,7 @@ function withSocket<T>(work: (socket: NftSocket) => T): T {
 }
 
 /**
- * The same look for one who looks all the time: without a change to any nf_tables rules of the node since the last time
- * that all was right, nothing is read.
+ * The same for frequent use: reads nothing while no nf_tables rule of the node has changed since the table was last found right.
  */
 export function limitsLook(): (spec: LimitsSpec) => LimitsStatus {
   let right: {
@@ -72,7 +71,7 @@ export function limitsLook(): (spec: LimitsSpec) => LimitsStatus {
   } | null = null;
   return (spec) => {
     try {
-      // Before the look: what changes in between is seen the next time.
+      // Read before the table, so that a change in between is found the next time.
       const generation = withSocket((socket) => socket.generation());
       if (right?.generation === generation && right.spec === spec) return right.status;
       const status = limitsStatus(spec);
@@ -85,7 +84,7 @@ export function limitsLook(): (spec: LimitsSpec) => LimitsStatus {
   };
 }
 
-/** Compares; changes nothing. Needs CAP_NET_ADMIN. */
+/** Compares the table with the wanted one, and changes nothing. Needs CAP_NET_ADMIN. */
 export function limitsStatus(spec: LimitsSpec): LimitsStatus {
   try {
     return withSocket((socket) => {
@@ -104,10 +103,10 @@ export function limitsStatus(spec: LimitsSpec): LimitsStatus {
 }
 
 /**
- * Puts the table in place, whatever stands there.
+ * Replaces the table where it is not the wanted one.
  *
- * @returns whether something was changed, and what this kernel cannot do. Where nothing can be done, that is a note as well:
- *   the rules that keep the instance role from users do not depend on it.
+ * @returns whether something was changed, and what this kernel cannot do. A kernel that can do nothing is also only a note,
+ *   because the rules that keep the instance role from users do not depend on the limits.
  */
 export function applyLimits(spec: LimitsSpec): {
   readonly changed: boolean;
@@ -128,7 +127,7 @@ export function applyLimits(spec: LimitsSpec): {
   return { changed: false, notes: [`${WITHOUT} (${textOfError(last)})`] };
 }
 
-/** Takes the table away, but in a dry run. @returns whether it was there. */
+/** Deletes the table, except in a dry run. @returns whether there was one. */
 export function removeLimits(dryRun = false): boolean {
   try {
     return withSocket((socket) => {
@@ -137,7 +136,7 @@ export function removeLimits(dryRun = false): boolean {
       return true;
     });
   } catch (error) {
-    // Without nf_tables, or without nfnetlink at all, there is none.
+    // Without nf_tables or nfnetlink there is no table.
     if (error instanceof NftError && !error.has(EPERM)) return false;
     if (error instanceof ImdsProxyError && error.code === "missing") return false;
     throw error;
@@ -145,7 +144,7 @@ export function removeLimits(dryRun = false): boolean {
 }
 const EPERM = 1;
 
-/** Whether the table is there; false where that cannot be told. */
+/** Whether the table exists; false where that cannot be found out. */
 export function limitsThere(): boolean {
   try {
     return withSocket(read) !== null;
@@ -154,12 +153,12 @@ export function limitsThere(): boolean {
   }
 }
 
-/** What is written, as nft(8) would be given it. */
+/** The wanted table as input for nft(8). */
 export const limitsText = (spec: LimitsSpec): string => `# nft -f -\n${tableText(limitsTable(spec))}`;
-/** The same of what takes the table away. */
+/** The input for nft(8) that deletes the table. */
 export const removalText = `# nft delete table inet ${TABLE_NAME}\n`;
 
-/** What is read of the table: the comment of each rule by chain, and the elements of a set of ours, as hexadecimal keys. */
+/** The parts of the table that are compared: each rule's comment, by chain, and the keys of our sets in hexadecimal. */
 interface FoundTable {
   readonly rules: ReadonlyMap<string, readonly (string | null)[]>;
   keysOf(set: string): readonly string[];
@@ -193,7 +192,7 @@ const nameIn = (message: ReadMessage, type: number): string => {
   return payload === undefined ? "" : textOf(payload);
 };
 
-/** The keys of elements that are no ends of ranges, of one message of a dump. */
+/** The keys in one message of a dump, without those that end a range. */
 function keysIn(message: ReadMessage): string[] {
   const list = find(readBody(message)?.attributes ?? [], ELEM_LIST.ELEMENTS);
   const found: string[] = [];
@@ -222,7 +221,7 @@ function same(table: LimitsTable, found: FoundTable | null): boolean {
   });
 }
 
-/** The keys that a set has from the beginning, as hexadecimal; null for one that rules fill. */
+/** The keys with which a set is created, in hexadecimal; null for a set that rules fill. */
 function keysOfSet(set: LimitSet): string[] | null {
   const hex = (bytes: readonly number[]) => Buffer.from(bytes).toString("hex");
   if (set.kind === "uids") return set.uids.map((uid) => hex(hostOrder(uid)));

@@ -13,12 +13,12 @@ import {
 } from "./figures.ts";
 
 /**
- * The table of limits: an nftables table of our own in the family inet, beside whatever iptables and others have. Each
- * rule is here once, as nft(8) would read it and as the expressions that it makes of it, so that the one can be tested by
- * the other. Pure.
+ * The table of limits: an nftables table of our own in the family inet, independent of iptables and of other tables. Each
+ * rule is written here both as nft(8) reads it and as the expressions that nft(8) makes of it, so that a test can compare
+ * the two. Pure.
  *
- * What is over a limit is dropped: TCP begins again a second later (and the connection is not in the kernel's table
- * meanwhile), sendmsg(2) of a datagram fails with EPERM.
+ * A packet over a limit is dropped. TCP sends its SYN again a second later, and the connection is not in the conntrack table
+ * until then. For a datagram, sendmsg(2) fails with EPERM.
  */
 
 export const TABLE_NAME = "imdsproxy_limits";
@@ -36,7 +36,7 @@ export interface LimitChain {
   readonly rules: readonly LimitRule[];
 }
 
-/** What an element of a set is given. */
+/** A range of uids, and the chain that its packets go to. */
 export interface RangeVerdict {
   readonly first: number;
   readonly last: number;
@@ -45,32 +45,32 @@ export interface RangeVerdict {
 
 export type LimitSet =
   | { readonly kind: "uids"; readonly name: string; readonly uids: readonly number[] }
-  /** Ranges of uids, each with the chain that decides over them. */
+  /** Ranges of uids, each with the chain that limits them. */
   | { readonly kind: "ranges"; readonly name: string; readonly ranges: readonly RangeVerdict[] }
-  /** Filled by rules. By uid, for ten seconds. */
+  /** Filled by rules: a rate for each uid, kept for ten seconds. */
   | { readonly kind: "rates"; readonly name: string }
-  /** Filled by rules. By uid and a number by chance, as long as a connection is there. */
+  /** Filled by rules: connections by uid and a random number, kept as long as one of them exists. */
   | { readonly kind: "counts"; readonly name: string }
-  /** Filled by rules. By a number by chance. */
+  /** Filled by rules: connections by a random number. */
   | { readonly kind: "count"; readonly name: string };
 
 export interface LimitsTable {
-  /** What it was made for. */
+  /** What the table was made from. */
   readonly spec: LimitsSpec;
-  /** Whether closed connections of users have a shorter time. */
+  /** Whether users' closed connections have a shorter timeout. */
   readonly shortTimes: boolean;
   readonly sets: readonly LimitSet[];
-  /** In the order in which they can be made: a rule jumps to chains before it. */
+  /** In the order in which they are created: a rule jumps only to chains before its own. */
   readonly chains: readonly LimitChain[];
 }
 
-/** Elements that a set filled by rules may have: of users, times the lists that a count is spread over. */
+/** The most elements of the sets that rules fill: one for each user, and for each list over which a count is spread. */
 export const MOST_USERS = 65_535;
 export const MOST_COUNTS = 1_048_576;
 const MOST_LISTS_OF_USER = 128;
 export const MOST_LISTS = 1_024;
 
-/** How often a rate's element is forgotten, in seconds: when it is full again at the latest, for any rate but a mad one. */
+/** The seconds after which an element of a rate expires. By then its bucket is full again, for every sensible rate. */
 export const RATE_SECONDS = 10;
 export const SHORT_TIMES = "closed";
 
@@ -81,7 +81,7 @@ const rule = (text: string, ...expressions: (Attribute | readonly Attribute[])[]
 const rateText = ({ perSecond, burst }: Rate) => `limit rate over ${perSecond}/second burst ${burst} packets`;
 const exemptReturn = rule("meta skuid @exempt return", is.socketUid, is.inSet("exempt"), is.goBack);
 
-/** @param abilities what the kernel cannot do is left out. */
+/** @param abilities what the kernel supports; the rest is left out. */
 export function limitsTable(
   spec: LimitsSpec,
   abilities: { readonly count: boolean; readonly shortTimes: boolean } = { count: true, shortTimes: true },
@@ -90,8 +90,8 @@ export function limitsTable(
   const chains: LimitChain[] = [];
   const early: LimitRule[] = [];
 
-  // The destination that a packet has is not where a routing header or a source route leads it: another node, or this one
-  // where net.ipv6.conf.*.seg6_enabled or net.ipv4.conf.*.accept_source_route is set, sends it on to the metadata address.
+  // A packet with a routing header or a source route has another destination than where it ends: another node sends it on to
+  // the metadata address, or this node where net.ipv6.conf.*.seg6_enabled or net.ipv4.conf.*.accept_source_route is set.
   chains.push({
     name: "source_routed",
     priority: null,
@@ -111,12 +111,12 @@ export function limitsTable(
   if (spec.newConnections !== null) early.push(...newConnections(spec, spec.newConnections, sets, chains));
   const tracked = abilities.count ? spec.tracked : null;
   if (tracked !== null) trackedConnections(spec, tracked, abilities.shortTimes, sets, chains);
-  // Before connection tracking (-200), which shall not hold what is dropped.
+  // Before connection tracking (-200), so that dropped packets take no place in its table.
   chains.push({ name: "early", priority: -300, rules: early });
   if (tracked !== null) {
     chains.push({
       name: "begun",
-      // After connection tracking and before the redirect (-100); the connection is not in the table yet.
+      // After connection tracking and before the redirect (-100). The connection is not yet in the table of tracked ones.
       priority: -150,
       rules: [rule("ct status & confirmed == 0 jump tracked", is.beginsConnection, is.jump("tracked"))],
     });
@@ -160,14 +160,14 @@ function rangesOf(shares: readonly SubordinateShare[], prefix: string): RangeVer
     .sort((a, b) => a.first - b.first);
 }
 
-/** Sends subordinate uids to their owner's chain, where there are any. */
+/** The rule that sends subordinate uids to their owner's chain. */
 function toShares(map: string): LimitRule {
   return rule(`meta skuid vmap @${map}`, is.socketUid, is.verdictOf(map));
 }
 
 /**
- * The queue of connections before the proxy has no places of each user's: how fast it may be filled is limited here. What is a
- * user's own passes; what is over that comes out of one bucket for all users.
+ * Limits how fast users fill the proxy's accept queue, in which no user has reserved places. Each user has a token bucket of
+ * their own; new connections beyond it take tokens from one bucket that all users share.
  */
 function newConnections(
   spec: LimitsSpec,
@@ -208,7 +208,7 @@ function newConnections(
         is.goTo("new_everyone"),
       ),
       rule("meta skuid 1-4294967294 return", is.anyUidButRoot, is.goBack),
-      // Without a uid: all users' together. See `nobody` in trackedConnections().
+      // Packets without a uid, of all users together. See `nobody` in trackedConnections().
       overRate,
       overOwn,
     ],
@@ -216,7 +216,7 @@ function newConnections(
   return metadataSyns("new_connection");
 }
 
-/** The table of tracked connections is all users' and root's, and nothing else keeps one user from filling it. */
+/** Limits users' tracked connections. Root and all users share conntrack's table, and the kernel itself lets one user fill it. */
 function trackedConnections(
   spec: LimitsSpec,
   { user, everyone }: NonNullable<LimitsSpec["tracked"]>,
@@ -237,7 +237,7 @@ function trackedConnections(
       is.countOverFor(set, each),
       is.drop,
     );
-  /** The same by a key that the uid gives. */
+  /** The same with a key that depends on the uid. */
   const overUserCount = (key: string, load: Attribute | readonly Attribute[]) =>
     rule(
       `add @counts { ${key} . ct id & ${ofUser.lists - 1} ct count over ${ofUser.each} } drop`,
@@ -255,16 +255,16 @@ function trackedConnections(
     rules: [
       rule(`${rateText(everyone.begun)} drop`, is.over(everyone.begun), is.drop),
       overCount("everyones", ofAll),
-      // The counts above leave out what is closed (nf_conncount.c, already_closed), which is in the table for two minutes
-      // more: 14,000 connections a second that are closed at once would fill it all the same.
+      // The counts above leave out closed connections (nf_conncount.c, already_closed), which stay in the table for two more
+      // minutes: 14,000 connections a second that are closed at once would fill it.
       ...(shortTimes
         ? [rule(`meta l4proto tcp ct timeout set "${SHORT_TIMES}"`, is.isTcp, is.useTimeout(SHORT_TIMES))]
         : []),
     ],
   });
-  // Without a uid: a socket that the kernel itself makes for one of a user's has no file, and `meta skuid` does not match. Such are
-  // SMC's TCP sockets, and MPTCP's subflows after the first (the first has its uid, tried on 6.1 and 6.18). They share one user's
-  // part. The kernel's own clients (NFS, Lustre) use ports that no user can have, and are left alone.
+  // Packets without a uid. A socket that the kernel itself makes for a user's socket has no file, so `meta skuid` does not match:
+  // SMC's TCP sockets, and MPTCP's subflows after the first (which has the uid, tried on 6.1 and 6.18). Together they have the
+  // share of one user. The kernel's own clients (NFS, Lustre) use ports below 1024, which no user can have, and have no limit.
   chains.push({
     name: "nobody",
     priority: null,
@@ -303,7 +303,7 @@ function trackedConnections(
   });
 }
 
-/** The table as nft(8) reads it: for a person, and for the test that both are the same. */
+/** The table as nft(8) reads it, for people, and for the test that compares it with the expressions. */
 export function tableText(table: LimitsTable): string {
   const lines = [`table inet ${TABLE_NAME} {`];
   if (table.shortTimes) {
