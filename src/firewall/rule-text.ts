@@ -1,23 +1,23 @@
 /**
- * Rules as text. iptables of different versions and backends write the same rule in different orders (the native
- * translation of iptables-nft moves `-m tcp`), so rules are compared by their parts, never as text. Pure.
+ * Parses rules as iptables-save prints them. Versions and backends of iptables print the parts of a rule in different orders
+ * (iptables-nft moves `-m tcp`), so rules are compared by their parts and not as text. Pure.
  */
 
-/** An option with its values; `!` stands before an option that is negated. */
+/** An option with its values. The name of a negated option begins with `!`. */
 type Option = string;
 
-/** A rule in its parts. */
+/** The parts of a rule. */
 export interface ParsedRule {
   /** Options of the rule itself: -s, -d, -i, -o, -p, -f. */
   readonly base: readonly Option[];
   /** Matches (-m) by name, with their options, in order. */
   readonly matches: readonly { readonly name: string; readonly options: readonly Option[] }[];
-  /** What -j or -g names; null for a rule that only counts. */
+  /** The target of -j or -g; null for a rule that only counts. */
   readonly target: string | null;
   readonly targetOptions: readonly Option[];
 }
 
-/** Splits as iptables-restore does: by blanks, with double quotes and backslashes inside them. */
+/** Splits a line as iptables-restore does: at blanks, with double quotes, and backslashes inside them. */
 export function tokens(text: string): string[] {
   const found: string[] = [];
   const pattern = /"((?:[^"\\]|\\.)*)"|(\S+)/g;
@@ -54,7 +54,7 @@ function asRange(option: string, value: string): string {
   return first === last ? first : `${first}-${last}`;
 }
 
-/** Takes a rule apart; the text is what follows `-A CHAIN`. */
+/** Parses the text after `-A CHAIN`. */
 export function parseRule(text: string): ParsedRule {
   const base: Option[] = [];
   const matches: { name: string; options: Option[] }[] = [];
@@ -103,7 +103,7 @@ export function parseRule(text: string): ParsedRule {
   return { base, matches, target, targetOptions };
 }
 
-/** The same text for two rules exactly where they say the same. */
+/** A canonical text: equal for two rules exactly where they match the same packets and have the same target. */
 export function canonicalRule(text: string): string {
   const { base, matches, target, targetOptions } = parseRule(text);
   const sorted = (options: readonly Option[]) => [...options].sort().join(" ");
@@ -115,8 +115,8 @@ export function canonicalRule(text: string): string {
 }
 
 /**
- * The target of a rule that sends every caller of 169.254.169.254:80 somewhere else, without further conditions: what the
- * HyperPod agent puts into nat OUTPUT. A comment does not matter. Null for any other rule.
+ * The target of a rule that redirects everybody's connections to 169.254.169.254:80 without further conditions, as the HyperPod
+ * agent adds it to nat OUTPUT. A comment is ignored. Null for any other rule.
  */
 export function metadataRedirect(text: string): string | null {
   const rule = parseRule(text);

@@ -5,8 +5,8 @@ import type { FirewallSpec } from "./types.ts";
 import type { SecondWall } from "./wall/wall.ts";
 
 /**
- * The two walls together: the rules of iptables, and the routing rules that hold while those are away. The second belongs
- * to the block: the redirect alone (`nat`) has none.
+ * Both walls: the iptables rules, and the routing rules that protect while those are missing. The second wall belongs to the
+ * block; with the redirect alone (`nat`) there is none.
  */
 
 export interface Walls {
@@ -14,13 +14,13 @@ export interface Walls {
   readonly wall: SecondWall;
 }
 
-/** What an operation did, or would do, to both. */
+/** What an operation changed, or would change, in both walls. */
 export interface WallsOutcome extends Outcome {
-  /** Of the second wall: what was not right, or in a dry run the commands of ip(8) that would put it right. */
+  /** The second wall's differences; in a dry run, the commands of ip(8) that would correct them. */
   readonly routing: readonly string[];
 }
 
-/** For people: why there is no second wall, and how long a flush stays open without it. */
+/** The message that says why there is no second wall, and for how long the node is open after a flush without it. */
 export const withoutWall = (why: string): string =>
   `no second wall: ${why}: a flush of the firewall by others opens the node to every user until the watch has repaired it ` +
   "(about 0.1 s; iptables-legacy: up to 2 s; without the watch: for good)";
@@ -28,8 +28,8 @@ export const withoutWall = (why: string): string =>
 const hasBlock = (part: Part): boolean => part !== "nat";
 
 /**
- * Brings the rules and the wall. What stands already of the wall is put right first, for it needs no process; what is new
- * comes after the rules, without which it would refuse everyone.
+ * Applies the rules and the second wall. A wall that is there is corrected first, because that needs no process. A new one is
+ * added after the rules, because without them it would refuse every user.
  */
 export async function applyWalls(
   { iptables, wall }: Walls,
@@ -49,7 +49,7 @@ export async function applyWalls(
   try {
     outcome = await apply(iptables, spec, part);
   } catch (error) {
-    // IPv4 may be done where IPv6 is not: then users are redirected, and the wall refuses nobody.
+    // IPv4 may have succeeded where IPv6 failed. Then users are redirected, and the wall refuses nobody.
     if (await isRedirected(iptables)) {
       await bring()
         .then(() => hasBlock(part) && wall.endOld(spec))
@@ -65,7 +65,7 @@ export async function applyWalls(
   ]);
 }
 
-/** Takes away both, or the part that is named. */
+/** Removes both walls, or the named part. */
 export async function removeWalls(
   { iptables, wall }: Walls,
   part: Part = "both",
@@ -75,7 +75,7 @@ export async function removeWalls(
     const outcome = await remove(iptables, part, true);
     return withRouting(outcome, hasBlock(part) ? wall.describe(null) : [], []);
   }
-  // The wall first: behind it, users are still led to the proxy.
+  // The second wall first. Until the rules are removed, users are still redirected to the proxy.
   const found = hasBlock(part) ? await iptables.exclusively(async () => wall.bring(null)) : [];
   const outcome = await remove(iptables, part);
   return withRouting(outcome, found, []);

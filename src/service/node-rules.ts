@@ -18,28 +18,28 @@ import { AGENT_ENTRY_SEEN, KNOWN_RULES } from "./paths.ts";
 import { RESOLVE_INTERVAL_MS, type WatchedRules } from "./repair.ts";
 import { mark, readJson, writeWhole } from "./state-files.ts";
 
-/** The firewall of this machine, as the watch has it. */
+/** The firewall of this machine, for the watch. */
 
-/** Something beside iptables that keeps users out, such as routing rules. Asks the kernel alone: no process, no waiting. */
+/** Protection besides iptables, such as the routing rules. It uses only the kernel: no process and no waiting. */
 export interface Guard {
-  /** In words, each thing that is not as it should be; nothing where all is right. */
+  /** A line for each thing that is wrong; none where all is right. */
   problems(spec: FirewallSpec): readonly string[];
-  /** Puts it right. */
+  /** Repairs it. */
   restore(spec: FirewallSpec): void;
 }
 
-/** Another imdsproxy that changes rules for longer than this hangs: then the known rules are put back all the same. */
+/** The longest wait for another imdsproxy that is changing rules. One that takes longer hangs, and the known rules are restored. */
 const MOST_LOCKED_MS = 10_000;
 
-/** How often the rules are compared anew where somebody changes others meanwhile; after that, at the next look. */
+/** Attempts to compare the rules where other programs change theirs meanwhile. After these, the next check tries again. */
 const COMPARISONS = 4;
 
-/** Rules that were seen right. */
+/** Rules that were found right. */
 interface Known {
   readonly spec: FirewallSpec;
   /** Null where they are not in nf_tables. */
   readonly snapshot: Snapshot | null;
-  /** Which file they were read from or written to. */
+  /** The stamp of the file from which they were read or to which they were written. */
   readonly stamp: string;
 }
 
@@ -68,7 +68,7 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
     this.#guards = options.guards ?? [];
   }
 
-  /** True where `restore` has to be asked again soon: another imdsproxy is changing the rules. */
+  /** Whether `restore` must be called again soon, because another imdsproxy is changing the rules. */
   get waiting(): boolean {
     return this.#lockedSinceMs !== null;
   }
@@ -96,7 +96,7 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
     return spec;
   }
 
-  /** Where it cannot be told whether the upstream has moved, it has not. */
+  /** The upstream. Where it cannot be found out whether it has moved, it stays where it was. */
   async #detectUpstream(): Promise<DetectedUpstream> {
     const found = await detectUpstream();
     const last = this.#known?.spec.upstream;
@@ -132,14 +132,14 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
         if (problems.length > 0) guard.restore(spec);
         found.push(...problems);
       } catch (error) {
-        // What fails must not keep the others from being put back.
+        // One failure must not prevent the other repairs.
         failures.push(error);
       }
     }
     try {
       if (snapshot !== null) found.push(...restoreRules(snapshot));
     } catch (error) {
-      // iptables has to do it.
+      // Then `deviations` and `apply` repair the rules with iptables.
       this.#forget();
       failures.push(error);
     }
@@ -147,7 +147,7 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
     return found;
   }
 
-  /** A setup, or the unit that brings the rules, has put other rules into place: these are right now. */
+  /** Reads the rules that another process, a setup or the rules' unit, has applied: they are the right ones now. */
   #takeUpWhatAnotherWrote(): void {
     const stamp = stampOf(KNOWN_RULES);
     if (stamp === NO_FILE || stamp === this.#known?.stamp) return;
@@ -159,7 +159,7 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
   async deviations(spec: FirewallSpec): Promise<readonly string[]> {
     const backend = backendStamp();
     if (backend !== this.#backend) {
-      // The alternatives were switched: what is in the other backend is not what iptables shows any more.
+      // The alternatives of iptables were switched, and it now shows the rules of the other backend.
       this.#backend = backend;
       this.#iptables = systemIptables();
       this.#forget();
@@ -170,12 +170,12 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
     ];
     const age = this.#options.clock.now() - this.#comparedAtMs;
     const compared = age >= 0 && age < RESOLVE_INTERVAL_MS && this.#known?.snapshot != null;
-    // `restore` has just looked, in bytes.
+    // `restore` has just compared the rules byte by byte.
     if (compared && same(this.#known?.spec, spec)) return ofGuards;
     return [...ofGuards, ...(await this.#compare(spec))];
   }
 
-  /** Compares as text, by iptables-save, and keeps what is right. */
+  /** Compares the rules as iptables-save prints them, and remembers them where they are right. */
   async #compare(spec: FirewallSpec): Promise<string[]> {
     const access = (await this.#iptables.access()).filter(({ problem }) => problem === null);
     const inKernel = access.every(({ version }) => version?.includes("legacy") !== true);
@@ -184,7 +184,7 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
       wantedTable(spec, family, "nat"),
     ]);
     let snapshot: Snapshot | null = null;
-    // Others may change their own rules while we read: then what was compared is not surely what would be kept.
+    // Where other programs change rules meanwhile, the snapshot might not be what was compared, and is taken again.
     for (let tries = 0; tries < COMPARISONS && snapshot === null; tries++) {
       const generation = inKernel ? rulesGeneration() : null;
       const { deviations, original } = await firewallStatus(this.#iptables, spec);
@@ -200,13 +200,13 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
   }
 
   async apply(spec: FirewallSpec): Promise<void> {
-    // The lock is kept until the new rules are known, so that no other watch takes them for a change.
+    // The lock is held until the new rules are remembered, so that no other watch takes them for damage.
     await this.#iptables.exclusively(async () => {
       await apply(this.#iptables, spec);
       for (const guard of this.#guards) guard.restore(spec);
       this.#forget();
       await this.#compare(spec);
-      // Last: until here, and wherever this fails, the node stays closed.
+      // Last, so that the node stays closed until here, and where any step fails.
       endClosedState();
     });
   }
@@ -215,7 +215,7 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
     this.#comparedAtMs = this.#options.clock.now();
     const isNews = !same(this.#known?.spec, spec) || !same(this.#known?.snapshot, snapshot);
     if (isNews) {
-      // A full disk must not keep the rules from being put right.
+      // A full disk must not prevent a repair of the rules.
       this.#attempt(`cannot remember the rules in ${KNOWN_RULES}`, () =>
         writeWhole(KNOWN_RULES, { spec, snapshot }, 0o600),
       );
@@ -245,7 +245,7 @@ function stampOf(path: string): string {
   return found === undefined ? NO_FILE : `${found.ino}:${found.size}:${found.mtimeMs}`;
 }
 
-/** Only root writes these files; still, what an older version wrote may look otherwise. */
+/** Checks what was read: only root writes these files, but an older version may have written another format. */
 export function asSpec(value: unknown): FirewallSpec | null {
   const spec = value as FirewallSpec | null;
   const endpoint = (e: unknown) =>

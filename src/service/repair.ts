@@ -2,47 +2,45 @@ import type { Clock } from "../platform/clock.ts";
 import type { FirewallHealth } from "../telemetry/firewall-health.ts";
 
 /**
- * The watch over the firewall rules: whatever removes them, changes them or puts something before them is undone. What
- * counts is that known rules come back first, from numbers; who is exempt and where the upstream is are asked afterwards,
- * since a directory that hangs must not keep the node open. Stateful; what it watches, and where it reports to, are given
- * to it.
+ * The watch over the firewall rules. It restores them whatever removes them, changes them or puts other rules before them.
+ * Known rules are restored first, from their uids as numbers. The exempt users and the upstream are looked up afterwards,
+ * because a directory that hangs must not leave the node open. Stateful; the rules and the reports are given to it.
  */
 
-/** How often it looks. The promise is 30 s; a look costs a few milliseconds. */
+/** The milliseconds between two checks, each of which takes a few. The documented time until a repair is 30 s. */
 export const CHECK_INTERVAL_MS = 2_000;
-/** How often the node is asked anew who is exempt and where the upstream is: accounts come and go without a sign. */
+/** The milliseconds between two look-ups of the exempt users and the upstream: nothing reports a change of accounts. */
 export const RESOLVE_INTERVAL_MS = 30_000;
 
-/** The rules of the node. `Spec` is whatever they are built from. */
+/** The rules of the node. `Spec` is what they are built from. */
 export interface WatchedRules<Spec> {
-  /** What the rules should be now; throws where the configuration cannot be read. May take as long as a directory does. */
+  /** The wanted rules. Throws where the configuration cannot be read. May wait for the account directory. */
   resolve(): Promise<Spec>;
-  /** Changes whenever the configuration does; cheap. */
+  /** A value that changes with the configuration; cheap. */
   configurationStamp(): string;
   /**
-   * Puts back what was right when it was last seen, where that can be done at once: by the kernel alone, with no process, no
-   * look-up of a name and no waiting. In words, what was not as it should be; nothing where all is right, or where it has to
-   * be left to `deviations` and `apply`.
+   * Restores the rules that were last found right, where the kernel alone can do it: without a process, a look-up of a name or a
+   * wait. Returns a line for each difference; none where all is right, or where only `deviations` and `apply` can tell.
    */
   restore(): readonly string[];
-  /** In words, each thing that is not as it should be. Asks no directory. */
+  /** A line for each thing that is wrong. Asks no directory. */
   deviations(spec: Spec): Promise<readonly string[]>;
-  /** Puts everything right at once. Asks no directory. */
+  /** Applies all rules. Asks no directory. */
   apply(spec: Spec): Promise<void>;
 }
 
 export interface WatchOptions<Spec> {
   readonly rules: WatchedRules<Spec>;
   readonly clock: Clock;
-  /** What was right when last seen; null where nothing is remembered. */
+  /** The rules that were last found right; null where none are remembered. */
   readonly remembered: Spec | null;
-  /** Keeps what is right, for a boot at which the configuration cannot be read. */
+  /** Remembers the rules that are right, for a boot at which the configuration cannot be read. */
   readonly remember: (spec: Spec) => void;
-  /** The health that an earlier watch left behind. */
+  /** The last report of an earlier watch. */
   readonly before: FirewallHealth | null;
   readonly report: (health: FirewallHealth) => void;
   readonly log: (level: "notice" | "error", message: string) => void;
-  /** Who has changed rules since this was asked last, in words; empty where nobody is known. */
+  /** A text that names who has changed rules since the last call; empty where that is unknown. */
   readonly changedBy?: () => string;
 }
 
@@ -56,7 +54,7 @@ export class FirewallWatch<Spec> {
   #spec: Spec | null = null;
   #stamp = "";
   #resolvedAtMs = Number.NEGATIVE_INFINITY;
-  /** Somebody has changed the rules: what they should be may have changed with them, as when HyperPod's agent comes up. */
+  /** Another program has changed rules. The wanted rules may have changed too, for instance when HyperPod's agent starts. */
   #moved = false;
   #complaint: string | null = null;
   #checking: Promise<boolean> | null = null;
@@ -72,18 +70,18 @@ export class FirewallWatch<Spec> {
     };
   }
 
-  /** Whether a check or a refresh is under way, so that other things than events may be waited for. */
+  /** Whether a check or a refresh is under way. */
   get busy(): boolean {
     return this.#checking !== null || this.#refreshing !== null;
   }
 
-  /** Puts back what can be put back at once. Never waits, never throws. */
+  /** Restores what can be restored at once. Never waits and never throws. */
   glance(): void {
     let found: readonly string[];
     try {
       found = this.#options.rules.restore();
     } catch (error) {
-      // `check` finds the same, and puts it right by iptables.
+      // `check` finds the same difference, and repairs it with iptables.
       this.#complain(`the firewall rules cannot be put back at once: ${messageOf(error)}`);
       return;
     }
@@ -91,8 +89,8 @@ export class FirewallWatch<Spec> {
   }
 
   /**
-   * Glances, compares what is there with what should be, and puts it right: by what is known, without asking who that is.
-   * One at a time; a second call waits for the first.
+   * Glances, compares the rules with the last wanted ones, and repairs them. Looks up neither users nor the upstream. Only one
+   * check runs at a time; a second call waits for the first.
    *
    * @returns whether the rules are right now.
    */
@@ -103,14 +101,14 @@ export class FirewallWatch<Spec> {
     return this.#checking;
   }
 
-  /** Resolves when no check is under way: a repair is finished and logged before the process ends. */
+  /** Resolves when no check is under way, so that a repair is completed and logged before the process ends. */
   async checked(): Promise<void> {
     await this.#checking;
   }
 
   /**
-   * Asks the configuration and the node what the rules should be, where that is due, and brings them. One at a time, and
-   * while it waits `glance` and `check` go on with what is known.
+   * Reads the configuration and looks up the exempt users and the upstream where that is due, and applies the rules. Only one
+   * runs at a time; while it waits, `glance` and `check` continue with the last wanted rules.
    */
   refresh(): Promise<void> {
     this.#refreshing ??= this.#refresh().finally(() => {
@@ -137,11 +135,12 @@ export class FirewallWatch<Spec> {
     if (spec === null) return this.#health.healthy;
     return this.#attempt(async () => {
       if ((await rules.deviations(spec)).length === 0) return true;
-      // It may have gone since the glance above: the kernel alone puts it back in a millisecond, iptables in hundreds.
+      // The rules may have been removed since the glance above. The kernel alone restores them in a millisecond, iptables in
+      // hundreds.
       this.glance();
       const found = await rules.deviations(spec);
       if (found.length === 0) return true;
-      // A refresh may have come in between: what it brings is its own affair.
+      // A refresh may have applied other rules in between, and reports on them itself.
       if (spec !== this.#spec) return false;
       await rules.apply(spec);
       this.#repaired(found);
@@ -155,7 +154,7 @@ export class FirewallWatch<Spec> {
       const known = this.#spec;
       const spec = await this.#currentSpec();
       if (spec === known) return false;
-      // The check that may be under way is about what was known before.
+      // A check that is under way still compares with the former rules.
       await this.#checking;
       this.#spec = spec;
       const found = await rules.deviations(spec);
@@ -166,7 +165,7 @@ export class FirewallWatch<Spec> {
     });
   }
 
-  /** @param action says whether it has seen the rules in order. */
+  /** @param action returns whether it found the rules right. */
   async #attempt(action: () => Promise<boolean>): Promise<boolean> {
     try {
       if (await action()) {
@@ -180,7 +179,7 @@ export class FirewallWatch<Spec> {
     return this.#health.healthy;
   }
 
-  /** Said once, not every two seconds. */
+  /** Logs a failure once, not every two seconds. */
   #complain(message: string): void {
     if (message !== this.#complaint) this.#options.log("error", message);
     this.#complaint = message;
@@ -199,13 +198,13 @@ export class FirewallWatch<Spec> {
     this.#set(true);
   }
 
-  /** What the rules should be: the same object where it means the same, so that a change can be told by identity. */
+  /** The wanted rules: the same object while they are equal, so that a change is recognised by identity. */
   async #currentSpec(): Promise<Spec> {
     const { rules, clock, remembered, remember, log } = this.#options;
     const stamp = rules.configurationStamp();
     const now = clock.now();
     const age = now - this.#resolvedAtMs;
-    // A clock that was set back must not keep an old answer for ever.
+    // Where the clock was set back, an old answer must not stay for ever.
     const fresh = stamp === this.#stamp && age >= 0 && age < RESOLVE_INTERVAL_MS && !this.#moved;
     if (this.#spec !== null && fresh) return this.#spec;
     const changed = stamp !== this.#stamp;

@@ -3,13 +3,13 @@ import { TABLES } from "../firewall/wall/plan.ts";
 import { CHANGE_GROUPS, concernsWall, NETLINK_ROUTE } from "../firewall/wall/rtnetlink.ts";
 import { NetlinkSocket } from "../platform/libc.ts";
 
-/** More than that at once are read the next time. */
+/** The most messages that one call reads. The next call reads the rest. */
 const MOST_DATAGRAMS = 1_000;
 const OUR_TABLES: ReadonlySet<number> = new Set(Object.values(TABLES));
 
 /**
- * Changes that the second wall is made of, or depends on, as they happen: routing rules, routes of its tables, interfaces,
- * addresses.
+ * Notifications about changes of what the second wall consists of or depends on: routing rules, routes of its tables,
+ * interfaces and addresses.
  */
 export class RoutingChanges {
   readonly #socket: NetlinkSocket;
@@ -17,7 +17,7 @@ export class RoutingChanges {
     this.#socket = socket;
   }
 
-  /** Null where the kernel cannot tell: there only the interval helps. */
+  /** Null where the kernel sends no notifications. Then only the periodic check finds changes. */
   static listen(): RoutingChanges | null {
     try {
       return new RoutingChanges(new NetlinkSocket(NETLINK_ROUTE, "changes of routing", CHANGE_GROUPS));
@@ -30,7 +30,7 @@ export class RoutingChanges {
     return this.#socket.descriptor;
   }
 
-  /** Takes in what has come, and says what it was about. */
+  /** Reads the notifications that have arrived, and returns what they were about. */
   take(): "nothing" | "ours" | "other" {
     let heard: "nothing" | "ours" | "other" = "nothing";
     for (let count = 0; count < MOST_DATAGRAMS; count++) {

@@ -16,7 +16,7 @@ import { RoutingChanges } from "./routing-changes.ts";
 import { readJson, writeWhole } from "./state-files.ts";
 import { recover } from "./transaction.ts";
 
-/** The watch on this machine: real iptables, real files, the journal. */
+/** The watch of this machine, with its iptables, files and journal. */
 
 const output = standardError((lines) => `${lines} lines of this log are lost, because nobody read it\n`);
 
@@ -27,8 +27,8 @@ const log = (level: "notice" | "error", message: string): void => {
 };
 
 /**
- * What holds when nothing is known of the node: nobody but root, and every other caller sent to a port where nobody
- * answers. Better no credentials than the instance role's.
+ * The rules where nothing is known of the node: only root is exempt, and all others are redirected to a port on which nobody
+ * answers. They get no credentials rather than those of the instance role.
  */
 const CLOSED: FirewallSpec = {
   upstream: METADATA.ipv4,
@@ -39,7 +39,7 @@ const CLOSED: FirewallSpec = {
 
 const complaints = new Map<string, string>();
 
-/** Does what may fail, and says once of each failure what it was: a full disk would be told of every two seconds. */
+/** Runs what may fail, and logs each failure once, because a full disk would fail it every two seconds. */
 function attempt(what: string, action: () => void): void {
   try {
     action();
@@ -62,7 +62,7 @@ function openWatch(configPath: string | undefined, changedBy: () => string = () 
     rules,
     clock: systemClock,
     remembered: asSpec(readJson(LAST_FIREWALL)) ?? CLOSED,
-    // A full disk must not keep the rules from being put right.
+    // A full disk must not prevent a repair of the rules.
     remember: (spec) =>
       attempt(`cannot remember the rules in ${LAST_FIREWALL}`, () => writeWhole(LAST_FIREWALL, spec, 0o600)),
     before: readFirewallHealth(),
@@ -75,8 +75,8 @@ function openWatch(configPath: string | undefined, changedBy: () => string = () 
 }
 
 /**
- * Brings the rules at boot: from the configuration; where that cannot be read, as they were last; where nothing is
- * remembered, closed. Before that it finishes a setup that a power cut interrupted.
+ * Applies the rules at boot: those of the configuration; where it cannot be read, the last ones; where none are remembered,
+ * rules that refuse all users. Before that it completes a setup that a power cut interrupted.
  *
  * @returns whether the rules are in place.
  */
@@ -88,15 +88,15 @@ export async function bringRules(configPath: string | undefined): Promise<boolea
 }
 
 /**
- * Watches until it is told to stop. Tells systemd that it is ready when it has seen the rules in order.
+ * Watches the rules until it is stopped. Reports to systemd that it is ready once it has found the rules right.
  *
- * @returns false where the first look fails.
+ * @returns false where the first check fails.
  */
 export async function watchRules(configPath: string | undefined): Promise<boolean> {
   const changes = listenForChanges();
   const routing = RoutingChanges.listen();
   const { rules, watch } = openWatch(configPath, () => {
-    // Whoever made the change that was just found may not have been heard of yet.
+    // The notification about a change that was just found may not have been read yet.
     changes?.take();
     return changedByText(changes?.by ?? []);
   });
@@ -113,15 +113,15 @@ export async function watchRules(configPath: string | undefined): Promise<boolea
   let checkAtMs = monotonicMs();
   let fedAtMs = Number.NEGATIVE_INFINITY;
   while (!stopped) {
-    // Short where something is under way, which goes on only between two waits.
+    // The wait is short while a check is under way, because promises continue only between two waits.
     const readable = waitReadable(descriptors, watch.busy || rules.waiting ? BUSY_WAIT_MS : IDLE_WAIT_MS);
     const ruled = readable && changes?.take() === true;
     const routed = readable && routing !== null ? routing.take() : "nothing";
-    // Readable and yet nothing there: messages were lost (ENOBUFS).
+    // Readable but without a message: the kernel dropped some (ENOBUFS).
     const heard = ruled || routed === "ours" || (readable && routed === "nothing");
-    // In this order: what is known comes back before anything else is done, and before anybody is asked.
+    // Known rules are restored first, before anything that may wait.
     if (heard || rules.waiting) watch.glance();
-    // What has been looked at, and was right, is not to be blamed for what comes after it.
+    // Changes after which the rules were found right are not named as the cause of a later damage.
     if (!rules.waiting) changes?.forget();
     if (monotonicMs() - fedAtMs >= CHECK_INTERVAL_MS) {
       notifySystemd("WATCHDOG=1");
@@ -129,7 +129,8 @@ export async function watchRules(configPath: string | undefined): Promise<boolea
     }
     if (monotonicMs() >= checkAtMs || (heard && !watch.busy)) {
       const startedMs = monotonicMs();
-      // A node on which something changes rules all the time is not slowed down by comparing them all the time.
+      // The next check by time comes after an interval, and after five times what this one took: on a slow node, comparing the
+      // rules must not take a whole processor.
       checkAtMs = startedMs + CHECK_INTERVAL_MS;
       void watch.check().then(() => {
         checkAtMs = Math.max(checkAtMs, monotonicMs() + REST_FACTOR * (monotonicMs() - startedMs));
@@ -142,13 +143,13 @@ export async function watchRules(configPath: string | undefined): Promise<boolea
   return true;
 }
 
-/** iptables may wait for another program's lock, and systemd waits 90 s for this process to end. */
+/** The longest wait at the end for a repair: iptables may wait for another program's lock, and systemd ends us after 90 s. */
 const MOST_AT_STOP_MS = 10_000;
 const IDLE_WAIT_MS = 50;
 const BUSY_WAIT_MS = 2;
 const REST_FACTOR = 5;
 
-/** Changes to nf_tables as they happen, with who made those since the last glance; null where the kernel tells of none. */
+/** Notifications about changes to nf_tables, with who made them since the last glance; null where the kernel sends none. */
 function listenForChanges() {
   let events: RuleEvents;
   try {
@@ -162,7 +163,7 @@ function listenForChanges() {
     get by(): readonly Changer[] {
       return by;
     },
-    /** Whether there was anything. */
+    /** Whether any notification had arrived. */
     take(): boolean {
       const taken = events.take();
       by = [...by, ...taken.by];

@@ -9,28 +9,28 @@ export interface PolicyStatement {
   readonly Condition?: Readonly<Record<string, Readonly<Record<string, string>>>>;
 }
 
-/** Which side an AccessDenied of AssumeRole most likely comes from. */
+/** The most likely cause of an AccessDenied of AssumeRole. */
 export type DenialCause =
   /** The permissions of the node's role do not allow it. */
   | "permission"
-  /** The trust policy of the role that was asked for does not allow it. */
+  /** The trust policy of the requested role does not allow it. */
   | "trust"
-  /** Some policy forbids it outright: a service control policy, a boundary, a Deny statement. */
+  /** A policy denies it explicitly: a service control policy, a permissions boundary or a Deny statement. */
   | "explicit-deny"
-  /** STS does not say. It says the same of a role that does not exist. */
+  /** STS does not say. It gives the same answer for a role that does not exist. */
   | "unknown";
 
 export interface DenialExplanation {
   readonly cause: DenialCause;
-  /** For the administrator: what was found and both statements, in several lines. */
+  /** A text of several lines for the administrator: the cause and both statements. */
   readonly text: string;
-  /** What the trust policy of the role that was asked for needs. */
+  /** The statement that the trust policy of the requested role needs. */
   readonly trust: PolicyStatement;
-  /** What the permissions of the node's role need. */
+  /** The statement that the permissions of the node's role need. */
   readonly permission: PolicyStatement;
 }
 
-/** Tags and a source identity are permissions of their own, on both sides (IAM User Guide, "Pass session tags in AWS STS"). */
+/** Tags and a source identity need additional permissions on both sides (IAM User Guide, "Pass session tags in AWS STS"). */
 function actions(request: SessionRequest): string | readonly string[] {
   const all = ["sts:AssumeRole"];
   if (request.tags.length > 0) all.push("sts:TagSession");
@@ -66,8 +66,8 @@ export function permissionStatement(request: SessionRequest): PolicyStatement {
 }
 
 /**
- * The node's role as STS names it in "User: arn:aws:sts::ACCOUNT:assumed-role/NAME/SESSION is not authorized …", or
- * null. That form leaves the role's path out, which a trust policy needs: prefer what IAM says where it is known.
+ * The node's role by STS's message "User: arn:aws:sts::ACCOUNT:assumed-role/NAME/SESSION is not authorized …", or null. This
+ * form lacks the role's path, which a trust policy needs: prefer the ARN that IAM reports where it is known.
  */
 export function instanceRoleIn(stsMessage: string): string | null {
   const found = /\barn:(aws[a-z-]*):sts::(\d{12}):assumed-role\/([\w+=,.@-]+)\//.exec(stsMessage);
@@ -75,8 +75,8 @@ export function instanceRoleIn(stsMessage: string): string | null {
 }
 
 /**
- * Reads the cause from STS's words. IAM documents them, for policy types that support them, in "Troubleshoot access
- * denied error messages" (IAM User Guide); STS often leaves the reason out.
+ * Finds the cause in STS's message. "Troubleshoot access denied error messages" (IAM User Guide) documents the wording for the
+ * policy types that support it. STS often leaves the reason out.
  */
 export function denialCause(stsMessage: string): DenialCause {
   if (/explicit deny/i.test(stsMessage)) return "explicit-deny";
@@ -95,8 +95,8 @@ const CAUSES: Record<DenialCause, string> = {
 };
 
 /**
- * What to tell an administrator whose AssumeRole was refused with AccessDenied, and what to add on either side.
- * Not for callers: it names the node's role.
+ * Explains an AccessDenied of AssumeRole to an administrator, with the statements to add on either side. It names the node's
+ * role, so callers must not see it.
  *
  * @param instanceRoleArn the node's role where known; else it is taken from STS's message, else a placeholder.
  * @param stsMessage what STS said, or null where it is not known.
@@ -109,7 +109,7 @@ export function explainDenial(
   const said = stsMessage ?? "";
   const cause = denialCause(said);
   const named = instanceRoleArn ?? instanceRoleIn(said);
-  // The text goes to the log, and an external id is a shared secret for some.
+  // The text is logged, and some use the external id as a shared secret.
   const shown = request.externalId === null ? request : { ...request, externalId: "EXTERNAL-ID" };
   const trust = trustStatement(shown, named);
   const permission = permissionStatement(request);

@@ -8,9 +8,9 @@ import { classify, isOwnCredentials } from "./sts-failures.ts";
 import type { Session, SessionRequest } from "./types.ts";
 
 export interface StsOptions {
-  /** The region whose STS is asked, or how to find it: asked at each attempt until it is found. */
+  /** The region whose STS is used, or a function that finds it, called at each attempt until it succeeds. */
   readonly region: string | (() => Promise<string>);
-  /** URL to use in place of the region's own endpoint, or null. */
+  /** A URL in place of the region's endpoint, or null. */
   readonly endpoint: string | null;
   /** Where the node's own credentials come from. */
   readonly metadata: InstanceMetadata;
@@ -25,20 +25,20 @@ export interface AwsSts extends Sts {
   /** Loads the SDK, so that the first caller does not wait for it: 0.1 s, and seconds on a busy node. Never rejects. */
   load(): Promise<void>;
   /**
-   * Asks for the node's own credentials anew before the next request: those that the SDK keeps came from another metadata
-   * service. What is under way ends as it began.
+   * Forgets the node's own credentials, which came from another metadata service, so that the next request fetches new ones.
+   * Requests under way keep the old ones.
    */
   forgetCredentials(): void;
   /**
-   * By how much STS's clock is ahead of this machine's, in milliseconds, as its last answer said; 0 before the first. The SDK
-   * measures anew where what it has is five minutes off (getUpdatedSystemClockOffset.js in @aws-sdk/core).
+   * How far STS's clock is ahead of this machine's, in milliseconds, by its last answer; 0 before the first. The SDK corrects
+   * its value where it is wrong by more than five minutes (getUpdatedSystemClockOffset.js in @aws-sdk/core).
    */
   clockOffsetMs(): number;
-  /** Ends its connections. */
+  /** Closes its connections. */
   close(): void;
 }
 
-/** Every option that the SDK would otherwise look for in the environment or in ~/.aws. */
+/** Values for all options that the SDK would otherwise read from the environment or from ~/.aws. */
 const NOTHING_FROM_OUTSIDE = {
   ignoreConfiguredEndpointUrls: true,
   useFipsEndpoint: false,
@@ -48,17 +48,17 @@ const NOTHING_FROM_OUTSIDE = {
   authSchemePreference: [],
   sigv4aSigningRegionSet: async () => undefined,
   userAgentAppId: async () => undefined,
-  // The broker retries: with a backoff that all callers of a request share.
+  // The broker retries, with a backoff that all callers of a request share.
   maxAttempts: 1,
 } satisfies STSClientConfig;
 
 /**
- * STS as the broker needs it, through @aws-sdk/client-sts, which `load` or the first request loads: commands that ask no STS
- * start without it. Endpoints are regional, with the suffix of every partition that the SDK knows.
+ * STS for the broker, through @aws-sdk/client-sts. `load` or the first request loads the SDK, so that commands without a request
+ * to STS start faster. Endpoints are regional, with the suffix of each partition that the SDK knows.
  *
- * Each attempt is one request. It is repeated once, at once, where STS finds fault with the node's own credentials or
- * with the date of the signature: the credentials are fetched anew, and the SDK has measured by how much the clock is
- * wrong (AwsSdkSigV4Signer.js in @aws-sdk/core, errorHandler).
+ * Each attempt is one request. Where STS rejects the node's own credentials or the date of the signature, the request is
+ * repeated once immediately, with newly fetched credentials and the clock offset that the SDK has measured
+ * (AwsSdkSigV4Signer.js in @aws-sdk/core, errorHandler).
  */
 export function createSts(options: StsOptions): AwsSts {
   const timeoutMs = options.timeoutMs ?? 5_000;
@@ -67,11 +67,11 @@ export function createSts(options: StsOptions): AwsSts {
   let secrets: readonly string[] = [];
   let clockOffsetMs = 0;
 
-  /** So that no text of an answer, however odd, can carry the node's credentials into the log. */
+  /** The node's credentials, which are removed from every text of an answer before it is logged. */
   function remembering(provider: () => Promise<SignerCredentials>): () => Promise<SignerCredentials> {
     return async () => {
       const found = await provider();
-      // Those before as well: a request may still be under way with them.
+      // The former ones as well, because a request may still be under way with them.
       secrets = [found.secretAccessKey, found.sessionToken, found.accessKeyId, ...secrets.slice(0, 3)];
       return found;
     };
@@ -89,8 +89,8 @@ export function createSts(options: StsOptions): AwsSts {
         connectionTimeout: timeoutMs,
         requestTimeout: timeoutMs,
         throwOnRequestTimeout: true,
-        // Requests come half an hour apart. A connection kept that long is usually dead, and the first
-        // user of the next hour would pay for it with an error.
+        // Requests are half an hour apart. A connection that is kept that long is usually dead, and the next request on it
+        // would fail.
         httpAgent: { keepAlive: false, maxSockets: 64 },
         httpsAgent: { keepAlive: false, maxSockets: 64 },
       },
@@ -108,7 +108,7 @@ export function createSts(options: StsOptions): AwsSts {
     };
   }
 
-  /** One load for all; one that failed is tried again by the next request. */
+  /** Loads the SDK once for all requests. Where that fails, the next request tries again. */
   function loaded(): Promise<Loaded> {
     loading ??= load().catch((error) => {
       loading = null;
@@ -142,7 +142,7 @@ export function createSts(options: StsOptions): AwsSts {
       const onAbort = () => over.reject(timedOut(timeoutMs));
       limit.addEventListener("abort", onAbort);
       try {
-        // The race, since the SDK's own limits end neither a body that does not come nor a slow provider.
+        // A race, because the SDK's own timeouts cover neither a body that does not arrive nor a slow provider.
         return await Promise.race([attempt(request, limit), over.promise]);
       } catch (error) {
         throw classify(error, request, secrets);
@@ -151,7 +151,7 @@ export function createSts(options: StsOptions): AwsSts {
       }
     },
     forgetCredentials() {
-      // The SDK keeps them in the client. Its connections are closed after each request, so nothing of it stays open.
+      // The SDK keeps the credentials in the client. The client's connections are closed after each request, so none stays open.
       loading = null;
     },
     clockOffsetMs: () => clockOffsetMs,
@@ -167,7 +167,7 @@ interface Loaded {
 }
 
 /**
- * The endpoint that `createSts` asks in a region, as a URL: for what `serve` says where it cannot be reached.
+ * The endpoint that `createSts` uses in a region, as a URL, for the message of `serve` where it cannot be reached.
  *
  * @example await stsEndpoint("cn-north-1") // "https://sts.cn-north-1.amazonaws.com.cn"
  */
@@ -180,7 +180,7 @@ export async function stsEndpoint(region: string): Promise<string> {
   return url.origin;
 }
 
-/** Session name, tags and the rest in the SDK's terms; what is empty is left out, since STS refuses empty values. */
+/** The SDK's input for a request. Empty values are left out, because STS rejects them. */
 function assumeRoleInput(request: SessionRequest): AssumeRoleCommandInput {
   return {
     RoleArn: request.roleArn,
@@ -206,7 +206,7 @@ function regionProvider(region: StsOptions["region"]): string | (() => Promise<s
         kind: "transient",
         code: "region",
         message: "the node's region cannot be found for now; try again shortly",
-        // What can be done is said where there is something: a service that is late needs no change of the configuration.
+        // A remedy only where there is one: a slow service needs no change of the configuration.
         detail:
           known === null
             ? "the node's region cannot be read from the metadata service: set `region` in the configuration"
@@ -216,7 +216,7 @@ function regionProvider(region: StsOptions["region"]): string | (() => Promise<s
   };
 }
 
-/** An answer of status 200 is believed only when nothing in it is missing. */
+/** Checks an answer of status 200: it is used only if no field is missing. */
 function readSession(answer: unknown, obtainedAtMs: number): Session {
   const credentials = field(answer, "Credentials");
   const accessKeyId = field(credentials, "AccessKeyId");

@@ -3,9 +3,8 @@ import { type Attribute, bytes, encodeAttributes, nest, text, u32, walkAttribute
 import { EXPR, NFTA_LIST_ELEM } from "./names.ts";
 
 /**
- * nf_tables messages: struct nlmsghdr, struct nfgenmsg (u8 nfgen_family, u8 version, __be16 res_id), attributes. Changes
- * go in a batch, which the kernel takes as one transaction: all of it or nothing (net/netfilter/nfnetlink.c,
- * nfnetlink_rcv_batch). Pure.
+ * nf_tables messages: struct nlmsghdr, struct nfgenmsg (u8 nfgen_family, u8 version, __be16 res_id), attributes. Changes are
+ * sent in a batch, which the kernel applies as one transaction (net/netfilter/nfnetlink.c, nfnetlink_rcv_batch). Pure.
  */
 
 /** NFNL_SUBSYS_NFTABLES */
@@ -17,7 +16,7 @@ const BATCH_END = 0x11;
 const BATCH_GENID = 1;
 /** struct nfgenmsg */
 const GENERIC_LENGTH = 4;
-/** NLMSG_ERROR, NLMSG_DONE, and what a dump says of itself: it was interrupted by a change (NLM_F_DUMP_INTR). */
+/** NLMSG_ERROR, NLMSG_DONE, and the flag of a dump that a change interrupted (NLM_F_DUMP_INTR). */
 const TYPE_ERROR = 2;
 const TYPE_DONE = 3;
 const FLAG_DUMP_INTERRUPTED = 0x10;
@@ -28,7 +27,7 @@ export const FLAG = {
   ACK: 0x4,
   /** NLM_F_DUMP: NLM_F_ROOT | NLM_F_MATCH */
   DUMP: 0x300,
-  /** NLM_F_REPLACE, NLM_F_EXCL (what is there already is EEXIST), NLM_F_CREATE, NLM_F_APPEND (a rule at the chain's end; else at its head). */
+  /** NLM_F_REPLACE, NLM_F_EXCL (EEXIST for what exists), NLM_F_CREATE, NLM_F_APPEND (a rule at the chain's end, else at its head). */
   REPLACE: 0x100,
   EXCL: 0x200,
   CREATE: 0x400,
@@ -152,14 +151,14 @@ export interface BatchError {
   readonly errno: number;
 }
 
-/** What the kernel said to a batch so far. */
+/** The kernel's answers to a batch so far. */
 export interface BatchAnswer {
   /** True where the last message was acknowledged: with no errors the transaction is done. */
   readonly acknowledged: boolean;
   readonly errors: readonly BatchError[];
 }
 
-/** Reads the datagrams that answer a batch; messages for other sequences are passed over. */
+/** Parses the datagrams that answer a batch. Messages with other sequence numbers are ignored. */
 export function readBatchAnswer(
   datagrams: readonly DataView[],
   sequence: number,
@@ -182,11 +181,11 @@ export function readBatchAnswer(
 export type DumpPart =
   | { readonly kind: "objects"; readonly objects: readonly ReadMessage[]; readonly done: boolean }
   | { readonly kind: "error"; readonly errno: number }
-  /** The rule set changed in between: ask again. */
+  /** The rule set changed meanwhile, and the request must be sent again. */
   | { readonly kind: "interrupted" }
   | { readonly kind: "malformed" };
 
-/** Reads one datagram of a dump, which goes over as many as it needs. */
+/** Parses one datagram of a dump, which may have several. */
 export function readDumpPart(datagram: DataView, sequence: number): DumpPart {
   const messages = readMessages(datagram);
   if (messages === null) return { kind: "malformed" };

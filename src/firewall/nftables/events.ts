@@ -5,13 +5,13 @@ import { commandOf, readBody, readMessages } from "./batch.ts";
 import { GEN, MSG } from "./names.ts";
 
 /**
- * What the kernel tells of changes to nf_tables: the messages of each transaction, and at its end NFT_MSG_NEWGEN with the
- * process that made it. iptables-nft, nft, firewalld and Docker all come this way; of iptables-legacy nobody is told.
+ * The kernel's notifications about changes to nf_tables: the messages of each transaction, and at its end NFT_MSG_NEWGEN with
+ * the process that made it. This covers iptables-nft, nft, firewalld and Docker. There are none for iptables-legacy.
  */
 
 /** NFNLGRP_NFTABLES (linux/netfilter/nfnetlink.h), as a bit of nl_groups. */
 const NFTABLES_GROUP = 1 << (7 - 1);
-/** More than that at once are read the next time. */
+/** The most messages that one call reads. The next call reads the rest. */
 const MOST_MESSAGES = 1_000;
 
 /** Who changed the rule set. */
@@ -21,7 +21,7 @@ export interface Changer {
   readonly name: string;
 }
 
-/** Reads the end of a transaction out of a datagram; none where there is none in it. Pure. */
+/** Parses the ends of transactions in a datagram; none where it has none. Pure. */
 export function changersIn(datagram: DataView): Changer[] {
   return (readMessages(datagram) ?? [])
     .filter((message) => commandOf(message) === MSG.NEWGEN)
@@ -30,12 +30,12 @@ export function changersIn(datagram: DataView): Changer[] {
       const pid = u32Of(find(attributes, GEN.PROC_PID));
       const name = find(attributes, GEN.PROC_NAME);
       if (pid === null || name === undefined) return [];
-      // It goes into a log: a name can hold any bytes.
+      // A task's name may hold any bytes, and this one is logged.
       return [{ pid, name: textOf(name).replaceAll(/[^ -~]/g, "?") }];
     });
 }
 
-/** In words, for the log: `changed by nft (pid 12), iptables (pid 13)`; empty for nobody. Pure. */
+/** Formats the changes for the log: `changed by nft (pid 12), iptables (pid 13)`; empty for none. Pure. */
 export function changedByText(changers: readonly Changer[]): string {
   const MOST = 3;
   const distinct = [...new Map(changers.map((one) => [`${one.name} ${one.pid}`, one])).values()];
@@ -45,7 +45,7 @@ export function changedByText(changers: readonly Changer[]): string {
   return `changed by ${named.join(", ")}${more}`;
 }
 
-/** Hears of changes. */
+/** Receives these notifications. */
 export class RuleEvents {
   readonly #socket: NetlinkSocket;
   readonly #ownPid: number;
@@ -60,7 +60,7 @@ export class RuleEvents {
     return this.#socket.descriptor;
   }
 
-  /** Who else has changed the rule set since this was asked last; whether anybody has, where the kernel does not say who. */
+  /** Which other processes have changed the rule set since the last call; where the kernel does not say which, whether any has. */
   take(): { readonly changed: boolean; readonly by: readonly Changer[] } {
     const by: Changer[] = [];
     let heard = 0;

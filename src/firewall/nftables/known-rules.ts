@@ -14,12 +14,12 @@ import {
 } from "./snapshot.ts";
 import { NftError, NftSocket } from "./socket.ts";
 
-/** Our rules in nf_tables, read and put back by our own socket: no process, no thread, no name. An edge. */
+/** Reads and restores our rules in nf_tables through a netlink socket, without a process, a thread or a look-up of a name. An edge. */
 
 const NFPROTO_OF: Readonly<Record<Family, number>> = { ipv4: NFPROTO.IPV4, ipv6: NFPROTO.IPV6 };
-/** The rule set changed between our reading and our writing: nothing was done, read again. */
+/** The kernel's error where the rule set changed between reading and writing: nothing was done, and it must be read again. */
 const ERESTART = 85;
-/** How often, where others change it all the time. */
+/** Attempts, where other programs change the rule set all the time. */
 const TRIES = 50;
 
 interface Chains {
@@ -44,7 +44,7 @@ function readTables(
       if (one === undefined || !one.chains.includes(name)) continue;
       const rules = socket
         .dump(MSG.GETRULE, NFPROTO_OF[family], [text(RULE.TABLE, table), text(RULE.CHAIN, name)])
-        // A kernel that does not filter dumps would show all.
+        // A kernel that does not filter dumps sends all objects.
         .map((rule) => readBody(rule)?.attributes ?? [])
         .filter((rule) => textOf(find(rule, RULE.CHAIN) ?? EMPTY) === name)
         .filter((rule) => textOf(find(rule, RULE.TABLE) ?? EMPTY) === table)
@@ -61,7 +61,7 @@ function readTables(
 const EMPTY = new DataView(new ArrayBuffer(0));
 
 /**
- * Runs something with a socket.
+ * Calls a function with a socket.
  *
  * @returns null where there is none, or the kernel has no nf_tables.
  */
@@ -84,9 +84,9 @@ export function rulesGeneration(): number | null {
 }
 
 /**
- * Keeps the rules as they are, which somebody has found right.
+ * Takes a snapshot of the rules, which the caller has found right.
  *
- * @param generation what {@link rulesGeneration} said before they were found right: others may have changed them since.
+ * @param generation what {@link rulesGeneration} returned before that. Other programs may have changed the rules since.
  * @returns null where they are not in nf_tables, or not as they were.
  */
 export function captureRules(wanted: readonly WantedTable[], generation: number): Snapshot | null {
@@ -105,9 +105,9 @@ export function captureRules(wanted: readonly WantedTable[], generation: number)
 }
 
 /**
- * Puts back what is not as it was, in one transaction.
+ * Restores what differs from the snapshot, in one transaction.
  *
- * @returns what was found, for people; nothing where all was right.
+ * @returns a line for each difference; none where there was none.
  * @throws NftError where the kernel refuses.
  */
 export function restoreRules(snapshot: Snapshot): readonly string[] {

@@ -36,10 +36,10 @@ import {
 } from "./names.ts";
 
 /**
- * Our rules as the kernel has them, in bytes, so that they can be put back without iptables: iptables-nft makes rules of
- * nf_tables, which the kernel hands out (NFT_MSG_GETRULE) in the form in which it takes them (NFT_MSG_NEWRULE). What was
- * read when the rules were right is written again when they are not: no process, no look-up of a name, one transaction for
- * both tables and both families. Pure.
+ * Our rules as bytes of the kernel, which can be restored without iptables. The rules of iptables-nft are rules of nf_tables,
+ * and the kernel returns them (NFT_MSG_GETRULE) in the form in which it accepts them (NFT_MSG_NEWRULE). What is read while
+ * the rules are right is written again when they are not: without a process or a look-up of a name, and in one transaction
+ * for both tables and both families. Pure.
  */
 
 /** A rule as bytes. */
@@ -50,7 +50,7 @@ export interface RuleBytes {
   readonly userdata: string | null;
 }
 
-/** A rule with its place. */
+/** A rule with its handle. */
 export interface FoundRule extends RuleBytes {
   /** NFTA_RULE_HANDLE, by which it is deleted. */
   readonly handle: Uint8Array;
@@ -58,7 +58,7 @@ export interface FoundRule extends RuleBytes {
   readonly jump: string | null;
 }
 
-/** How a chain of the kernel's hangs in its hook (NFTA_CHAIN_HOOK); null for a chain that is only jumped to. */
+/** The hook of a base chain (NFTA_CHAIN_HOOK); null for a chain that is only jumped to. */
 export interface BaseHook {
   /** NFTA_CHAIN_TYPE: `filter`, `nat`. */
   readonly type: string;
@@ -72,10 +72,10 @@ export interface FoundChain {
   readonly rules: readonly FoundRule[];
 }
 
-/** The chains of a table that were asked for, by name; an absent chain is not there. */
+/** The requested chains of a table, by name, as far as they exist. */
 export type FoundTable = ReadonlyMap<string, FoundChain>;
 
-/** What was right when it was read: JSON. */
+/** The rules that were right when they were read, as JSON. */
 export interface Snapshot {
   readonly tables: readonly SnapshotTable[];
 }
@@ -84,7 +84,7 @@ interface SnapshotTable {
   readonly family: Family;
   readonly table: TableName;
   readonly chains: readonly { readonly name: string; readonly rules: readonly RuleBytes[] }[];
-  /** The jumps from the first position of the kernel's chains, and those chains, should they be gone as well. */
+  /** The jumps at the first position of the base chains, and those chains, which may be missing as well. */
   readonly hooks: readonly (Hook & { readonly base: BaseHook; readonly rule: RuleBytes })[];
 }
 
@@ -130,7 +130,7 @@ function jumpOf({ name, data }: Expression): string | null {
   return leads && chain !== undefined ? textOf(chain) : null;
 }
 
-/** Reads the attributes of NFT_MSG_NEWRULE; null where it is damaged. */
+/** Parses the attributes of NFT_MSG_NEWRULE; null where they are damaged. */
 export function readRule(attributes: NonNullable<ReturnType<typeof walkAttributes>>): FoundRule | null {
   const handle = find(attributes, RULE.HANDLE);
   const list = find(attributes, RULE.EXPRESSIONS);
@@ -148,7 +148,7 @@ export function readRule(attributes: NonNullable<ReturnType<typeof walkAttribute
   };
 }
 
-/** Reads how the chain of NFT_MSG_NEWCHAIN hangs in its hook. */
+/** Parses the hook in NFT_MSG_NEWCHAIN. */
 export function readBaseHook(attributes: NonNullable<ReturnType<typeof walkAttributes>>): BaseHook | null {
   const hook = find(attributes, CHAIN.HOOK);
   const type = find(attributes, CHAIN.TYPE);
@@ -164,9 +164,9 @@ const sameRule = (a: RuleBytes, b: RuleBytes): boolean =>
 const bare = ({ expressions, userdata }: RuleBytes): RuleBytes => ({ expressions, userdata });
 
 /**
- * Keeps what is there of the wanted tables.
+ * Makes a snapshot of the wanted tables.
  *
- * @returns null where something that is wanted is not there, or not entered first by one plain jump.
+ * @returns null where a wanted chain is missing, or no plain jump to it is the first rule of its base chain.
  */
 export function capture(
   wanted: readonly WantedTable[],
@@ -193,7 +193,7 @@ export function capture(
   return { tables };
 }
 
-/** The chains that a snapshot is about, by family and table. */
+/** The chains of a snapshot, by family and table. */
 export const chainsOf = (snapshot: Snapshot) =>
   snapshot.tables.map(({ family, table, chains, hooks }) => ({
     family,
@@ -201,14 +201,14 @@ export const chainsOf = (snapshot: Snapshot) =>
     chains: [...chains.map(({ name }) => name), ...hooks.map(({ from }) => from)],
   }));
 
-/** What is gone, and the messages that put it back. */
+/** The differences from a snapshot, and the messages that restore it. */
 export interface Replay {
-  /** For people: each thing that is not as it was; none where all is right. */
+  /** A line for each difference; none where all is right. */
   readonly problems: readonly string[];
   readonly messages: readonly NftMessage[];
 }
 
-/** Compares what is there with what was right. */
+/** Compares the present chains with a snapshot. */
 export function replay(snapshot: Snapshot, found: (family: Family, table: TableName) => FoundTable): Replay {
   const problems: string[] = [];
   const messages: NftMessage[] = [];
@@ -261,7 +261,7 @@ function replayTable(
     says("everything of ours is gone");
   }
 
-  // What is there already stays: without NLM_F_EXCL that is no error.
+  // Without NLM_F_EXCL, creating what exists is no error and changes nothing.
   message(MSG.NEWTABLE, FLAG.CREATE, [text(TABLE.NAME, table)]);
   for (const { name, rules } of wrongChains) {
     message(MSG.NEWCHAIN, FLAG.CREATE, [text(CHAIN.TABLE, table), text(CHAIN.NAME, name)]);
@@ -277,7 +277,7 @@ function replayTable(
         text(CHAIN.NAME, from),
         nest(CHAIN.HOOK, u32(HOOK_ATTR.HOOKNUM, base.number), u32(HOOK_ATTR.PRIORITY, base.priority >>> 0)),
         text(CHAIN.TYPE, base.type),
-        // NF_ACCEPT: whatever policy it had is gone with it, and not ours to remember.
+        // NF_ACCEPT. The former policy is lost with the chain, and we do not remember policies.
         u32(CHAIN.POLICY, VERDICT.ACCEPT),
       ]);
     }
@@ -296,7 +296,7 @@ function ruleAttributes({ expressions, userdata }: RuleBytes): Attribute[] {
   const protocol = protocolOf(readExpressions(viewOf(encoded)) ?? []);
   return [
     bytes(RULE.EXPRESSIONS | 0x8000, encoded),
-    // Extensions of x_tables ask for the protocol of the rule that they are in, which nf_tables does not hand out again.
+    // The kernel needs a rule's protocol for its x_tables extensions, and does not return it when the rule is read.
     ...(protocol === null ? [] : [nest(RULE.COMPAT, u32(COMPAT.PROTO, protocol), u32(COMPAT.FLAGS, 0))]),
     ...(userdata === null ? [] : [bytes(RULE.USERDATA, fromBase64(userdata))]),
   ];
@@ -305,7 +305,7 @@ function ruleAttributes({ expressions, userdata }: RuleBytes): Attribute[] {
 /** Offsets of iphdr.protocol and ipv6hdr.nexthdr: older iptables-nft compares these, newer `meta l4proto`. */
 const PROTOCOL_OFFSETS: readonly (number | null)[] = [9, 6];
 
-/** The transport protocol that a rule compares with, as `-p` makes it; null where it names none. */
+/** The transport protocol of a rule, as `-p` encodes it; null where it has none. */
 function protocolOf(expressions: readonly Expression[]): number | null {
   for (const [i, { name, data }] of expressions.entries()) {
     const loaded = walkAttributes(viewOf(data)) ?? [];
@@ -327,7 +327,7 @@ function protocolOf(expressions: readonly Expression[]): number | null {
   return null;
 }
 
-/** What was kept in a file, where it is one of these; only root writes it, but perhaps an older version. */
+/** Checks a snapshot that was read from a file; null where it is none. Only root writes the file, but maybe an older version. */
 export function asSnapshot(value: unknown): Snapshot | null {
   const isRule = (rule: RuleBytes | undefined) =>
     typeof rule?.expressions === "string" && (rule.userdata === null || typeof rule.userdata === "string");

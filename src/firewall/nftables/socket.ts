@@ -16,17 +16,17 @@ import {
 import { GEN, MSG, NFPROTO } from "./names.ts";
 
 /**
- * The edge to nf_tables: one netlink socket. Every call is answered by the kernel before sendto(2) or recvfrom(2)
- * returns, so nothing here waits, starts a process or needs a thread.
+ * The edge to nf_tables: one netlink socket. The kernel answers each request before sendto(2) or recvfrom(2) returns, so
+ * nothing here waits, starts a process or needs a thread.
  */
 
 const ENOENT = 2;
-/** A batch of more bytes than this may be more than net.core.wmem_default lets through, which is 212,992. */
+/** The most bytes of a batch: net.core.wmem_default, 212,992 by default, limits what one message may have. */
 const DEFAULT_ROOM = 100_000;
-/** How often a dump is begun anew, where others change the rule set while it is read. */
+/** Attempts to read a dump, where other programs change the rule set meanwhile. */
 const DUMP_TRIES = 50;
 
-/** A batch or a request that the kernel refused; nothing of it was done. */
+/** The kernel refused a batch or a request, and did nothing of it. */
 export class NftError extends Error {
   readonly errors: readonly BatchError[];
   constructor(what: string, errors: readonly BatchError[]) {
@@ -59,7 +59,7 @@ export class NftSocket {
     return sequence;
   }
 
-  /** Takes in everything that has come; the answers of earlier requests among it. */
+  /** Reads all messages that have arrived, including answers to earlier requests. */
   #receiveAll(): DataView[] {
     const datagrams: DataView[] = [];
     for (let one = this.#socket.receive(); one !== null; one = this.#socket.receive()) {
@@ -72,7 +72,7 @@ export class NftSocket {
   }
 
   /**
-   * Carries out a transaction.
+   * Runs a transaction.
    *
    * @param generation what {@link generation} said before; where the rule set changed since, it fails with ERESTART.
    * @throws NftError where the kernel refused: then nothing was done.
@@ -89,7 +89,7 @@ export class NftSocket {
   }
 
   /**
-   * All objects that a GET command lists; none where the table or chain that is asked for does not exist.
+   * Lists all objects of a GET command; none where the requested table or chain does not exist.
    *
    * @throws NftError
    */
