@@ -13,7 +13,9 @@ export const BESIEGED = `${BRIDGE}
 # What the node had before us, as an operator would have saved it: the agent's entry, Docker's rules, none of ours.
 iptables-save >/run/before.rules
 ip6tables-save >/run/before6.rules
-printf 'flush ruleset\\ntable inet filter { chain output { type filter hook output priority 0; policy accept; } }\\n' >/run/nftables.conf
+printf 'flush ruleset\\ntable inet filter { chain output { type filter hook output priority 0; policy accept; }; }\\n' >/run/nftables.conf
+# What nft does not take would flush nothing.
+nft -c -f /run/nftables.conf
 `;
 
 /** What one of them came to; `ways` are those by which the instance role was had. */
