@@ -12,6 +12,8 @@ export interface Cell {
   readonly packages?: readonly string[];
   readonly kernelArguments?: readonly string[];
   readonly memoryMiB?: number;
+  /** The scenarios that it is for; default those of every node. */
+  readonly scenarios?: readonly string[];
 }
 
 export const CELLS: readonly Cell[] = [
@@ -19,6 +21,13 @@ export const CELLS: readonly Cell[] = [
   { name: "bookworm", suite: "bookworm", about: "Debian 12: kernel 6.1, systemd 252, iptables 1.8.9" },
   { name: "trixie", suite: "trixie", about: "Debian 13: kernel 6.12, systemd 257, iptables 1.8.11" },
   { name: "forky", suite: "forky", about: "Debian forky: kernel 7.2, systemd 262, iptables 1.8.13" },
+  {
+    name: "slurm",
+    suite: "bookworm",
+    about: "Debian 12 with Slurm 22.05.8",
+    packages: ["slurmd", "slurmctld", "slurm-client", "munge", "libpam-slurm-adopt"],
+    scenarios: ["slurm"],
+  },
 ];
 
 /** The cell of a name. */

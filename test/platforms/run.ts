@@ -3,8 +3,8 @@
  * it: an emulated machine takes half an hour a cell. What was found is written to results/CELL.json, and of all results
  * docs/platforms.md is made.
  *
- * No cell has run to its end yet: the image of bookworm boots, and `install` and `conntrack` have run in parts. Until then there is
- * no docs/platforms.md, and the other scenarios are to be tried.
+ * Of the ordinary cells none has run to its end yet: the image of bookworm boots, and `install` and `conntrack` have run in parts. Until
+ * then there is no docs/platforms.md, and the other scenarios are to be tried. What the cell `slurm` found stands in docs/slurm.md.
  *
  * IMDSPROXY_PLATFORM_REQUESTS (default 2500) and IMDSPROXY_PLATFORM_FLUSHES (default 100) say how often.
  */
@@ -20,6 +20,7 @@ import { flush } from "./scenarios/flush.ts";
 import { install } from "./scenarios/install.ts";
 import { mainJob } from "./scenarios/main-job.ts";
 import { restart } from "./scenarios/restart.ts";
+import { slurm } from "./scenarios/slurm.ts";
 import { uids } from "./scenarios/uids.ts";
 import { buildPayload, startNode } from "./support/node.ts";
 import type { Check, Scenario } from "./support/scenario.ts";
@@ -36,20 +37,25 @@ const SCENARIOS: readonly Scenario[] = [
   boot,
   disable,
 ];
+/** Those that only a cell which names them runs. */
+const PARTICULAR: readonly Scenario[] = [slurm];
 const RESULTS = join(import.meta.dir, "results");
 const PAGE = join(REPOSITORY, "docs/platforms.md");
 
 const number = (name: string, otherwise: number) => Number(process.env[name] ?? otherwise);
 
 async function versions(machine: VirtualMachine): Promise<Record<string, string>> {
-  const [kernel, systemd, iptables, iproute] = (
-    await machine.ok("uname -r; systemctl --version | head -n 1; iptables --version; ip -V")
+  const [kernel, systemd, iptables, iproute, slurmd] = (
+    await machine.ok(
+      "uname -r; systemctl --version | head -n 1; iptables --version; ip -V; slurmd -V 2>/dev/null || true",
+    )
   ).split("\n");
   return {
     kernel: kernel ?? "",
     systemd: systemd?.split(" ")[1] ?? "",
     iptables: iptables?.split(" ")[1] ?? "",
     iproute2: iproute?.split("-").at(-1) ?? "",
+    ...(slurmd ? { slurm: slurmd.split(" ")[1] ?? "" } : {}),
   };
 }
 
@@ -105,8 +111,13 @@ const payload = buildPayload();
 let failures = 0;
 for (const argument of arguments_.length === 0 ? CELLS.map(({ name }) => name) : arguments_) {
   const [name = "", only] = argument.split(":");
-  const wanted = SCENARIOS.filter((one) => only === undefined || only.split(",").includes(one.name));
-  const result = await runCell(cellOf(name), wanted, payload);
+  const cell = cellOf(name);
+  const its =
+    cell.scenarios === undefined
+      ? SCENARIOS
+      : [...SCENARIOS, ...PARTICULAR].filter((one) => cell.scenarios?.includes(one.name));
+  const wanted = its.filter((one) => only === undefined || only.split(",").includes(one.name));
+  const result = await runCell(cell, wanted, payload);
   for (const { name: scenario } of wanted) {
     for (const check of result.scenarios[scenario]?.checks ?? []) failures += check.failures === 0 ? 0 : 1;
   }
