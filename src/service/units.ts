@@ -3,11 +3,11 @@ import type { Endpoint } from "../identity/endpoint.ts";
 import { ACCOUNT, BINARY, CONFIG, IP, MIGRATE_BEFORE, ROOT_STATE_DIRECTORY, UNITS } from "./paths.ts";
 
 /**
- * The text of the systemd units. Pure. Directives: systemd.unit(5), systemd.service(5), systemd.exec(5),
- * systemd.special(7); each one that would harden further and is not there is named in the unit with its reason.
+ * The text of the systemd units. Pure. For the directives see systemd.unit(5), systemd.service(5), systemd.exec(5) and
+ * systemd.special(7). Each unit names the hardening directives that it does not use, with the reason.
  */
 
-/** What the units depend on. */
+/** The facts on which the units depend. */
 export interface UnitFacts {
   /** The number in `systemctl --version`. A directive that is unknown to it would be a warning at every start. */
   readonly systemdVersion: number;
@@ -33,9 +33,9 @@ const render = (lines: readonly Line[], version: number): string =>
     .join("\n")}\n`;
 
 /**
- * What lets users in, or runs what they left behind: none of it starts before the firewall has been seen in order.
- * A name that does not exist on a node is ignored by systemd. No sockets here: they start before basic.target, and
- * a unit that starts after it would make a cycle; the services behind them are named instead.
+ * The services that let users log in, or run what users have left to be run. None of them starts before the firewall was
+ * found right. systemd ignores names that a node does not have. There are no sockets here but the services behind them:
+ * sockets start before basic.target, and an order after our units, which start after it, would be a cycle.
  */
 const USERS_COME_IN = [
   "systemd-user-sessions.service",
@@ -52,13 +52,13 @@ const USERS_COME_IN = [
 ].join(" ");
 
 /**
- * Firewalls that load their own rules, and may drop ours in doing so. The first two start as early as we do; the rest
- * come after sysinit.target, so only the repair unit can wait for them.
+ * Firewall services that load their own rules and may drop ours while they do. The first two start as early as our rules'
+ * unit. The others start after sysinit.target, so only the repair unit can wait for them.
  */
 const EARLY_FIREWALLS = "netfilter-persistent.service nftables.service";
 const FIREWALLS = `${EARLY_FIREWALLS} iptables.service ip6tables.service ufw.service firewalld.service`;
 
-/** What both the proxy and the units of the firewall bear, tried with Bun 1.4. */
+/** The hardening with which both the proxy and the firewall's units work, tried with Bun 1.4. */
 const sandbox: readonly Line[] = [
   "NoNewPrivileges=yes",
   "ProtectSystem=strict",
@@ -96,9 +96,10 @@ const LEFT_OUT: readonly Line[] = [
 ];
 
 /**
- * Options of JavaScriptCore: no threads for compiling, collecting garbage, or making memory ready beforehand. By itself the engine
- * starts such a thread when it needs one, and ends the process where none can be made: one user who takes the node's last process
- * ended the proxy for everybody (tried with Bun 1.4 and kernel.pid_max of a pid namespace). They cost no measurable processor time.
+ * Options of JavaScriptCore that keep it from starting threads for compilation, garbage collection and zeroed memory. By default
+ * the engine starts such a thread when it needs one, and aborts the process where the kernel refuses it: a user who took the
+ * node's last process ended the proxy (tried with Bun 1.4 and kernel.pid_max of a pid namespace). The options cost no
+ * measurable processor time.
  */
 export const NO_LATER_THREADS = [
   "BUN_JSC_useConcurrentJIT=0",
@@ -186,9 +187,9 @@ function proxy(facts: UnitFacts): readonly Line[] {
 const MIGRATE_SYSCTL = "/proc/sys/net/ipv4/tcp_migrate_req";
 
 /**
- * Connections that the kernel has completed and a listener has not accepted are reset when it closes, unless another listener
- * of its port may have them: that is this setting, for as long as there are two. systemd puts back what was there however
- * the second proxy ends, and whatever becomes of setup; a value that could not be put back is not taken for the node's own.
+ * When a listener closes, the kernel resets the connections that it has completed and the listener has not accepted, unless
+ * this setting lets another listener of the port have them. It is set while there are two listeners. systemd restores the
+ * former value however the second proxy and setup end. A value of ours that was not restored is not taken for the node's own.
  */
 const MIGRATE: readonly Line[] = [
   "# Connections that one listener has not accepted go to the other when it closes; afterwards the setting is as it was.",
@@ -198,8 +199,8 @@ const MIGRATE: readonly Line[] = [
 ];
 
 /**
- * The second proxy during an upgrade: the new executable with the new configuration, on the same port beside the old
- * one. It is the trial of the new version, and it answers while the first is replaced.
+ * The second proxy during an upgrade: the new executable with the new configuration, on the same port as the old one. It
+ * tests the new version, and answers requests while the first proxy is replaced.
  */
 function handover(facts: UnitFacts): readonly Line[] {
   return [
@@ -248,13 +249,14 @@ const firewallSandbox = ({ readsShadow }: UnitFacts): readonly Line[] => [
   "#   User=                    rules are root's to change",
 ];
 
-/** One command of a unit. Its failure is ignored: the rule is there already, or the kernel has no IPv6. */
+/** A command of a unit whose failure is ignored, because the rule may exist already or the kernel may have no IPv6. */
 const byIp = (family: "ipv4" | "ipv6", ...words: readonly string[]) =>
   `ExecStart=-${IP} ${family === "ipv4" ? "-4" : "-6"} ${words.join(" ")}`;
 
 /**
- * Puts `local` behind the closed rules. It is never absent: preference 1 has it in between, also where this is cut short
- * and run again. Where an administrator has moved `local` away, it stays there. `$$` is systemd's for `$`.
+ * Moves the rule for the table `local` behind the closed rules. There is always one: a second rule with preference 1 exists in
+ * between, also where this is interrupted and run again. Where an administrator has moved the rule, it stays there. systemd
+ * reads `$$` as `$`.
  */
 const localLast = (family: "ipv4" | "ipv6") => {
   const ip = `${IP} ${family === "ipv4" ? "-4" : "-6"} rule`;
@@ -339,7 +341,7 @@ function closed(facts: UnitFacts): readonly Line[] {
   ];
 }
 
-/** What is remembered of the rules is kept there; they are brought without it, too. */
+/** Makes the directory in which the rules are remembered. The rules are applied also without it. */
 const ROOT_STATE = `ExecStartPre=-+/bin/mkdir -p -m 0700 ${ROOT_STATE_DIRECTORY}`;
 
 function iptables(facts: UnitFacts): readonly Line[] {
