@@ -75,6 +75,11 @@ export class FirewallWatch<Spec> {
     return this.#checking !== null || this.#refreshing !== null;
   }
 
+  /** Whether a check is under way. A refresh may wait for a directory all the time. */
+  get checking(): boolean {
+    return this.#checking !== null;
+  }
+
   /** Restores what can be restored at once. Never waits and never throws. */
   glance(): void {
     let found: readonly string[];

@@ -112,6 +112,8 @@ export async function watchRules(configPath: string | undefined): Promise<boolea
   const descriptors = [changes, routing].flatMap((one) => (one === null ? [] : [one.descriptor]));
   let checkAtMs = monotonicMs();
   let fedAtMs = Number.NEGATIVE_INFINITY;
+  /** Whether rules were changed during the check that is under way, or during the last one. */
+  let missed = false;
   while (!stopped) {
     // The wait is short while a check is under way, because promises continue only between two waits.
     const readable = waitReadable(descriptors, watch.busy || rules.waiting ? BUSY_WAIT_MS : IDLE_WAIT_MS);
@@ -127,13 +129,17 @@ export async function watchRules(configPath: string | undefined): Promise<boolea
       notifySystemd("WATCHDOG=1");
       fedAtMs = monotonicMs();
     }
-    if (monotonicMs() >= checkAtMs || (heard && !watch.busy)) {
+    if (heard && watch.checking) missed = true;
+    if (monotonicMs() >= checkAtMs || (heard && !watch.checking)) {
+      missed = false;
       const startedMs = monotonicMs();
       // The next check by time comes after an interval, and after five times what this one took: on a slow node, comparing the
-      // rules must not take a whole processor.
+      // rules must not take a whole processor. After one that failed, or during which the rules were changed once more, it comes
+      // sooner: there may be no further notification.
       checkAtMs = startedMs + CHECK_INTERVAL_MS;
-      void watch.check().then(() => {
-        checkAtMs = Math.max(checkAtMs, monotonicMs() + REST_FACTOR * (monotonicMs() - startedMs));
+      void watch.check().then((right) => {
+        const tookMs = monotonicMs() - startedMs;
+        checkAtMs = Math.max(checkAtMs, monotonicMs() + (right && !missed ? REST_FACTOR : 1) * tookMs);
       });
       void watch.refresh();
     }

@@ -245,9 +245,13 @@ describe("FirewallWatch", () => {
     rules.hangs = new Promise(() => {});
     await clock.advance(RESOLVE_INTERVAL_MS);
     void made.refresh();
+    // The directory is waited for, and no check is under way: what is heard meanwhile is looked at.
+    expect([made.busy, made.checking]).toEqual([true, false]);
     rules.inPlace = "flushed";
-    expect(await made.check()).toBe(true);
-    expect([rules.inPlace, rules.applied]).toEqual(["agent", 2]);
+    const check = made.check();
+    expect(made.checking).toBe(true);
+    expect(await check).toBe(true);
+    expect([rules.inPlace, rules.applied, made.checking]).toEqual(["agent", 2, false]);
   });
 
   test("a repair that is under way is finished and logged where the end of the watch waits for it", async () => {
