@@ -149,7 +149,7 @@ describeAsRoot("an agent that listens on every address", () => {
   const ways = async (who: { readonly user: string }) => {
     const linkLocal = /fe80[0-9a-f:]+/.exec(addresses.join(" "))?.[0] ?? "::1";
     const argv = ["/usr/bin/python3", "-c", WAYS, linkLocal];
-    const { stdout, stderr } = await node.exec({ ...who, argv, timeoutMs: 50_000 });
+    const { stdout, stderr } = await node.exec({ ...who, argv, timeoutMs: 120_000 });
     expect(stderr).toBe("");
     return stdout.split("\n").filter((line) => line !== "");
   };
@@ -201,7 +201,7 @@ describeAsRoot("an agent that listens on every address", () => {
       // Who is to get through waits long.
       const seconds = what === "plain" ? "20" : "1";
       const argv = [...before, "/usr/bin/python3", "-c", LATE_WAYS, what, seconds, ...places];
-      const { stdout, stderr } = await node.exec({ ...who, argv, timeoutMs: 50_000 });
+      const { stdout, stderr } = await node.exec({ ...who, argv, timeoutMs: 120_000 });
       expect(stderr).toBe("");
       return stdout.split("\n").filter((line) => line !== "");
     };
@@ -226,7 +226,7 @@ describeAsRoot("an agent that listens on every address", () => {
     await far.done;
     await mustExec(node, ROOT, ["sh", "-euc", "ip link del late0; ip netns del far"]);
     await applyRules(node);
-  }, 60_000);
+  }, 180_000);
   test("status says how it is bound", async () => {
     const { stdout } = await node.exec({ ...ROOT, argv: ["imdsproxy", "iptables", "status"] });
     expect(stdout).toContain("which is every address of this node: closed to users on each of them");

@@ -128,7 +128,7 @@ describeAsRoot("the agent's queue", () => {
       // She tried while the agent listened.
       expect(refused).toBeGreaterThan(0);
       await backAgain();
-    }, 120_000);
+    }, 180_000);
 
     /** For how long it is tried: on a busy machine the second SYN, a second after the first, finds the agent still there. */
     const TRIED_MS = 120_000;
@@ -202,7 +202,7 @@ describeAsRoot("the agent's queue", () => {
     // 28: root's time was over, since nothing of hers leaves.
     expect([bob.status, FORGED.test(bob.body), root.exitCode]).toEqual([503, false, 28]);
     expect((await report(alice)).seen).toEqual([]);
-  }, 120_000);
+  }, 180_000);
 
   test("an agent that listens by MPTCP, as programs in Go do, is asked and believed", async () => {
     const agent = await program(ROOT, "impostor", ...AT, "SO_REUSEADDR", "mptcp");

@@ -116,7 +116,7 @@ describeAsRoot("port collisions", () => {
           await naive.done;
           await mustExec(node, ROOT, ["/run/bin/imdsproxy", "iptables", "apply"]);
         }
-      }, 180_000);
+      }, 240_000);
 
       test("get nothing, and cost the victim nothing", async () => {
         const { alice, bob } = await both(254, 0, 101);

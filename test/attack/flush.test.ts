@@ -29,7 +29,7 @@ const LONG_RUN = process.env["IMDSPROXY_FLUSHES"];
 const FLUSHES = Number(LONG_RUN ?? "12");
 /** Between two flushes, on the average. A repair takes a fraction of a millisecond. */
 const PAUSE_MS = 9;
-const TIMEOUT_MS = 120_000 + 100 * FLUSHES;
+const TIMEOUT_MS = 240_000 + 100 * FLUSHES;
 
 const ROOT = { user: "root" };
 const ENTRY = "-d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.0.2:9081";

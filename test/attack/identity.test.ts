@@ -141,7 +141,7 @@ describeAsRoot("identity by attack", () => {
         naive.kill("SIGKILL");
         await naive.done;
       }
-    }, 120_000);
+    }, 180_000);
 
     test("is alice's own, whatever address, device and option she gives it", async () => {
       const bob = node.spawn({
@@ -275,7 +275,7 @@ describeAsRoot("identity by attack", () => {
             const alice = node.spawn({
               ...ALICE,
               argv: python("holder", 6, ADDRESSES.node4, 0, "127.0.0.1", 254),
-              timeoutMs: 20_000,
+              timeoutMs: 0,
             });
             await eventually("alice is connected", () => alice.stdout().includes("ready"));
             await mustExec(node, ROOT, ["conntrack", "-F"]);

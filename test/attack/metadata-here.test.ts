@@ -68,7 +68,7 @@ describeAsRoot("a metadata service on this node", () => {
     const { stdout, stderr } = await node.exec({
       ...who,
       argv: ["/usr/bin/python3", "-c", WAYS],
-      timeoutMs: 50_000,
+      timeoutMs: 120_000,
     });
     expect(stderr).toBe("");
     return stdout.split("\n").filter((line) => line !== "");

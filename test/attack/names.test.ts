@@ -87,7 +87,7 @@ const HAVE_GCC = Bun.which("gcc") !== null;
   async function get(who: Who, path: string): Promise<Answer> {
     const uid = "uid" in who ? who.uid : UIDS[who.user];
     const argv = ["/usr/bin/python3", "-I", "-S", "/run/attack/as_uid.py", String(uid), path];
-    return JSON.parse(await mustExec(node, ROOT, argv, { timeoutMs: 60_000 })) as Answer;
+    return JSON.parse(await mustExec(node, ROOT, argv, { timeoutMs: 120_000 })) as Answer;
   }
   /** The name of the role that is listed, or the status where it is not 200. */
   async function list(who: Who): Promise<string> {

@@ -63,7 +63,7 @@ describeAsRoot("the runtime by attack", () => {
 
   const marked = () => existsSync(node.path(MARK));
   const inTrap = (command: string) =>
-    node.exec({ ...ROOT, argv: ["sh", "-c", `cd ${TRAP} && exec ${command}`], timeoutMs: 20_000 });
+    node.exec({ ...ROOT, argv: ["sh", "-c", `cd ${TRAP} && exec ${command}`], timeoutMs: 120_000 });
 
   test("the trap is one: a runtime of this kind, started there, runs alice's code", async () => {
     // With BUN_BE_BUN the same executable is Bun itself (Bun's documentation, "Act as the Bun CLI").

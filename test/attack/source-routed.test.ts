@@ -55,7 +55,7 @@ describeAsRoot("packets by way of another address:", () => {
     console.log("alice", JSON.stringify(said));
     expect(said.filter((one) => one.startsWith("HTTP/") || one === "sent")).toEqual([]);
     expect(await left()).toEqual([0, 0, 0]);
-  }, 60_000);
+  }, 180_000);
 
   test("which root may send, so that it is our rule that alice meets", async () => {
     if (node.ipv6) expect(await reach(ROOT, "rthdr-udp", node6, imds6, 9)).toBe("sent");
@@ -63,7 +63,7 @@ describeAsRoot("packets by way of another address:", () => {
     await reach(ROOT, "ssrr", node4, imds4);
     const seen = await left();
     expect(seen.map((packets) => packets > 0)).toEqual([node.ipv6, true, true]);
-  }, 60_000);
+  }, 180_000);
 
   test("and without our rule alice's leave the node", async () => {
     await withCounter("nft delete table inet imdsproxy_limits");
@@ -73,5 +73,5 @@ describeAsRoot("packets by way of another address:", () => {
       expect(await reach(ALICE, "rthdr-udp", node6, imds6, 9)).toBe("sent");
       expect((await left())[0]).toBeGreaterThan(before[0] ?? 0);
     }
-  }, 60_000);
+  }, 180_000);
 });

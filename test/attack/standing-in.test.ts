@@ -137,7 +137,7 @@ describeAsRoot("standing in", () => {
           // A session that could not be had is tried for again after a minute at the most.
           80_000,
         );
-      }, 150_000);
+      }, 240_000);
     }
     test("between two requests, on the proxy's own connections: the next answer is nobody's", async () => {
       await node.agent?.set({ fault: "refuse" });

@@ -45,5 +45,5 @@ describeAsRoot("while the proxy starts", () => {
     }
     await proxied.restart();
     expect((await givenCredentials(node, ALICE)).status).toBe(200);
-  }, 60_000);
+  }, 180_000);
 });

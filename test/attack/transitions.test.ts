@@ -51,7 +51,7 @@ describeAsRoot("from one configuration to another", () => {
         await siege.rounds(1);
         expect(siege.leaks).toBe(0);
       },
-      60_000 + 10_000 * TIMES,
+      180_000 + 10_000 * TIMES,
     );
   }
   test("at the end, nobody but root has had it", async () => {

@@ -303,7 +303,7 @@ describe("parseConfig() holds for any text:", () => {
       fc.property(text, (source) => void complaint(source)),
       3_000,
     );
-  });
+  }, 600_000);
   test("also where anchors, aliases, tags and directives are put together at random", () => {
     const piece = fc.constantFrom(
       ...[
@@ -369,7 +369,7 @@ describe("parseConfig() holds for any text:", () => {
       fc.property(fc.array(piece, { maxLength: 40 }), (pieces) => void complaint(pieces.join(""))),
       20_000,
     );
-  });
+  }, 600_000);
   const odd: [text: string, problem: string][] = [
     ["role: &a [*a]", "config.yaml:1: role[0] contains itself by an alias"],
     [

@@ -16,7 +16,7 @@ export async function attack<Result>(
   who: Who,
   program: string,
   args: readonly (string | number)[] = [],
-  timeoutMs = 60_000,
+  timeoutMs = 150_000,
   env: Readonly<Record<string, string>> = {},
 ): Promise<Result> {
   const argv = [PYTHON, `/run/attack/${program}.py`, ...args.map(String)];

@@ -81,7 +81,7 @@ export class Siege {
     await eventually(
       "everybody asks",
       () => count().every((now, i) => now >= (before[i] ?? 0) + more),
-      60_000,
+      120_000,
     );
   }
   /** Ends it. */
