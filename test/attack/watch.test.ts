@@ -46,9 +46,9 @@ for (const backend of ["nft", "legacy"] as const) {
         },
         60_000,
       );
+    const repairs = () => watch.stderr().split("firewall rules repaired: ").length - 1;
     /** A repair is logged after it is made. */
-    const logged = () =>
-      eventually("the repair is logged", () => watch.stderr().includes("firewall rules repaired: "));
+    const logged = () => eventually("the repair is logged", () => repairs() > 0);
     const startWatch = async (argv: readonly string[]) => {
       // What the watch before this one knew.
       await node.shell("rm -f /run/imdsproxy/rules.json");
@@ -124,9 +124,16 @@ for (const backend of ["nft", "legacy"] as const) {
         // Each repair makes the watch ask again who is exempt, for five seconds at the most: the next flush falls into that.
         for (let i = 0; whileWaiting < FLUSHES[backend].length && performance.now() < endMs; i++) {
           const [before] = waiting();
+          // Asked at each repair, as the log tells of it: a look at the rules by other programs takes a busy machine seconds.
+          let seen = repairs();
+          let isStill = false;
+          const look = setInterval(() => {
+            if (repairs() === seen) return;
+            seen = repairs();
+            isStill = waiting().some((pid) => pid === before);
+          }, 10);
           await node.shell(FLUSHES[backend][i % FLUSHES[backend].length] ?? "");
-          await back(wanted);
-          const isStill = waiting().some((pid) => pid === before);
+          await back(wanted).finally(() => clearInterval(look));
           await node.shell("iptables -D OUTPUT -j ACCEPT 2>/dev/null || :");
           if (before !== undefined && isStill) whileWaiting++;
         }

@@ -3,7 +3,8 @@
 the node's own address straight to the proxy, and asks on each of them who it is.
 
 usage: collide.py OWN_ADDRESS PROXY_ADDRESS PROXY_PORT SECONDS [AT_ONCE ATTEMPTS]
-With AT_ONCE and ATTEMPTS it goes on for up to 30 s more where a slow machine has not come to so many in SECONDS.
+With AT_ONCE it begins with so many connections, and asks on them between the others. With AT_ONCE and ATTEMPTS it goes on for up to 30 s
+more where a slow machine has not come to so many in SECONDS.
 Prints one line of JSON: how many connections there were at once, and how often each identity was told to us.
 """
 import json
@@ -36,6 +37,13 @@ def connect():
 
 
 held, identities, most, attempts = [], {}, 0, 0
+try:
+    while len(held) < least_at_once:
+        held.append(connect())
+except OSError:
+    pass
+attempts = most = len(held)
+unasked = list(held)
 end = time.monotonic() + seconds
 while time.monotonic() < end or ((most < least_at_once or attempts < least_attempts) and time.monotonic() < end + 30):
     attempts += 1
@@ -51,6 +59,9 @@ while time.monotonic() < end or ((most < least_at_once or attempts < least_attem
         continue
     held.append(s)
     most = max(most, len(held))
-    key = outcome(lambda: identity(s))
-    identities[key] = identities.get(key, 0) + 1
+    # One that was closed meanwhile has no descriptor.
+    unasked = [one for one in unasked if one.fileno() != -1]
+    for one in [s] + [unasked.pop() for _ in unasked[:1]]:
+        key = outcome(lambda: identity(one))
+        identities[key] = identities.get(key, 0) + 1
 print(json.dumps({"most": most, "attempts": attempts, "identities": identities}))

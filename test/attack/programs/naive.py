@@ -6,6 +6,7 @@ HOW: `port`: by the caller's port alone, as amazon-emr-user-role-mapper does; `p
 accept() reports, whatever the redirect has made of them; `orphan`: by sock_diag's uid alone, which is root's for nobody's.
 Answers every request with the uid.
 """
+import re
 import socket
 import socketserver
 import struct
@@ -13,16 +14,6 @@ import sys
 import time
 
 how, port = sys.argv[1], int(sys.argv[2])
-
-
-def sockets(table):
-    """Local address, local port and uid of every socket, as /proc/net/tcp has them."""
-    with open(table) as lines:
-        next(lines)
-        for line in lines:
-            fields = line.split()
-            address, _, local_port = fields[1].partition(":")
-            yield address, int(local_port, 16), int(fields[7]), int(fields[9])
 
 
 def uid_of(peer):
@@ -34,10 +25,12 @@ def uid_of(peer):
     else:
         wanted = struct.pack("<I", struct.unpack(">I", socket.inet_aton(address))[0]).hex().upper()
         table = "/proc/net/tcp"
-    for local, local_port, uid, _ in sockets(table):
-        if local_port == peer_port and (how == "port" or local == wanted):
-            return uid
-    return -1
+    # Number, local address and port, remote ones, state, queues, timer, retransmissions, uid (proc(5)): the first that fits.
+    local = "[0-9A-F]+" if how == "port" else wanted
+    line = re.compile(rb"^ *\d+: %s:%04X \S+ \S+ \S+ \S+ \S+ +(\d+) " % (local.encode(), peer_port), re.MULTILINE)
+    with open(table, "rb") as file:
+        found = line.search(file.read())
+    return int(found[1]) if found else -1
 
 
 class Handler(socketserver.BaseRequestHandler):
