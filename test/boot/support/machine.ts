@@ -20,6 +20,11 @@ const REPOSITORY = resolve(import.meta.dir, "../../..");
 /** What `systemctl reboot` inside makes systemd-nspawn's exit status. */
 const REBOOT_STATUS = 133;
 
+/** How long one test with a machine may take: only what hangs takes as long. */
+export const LIMIT_MS = 5 * 60_000;
+/** The same where a machine is made: the first one waits for its tree, which is built by Debian's packages from elsewhere. */
+export const FIRST_BOOT_LIMIT_MS = 15 * 60_000;
+
 /** What a command inside the machine did. */
 export interface Ran {
   readonly code: number;
@@ -132,13 +137,16 @@ export class Machine {
       diskMiB === undefined && ext4 === undefined ? this.#directory : join(this.#directory, "disk");
     const layers = (name: string) => join(directory, name);
     const mount =
-      `${this.#mountDisk(directory)} ${this.#slowDown(directory, options.slow)} mount -t overlay overlay ` +
+      `${this.#ownCgroup()} ${this.#mountDisk(directory)} ${this.#slowDown(directory, options.slow)} mount -t overlay overlay ` +
       `-o lowerdir=${bootTree()},upperdir=${layers("upper")},workdir=${layers("work")} ${layers("root")} && ` +
       `${ext4 === undefined ? "" : reserve(directory)} exec "$@"`;
-    // The machine must not outlive the test that made it: setpriv's death signal survives the execs.
+    // The machine must not outlive the test that made it, however that ends: setpriv's death signal survives the exec, and
+    // unshare takes its child with it. That one is process 1 of a namespace with all that the machine runs; the kernel ends
+    // them with it. Without the namespace, the machine's own process 1 would go on when systemd-nspawn is killed.
     this.#nspawn = Bun.spawn(
       [
         ...["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"],
+        ...["--pid", "--mount-proc", "--kill-child=KILL"],
         ...["sh", "-c", mount, "sh", "systemd-nspawn", "--quiet", "--boot", "--private-network"],
         ...["--register=no", "--keep-unit", "--console=pipe", "--resolv-conf=off", "--timezone=off"],
         ...[`--machine=${this.name}`, "--hostname=node", `--directory=${layers("root")}`],
@@ -162,8 +170,9 @@ export class Machine {
       },
     );
     const nspawn = this.#nspawn;
-    await until("systemd-nspawn has a child", () => {
-      if (nspawn.exitCode !== null) throw new Error(`systemd-nspawn ended: ${this.console()}`);
+    this.#leader = 0;
+    await until("systemd is the machine's first process", () => {
+      if (hasEnded(nspawn)) throw new Error(`systemd-nspawn ended: ${this.console()}`);
       this.#leader = leaderOf(nspawn.pid);
       return this.#leader !== 0;
     });
@@ -175,7 +184,8 @@ export class Machine {
     await until(
       "systemd has started everything",
       async () => {
-        if (this.#nspawn?.exitCode !== null) throw new Error(`systemd-nspawn ended: ${this.console()}`);
+        if (this.#nspawn === undefined || hasEnded(this.#nspawn))
+          throw new Error(`systemd-nspawn ended: ${this.console()}`);
         const state = (await this.run("systemctl is-system-running")).stdout.trim();
         return state === "running" || state === "degraded";
       },
@@ -209,6 +219,17 @@ export class Machine {
     return (
       `mkdir -p ${this.#throttle} && ${limit("read_bps_device", slow.bytesPerSecond)} ` +
       `${limit("read_iops_device", slow.readsPerSecond)} echo $$ >${this.#throttle}/cgroup.procs &&`
+    );
+  }
+
+  /**
+   * The shell commands that put the machine into a cgroup of its own, in the tree of v2 and in systemd's of v1: systemd-nspawn
+   * makes `payload` below the cgroup that it is in, and two machines with one `payload` end each other's services.
+   */
+  #ownCgroup(): string {
+    return inCgroupTrees(
+      join(this.#directory, "cgroup"),
+      (tree) => `mkdir -p ${tree}/${this.name} && echo $$ >${tree}/${this.name}/cgroup.procs`,
     );
   }
 
@@ -277,38 +298,62 @@ export class Machine {
 
   /** Every process is gone at once; the disk stays as it is. */
   async powerCut(): Promise<void> {
-    process.kill(this.#leader, "SIGKILL");
-    this.#nspawn?.kill("SIGKILL");
+    const nspawn = this.#nspawn;
+    this.#nspawn = undefined;
+    if (nspawn === undefined) return;
+    // Whatever is the child of unshare, from the shell that mounts the disk to systemd-nspawn: process 1 of the machine's
+    // namespace, which the kernel lets go after all the others in it.
+    const [first] = hasEnded(nspawn) ? [] : childrenOf(nspawn.pid);
+    if (first === undefined) nspawn.kill("SIGKILL");
+    else killIfThere(first);
     // They stand outside as parents of processes inside, which cannot go before they are waited for.
     for (const command of this.#commands) command.kill("SIGKILL");
-    await this.#nspawn?.exited;
-    await until("the processes are gone", () => !existsSync(`/proc/${this.#leader}`));
-    this.#nspawn = undefined;
+    await nspawn.exited;
+    const leader = this.#leader;
+    await until("the processes are gone", () => leader === 0 || !existsSync(`/proc/${leader}`));
   }
 
   /** Switches it off, however it is, and throws its disk away. */
   async destroy(): Promise<void> {
-    if (this.#nspawn !== undefined && this.#leader !== 0 && this.#nspawn.exitCode === null)
-      await this.powerCut();
+    await this.powerCut();
+    const remove = (tree: string) => `find ${tree}/${this.name} -depth -type d -exec rmdir {} +`;
+    Bun.spawnSync(["unshare", "--mount", "sh", "-c", inCgroupTrees(join(this.#directory, "cgroup"), remove)]);
     rmSync(this.#directory, { recursive: true, force: true });
     // A cgroup's directory cannot be removed with what stands in it: that is the kernel's.
     if (existsSync(this.#throttle)) rmdirSync(this.#throttle);
   }
 }
 
-/** The container's first process: the child of systemd-nspawn that is process 1 in its own namespace. */
-function leaderOf(nspawn: number): number {
-  for (const child of childrenOf(nspawn)) {
-    try {
-      const status = readFileSync(`/proc/${child}/status`, "utf8");
-      if (
-        /^NSpid:\t\d+\t1$/m.test(status) &&
-        readFileSync(`/proc/${child}/comm`, "utf8") !== "(sd-stubinit)\n"
-      ) {
-        return child;
+/** Shell commands that do something in each tree of cgroups that systemd uses, which they mount for that. */
+const inCgroupTrees = (directory: string, work: (tree: string) => string): string =>
+  `mkdir -p ${directory}; for options in '-t cgroup2' '-t cgroup -o none,name=systemd'; do ` +
+  `mount $options cgroup ${directory} && { ${work(directory)}; umount ${directory}; }; done 2>/dev/null;`;
+
+const hasEnded = ({ exitCode, signalCode }: Bun.Subprocess): boolean =>
+  exitCode !== null || signalCode !== null;
+
+/** Kills a process, unless it has ended by itself meanwhile. */
+function killIfThere(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
+}
+
+/**
+ * The machine's first process: process 1 in its own namespace and two namespaces below this one, once it is systemd. Before
+ * that it is a part of systemd-nspawn, and what would be run beside it would see this machine's files.
+ */
+function leaderOf(unshare: number): number {
+  for (const nspawn of childrenOf(unshare)) {
+    for (const child of childrenOf(nspawn)) {
+      try {
+        const status = readFileSync(`/proc/${child}/status`, "utf8");
+        if (/^NSpid:\t\d+\t\d+\t1$/m.test(status) && /^Name:\t(?:systemd|init)$/m.test(status)) return child;
+      } catch {
+        // It ended meanwhile.
       }
-    } catch {
-      // It ended meanwhile.
     }
   }
   return 0;
@@ -321,11 +366,11 @@ const childrenOf = (pid: number): number[] =>
     .filter((line) => line !== "")
     .map(Number);
 
-/** Waits until something holds, asking every 50 ms, for 60 s at most. */
+/** Waits until something holds, asking every 50 ms, for two minutes at most: far longer than anything takes, on a busy machine too. */
 export async function until(
   what: string,
   holds: () => boolean | Promise<boolean>,
-  limitMs = 60_000,
+  limitMs = 120_000,
 ): Promise<void> {
   const deadline = Date.now() + limitMs;
   while (!(await holds())) {
