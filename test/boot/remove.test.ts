@@ -1,9 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { describeAsRoot } from "../support/root.ts";
-import { type Machine, until } from "./support/machine.ts";
+import { FIRST_BOOT_LIMIT_MS, LIMIT_MS, type Machine, until } from "./support/machine.ts";
 import { INSTANCE_ROLE, makeNode, ROLE, RULES, roleOf, SETUP, stateOf } from "./support/node.ts";
-
-const MINUTES = 60_000;
 
 describeAsRoot("taking it away", () => {
   let node: Machine;
@@ -15,8 +13,8 @@ describeAsRoot("taking it away", () => {
     node = makeNode();
     await node.boot();
     before = await stateOf(node);
-  }, 5 * MINUTES);
-  afterAll(() => node?.destroy(), MINUTES);
+  }, FIRST_BOOT_LIMIT_MS);
+  afterAll(() => node?.destroy(), LIMIT_MS);
 
   test(
     "disable gives the node its firewall back, and the boot after it finds it so",
@@ -34,7 +32,7 @@ describeAsRoot("taking it away", () => {
       expect(await roleOf(node, "alice")).toBe(INSTANCE_ROLE);
       expect(await node.ok("iptables-save | grep -c IMDSPROXY || true")).toBe("0\n");
     },
-    2 * MINUTES,
+    LIMIT_MS,
   );
 
   test(
@@ -47,7 +45,7 @@ describeAsRoot("taking it away", () => {
       expect(await roleOf(node, "alice")).toBe(ROLE);
       expect(await roleOf(node)).toBe(INSTANCE_ROLE);
     },
-    MINUTES,
+    LIMIT_MS,
   );
 
   test(
@@ -66,7 +64,7 @@ describeAsRoot("taking it away", () => {
       expect(await node.ok("find /var/lib/imdsproxy -type f | xargs sha256sum")).toBe(key);
       expect(await roleOf(node, "alice")).toBe(ROLE);
     },
-    MINUTES,
+    LIMIT_MS,
   );
 
   test(
@@ -78,7 +76,7 @@ describeAsRoot("taking it away", () => {
       expect([again.code, again.stderr]).toEqual([0, ""]);
       expect(await stateOf(node)).toBe(before);
     },
-    MINUTES,
+    LIMIT_MS,
   );
 
   test(
@@ -97,7 +95,7 @@ describeAsRoot("taking it away", () => {
       }
       expect(await stateOf(node)).toBe(before);
     },
-    MINUTES,
+    LIMIT_MS,
   );
 
   test(
@@ -111,6 +109,6 @@ describeAsRoot("taking it away", () => {
       }
       await node.ok("rm /usr/local/lib/imdsproxy-copy");
     },
-    MINUTES,
+    LIMIT_MS,
   );
 });

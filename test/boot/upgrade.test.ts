@@ -1,19 +1,18 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { describeAsRoot } from "../support/root.ts";
-import type { Machine } from "./support/machine.ts";
+import { FIRST_BOOT_LIMIT_MS, LIMIT_MS, type Machine, until } from "./support/machine.ts";
 import {
   addHammers,
   executableOf,
   forgetHammered,
   hammered,
+  hammeredEnough,
   INSTANCE_ROLE,
   makeNode,
   ROLE,
   roleOf,
   SETUP,
 } from "./support/node.ts";
-
-const MINUTES = 60_000;
 
 /**
  * Clients under load: eight processes ask for credentials, each request on a connection of its own, with the token that
@@ -38,7 +37,7 @@ def read(s):
     return int(head.split()[1]), body
 def dial():
     s = socket.socket()
-    s.settimeout(2)
+    s.settimeout(20)
     s.connect(("169.254.169.254", 80))
     return s
 def ask(s, method, path, header):
@@ -91,7 +90,8 @@ describeAsRoot("an upgrade under load", () => {
   const underLoad = async (work: () => Promise<void>) => {
     await node.ok("rm -f /tmp/stop-load /home/alice/load-*");
     const load = node.run("python3 /usr/local/lib/load.py", { as: "alice" });
-    await Bun.sleep(700);
+    const clients = "ls /home/alice | grep -c ^load- || true";
+    await until("the clients are at work", async () => (await node.ok(clients)).trim() === "9");
     await work();
     await Bun.sleep(500);
     await node.ok("touch /tmp/stop-load");
@@ -117,8 +117,8 @@ describeAsRoot("an upgrade under load", () => {
     await node.boot();
     await node.ok(SETUP);
     await forgetHammered(node);
-  }, 5 * MINUTES);
-  afterAll(() => node?.destroy(), MINUTES);
+  }, FIRST_BOOT_LIMIT_MS);
+  afterAll(() => node?.destroy(), LIMIT_MS);
 
   for (const [what, executable, expected] of [
     ["to the next version", "/root/imdsproxy-next", "9.9.9"],
@@ -141,15 +141,20 @@ describeAsRoot("an upgrade under load", () => {
         expect(await version()).not.toBe(before);
         expect(await version()).toContain(expected);
         expect(await version()).toContain(`imdsproxy ${await running()} `);
+        await hammeredEnough(node, 21);
         const hits = await hammered(node);
         for (const [name, { tries, leaks }] of Object.entries(hits)) {
           expect([name, leaks, tries > 20]).toEqual([name, 0, true]);
         }
-        expect(
-          await node.ok("systemctl list-units --all --no-legend 'imdsproxy-handover*'; ls /run/imdsproxy"),
-        ).toBe("firewall.json\nrules.json\n");
+        // systemd forgets a unit when it comes to it, and the watch writes its files beside their places.
+        await until("nothing of the handover is left", async () => {
+          const left = await node.ok(
+            "systemctl list-units --all --no-legend 'imdsproxy-handover*'; ls /run/imdsproxy",
+          );
+          return left === "firewall.json\nrules.json\n";
+        });
       },
-      2 * MINUTES,
+      LIMIT_MS,
     );
   }
 
@@ -174,7 +179,7 @@ describeAsRoot("an upgrade under load", () => {
       expect(result.tries).toEqual([]);
       expect(await state()).toBe(before);
     },
-    2 * MINUTES,
+    LIMIT_MS,
   );
 
   test(
@@ -187,6 +192,10 @@ describeAsRoot("an upgrade under load", () => {
       await node.ok(
         "systemd-run --unit=thief python3 -c 'import socket,time; s=socket.socket(); s.bind((\"127.0.0.1\",987)); s.listen(); time.sleep(999)'",
       );
+      await until(
+        "the thief has the port",
+        async () => (await node.ok("ss -Hltn 'sport = :987'")).trim() !== "",
+      );
       const ran = await node.run("/root/imdsproxy-next setup --listen 127.0.0.1:987");
       await node.ok("systemctl stop thief");
       expect(ran.code).toBe(1);
@@ -196,30 +205,37 @@ describeAsRoot("an upgrade under load", () => {
       ).toBe(before);
       expect(await roleOf(node, "alice")).toBe(ROLE);
     },
-    2 * MINUTES,
+    LIMIT_MS,
   );
 
   test(
     "connections may move to another listener while there are two, and no longer",
     async () => {
       const setting = "/proc/sys/net/ipv4/tcp_migrate_req";
+      let port = 985;
       for (const before of ["0", "1"]) {
         await node.ok(`echo ${before} > ${setting}; rm -f /tmp/seen`);
-        const watching = node.run(
-          `for i in $(seq 600); do systemctl is-active -q imdsproxy-handover && cat ${setting} >> /tmp/seen; sleep 0.02; [ -e /tmp/stop ] && break; done`,
-        );
-        // Another listener is a reason to replace the proxy.
-        await node.ok(
-          `/root/imdsproxy setup --listen 127.0.0.1:98${before === "0" ? 6 : 5}; touch /tmp/stop`,
-        );
-        await watching;
-        await node.ok("rm /tmp/stop");
+        // What was read counts where the second proxy ran before and after. It may not be seen at all: then once more.
+        while ((await node.run("test -s /tmp/seen")).code !== 0) {
+          const watching = node.run(
+            `runs() { systemctl is-active -q imdsproxy-handover; }
+until [ -e /tmp/stop ]; do runs && value=$(cat ${setting}) && runs && echo $value >>/tmp/seen; sleep 0.02; done`,
+          );
+          // Another listener is a reason to replace the proxy.
+          port = port === 985 ? 986 : 985;
+          const ran = await node.run(
+            `/root/imdsproxy setup --listen 127.0.0.1:${port}; code=$?; touch /tmp/stop; exit $code`,
+          );
+          await watching;
+          await node.ok("rm /tmp/stop");
+          expect([ran.code, ran.stderr]).toEqual([0, ""]);
+          expect((await node.ok(`cat ${setting}`)).trim()).toBe(before);
+        }
         expect((await node.ok("sort -u /tmp/seen")).trim()).toBe("1");
-        expect((await node.ok(`cat ${setting}`)).trim()).toBe(before);
       }
       await node.ok(`echo 0 > ${setting}`);
     },
-    2 * MINUTES,
+    LIMIT_MS,
   );
 
   test(
@@ -236,6 +252,6 @@ describeAsRoot("an upgrade under load", () => {
       expect(await roleOf(node)).toBe(INSTANCE_ROLE);
       expect(await version()).toContain(`imdsproxy ${await running()} `);
     },
-    2 * MINUTES,
+    LIMIT_MS,
   );
 });

@@ -1,7 +1,7 @@
 /** A machine as a node of a cluster: a network, the HyperPod agent or EC2's metadata service, STS, users, sshd and slurmd. */
 import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { Machine, type MachineOptions } from "./machine.ts";
+import { Machine, type MachineOptions, until } from "./machine.ts";
 
 const REPOSITORY = resolve(import.meta.dir, "../../..");
 /** The executable under test; IMDSPROXY_EXECUTABLE names another. */
@@ -194,7 +194,7 @@ export function addHammers(
   machine.link("/etc/systemd/user/hammer.service", "etc/systemd/user/default.target.wants/hammer.service");
 }
 
-/** What an attacker wrote down since the last time that the files were thrown away. */
+/** What each attacker wrote down since the last time that the files were thrown away; its tries are those since its last start. */
 export async function hammered(
   machine: Machine,
   directory = "/home/alice",
@@ -202,14 +202,35 @@ export async function hammered(
   const found: Record<string, { tries: number; leaks: number }> = {};
   for (const name of HAMMERS) {
     const text = (await machine.run(`cat ${directory}/hammer-${name}.log`)).stdout;
-    const lines = text.split("\n").filter((line) => /^169/.test(line));
-    found[name] = { tries: lines.length, leaks: lines.filter((line) => line.endsWith("LEAK")).length };
+    const lines = text.split("\n");
+    const tries = lines.slice(lines.findLastIndex((line) => line.startsWith("start ")) + 1);
+    found[name] = {
+      tries: tries.filter((line) => line.startsWith("169")).length,
+      leaks: lines.filter((line) => line.endsWith("LEAK")).length,
+    };
   }
   return found;
 }
 
-/** Forgets what the attackers wrote down. */
-export const forgetHammered = (machine: Machine) => machine.ok("truncate -s 0 /home/alice/hammer-*.log");
+/** Waits until each attacker has made so many tries since its last start or the last time that the files were thrown away. */
+export const hammeredEnough = (machine: Machine, tries: number, directory?: string) =>
+  until(`each attacker has made ${tries} tries`, async () =>
+    Object.values(await hammered(machine, directory)).every((found) => found.tries >= tries),
+  );
+
+/**
+ * Forgets what the attackers wrote down of the time before now. Each of them first ends the try that it is at, and one more,
+ * since it may write down late what it got before the node was closed.
+ */
+export async function forgetHammered(machine: Machine, directory = "/home/alice"): Promise<void> {
+  const before = await hammered(machine, directory);
+  await until("each attacker has ended what it was at", async () =>
+    Object.entries(await hammered(machine, directory)).every(
+      ([name, { tries }]) => tries >= (before[name]?.tries ?? 0) + 2,
+    ),
+  );
+  await machine.ok(`truncate -s 0 ${directory}/hammer-*.log`);
+}
 
 /** What the machine's own secrets file says: the marker in every secret of the instance role. */
 export async function marker(machine: Machine): Promise<string> {
@@ -218,15 +239,24 @@ export async function marker(machine: Machine): Promise<string> {
 }
 
 const BASE = "http://169.254.169.254/latest";
+/** Far longer than an answer takes, also on a machine that is busy: what must not be answered is refused, and does not wait. */
+const ANSWERED_WITHIN_S = 20;
 const ask = (path: string) =>
-  `token=$(curl -sS --max-time 3 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' ${BASE}/api/token) && ` +
-  `curl -sS --max-time 3 -H "X-aws-ec2-metadata-token: $token" ${BASE}/meta-data/iam/security-credentials/${path}`;
+  `token=$(curl -sS --max-time ${ANSWERED_WITHIN_S} -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' ${BASE}/api/token) && ` +
+  `curl -sS --max-time ${ANSWERED_WITHIN_S} -H "X-aws-ec2-metadata-token: $token" ${BASE}/meta-data/iam/security-credentials/${path}`;
 
 /** What a caller's role list says: a role's name, or what curl complained of. */
 export async function roleOf(machine: Machine, who?: string): Promise<string> {
   const ran = await machine.run(ask(""), who === undefined ? {} : { as: who });
   return (ran.stdout || ran.stderr).trim();
 }
+
+/**
+ * Waits until a caller's role list names a role: after a boot or a restart, the agent and STS, which systemd takes for started
+ * when their process is there, answer a moment later.
+ */
+export const getsRole = (machine: Machine, role: string, who?: string) =>
+  until(`${who ?? "root"} has ${role}`, async () => (await roleOf(machine, who)) === role);
 
 /** The credentials document that a caller gets. */
 export async function credentialsOf(machine: Machine, role: string, who?: string): Promise<string> {
