@@ -197,6 +197,14 @@ kill -KILL $setup; wait $setup`,
   );
 
   if (REQUESTS > 0) {
+    /** How many tries the clients make at least between two events of the long run. */
+    const BETWEEN = 800;
+    const tries = async () => 10 * Number(await node.ok(`cat ${DIRECTORY}/*.tens | wc -c`));
+    /** Until so many more tries have been made. */
+    const moreTries = async (count: number) => {
+      const before = await tries();
+      await until(`${count} more tries`, async () => (await tries()) >= before + count, 2 * MINUTES);
+    };
     test(
       `${REQUESTS} requests over restarts, kills and upgrades: none is refused, none is 401; only kills end connections`,
       async () => {
@@ -218,8 +226,10 @@ kill -KILL $setup; wait $setup`,
               for (let round = 0; round < 10; round++, done.restarts++) {
                 await node.ok("systemctl restart imdsproxy");
                 await served();
+                await moreTries(BETWEEN);
               }
               await node.ok(`${executable} setup`);
+              await moreTries(BETWEEN);
               done.upgrades++;
             }
           });
@@ -230,6 +240,7 @@ kill -KILL $setup; wait $setup`,
               await node.ok(`kill -KILL ${pid}`);
               await until("systemd has started it again", () => isReady(pid));
               await served();
+              await moreTries(BETWEEN / 4);
             }
           });
           const ends = ["reset", "closed", "token reset", "token closed"];

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Clients that ask for credentials without rest, and count what becomes of each try by kind.
 
-usage: load.py ROLE DIRECTORY. Ends when DIRECTORY/stop exists. Each worker writes one line of JSON to DIRECTORY/PID.json.
+usage: load.py ROLE DIRECTORY. Ends when DIRECTORY/stop exists. Each worker writes one line of JSON to DIRECTORY/PID.json, and before that
+one byte for each ten tries to DIRECTORY/PID.tens.
 Workers: five that ask with one token, each request on a connection of its own; two that fetch a token for each; one that has no
 token (IMDSv1). A try that is answered with 200 is `ok`; `refused`, `reset`, `closed`, `timeout` and each status are counted apart.
 """
@@ -45,8 +46,9 @@ def token():
 
 
 def work(kind):
-    counts, longest = {}, 0.0
+    counts, longest, tries = {}, 0.0, 0
     _, kept = token()
+    tens = open(f"{DIRECTORY}/{os.getpid()}.tens", "wb", buffering=0)
     open(f"{DIRECTORY}/{os.getpid()}.up", "w").close()
     while not os.path.exists(f"{DIRECTORY}/stop"):
         began = time.monotonic()
@@ -59,6 +61,9 @@ def work(kind):
         outcome, _ = ask("GET", PATH, header)
         counts[outcome] = counts.get(outcome, 0) + 1
         longest = max(longest, time.monotonic() - began)
+        tries += 1
+        if tries % 10 == 0:
+            tens.write(b".")
         time.sleep(0.004)
     with open(f"{DIRECTORY}/{os.getpid()}.json", "w") as out:
         # By hand: the node's Python is the small one, without its modules.
