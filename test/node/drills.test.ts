@@ -152,6 +152,30 @@ describeAsRoot("when something is wrong, the first command names it:", () => {
     expect((await statusOf()).proxy.problems[0]?.remedy).toContain("can reach");
   });
 
+  test("no name server knows the endpoint of STS: which host, and the resolver's code", async () => {
+    const { node } = proxied;
+    const path = "/etc/imdsproxy/config.yaml";
+    const before = await mustExec(node, ROOT, ["cat", path]);
+    try {
+      // No name server is there: the resolver knows at once.
+      node.write("/etc/resolv.conf", "nameserver 127.0.0.1\n");
+      node.write(
+        path,
+        JSON.stringify({ ...JSON.parse(before), sts: { endpoint: "http://sts.invalid:8080" } }),
+      );
+      await proxied.proxy.stop();
+      await proxied.restart();
+      await credentialsOf(node, someone());
+      const known = async () => (await statusOf()).proxy.problems.find(({ id }) => id === "sts");
+      await eventually("the failure is known", async () => (await known()) !== undefined);
+      const problem = await known();
+      expect(problem?.what).toMatch(/STS cannot be reached: (?:EAI_AGAIN|ENOTFOUND|DNS_E\w+)/);
+      expect(problem?.remedy).toContain("can reach http://sts.invalid:8080 (DNS,");
+    } finally {
+      node.write(path, before);
+    }
+  });
+
   test("the agent is away", async () => {
     const stopped = await mustExec(proxied.node, ROOT, [
       "sh",
