@@ -11,6 +11,7 @@ import {
 import { dirname } from "node:path";
 import { ImdsProxyError } from "../errors.ts";
 import { getent } from "../platform/getent.ts";
+import { removeInheritedLocks } from "./account-locks.ts";
 import { mustRun, type RunCommand } from "./command.ts";
 import { findAccount } from "./facts.ts";
 import { ACCOUNT, HANDOVER_UNIT, JOURNAL, RUNTIME_UNIT_DIRECTORY } from "./paths.ts";
@@ -117,13 +118,20 @@ function undoHandover(run: RunCommand, creates: readonly string[]): Undo {
 async function createAccount(run: RunCommand, staged: readonly FileChange[]): Promise<Undo[]> {
   const undo: Undo[] = [];
   let account = await findAccount();
+  removeInheritedLocks();
+  // useradd writes /etc/passwd before /etc/group, and userdel as well: a power cut between leaves one without the other.
+  const hasGroup = (await getent("group", ACCOUNT)) !== null;
   if (account === null) {
     undo.push(() => removeAccount(run));
     await mustRun(run, [
-      ...["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"],
+      ...["useradd", "--system", ...(hasGroup ? ["--gid", ACCOUNT] : ["--user-group"])],
+      ...["--no-create-home", "--home-dir", "/nonexistent"],
       ...["--shell", "/usr/sbin/nologin", "--comment", "imdsproxy", ACCOUNT],
     ]);
     account = await findAccount();
+  } else if (!hasGroup) {
+    // With the number that the account has, so that the files of an installation stay readable for it.
+    await mustRun(run, ["groupadd", "--system", "--gid", String(account.gid), ACCOUNT]);
   }
   if (account === null) throw new ImdsProxyError("command-failed", `useradd made no account ${ACCOUNT}`);
   grant(staged, account.gid);
@@ -131,10 +139,11 @@ async function createAccount(run: RunCommand, staged: readonly FileChange[]): Pr
 }
 
 async function removeAccount(run: RunCommand): Promise<void> {
+  removeInheritedLocks();
   // The account that setup makes is in /etc/passwd. Where a directory does not answer, there is none of ours to remove.
-  if ((await findAccount().catch(() => null)) === null) return;
-  await mustRun(run, ["userdel", ACCOUNT]);
-  // userdel removes the group with the account where USERGROUPS_ENAB says so in /etc/login.defs.
+  if ((await findAccount().catch(() => null)) !== null) await mustRun(run, ["userdel", ACCOUNT]);
+  // userdel removes the group with the account where USERGROUPS_ENAB says so in /etc/login.defs. One that is left of an
+  // account which is gone, as after a power cut, goes as well.
   const group = await getent("group", ACCOUNT).catch(() => null);
   if (group !== null) await mustRun(run, ["groupdel", ACCOUNT]);
 }

@@ -176,6 +176,37 @@ describeAsRoot("what an operator's scripts do on a node", () => {
     LIMIT_MS,
   );
 
+  // useradd and userdel write /etc/passwd first, /etc/group next.
+  for (const [left, command] of [
+    [
+      "the account without its group",
+      "useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin imdsproxy; sed -i '/^imdsproxy:/d' /etc/shadow /etc/group /etc/gshadow",
+    ],
+    [
+      "the group without its account, and a lock with a pid that another process has by now",
+      "groupadd --system imdsproxy; printf '1\\0' > /etc/passwd.lock; touch --date=2001-01-01 /etc/passwd.lock",
+    ],
+  ] as const) {
+    test(
+      `where a power cut left ${left}, setup completes it, and uninstall leaves neither`,
+      async () => {
+        await node.ok(command);
+        const ran = await node.run(`/root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE}`);
+        expect([ran.code, ran.stderr]).toEqual([0, ""]);
+        expect(await node.ok("id -gn imdsproxy")).toBe("imdsproxy\n");
+        expect(await roleOf(node, "alice")).toBe(ROLE);
+        await node.ok("/root/imdsproxy service uninstall");
+        expect(await node.ok("grep imdsproxy /etc/passwd /etc/group /etc/shadow /etc/gshadow || true")).toBe(
+          "",
+        );
+        // What is left of an account alone goes, too.
+        await node.ok("groupadd --system imdsproxy; /root/imdsproxy service uninstall");
+        expect(await node.ok("grep imdsproxy /etc/group || true")).toBe("");
+      },
+      LIMIT_MS,
+    );
+  }
+
   test(
     "setup without a role says what is missing; an account that is not ours stops it",
     async () => {
