@@ -13,7 +13,7 @@ import { ImdsProxyError } from "../errors.ts";
 import { getent } from "../platform/getent.ts";
 import { removeInheritedLocks } from "./account-locks.ts";
 import { mustRun, type RunCommand } from "./command.ts";
-import { findAccount } from "./facts.ts";
+import { findAccount, hasLocalGroup } from "./facts.ts";
 import { ACCOUNT, HANDOVER_UNIT, JOURNAL, RUNTIME_UNIT_DIRECTORY } from "./paths.ts";
 import { HANDOVER_CONFIG, type Step } from "./plan.ts";
 import { commit, type FileChange, grant, stage } from "./transaction.ts";
@@ -120,16 +120,15 @@ async function createAccount(run: RunCommand, staged: readonly FileChange[]): Pr
   let account = await findAccount();
   removeInheritedLocks();
   // useradd writes /etc/passwd before /etc/group, and userdel as well: a power cut between leaves one without the other.
-  const hasGroup = (await getent("group", ACCOUNT)) !== null;
   if (account === null) {
     undo.push(() => removeAccount(run));
     await mustRun(run, [
-      ...["useradd", "--system", ...(hasGroup ? ["--gid", ACCOUNT] : ["--user-group"])],
+      ...["useradd", "--system", ...(hasLocalGroup() ? ["--gid", ACCOUNT] : ["--user-group"])],
       ...["--no-create-home", "--home-dir", "/nonexistent"],
       ...["--shell", "/usr/sbin/nologin", "--comment", "imdsproxy", ACCOUNT],
     ]);
     account = await findAccount();
-  } else if (!hasGroup) {
+  } else if ((await getent("group", ACCOUNT)) === null) {
     // With the number that the account has, so that the files of an installation stay readable for it.
     await mustRun(run, ["groupadd", "--system", "--gid", String(account.gid), ACCOUNT]);
   }
@@ -144,8 +143,7 @@ async function removeAccount(run: RunCommand): Promise<void> {
   if ((await findAccount().catch(() => null)) !== null) await mustRun(run, ["userdel", ACCOUNT]);
   // userdel removes the group with the account where USERGROUPS_ENAB says so in /etc/login.defs. One that is left of an
   // account which is gone, as after a power cut, goes as well.
-  const group = await getent("group", ACCOUNT).catch(() => null);
-  if (group !== null) await mustRun(run, ["groupdel", ACCOUNT]);
+  if (hasLocalGroup()) await mustRun(run, ["groupdel", ACCOUNT]);
 }
 
 const HANDOVER_UNIT_PATH = `${RUNTIME_UNIT_DIRECTORY}/${HANDOVER_UNIT}`;

@@ -88,11 +88,17 @@ async function systemd(run: RunCommand): Promise<number | null> {
 export async function findAccount(): Promise<Account | null> {
   const fields = await getent("passwd", ACCOUNT);
   if (fields === null) return null;
-  const local = readFileSync("/etc/passwd", "utf8")
-    .split("\n")
-    .some((line) => line.startsWith(`${ACCOUNT}:`));
+  const local = isInFile("/etc/passwd");
   return { uid: Number(fields[2]), gid: Number(fields[3]), shell: fields[6] ?? "", local };
 }
+
+/** Whether the service's group is in /etc/group; one of a directory's is another's. */
+export const hasLocalGroup = (): boolean => isInFile("/etc/group");
+
+const isInFile = (path: string): boolean =>
+  readFileSync(path, "utf8")
+    .split("\n")
+    .some((line) => line.startsWith(`${ACCOUNT}:`));
 
 const NOWHERE = Uint8Array.of(127, 0, 0, 1);
 /** A connection that does not exist: a working kernel answers ENOENT. */
