@@ -1,7 +1,8 @@
 /**
  * Runs the tests: `bun scripts/run-tests.ts [PATH…]`. With paths, those and nothing else. Without, all, in two lanes at once,
  * since most tests wait for other programs: the booted nodes beside the rest, and then, with the machine to themselves, the
- * attacks, some of which measure how long a user waits. What needs a registry or hours (OPT_IN) has a target of its own.
+ * attacks that measure how long a user waits or race the node (ALONE). What needs a registry or hours (OPT_IN) has a target
+ * of its own.
  *
  * What failed is printed once more before the last paragraph, since the lane that it belongs to may have ended long before and
  * whoever reads the end of a long output has to find it there. The last paragraph is the runner's summary, added up. Exits with
@@ -13,6 +14,14 @@ import { readdirSync } from "node:fs";
 const OPTIONS = ["--timeout=180000"];
 export const OPT_IN = ["clients", "platforms"];
 const NO_TESTS = ["support"];
+/**
+ * The attacks that run with nothing beside them: they measure how long somebody waits, fill what the whole machine has, or need
+ * chances that a busy machine does not give them.
+ */
+const ALONE = [
+  ...["agent", "agent-queue", "calls", "collision", "exhaustion", "floods", "flush", "identity"],
+  ...["open-before", "processes", "tracked", "watch"],
+].map((name) => `${name}.test.ts`);
 
 /** What the runner says at its end, of one run or several. */
 export interface Summary {
@@ -81,12 +90,21 @@ export function summaryText(summaries: readonly Summary[], seconds: number): str
   ].join("\n");
 }
 
-/** The directories and files below `test` in the order in which they run: the steps one after the other, each step's at once. */
-export function lanes(entries: readonly string[]): readonly (readonly (readonly string[])[])[] {
+/**
+ * The directories and files below `test` in the order in which they run: the steps one after the other, each step's at once.
+ * @param entries what is in `test`. @param attacks what is in `test/attack`, of which what is no test is left out.
+ */
+export function lanes(
+  entries: readonly string[],
+  attacks: readonly string[],
+): readonly (readonly (readonly string[])[])[] {
   const own = ["boot", "attack"];
   const others = entries.filter((name) => ![...own, ...OPT_IN, ...NO_TESTS].includes(name));
+  const tests = attacks.filter((name) => name.endsWith(".test.ts")).map((name) => `attack/${name}`);
+  const isAlone = (name: string) => ALONE.includes(name.slice("attack/".length));
   const paths = (names: readonly string[]) => names.map((name) => `./test/${name}`);
-  return [[paths(others), paths(["boot"])], [paths(["attack"])]];
+  const beside = [...others, ...tests.filter((name) => !isAlone(name))];
+  return [[paths(beside), paths(["boot"])], [paths(tests.filter(isAlone))]];
 }
 
 /**
@@ -129,7 +147,8 @@ async function runLane(
 
 async function main(paths: readonly string[]): Promise<number> {
   const startedMs = performance.now();
-  const steps = paths.length > 0 ? [[paths]] : lanes(readdirSync("test").sort());
+  const steps =
+    paths.length > 0 ? [[paths]] : lanes(readdirSync("test").sort(), readdirSync("test/attack").sort());
   const summaries: Summary[] = [];
   const failures: string[] = [];
   let isRight = true;

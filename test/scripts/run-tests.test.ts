@@ -45,11 +45,23 @@ test("what failed is found with what it printed, once, however early in the outp
 
 test("every directory of tests is in one lane, but for those with targets of their own", () => {
   const entries = readdirSync("test").sort();
-  const planned = lanes(entries).flat(2);
+  const attacks = readdirSync("test/attack").sort();
+  const planned = lanes(entries, attacks).flat(2);
   expect(new Set(planned).size).toBe(planned.length);
-  expect(planned.map((path) => path.slice("./test/".length)).sort()).toEqual(
-    entries.filter((name) => !["clients", "platforms", "support"].includes(name)),
+  const found = planned.map((path) => path.slice("./test/".length)).sort();
+  expect(found.filter((path) => !path.startsWith("attack/"))).toEqual(
+    entries.filter((name) => !["attack", "clients", "platforms", "support"].includes(name)),
   );
+  expect(found.filter((path) => path.startsWith("attack/"))).toEqual(
+    attacks.filter((name) => name.endsWith(".test.ts")).map((name) => `attack/${name}`),
+  );
+});
+
+test("every attack that is to run alone is there, and nothing runs beside it", () => {
+  const [, alone] = lanes(readdirSync("test").sort(), readdirSync("test/attack").sort());
+  expect(alone).toHaveLength(1);
+  expect(alone?.[0]).toHaveLength(12);
+  expect(alone?.[0]).toContain("./test/attack/exhaustion.test.ts");
 });
 
 /** Runs a file of tests by the script, as it is called with a path. */
