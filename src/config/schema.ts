@@ -75,18 +75,36 @@ const uidRange = z.union([z.number(), z.string()]).transform((value, context) =>
 
 const name = z.string().min(1, "must not be empty");
 
-const match = z.strictObject({
-  /** Account names. */
-  user: listOf(name).optional(),
-  /** Uids and ranges of uids. */
-  uid: listOf(uidRange).optional(),
-  /** Group names, exactly; they may hold spaces. */
-  group: listOf(name).optional(),
-  /** Globs over the cgroup v2 path; `*` stays within one segment, `**` crosses them. */
-  cgroup: listOf(name).optional(),
-  /** Whether the caller is inside a Slurm job. */
-  slurmJob: z.boolean().optional(),
-});
+const match = z
+  .strictObject({
+    /** Account names. */
+    user: listOf(name).optional(),
+    /** Uids and ranges of uids. */
+    uid: listOf(uidRange).optional(),
+    /** Group names, exactly; they may hold spaces. */
+    group: listOf(name).optional(),
+    /** Globs over the cgroup v2 path; `*` stays within one segment, `**` crosses them. */
+    cgroup: listOf(name).optional(),
+    /** Whether the caller is inside a Slurm job. */
+    slurmJob: z.boolean().optional(),
+    /** Globs over the name of the system service in whose cgroup the caller is. */
+    unit: listOf(
+      name.refine(
+        (text) => text.endsWith(".service"),
+        "must be the name of a service, such as nightly.service",
+      ),
+    ).optional(),
+  })
+  .refine(
+    // Users run inside of services: cron.service, sshd.service, slurmd.service.
+    ({ unit, user, uid, group }) => unit === undefined || [user, uid, group].some((who) => who !== undefined),
+    {
+      path: ["unit"],
+      message:
+        "must stand beside user, uid or group: processes of any user can be in a service (cron.service, sshd.service), so that a " +
+        "unit alone does not say who asks",
+    },
+  );
 
 const template = (allowed?: readonly string[]) =>
   z

@@ -1,4 +1,5 @@
 import type { Identity } from "../identity/types.ts";
+import { systemUnitOf } from "../identity/unit.ts";
 import type { SessionRequest } from "../sessions/types.ts";
 import { compileGlob } from "./glob.ts";
 import { mentions, renderName, renderTag, type TemplateValues } from "./template.ts";
@@ -51,8 +52,10 @@ export function compileRules(config: RulesConfig): Rules {
     needs: {
       groups: config.rules.some((rule) => rule.match.group !== undefined),
       cgroup:
-        config.rules.some((rule) => rule.match.cgroup !== undefined || rule.match.slurmJob !== undefined) ||
-        templates.some((template) => mentions(template, "slurmJobId")),
+        config.rules.some(
+          ({ match }) =>
+            match.cgroup !== undefined || match.unit !== undefined || match.slurmJob !== undefined,
+        ) || templates.some((template) => mentions(template, "slurmJobId")),
       instanceId: templates.some((template) => mentions(template, "instanceId")),
     },
     decide(identity, instanceId) {
@@ -198,10 +201,13 @@ function compileMatch(match: Match, nameless: RulesConfig["nameless"]): (identit
     });
   }
   const globs = match.cgroup?.map(compileGlob);
-  if (globs !== undefined || slurmJob !== undefined) {
+  const units = match.unit?.map(compileGlob);
+  if (globs !== undefined || units !== undefined || slurmJob !== undefined) {
     parts.push(({ cgroup, slurmJobId }) => {
       if (cgroup === null) return CGROUP;
       if (globs !== undefined && !globs.some((glob) => glob(cgroup))) return false;
+      const unit = systemUnitOf(cgroup);
+      if (units !== undefined && (unit === null || !units.some((glob) => glob(unit)))) return false;
       return slurmJob === undefined || slurmJob === (slurmJobId !== null);
     });
   }

@@ -10,6 +10,8 @@ export interface Match {
   readonly group?: readonly string[] | undefined;
   /** Globs over the cgroup v2 path; see glob.ts. */
   readonly cgroup?: readonly string[] | undefined;
+  /** Globs over the name of the system service in whose cgroup the caller is; see src/identity/unit.ts. */
+  readonly unit?: readonly string[] | undefined;
   /** Whether the caller is inside a Slurm job. */
   readonly slurmJob?: boolean | undefined;
 }

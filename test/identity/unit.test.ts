@@ -1,0 +1,20 @@
+import { expect, test } from "bun:test";
+import { systemUnitOf } from "../../src/identity/unit.ts";
+
+test.each([
+  ["/system.slice/cron.service", "cron.service"],
+  ["/system.slice/system-getty.slice/getty@tty1.service", "getty@tty1.service"],
+  ["/init.scope/../cron.service", null],
+  ["/batch.slice/nightly.service/worker-3", "nightly.service"],
+  ["/system.slice/_memory.service", "memory.service"],
+  ["/system.slice/slurmstepd.scope/job_12/step_0/user/task_0", null],
+  ["/system.slice/docker-0123.scope/cron.service", null],
+  ["/system.slice/agent.service/system.slice/cron.service", "agent.service"],
+  ["/user.slice/user-1000.slice/session-3.scope", null],
+  ["/user.slice/user-1000.slice/user@1000.service/app.slice/cron.service", null],
+  ["/user.slice/user-1000.slice/user@1000.service", null],
+  ["/system.slice", null],
+  ["/cron.service", "cron.service"],
+  ["/", null],
+  [null, null],
+])("systemUnitOf(%p) is %p", (path, unit) => expect(systemUnitOf(path)).toBe(unit));
