@@ -28,7 +28,7 @@ const check = defineCommand({
     const named = args.file ?? args.config;
     const config = loadConfig({ path: named });
     const path = named ?? DEFAULT_CONFIG_PATH;
-    const warnings = [...configWarnings(config), ...(await nodeWarnings(config))];
+    const warnings = [...configWarnings(config).map(({ text }) => text), ...(await nodeWarnings(config))];
     if (args.json) console.log(JSON.stringify({ ok: true, path, rules: config.rules.length, warnings }));
     else
       console.log(

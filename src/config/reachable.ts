@@ -7,46 +7,135 @@ export interface Unreachable {
   readonly why: string;
 }
 
-const within = <T>(inner: readonly T[], outer: readonly T[]) => inner.every((item) => outer.includes(item));
+type UidRange = NonNullable<Match["uid"]>[number];
 
-/** Whether `earlier` matches everyone whom `later` matches. Sound but not complete: false where that is undecided. */
-function covers(earlier: Match, later: Match): boolean {
-  if (earlier.user !== undefined && !(later.user !== undefined && within(later.user, earlier.user)))
-    return false;
-  if (earlier.group !== undefined && !(later.group !== undefined && within(later.group, earlier.group)))
-    return false;
-  if (earlier.cgroup !== undefined && !(later.cgroup !== undefined && within(later.cgroup, earlier.cgroup)))
-    return false;
-  if (earlier.slurmJob !== undefined && earlier.slurmJob !== later.slurmJob) return false;
-  const wide = earlier.uid;
-  if (wide === undefined) return true;
-  return (
-    later.uid?.every((inner) => wide.some((outer) => outer.from <= inner.from && inner.to <= outer.to)) ??
-    false
+/** One item of each list of a match, so that a rule covers all of it or none: null where the match does not ask. */
+interface Cell {
+  readonly user: string | null;
+  readonly uid: UidRange | null;
+  readonly group: string | null;
+  readonly cgroup: string | null;
+  readonly unit: string | null;
+  readonly slurmJob: boolean | null;
+}
+
+/** How many cells of one rule are compared with the rules above it; beyond that, it is taken for reachable. */
+const MAX_CELLS = 10_000;
+
+/** The ranges, cut wherever one of `others` begins or ends, so that each piece is wholly inside or outside of each of them. */
+function pieces(ranges: readonly UidRange[], others: readonly UidRange[]): UidRange[] {
+  return ranges.flatMap(({ from, to }) => {
+    const starts = new Set([from]);
+    for (const other of others) {
+      if (from < other.from && other.from <= to) starts.add(other.from);
+      if (from <= other.to && other.to < to) starts.add(other.to + 1);
+    }
+    const sorted = [...starts].sort((a, b) => a - b);
+    return sorted.map((start, index) => ({ from: start, to: (sorted[index + 1] ?? to + 1) - 1 }));
+  });
+}
+
+/** All cells of a match; null where there are more than MAX_CELLS. */
+function cellsOf(match: Match, earlier: readonly Match[]): Cell[] | null {
+  const uids =
+    match.uid &&
+    pieces(
+      match.uid,
+      earlier.flatMap(({ uid }) => uid ?? []),
+    );
+  const jobs =
+    match.slurmJob === undefined && earlier.some(({ slurmJob }) => slurmJob !== undefined)
+      ? [true, false]
+      : [match.slurmJob ?? null];
+  const lists = [match.user, uids, match.group, match.cgroup, match.unit, jobs];
+  if (lists.reduce((count, list) => count * (list?.length ?? 1), 1) > MAX_CELLS) return null;
+  const anyOf = <T>(list: readonly T[] | undefined): readonly (T | null)[] => list ?? [null];
+  return anyOf(match.user).flatMap((user) =>
+    anyOf(uids).flatMap((uid) =>
+      anyOf(match.group).flatMap((group) =>
+        anyOf(match.cgroup).flatMap((cgroup) =>
+          anyOf(match.unit).flatMap((unit) =>
+            jobs.map((slurmJob) => ({ user, uid, group, cgroup, unit, slurmJob })),
+          ),
+        ),
+      ),
+    ),
   );
 }
 
-/** The rules that can never decide: an earlier one takes all of theirs, or they name only users who never come through the proxy. */
+/** Whether a match holds for everyone in the cell, as far as that can be said without knowing the node. */
+function coversCell(match: Match, cell: Cell): boolean {
+  const names = (list: readonly string[] | undefined, item: string | null) =>
+    list === undefined || (item !== null && list.includes(item));
+  const { uid } = cell;
+  return (
+    names(match.user, cell.user) &&
+    names(match.group, cell.group) &&
+    names(match.cgroup, cell.cgroup) &&
+    names(match.unit, cell.unit) &&
+    (match.slurmJob === undefined || match.slurmJob === cell.slurmJob) &&
+    (match.uid === undefined ||
+      (uid !== null && match.uid.some(({ from, to }) => from <= uid.from && uid.to <= to)))
+  );
+}
+
+/**
+ * Those of `earlier` that together match everyone whom `later` matches; null where somebody is left, or where that is undecided.
+ * One is enough: it alone. Sound, not complete: globs are compared as texts.
+ */
+export function coveredBy<T extends { readonly match: Match }>(
+  later: Match,
+  earlier: readonly T[],
+): readonly T[] | null {
+  const cells = cellsOf(
+    later,
+    earlier.map(({ match }) => match),
+  );
+  if (cells === null) return null;
+  const whole = earlier.find(({ match }) => cells.every((cell) => coversCell(match, cell)));
+  if (whole !== undefined) return [whole];
+  const used = new Set<T>();
+  for (const cell of cells) {
+    const one = earlier.find(({ match }) => coversCell(match, cell));
+    if (one === undefined) return null;
+    used.add(one);
+  }
+  return earlier.filter((one) => used.has(one));
+}
+
+/** Who never comes through the proxy, as matches. */
+function exemptMatches(exempt: readonly string[]): readonly { readonly match: Match }[] {
+  const uids = exempt
+    .filter((one) => /^\d+$/.test(one))
+    .map((one) => ({ from: Number(one), to: Number(one) }));
+  return [{ match: { user: ["root", ...exempt] } }, { match: { uid: [{ from: 0, to: 0 }, ...uids] } }];
+}
+
+const quoted = (rules: readonly { readonly name: string }[]): string => {
+  const names = rules.map(({ name }) => JSON.stringify(name));
+  return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+};
+
+/** The rules that can never decide: earlier ones take all of theirs, or they name only users who never come through the proxy. */
 export function unreachableRules(config: Pick<Config, "rules" | "exempt">): Unreachable[] {
-  const exempt = new Set(["root", ...config.exempt]);
+  const exempt = exemptMatches(config.exempt);
   const found: Unreachable[] = [];
   for (const [index, rule] of config.rules.entries()) {
-    const earlier = config.rules.slice(0, index).find((other) => covers(other.match, rule.match));
-    if (earlier !== undefined) {
+    const above = config.rules.slice(0, index);
+    const covering = coveredBy(rule.match, above);
+    if (covering !== null) {
+      const [verb, together] = covering.length === 1 ? ["matches", "already "] : ["match", "together "];
       found.push({
         index,
-        why: `(${JSON.stringify(rule.name)}) can never match: ${JSON.stringify(earlier.name)} above it already matches everyone it names; put it first or take it out`,
+        why: `(${JSON.stringify(rule.name)}) can never match: ${quoted(covering)} above it ${together}${verb} everyone it names; put it first or take it out`,
       });
-    } else if (
-      rule.match.user?.every((user) => exempt.has(user)) ||
-      rule.match.uid?.every(({ to }) => to === 0)
-    ) {
+    } else if (coveredBy(rule.match, exempt) !== null) {
       found.push({
         index,
         why: `(${JSON.stringify(rule.name)}) can never match: it names only exempt users, who keep the instance role`,
       });
     }
-    if (config.rules.slice(0, index).some((other) => other.name === rule.name)) {
+    if (above.some((other) => other.name === rule.name)) {
       found.push({
         index,
         why: `has the name ${JSON.stringify(rule.name)} of an earlier rule; give it one of its own`,
@@ -54,4 +143,11 @@ export function unreachableRules(config: Pick<Config, "rules" | "exempt">): Unre
     }
   }
   return found;
+}
+
+/** The rules that together leave nobody to the default role; null where somebody may get it, or there is none. */
+export function withoutDefault(
+  config: Pick<Config, "rules" | "role">,
+): readonly { readonly name: string }[] | null {
+  return config.role === null ? null : coveredBy({}, config.rules);
 }

@@ -1,3 +1,5 @@
+import { type KeyPath, keyText } from "./document.ts";
+import { withoutDefault } from "./reachable.ts";
 import type { Config, Rule } from "./schema.ts";
 
 /**
@@ -18,8 +20,60 @@ function outsideOf(config: Pick<Config, "rules">, rule: Rule): Rule | null {
 const overlaps = (a: readonly string[] | undefined, b: readonly string[] | undefined): boolean =>
   a === undefined || b === undefined || a.some((name) => b.includes(name));
 
-/** One sentence for each thing that deserves a second look. */
-export function configWarnings(config: Pick<Config, "rules" | "role">): readonly string[] {
+/** One thing that deserves a second look. */
+export interface ConfigWarning {
+  /** One sentence. */
+  readonly text: string;
+  /** The key that it is about. */
+  readonly keys: KeyPath;
+}
+
+/** What deserves a second look, in the order of the file's rules. */
+export function configWarnings(
+  config: Pick<Config, "rules" | "role" | "sessionName">,
+): readonly ConfigWarning[] {
+  return [...ofDefaultRole(config), ...ofSessionTexts(config), ...ofJobs(config)];
+}
+
+/** A default role that nobody can get. */
+function ofDefaultRole(config: Pick<Config, "rules" | "role">): ConfigWarning[] {
+  const rules = withoutDefault(config);
+  if (rules === null) return [];
+  const names = rules.map(({ name }) => JSON.stringify(name)).join(", ");
+  return [
+    {
+      keys: ["role"],
+      text:
+        `nobody can get the default role ${config.role}: ${rules.length === 1 ? "the rule" : "the rules"} ${names} ` +
+        `${rules.length === 1 ? "matches" : "together match"} everyone; take it out, or narrow ${rules.length === 1 ? "the rule" : "them"}`,
+    },
+  ];
+}
+
+/** Two placeholders with nothing between them: `{user}{uid}` is one text for "a1" with 2 and for "a" with 12. */
+function ofSessionTexts(config: Pick<Config, "rules" | "sessionName">): ConfigWarning[] {
+  const texts: (readonly [keys: KeyPath, template: string | null | undefined])[] = [
+    [["sessionName"], config.sessionName],
+    ...config.rules.flatMap((rule, index) => [
+      [["rules", index, "sessionName"], rule.sessionName] as const,
+      [["rules", index, "sourceIdentity"], rule.sourceIdentity] as const,
+      ...Object.entries(rule.tags).map(([key, text]) => [["rules", index, "tags", key], text] as const),
+    ]),
+  ];
+  return texts.flatMap(([keys, template]) => {
+    const pair = /\{\w+\}\{\w+\}/.exec(template ?? "")?.[0];
+    if (pair === undefined) return [];
+    return [
+      {
+        keys,
+        text: `${keyText(keys)} has ${pair} with nothing between: two callers can get the same text; put a character that no name has, such as @, between them`,
+      },
+    ];
+  });
+}
+
+/** Rules that give less inside of a job than outside of one. */
+function ofJobs(config: Pick<Config, "rules" | "role">): ConfigWarning[] {
   return config.rules.filter(isOfJobs).flatMap((rule) => {
     const name = JSON.stringify(rule.name);
     if (rule.role !== "none") return [];
@@ -28,9 +82,13 @@ export function configWarnings(config: Pick<Config, "rules" | "role">): readonly
     if (given === null) return [];
     const by = other === null ? "the default role" : `the rule ${JSON.stringify(other.name)}`;
     return [
-      `the rule ${name} refuses inside of a Slurm job what ${by} gives outside of one (${given}), and a user can leave a job ` +
-        "(systemd-run --user, ssh to the node): let a rule for jobs give more than the rules below it, not less, or close the ways " +
-        "out (pam_slurm_adopt, no lingering users); docs/slurm.md",
+      {
+        keys: ["rules", config.rules.indexOf(rule)],
+        text:
+          `the rule ${name} refuses inside of a Slurm job what ${by} gives outside of one (${given}), and a user can leave a job ` +
+          "(systemd-run --user, ssh to the node): let a rule for jobs give more than the rules below it, not less, or close the ways " +
+          "out (pam_slurm_adopt, no lingering users); docs/slurm.md",
+      },
     ];
   });
 }

@@ -286,7 +286,10 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
     if (options.dryRun) for (const problem of unmet(facts)) options.say(`# not met: ${problem}`);
     else refuseUnmet(facts);
     const wanted = await installation(options, facts, runCommand);
-    for (const warning of [...configWarnings(wanted.config), ...(await nodeWarnings(wanted.config))]) {
+    for (const warning of [
+      ...configWarnings(wanted.config).map(({ text }) => text),
+      ...(await nodeWarnings(wanted.config)),
+    ]) {
       options.say(`warning: ${warning}`);
     }
     const platformAccounts = accountsHere(wanted.config.platform);

@@ -6,26 +6,46 @@ import { nodeWarnings } from "../../src/service/node-warnings.ts";
 const role = (name: string) => `arn:aws:iam::842413447717:role/${name}`;
 const config = (rules: object[], more: object = {}) =>
   configSchema.parse({ role: role("Login"), rules, ...more });
+const texts = (one: Parameters<typeof configWarnings>[0]) => configWarnings(one).map(({ text }) => text);
 const refuseJobs = { name: "jobs", match: { user: "alice", slurmJob: true }, role: "none" };
 
 describe("configWarnings()", () => {
   test("a rule that refuses in a job what the default gives outside of it", () => {
-    const [warning, ...more] = configWarnings(config([refuseJobs]));
+    const [warning, ...more] = texts(config([refuseJobs]));
     expect(warning).toContain('the rule "jobs" refuses inside of a Slurm job what the default role gives');
     expect(warning).toContain(role("Login"));
     expect(more).toEqual([]);
   });
   test("or what a rule below gives", () => {
     const below = { name: "alice", match: { user: ["bob", "alice"] }, role: role("Alice") };
-    expect(configWarnings(config([refuseJobs, below]))[0]).toContain('the rule "alice" gives');
+    expect(texts(config([refuseJobs, below]))[0]).toContain('the rule "alice" gives');
   });
   test("nothing where the rule below is of somebody else, and there is no default", () => {
     const other = { name: "bob", match: { user: "bob" }, role: role("Bob") };
-    expect(configWarnings(config([refuseJobs, other], { role: null }))).toEqual([]);
+    expect(texts(config([refuseJobs, other], { role: null }))).toEqual([]);
   });
   test("nothing where a job gives more, or the rule below refuses as well", () => {
-    expect(configWarnings(config([{ ...refuseJobs, role: role("Job") }]))).toEqual([]);
-    expect(configWarnings(config([refuseJobs, { name: "all", match: {}, role: "none" }]))).toEqual([]);
+    expect(texts(config([{ ...refuseJobs, role: role("Job") }]))).toEqual([]);
+    const everyone = config([refuseJobs, { name: "all", match: {}, role: "none" }], { role: null });
+    expect(texts(everyone)).toEqual([]);
+  });
+});
+
+describe("configWarnings() on what nobody gets and what two people share:", () => {
+  test("a default role that the rules leave to nobody", () => {
+    const all = { name: "all", match: {}, role: role("All") };
+    expect(configWarnings(config([all]))).toEqual([
+      { keys: ["role"], text: expect.stringContaining("nobody can get the default role") },
+    ]);
+    expect(texts(config([all], { role: null }))).toEqual([]);
+  });
+  test("two placeholders with nothing between them, in any text", () => {
+    const rule = { name: "r", match: { user: "a" }, role: role("R"), tags: { who: "{user}{uid}" } };
+    const [one, two, ...more] = configWarnings(config([rule], { sessionName: "{uid}{user}@x" }));
+    expect(one).toEqual({ keys: ["sessionName"], text: expect.stringContaining("{uid}{user}") });
+    expect(two).toMatchObject({ keys: ["rules", 0, "tags", "who"] });
+    expect(more).toEqual([]);
+    expect(texts(config([{ ...rule, tags: { who: "{user}.{uid}" } }]))).toEqual([]);
   });
 });
 
