@@ -1,8 +1,12 @@
+import { readFileSync } from "node:fs";
 import { defineCommand } from "citty";
+import { ConfigDocument } from "../config/document.ts";
 import { configJsonSchema } from "../config/known-keys.ts";
-import { DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
+import { DEFAULT_CONFIG_PATH, loadConfig, loadTests } from "../config/load.ts";
+import type { Config } from "../config/schema.ts";
 import { configWarnings } from "../config/warnings.ts";
 import { ImdsProxyError } from "../errors.ts";
+import { failedTests, type PolicyTest } from "../rules/policy-tests.ts";
 import { nodeWarnings } from "../service/node-warnings.ts";
 import { configArg, counted, jsonArg } from "./common.ts";
 
@@ -15,6 +19,11 @@ const check = defineCommand({
       required: false,
     },
     config: configArg,
+    tests: {
+      type: "string",
+      description: "More tests of the rules, from a file of their own",
+      valueHint: "FILE",
+    },
     json: jsonArg,
   },
   async run({ args }) {
@@ -28,15 +37,35 @@ const check = defineCommand({
     const named = args.file ?? args.config;
     const config = loadConfig({ path: named });
     const path = named ?? DEFAULT_CONFIG_PATH;
-    const warnings = [...configWarnings(config).map(({ text }) => text), ...(await nodeWarnings(config))];
-    if (args.json) console.log(JSON.stringify({ ok: true, path, rules: config.rules.length, warnings }));
-    else
-      console.log(
-        `${path} is good: ${counted(config.rules.length, "rule")}, default role ${config.role ?? "none (refuse)"}`,
-      );
-    if (!args.json) for (const warning of warnings) console.error(`warning: ${warning}`);
+    const more = args.tests === undefined ? [] : runTests(config, args.tests);
+    const tests = (config.tests?.length ?? 0) + more.length;
+    const ofFile = configWarnings(config);
+    const ofNode = await nodeWarnings(config);
+    if (args.json) {
+      const warnings = [...ofFile.map(({ text }) => text), ...ofNode];
+      console.log(JSON.stringify({ ok: true, path, rules: config.rules.length, tests, warnings }));
+      return;
+    }
+    const passed = tests === 0 ? "" : `, ${counted(tests, "test")} passed`;
+    console.log(
+      `${path} is good: ${counted(config.rules.length, "rule")}, default role ${config.role ?? "none (refuse)"}${passed}`,
+    );
+    const document = ofFile.length === 0 ? null : new ConfigDocument(readFileSync(path, "utf8"), path);
+    for (const { text, keys } of ofFile) {
+      const excerpt = document?.excerpt(keys) ?? null;
+      console.error([`warning: ${text}`, ...(excerpt?.split("\n") ?? [])].join("\n  "));
+    }
+    for (const warning of ofNode) console.error(`warning: ${warning}`);
   },
 });
+
+/** Runs the tests of a file against the configuration. @throws ImdsProxyError `config`, with each that failed. */
+function runTests(config: Config, path: string): readonly PolicyTest[] {
+  const { tests, failure } = loadTests(path);
+  const failed = failedTests(config, tests);
+  if (failed.length > 0) throw failure(failed);
+  return tests;
+}
 
 const show = defineCommand({
   meta: { name: "show", description: "Print the configuration with its defaults filled in, as JSON" },

@@ -6,6 +6,7 @@ import { isRoleArn } from "../sessions/arn.ts";
 import { categoryProblem } from "./categories.ts";
 import { limitsSchema } from "./limits.ts";
 import { PLATFORMS } from "./platforms.ts";
+import { policyTestsSchema } from "./policy-tests.ts";
 
 /**
  * The configuration file's shape, its defaults and its checks. Every message says what would be right; load.ts adds
@@ -214,6 +215,8 @@ export const configSchema = z.strictObject({
   containers: z.enum(["leave", "reject", "proxy"], "must be leave, reject or proxy").default("leave"),
   limits: limitsSchema.prefault({}),
   rules: z.array(rule).default([]),
+  /** What the rules must say of callers that are given; a configuration whose tests fail is not loaded. */
+  tests: policyTestsSchema.optional(),
   metrics: z
     .strictObject({ listen: endpoint.default({ address: "127.0.0.1", port: 9254 }) })
     .nullable()

@@ -140,6 +140,35 @@ describe("what it says of itself", () => {
 });
 
 describe("config", () => {
+  test("check runs the tests of the configuration and those of a file", () => {
+    const directory = mkdtempSync(join(tmpdir(), "imdsproxy-config-"));
+    const file = (name: string, content: object) => {
+      const path = join(directory, name);
+      writeFileSync(path, JSON.stringify(content));
+      return path;
+    };
+    try {
+      const root = { given: { uid: 0 }, expect: { exempt: true } };
+      const eve = { name: "eve", given: { user: "eve", uid: 1 }, expect: { role: "none" } };
+      const good = file("good.yaml", { tests: [root, eve] });
+      expect(run("config", "check", good).stdout).toContain(", 2 tests passed");
+      expect(JSON.parse(run("config", "check", good, "--json").stdout)).toMatchObject({ ok: true, tests: 2 });
+      const more = file("more.yaml", { tests: [eve] });
+      expect(run("config", "check", good, "--tests", more).stdout).toContain(", 3 tests passed");
+
+      const wrong = { ...eve, expect: { role: "none", rule: "guests" } };
+      for (const found of [
+        run("config", "check", file("bad.yaml", { tests: [root, wrong] })),
+        run("config", "check", good, "--tests", file("wrong.yaml", { tests: [wrong] })),
+      ]) {
+        expect(found.exitCode).toBe(2);
+        expect(found.stderr).toContain('("eve") expects rule guests, and gets none');
+        expect(found.stderr).toContain("^");
+      }
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
+  });
   test("schema is JSON Schema with every key", () => {
     const schema = JSON.parse(run("config", "schema").stdout);
     expect(Object.keys(schema.properties).sort()).toEqual([
@@ -159,6 +188,7 @@ describe("config", () => {
       "sessionName",
       "stateDirectory",
       "sts",
+      "tests",
       "upstream",
     ]);
   });
