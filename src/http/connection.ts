@@ -76,7 +76,8 @@ export class Connection implements RequestSource, Reader {
   /** Whose limits it counts towards. */
   readonly user: Subject;
   readonly #socket: Socket<Connection | undefined>;
-  readonly #caller: Caller;
+  /** Who is at the other end. */
+  readonly caller: Caller;
   readonly #host: ConnectionHost;
   readonly #requests = new RequestReader();
   #state: ConnectionState = "reading";
@@ -93,7 +94,7 @@ export class Connection implements RequestSource, Reader {
 
   constructor(socket: Socket<Connection | undefined>, caller: Caller, user: Subject, host: ConnectionHost) {
     this.#socket = socket;
-    this.#caller = caller;
+    this.caller = caller;
     this.user = user;
     this.#host = host;
     this.#deadlineMs = host.monotonicMs() + HEAD_MS;
@@ -160,7 +161,7 @@ export class Connection implements RequestSource, Reader {
       this.#host.turnedAway(this, "busy", 503);
       this.#answer(request, errorPage(503));
     } else {
-      void this.#host.handler.handle(request, this.#caller).then((answer) => {
+      void this.#host.handler.handle(request, this.caller).then((answer) => {
         if (this.#state === "handling") this.#answer(request, answer);
         else this.#host.abandonedRequestEnded(this);
       });

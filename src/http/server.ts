@@ -71,8 +71,7 @@ export interface ServerOptions {
  */
 export interface TurnedAway {
   readonly kind: "busy" | "malformed" | "crowded";
-  /** Whose it was; null where the caller could not be identified. */
-  readonly subject: Subject | null;
+  readonly caller: Caller;
   /** The status that was answered, or null where the connection was closed without an answer. */
   readonly status: number | null;
 }
@@ -116,7 +115,7 @@ export class Server {
       isBusy: ({ user }) => (this.#abandoned.get(user) ?? 0) >= options.limits.perUser,
       requestAbandoned: ({ user }) => this.#countAbandoned(user, 1),
       abandonedRequestEnded: ({ user }) => this.#countAbandoned(user, -1),
-      turnedAway: ({ user }, kind, status) => this.#turnedAway(user, kind, status),
+      turnedAway: ({ caller }, kind, status) => this.#turnedAway(caller, kind, status),
       closed: (connection) => this.#forget(connection),
     };
     this.#stopSweeping = every(SWEEP_MS, () => this.#sweep());
@@ -235,7 +234,7 @@ export class Server {
     const user = caller.kind === "unknown" ? UNKNOWN_USER : shareOf(caller);
     const connections = this.#connections.get(user) ?? new Set<Connection>();
     if (!this.#makeRoom(user, connections)) {
-      this.#turnedAway(user, "crowded", null);
+      this.#turnedAway(caller, "crowded", null);
       socket.terminate();
       return;
     }
@@ -257,8 +256,8 @@ export class Server {
     if (connections.size === 0) this.#connections.delete(connection.user);
   }
 
-  #turnedAway(user: Subject, kind: TurnedAway["kind"], status: number | null): void {
-    this.#options.onTurnedAway?.({ kind, subject: user === UNKNOWN_USER ? null : user, status });
+  #turnedAway(caller: Caller, kind: TurnedAway["kind"], status: number | null): void {
+    this.#options.onTurnedAway?.({ kind, caller, status });
   }
 
   #countAbandoned(user: Subject, change: 1 | -1): void {

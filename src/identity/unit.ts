@@ -24,3 +24,15 @@ export function systemUnitOf(path: string | null): string | null {
   const name = unit?.startsWith("_") === true ? unit.slice(1) : unit;
   return name?.endsWith(".service") === true ? name : null;
 }
+
+/**
+ * The unit of systemd that a cgroup belongs to: the first directory below the slices (cg_path_get_unit() in systemd's
+ * src/basic/cgroup-util.c). Below a user's own manager that is `user@UID.service`, whatever units the user has in it. Null where
+ * there is none. It is evidence for people; rules go by {@link systemUnitOf}, which counts no unit whose name a user may have chosen.
+ */
+export function unitOf(path: string | null): string | null {
+  const unit = path?.split("/").find((part) => part !== "" && !part.endsWith(".slice"));
+  if (unit === undefined) return null;
+  // An underscore in front keeps the name apart from the kernel's own files there (cg_escape()).
+  return /^_?([^/]+\.(?:service|scope|mount|socket|swap))$/.exec(unit)?.[1] ?? null;
+}

@@ -11,7 +11,7 @@ import type { Clock } from "../platform/clock.ts";
 import type { Decision, Rules } from "../rules/decide.ts";
 import { parseRoleArn } from "../sessions/arn.ts";
 import type { FirstAttempt, SessionBroker } from "../sessions/broker.ts";
-import type { SessionRequest } from "../sessions/types.ts";
+import type { SessionOutcome, SessionRequest } from "../sessions/types.ts";
 import type { MetadataCache, UpstreamAnswer } from "../upstream/cache.ts";
 import { credentialsDocument, infoDocument } from "./documents.ts";
 import { Holding } from "./holding.ts";
@@ -23,11 +23,22 @@ import { jsonAnswer, whoamiDocument } from "./whoami.ts";
 
 const containerIdentity = (address: string): Identity => ({ ...UNKNOWN_IDENTITY, container: address });
 
-/** What the log and the metrics are told about a request. Holds no secret. */
+/** What the audit, the log and the metrics are told about a request. Holds no secret. */
 export type RequestEvent = {
   /** A uid, a container's address, or null where neither is known. */
   readonly subject: Subject | null;
+  readonly caller: Caller;
   readonly method: string;
+  /** 2 where the request had a token or asked for one. */
+  readonly imdsVersion: 1 | 2;
+  /** Milliseconds from the request's turn to its answer. */
+  readonly tookMs: number;
+  /** Who the caller is and what the rules say for them; null where the answer did not depend on it. */
+  readonly decided: Decided | null;
+  /** Names the session whose credentials the answer has; null where it has none. Not a secret. */
+  readonly accessKeyId: string | null;
+  /** Why STS gave no session for the caller's role, in words that the caller may read; null where it did, or was not asked. */
+  readonly failure: { readonly kind: "denied" | "unavailable"; readonly message: string } | null;
   readonly route: Route["kind"] | "none";
   readonly status: number;
   /** The reason of a refusal. */
@@ -46,6 +57,8 @@ export type RefusalKind = "rule" | "role" | "identity" | "request" | "token" | "
 
 export interface HandlerOptions {
   readonly clock: Clock;
+  /** Milliseconds of a clock that nobody sets. */
+  readonly monotonicMs: () => number;
   readonly tokens: TokenMint;
   readonly metadata: MetadataCache;
   readonly broker: SessionBroker;
@@ -80,6 +93,8 @@ export interface Policy {
 /** The value of the header Server, which is that of EC2's metadata service. */
 export const SERVER_NAME = "EC2ws";
 
+/** In lower case, as {@link Request} has the names of headers. */
+const TOKEN_HEADER = "x-aws-ec2-metadata-token";
 /** Tells the remaining life of the token that was used, or the TTL of the one that was made. */
 const ttlHeader = (seconds: number) => ({ "X-Aws-Ec2-Metadata-Token-Ttl-Seconds": String(seconds) });
 
@@ -115,7 +130,19 @@ interface Notes {
   route: RequestEvent["route"];
   why: string | undefined;
   refusal: RefusalKind | null;
+  decided: Decided | null;
+  accessKeyId: string | null;
+  failure: RequestEvent["failure"];
 }
+
+const noNotes = (): Notes => ({
+  route: "none",
+  why: undefined,
+  refusal: null,
+  decided: null,
+  accessKeyId: null,
+  failure: null,
+});
 
 /** One request, with the policy that was current when it came. */
 interface Task {
@@ -142,7 +169,8 @@ export class Handler {
 
   /** Answers one request. Never rejects: an error inside is a 503, whose cause is in the log alone. */
   async handle(request: Request, caller: Caller): Promise<Answer> {
-    const notes: Notes = { route: "none", why: undefined, refusal: null };
+    const startedMs = this.#options.monotonicMs();
+    const notes = noNotes();
     let answer: Answer;
     try {
       answer = await this.#handle(request, caller, notes);
@@ -154,7 +182,13 @@ export class Handler {
     }
     this.#options.onRequest({
       subject: caller.kind === "unknown" ? null : subjectOf(caller),
+      caller,
       method: request.method,
+      imdsVersion: notes.route === "token" || request.headers.has(TOKEN_HEADER) ? 2 : 1,
+      tookMs: this.#options.monotonicMs() - startedMs,
+      decided: notes.decided,
+      accessKeyId: notes.accessKeyId,
+      failure: notes.failure,
       route: notes.route,
       status: answer.status,
       why: notes.why,
@@ -190,7 +224,7 @@ export class Handler {
     if (request.method !== "GET" && request.method !== "HEAD")
       return { ...errorPage(405), body: "", allow: ALLOWED };
 
-    const token = request.headers.get("x-aws-ec2-metadata-token");
+    const token = request.headers.get(TOKEN_HEADER);
     let tokenTtlSeconds: number | undefined;
     if (token !== undefined) {
       const check = this.#options.tokens.check(token, subjectOf(caller), this.#options.clock.now());
@@ -245,8 +279,7 @@ export class Handler {
    * @param leave see SessionBroker.prepareEarly.
    */
   expect(caller: KnownCaller, leave: number): void {
-    const notes: Notes = { route: "none", why: undefined, refusal: null };
-    void this.#begin({ caller, policy: this.#options.policy(), notes }, leave);
+    void this.#begin({ caller, policy: this.#options.policy(), notes: noNotes() }, leave);
   }
 
   async #begin(task: Task, leave = 0): Promise<FirstAttempt | null> {
@@ -307,9 +340,11 @@ export class Handler {
 
   /** The answers that depend on the caller. */
   async #personal(route: Route, task: Task): Promise<Answer> {
-    const { identity, decision } = await this.#decide(task);
     const { broker } = this.#options;
     const { caller, notes } = task;
+    const decided = await this.#decide(task);
+    notes.decided = decided;
+    const { identity, decision } = decided;
     if (route.kind === "whoami") {
       const failure = decision.kind === "role" ? this.#options.health.ownFailure(decision.request) : null;
       return whoamiDocument(identity, decision, broker, failure);
@@ -344,10 +379,16 @@ export class Handler {
           const cgroupId = task.policy.rules.needs.cgroup ? caller.owner.cgroupId : null;
           this.#options.onAsked?.({ uid: caller.owner.uid, cgroupId }, shareOf(caller));
         }
-        return credentialsDocument(await broker.get(decision.request, shareOf(caller)));
+        return this.#credentials(await broker.get(decision.request, shareOf(caller)), notes);
       default:
         return errorPage(404);
     }
+  }
+
+  #credentials(outcome: SessionOutcome, notes: Notes): Answer {
+    if (outcome.kind === "session") notes.accessKeyId = outcome.session.accessKeyId;
+    else notes.failure = outcome;
+    return credentialsDocument(outcome);
   }
 
   /** Identifies the caller and applies the rules, both by the request's policy, even if a new one is loaded meanwhile. */
@@ -356,7 +397,8 @@ export class Handler {
       caller.kind === "owner" ? policy.identify(caller.owner) : containerIdentity(caller.address),
       this.#instanceId(policy),
     ]);
-    return { identity, decision: policy.rules.decide(identity, instanceId) };
+    const { rules } = policy;
+    return { identity, decision: rules.decide(identity, instanceId), namedGroups: rules.namedGroups };
   }
 
   /** The node's instance id where a template names it. @throws Refusal 503 where the upstream does not tell it. */
@@ -367,9 +409,11 @@ export class Handler {
 }
 
 /** A caller's identity, and the decision of the rules. */
-interface Decided {
+export interface Decided {
   readonly identity: Identity;
   readonly decision: Decision;
+  /** The groups that any rule names. */
+  readonly namedGroups: ReadonlySet<string>;
 }
 
 function metadataAnswer(found: UpstreamAnswer): Answer {

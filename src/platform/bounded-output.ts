@@ -17,7 +17,9 @@ export class BoundedOutput {
   readonly #mostBytes: number;
   readonly #waiting: Uint8Array[] = [];
   #waitingBytes = 0;
+  /** Lines that are lost and not told of yet, and all that were lost since the start. */
   #lost = 0;
+  #lostInAll = 0;
   #stopTrying: (() => void) | null = null;
 
   /**
@@ -38,6 +40,11 @@ export class BoundedOutput {
   /** Bytes that wait to be written. */
   get waitingBytes(): number {
     return this.#waitingBytes;
+  }
+
+  /** Lines that were dropped since the start. */
+  get lostLines(): number {
+    return this.#lostInAll;
   }
 
   /** A line with its end. */
@@ -63,6 +70,7 @@ export class BoundedOutput {
     const bytes = Buffer.from(line);
     if (this.#waitingBytes + bytes.length > this.#mostBytes) {
       this.#lost++;
+      this.#lostInAll++;
       return;
     }
     this.#waiting.push(bytes);

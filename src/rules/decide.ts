@@ -35,6 +35,8 @@ export interface Needs {
 /** The rules, compiled once. */
 export interface Rules {
   readonly needs: Needs;
+  /** The groups that any rule names. */
+  readonly namedGroups: ReadonlySet<string>;
   /** @param instanceId the node's, or null where no template needs it. */
   decide(identity: Identity, instanceId: string | null): Decision;
 }
@@ -58,6 +60,7 @@ export function compileRules(config: RulesConfig): Rules {
         ) || templates.some((template) => mentions(template, "slurmJobId")),
       instanceId: templates.some((template) => mentions(template, "instanceId")),
     },
+    namedGroups: new Set(config.rules.flatMap((rule) => rule.match.group ?? [])),
     decide(identity, instanceId) {
       for (const { rule, matches } of compiled) {
         const verdict = matches(identity);

@@ -9,7 +9,12 @@ import { systemClock } from "../platform/clock.ts";
  */
 
 /** The fields of an event. */
-export type Fields = Readonly<Record<string, string | number | boolean | null | undefined>>;
+export type Fields = Readonly<
+  Record<
+    string,
+    string | number | boolean | null | undefined | readonly string[] | Readonly<Record<string, string>>
+  >
+>;
 
 export interface Log {
   debug(message: string, fields?: Fields): void;
@@ -19,42 +24,81 @@ export interface Log {
 }
 
 const LEVELS = ["debug", "info", "warn", "error"] as const;
-type Level = (typeof LEVELS)[number];
-/** The prefix of a line that tells journald its priority (sd-daemon(3)). */
-const PRIORITIES: Record<Level, string> = { debug: "<7>", info: "<6>", warn: "<4>", error: "<3>" };
+export type Level = (typeof LEVELS)[number];
+/** The priorities of syslog(3), as journald takes them. */
+export const PRIORITIES: Record<Level, string> = { debug: "7", info: "6", warn: "4", error: "3" };
+
+/** What the audit writes with. */
+export interface Recorder {
+  /** Writes a line, whatever `log.level` is. */
+  record(level: Level, message: string, fields: Fields): void;
+  /** The line as JSON, without its end, for where it is sent in another way. */
+  line(level: Level, message: string, fields: Fields): string;
+}
+
+/** The log, and what else is written to standard error with it. */
+export interface LogOutput extends Log, Recorder {
+  /** Lines that nobody read, and that are lost. */
+  lostLines(): number;
+}
 
 /** @param settings the configuration's `log`. */
-export function createLog(settings: Config["log"]): Log {
+export function createLog(settings: Config["log"]): LogOutput {
   const underSystemd = process.env["JOURNAL_STREAM"] !== undefined;
   const pretty =
     settings.format === "pretty" || (settings.format === "auto" && !underSystemd && process.stderr.isTTY);
-  const write = pretty ? prettyWriter() : jsonWriter(underSystemd);
+  const { write, lostLines } = pretty ? prettyWriter() : jsonWriter(underSystemd);
   const lowest = LEVELS.indexOf(settings.level);
   const at =
     (level: Level) =>
     (message: string, fields: Fields = {}): void => {
       if (LEVELS.indexOf(level) >= lowest) write(level, message, fields);
     };
-  return { debug: at("debug"), info: at("info"), warn: at("warn"), error: at("error") };
+  return {
+    debug: at("debug"),
+    info: at("info"),
+    warn: at("warn"),
+    error: at("error"),
+    record: write,
+    line: jsonLine,
+    lostLines,
+  };
 }
 
-type Writer = (level: Level, message: string, fields: Fields) => void;
+interface Writer {
+  write(level: Level, message: string, fields: Fields): void;
+  lostLines(): number;
+}
+
+/**
+ * Characters that JSON leaves as they are, and that a terminal or a reader may act on: DEL and the C1 controls (ECMA-48), line and
+ * paragraph separators, and those that change the direction of text (Unicode Standard Annex #9).
+ */
+const ACTIVE = /[\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+
+/** One line of JSON: an event's time, level and message, then its fields. */
+function jsonLine(level: Level, message: string, fields: Fields): string {
+  const line = JSON.stringify({
+    time: new Date(systemClock.now()).toISOString(),
+    level,
+    message,
+    ...fields,
+  });
+  return line.replaceAll(ACTIVE, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
 
 /** The message after lines could not be written for a while: journald was stopped, or the pipe was not read. */
 const LOST = "lines of this log are lost, because nobody read it";
 
 function jsonWriter(underSystemd: boolean): Writer {
-  const lineOf = (level: Level, message: string, fields: Fields): string => {
-    const line = JSON.stringify({
-      time: new Date(systemClock.now()).toISOString(),
-      level,
-      message,
-      ...fields,
-    });
-    return `${underSystemd ? PRIORITIES[level] : ""}${line}\n`;
-  };
+  // The prefix tells journald the priority (sd-daemon(3)).
+  const lineOf: Recorder["line"] = (level, message, fields) =>
+    `${underSystemd ? `<${PRIORITIES[level]}>` : ""}${jsonLine(level, message, fields)}\n`;
   const output = standardError((lines) => lineOf("warn", LOST, { lines }));
-  return (level, message, fields) => output.write(lineOf(level, message, fields));
+  return {
+    write: (level, message, fields) => output.write(lineOf(level, message, fields)),
+    lostLines: () => output.lostLines,
+  };
 }
 
 function prettyWriter(): Writer {
@@ -62,13 +106,14 @@ function prettyWriter(): Writer {
   // consola uses only the `write` of a stream (consola/src/utils/stream.ts).
   const stream = { write: (text: string) => output.write(text) } as unknown as NodeJS.WriteStream;
   const consola: ConsolaInstance = createConsola({ level: 5, stdout: stream, stderr: stream });
-  return (level, message, fields) => {
+  const write: Writer["write"] = (level, message, fields) => {
     const facts = Object.entries(fields)
       .filter(([, value]) => value !== undefined)
       .map(
         ([name, value]) =>
           `${name}=${typeof value === "string" && /^[\w.:/@+-]+$/.test(value) ? value : JSON.stringify(value)}`,
       );
-    consola[level]([message, ...facts].join("  "));
+    consola[level]([message, ...facts].join("  ").replaceAll(ACTIVE, "\ufffd"));
   };
+  return { write, lostLines: () => output.lostLines };
 }

@@ -139,7 +139,8 @@ export class Metrics {
 
   request(event: RequestEvent): void {
     this.#requests.inc({ route: event.route, status: String(event.status) });
-    if (event.refusal !== null) this.#refusals.inc({ kind: event.refusal });
+    const kind = event.refusal ?? event.failure?.kind ?? null;
+    if (kind !== null) this.#refusals.inc({ kind });
   }
 
   turnedAway(event: TurnedAway): void {

@@ -3,29 +3,26 @@ import type { UnavailableEvent } from "../identity/accounts.ts";
 import type { RequestEvent } from "../imds/handler.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import type { SessionEvent } from "../sessions/broker.ts";
+import type { Audit } from "../telemetry/audit.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import { RateLimitedLog } from "../telemetry/rate-limit.ts";
 
 /** Milliseconds between two log lines about one kind of event that users cause. */
 const EVENT_INTERVAL_MS = 10_000;
-/** The same for a user to whom the rules give no role: their programs may ask each second, for years. */
-const RULE_INTERVAL_MS = 600_000;
-
-const TURNED_AWAY: Record<TurnedAway["kind"], string> = {
-  busy: "as many requests of this user wait whose clients have gone as may",
-  malformed: "the head of a request is malformed or too long",
-  crowded: "as many connections of this user, or of all, are open as may, and each has a request under way",
-};
 
 /**
- * Where events go: to the log, with a rate limit where users cause them, and to the metrics once these are attached.
+ * Where events go: decisions to the audit, the others to the log, with a rate limit where users cause them; all of them to the
+ * metrics once these are attached.
  *
  * @param now milliseconds of a clock that nobody sets.
  */
-export function eventSinks(log: Log, now: () => number = monotonicMs) {
+export function eventSinks(
+  log: Log,
+  audit: Pick<Audit, "request" | "turnedAway">,
+  now: () => number = monotonicMs,
+) {
   const limitedLog = new RateLimitedLog({ intervalMs: EVENT_INTERVAL_MS, now });
-  const ruleLog = new RateLimitedLog({ intervalMs: RULE_INTERVAL_MS, now });
   let metrics: Metrics | null = null;
   return {
     attach(to: Metrics): void {
@@ -33,24 +30,13 @@ export function eventSinks(log: Log, now: () => number = monotonicMs) {
     },
     request(event: RequestEvent): void {
       metrics?.request(event);
-      log.debug("request", event);
-      if (event.why === undefined || event.status === 401) return;
-      const refusalLog = event.refusal === "rule" ? ruleLog : limitedLog;
-      refusalLog.write(`${event.subject} ${event.refusal} ${event.status}`, (count) =>
-        log[event.status === 503 ? "warn" : "info"]("refused", {
-          subject: event.subject,
-          status: event.status,
-          why: event.why,
-          count,
-        }),
-      );
+      audit.request(event);
+      const { subject, method, route, status, why, refusal } = event;
+      log.debug("request", { subject, method, route, status, why, refusal });
     },
     turnedAway(event: TurnedAway): void {
       metrics?.turnedAway(event);
-      const { kind, subject, status } = event;
-      limitedLog.write(`${subject} ${kind}`, (count) =>
-        log.warn("turned away", { subject, status, why: TURNED_AWAY[kind], count }),
-      );
+      audit.turnedAway(event);
     },
     acceptFailure(code: string): void {
       metrics?.acceptFailure();

@@ -45,6 +45,13 @@ export function systemNames(onUnavailable: (event: UnavailableEvent) => void = (
   return { accounts, close: () => helpers.close() };
 }
 
+/** Names and cgroups of this machine, both, for the audit; without cgroups where there is no cgroup v2. */
+export function wholeIdentities(accounts: Accounts): IdentityResolver {
+  const mount = cgroupMount();
+  const cgroups = mount === null ? null : new Cgroups(cgroupTree(mount), systemClock);
+  return new IdentityResolver({ accounts, cgroups });
+}
+
 /**
  * Names and cgroups of this machine, as far as the rules need them.
  *

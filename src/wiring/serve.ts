@@ -9,12 +9,14 @@ import { limitsFor, Server } from "../http/server.ts";
 import type { Accounts } from "../identity/accounts.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import { subordinateFile } from "../identity/name-database.ts";
+import type { IdentityResolver } from "../identity/resolver.ts";
 import { Shares } from "../identity/shares.ts";
 import { Handler, type Policy, SERVER_NAME } from "../imds/handler.ts";
 import { RecentCallers } from "../imds/recent-callers.ts";
 import { knownAuthorities } from "../imds/target.ts";
 import { TokenMint } from "../imds/tokens.ts";
 import { every, monotonicMs, sleep, systemClock } from "../platform/clock.ts";
+import { JournalSocket, standardErrorIsJournal } from "../platform/journal.ts";
 import { LagMeter } from "../platform/lag.ts";
 import { forbidDumps, keepBacklogs, notifySystemd, raiseFileLimit } from "../platform/libc.ts";
 import { lockProgram } from "../platform/memory-lock.ts";
@@ -24,6 +26,7 @@ import { compileRules } from "../rules/decide.ts";
 import { CallAllowance } from "../sessions/allowance.ts";
 import { SessionBroker } from "../sessions/broker.ts";
 import { createSts, stsEndpoint } from "../sessions/sts.ts";
+import { Audit } from "../telemetry/audit.ts";
 import { readFirewallHealth } from "../telemetry/firewall-health.ts";
 import { Health } from "../telemetry/health.ts";
 import { createLog } from "../telemetry/log.ts";
@@ -37,7 +40,7 @@ import { makeAnew } from "./anew.ts";
 import { readCallers } from "./callers-file.ts";
 import { eventSinks } from "./events.ts";
 import { clockFinding, firewallFinding, upstreamFinding } from "./health-checks.ts";
-import { systemIdentities, systemLookup, systemNames } from "./identities.ts";
+import { systemIdentities, systemLookup, systemNames, wholeIdentities } from "./identities.ts";
 import { type KeptCallers, keepCallers } from "./keep-callers.ts";
 import { containerTest, endpoints } from "./listening.ts";
 import { LoadedConfiguration } from "./loaded-configuration.ts";
@@ -107,7 +110,16 @@ export async function serve(options: {
   const upstream = new Upstream({ endpoint, clock: systemClock, guard });
   const metadata = new MetadataCache({ source: upstream, clock: systemClock });
 
-  const events = eventSinks(log);
+  let whole: IdentityResolver | null = null;
+  const journal = standardErrorIsJournal() ? new JournalSocket() : null;
+  const audit = new Audit({
+    log,
+    journal: journal === null ? null : (entry) => journal.send(entry),
+    identify: (owner) => whole?.resolve(owner) ?? Promise.reject(new Error("the names are not there yet")),
+    clock: systemClock,
+    monotonicMs,
+  });
+  const events = eventSinks(log, audit);
   const region = config.region === "auto" ? nodeRegion({ metadata, log }) : fixedRegion(config.region);
   const sts = createSts({
     region: region.find,
@@ -147,12 +159,14 @@ export async function serve(options: {
   const listenOn = endpoints(config);
 
   const names = systemNames(events.names);
+  whole = wholeIdentities(names.accounts);
   let policy = policyOf(config, listenOn, names.accounts);
   const lag = new LagMeter({ clock: systemClock, monotonicMs });
   lag.start();
   const recent = new RecentCallers();
   const handler = new Handler({
     clock: systemClock,
+    monotonicMs,
     tokens,
     metadata,
     broker,
@@ -325,6 +339,7 @@ export async function serve(options: {
   for (const one of optional) one.stop();
   await server.drain(DRAIN_MS);
   await metricsServer?.drain(0);
+  audit.stop();
   await kept.stop();
   broker.stop();
   sts.close();

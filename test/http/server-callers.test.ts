@@ -2,10 +2,11 @@ import { afterEach, describe, expect, test } from "bun:test";
 import { createConnection, type Socket } from "node:net";
 import { ImdsProxyError } from "../../src/errors.ts";
 import { type Answer, text } from "../../src/http/answer.ts";
-import { limitsFor, Server, type ServerOptions, type TurnedAway } from "../../src/http/server.ts";
+import { limitsFor, Server, type ServerOptions } from "../../src/http/server.ts";
 import type { Caller } from "../../src/identity/caller.ts";
 import type { SocketLookup } from "../../src/identity/lookup.ts";
 import { NO_STORE } from "../../src/platform/socket-store.ts";
+import { type Told, told } from "../support/callers.ts";
 import { listenAnywhere } from "../support/listen-anywhere.ts";
 
 type Found = ReturnType<SocketLookup["identify"]>;
@@ -27,7 +28,7 @@ function aServer(
   const tuples: Tuple[] = [];
   const callers: Caller[] = [];
   const unidentified: string[] = [];
-  const turnedAway: TurnedAway[] = [];
+  const turnedAway: Told[] = [];
   const server = new Server({
     handler: {
       handle: async (_request, caller) => {
@@ -49,7 +50,7 @@ function aServer(
     shareOfUid: (uid) => (uid >= 100_000 ? "subordinates of alice" : uid),
     isContainer: (address) => address[0] === 172,
     onUnidentified: (why) => void unidentified.push(why),
-    onTurnedAway: (event) => void turnedAway.push(event),
+    onTurnedAway: (event) => void turnedAway.push(told(event)),
     ...over,
   });
   cleanups.push(() => server.drain(0));

@@ -2,9 +2,10 @@ import { afterEach, describe, expect, test } from "bun:test";
 import { createConnection, type Socket } from "node:net";
 import { type Answer, text } from "../../src/http/answer.ts";
 import type { Request } from "../../src/http/request.ts";
-import { type ConnectionLimits, Server, type TurnedAway } from "../../src/http/server.ts";
+import { type ConnectionLimits, Server } from "../../src/http/server.ts";
 import type { SocketLookup } from "../../src/identity/lookup.ts";
 import { NO_STORE } from "../../src/platform/socket-store.ts";
+import { type Told, told } from "../support/callers.ts";
 import { listenAnywhere } from "../support/listen-anywhere.ts";
 
 const ALICE = 2001;
@@ -18,9 +19,9 @@ afterEach(async () => {
 function aServer(
   handle: (request: Request) => Answer | Promise<Answer>,
   limits: Partial<ConnectionLimits> = {},
-): { port: number; requests: Request[]; turnedAway: TurnedAway[] } {
+): { port: number; requests: Request[]; turnedAway: Told[] } {
   const requests: Request[] = [];
-  const turnedAway: TurnedAway[] = [];
+  const turnedAway: Told[] = [];
   const owner = { uid: ALICE, cgroupId: null, redirected: true };
   const server = new Server({
     handler: {
@@ -38,7 +39,7 @@ function aServer(
     shareOfUid: (uid) => uid,
     isContainer: () => false,
     onUnidentified: () => {},
-    onTurnedAway: (event) => void turnedAway.push(event),
+    onTurnedAway: (event) => void turnedAway.push(told(event)),
   });
   const port = listenAnywhere((free) => server.listen({ address: "127.0.0.1", port: free }));
   cleanups.push(() => server.drain(0));

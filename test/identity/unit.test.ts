@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { systemUnitOf } from "../../src/identity/unit.ts";
+import { systemUnitOf, unitOf } from "../../src/identity/unit.ts";
 
 test.each([
   ["/system.slice/cron.service", "cron.service"],
@@ -18,3 +18,18 @@ test.each([
   ["/", null],
   [null, null],
 ])("systemUnitOf(%p) is %p", (path, unit) => expect(systemUnitOf(path)).toBe(unit));
+
+test.each([
+  ["/system.slice/cron.service", "cron.service"],
+  ["/user.slice/user-2001.slice/session-3.scope", "session-3.scope"],
+  ["/user.slice/user-2001.slice/user@2001.service/app.slice/cron.service", "user@2001.service"],
+  ["/system.slice/slurmstepd.scope/job_12/step_0/user/task_0", "slurmstepd.scope"],
+  ["/system.slice/_cgroup.service", "cgroup.service"],
+  ["/init.scope", "init.scope"],
+  ["/docker/0123", null],
+  ["/system.slice", null],
+  ["/", null],
+  [null, null],
+])("the unit that the audit says for %j is %j", (path, unit) => {
+  expect(unitOf(path)).toBe(unit);
+});

@@ -80,6 +80,7 @@ export function aHandler(options: Partial<HandlerOptions> & { session?: Partial<
   const known: UpstreamAnswer = { kind: "found", body: "i-0123", lastModifiedMs: null };
   const handler = new Handler({
     clock,
+    monotonicMs: () => 0,
     tokens: new TokenMint(new Uint8Array(32).fill(7)),
     metadata: new MetadataCache({
       clock,

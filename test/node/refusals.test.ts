@@ -49,8 +49,17 @@ describeAsRoot("a refusal is seen by who runs the node:", () => {
     await eventually("the log says so", () => lines(/"refused"/).length > 0);
     const said = lines(/"refused"/);
     expect(said).toHaveLength(1);
-    expect(said[0]).toContain("2001");
-    expect(said[0]).toContain('rule \\"not alice\\" gives no role');
+    expect(JSON.parse(said[0] ?? "")).toMatchObject({
+      decision: "refused",
+      kind: "rule",
+      rule: "not alice",
+      reason: 'rule "not alice" gives no role',
+      user: "alice",
+      uid: 2001,
+      imdsVersion: 2,
+      route: "role-list",
+      status: 404,
+    });
   });
 
   test("a malformed head is in the log and in the metrics", async () => {

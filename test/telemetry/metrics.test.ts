@@ -3,6 +3,7 @@ import type { RequestEvent } from "../../src/imds/handler.ts";
 import { Metrics, type MetricsSources } from "../../src/telemetry/metrics.ts";
 import { version } from "../../src/version.ts";
 import { aRequest } from "../sessions/support.ts";
+import { ownerOf } from "../support/callers.ts";
 
 const SOURCES: MetricsSources = {
   server: () => ({ connections: 7, users: 3 }),
@@ -24,7 +25,13 @@ function aRegistry(over: Partial<MetricsSources> = {}) {
 
 const request = (over: Partial<RequestEvent> = {}): RequestEvent => ({
   subject: 2001,
+  caller: ownerOf(2001),
   method: "GET",
+  imdsVersion: 2,
+  tookMs: 3,
+  decided: null,
+  accessKeyId: null,
+  failure: null,
   route: "role-list",
   status: 200,
   refusal: null,
@@ -86,7 +93,7 @@ describe("Metrics", () => {
     ],
     [
       "a request that is turned away with an answer",
-      (metrics) => metrics.turnedAway({ kind: "busy", subject: 2001, status: 503 }),
+      (metrics) => metrics.turnedAway({ kind: "busy", caller: ownerOf(2001), status: 503 }),
       {
         'imdsproxy_requests_total{route="none",status="503"}': 1,
         'imdsproxy_refusals_total{kind="busy"}': 1,
@@ -94,7 +101,7 @@ describe("Metrics", () => {
     ],
     [
       "a connection that is turned away without one",
-      (metrics) => metrics.turnedAway({ kind: "crowded", subject: 2001, status: null }),
+      (metrics) => metrics.turnedAway({ kind: "crowded", caller: ownerOf(2001), status: null }),
       { 'imdsproxy_refusals_total{kind="crowded"}': 1 },
     ],
     ["a caller whom nobody knows", (metrics) => metrics.unidentified(), { imdsproxy_unidentified_total: 1 }],
@@ -164,7 +171,7 @@ describe("Metrics", () => {
     const { metrics } = aRegistry();
     const marked = "marker-4711";
     metrics.request(request({ subject: marked, method: marked, why: marked, status: 404, refusal: "role" }));
-    metrics.turnedAway({ kind: "malformed", subject: marked, status: 400 });
+    metrics.turnedAway({ kind: "malformed", caller: { kind: "container", address: marked }, status: 400 });
     metrics.unavailable({ outcome: "unknown", uid: 4711, why: marked });
     for (const type of ["obtained", "denied", "failed"]) {
       metrics.session({

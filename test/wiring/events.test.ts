@@ -5,22 +5,18 @@ import type { Fields, Log } from "../../src/telemetry/log.ts";
 import type { Metrics } from "../../src/telemetry/metrics.ts";
 import { eventSinks } from "../../src/wiring/events.ts";
 import { aRequest } from "../sessions/support.ts";
-
-interface Line {
-  readonly level: string;
-  readonly message: string;
-  readonly fields: Fields;
-}
+import { ownerOf } from "../support/callers.ts";
+import { anAudit, granted, type Line, refused } from "../telemetry/audit-support.ts";
 
 /** Sinks, the lines that they write, and the calls that the metrics get. */
 function sinks() {
-  const lines: Line[] = [];
+  const { audit, lines } = anAudit();
   const at =
     (level: string) =>
     (message: string, fields: Fields = {}) =>
       void lines.push({ level, message, fields });
   const log: Log = { debug: at("debug"), info: at("info"), warn: at("warn"), error: at("error") };
-  const events = eventSinks(log);
+  const events = eventSinks(log, audit);
   const counted: string[] = [];
   events.attach(
     new Proxy({} as Metrics, {
@@ -35,43 +31,34 @@ function sinks() {
   return { events, lines, told, counted };
 }
 
-const request = (over: Partial<RequestEvent>): RequestEvent => ({
-  subject: 2001,
-  method: "GET",
-  route: "role-list",
-  status: 404,
-  refusal: "rule",
-  why: 'rule "guests" gives no role',
-  ...over,
-});
-
 describe("an event is in the log, with", () => {
   const REQUESTS: [name: string, event: RequestEvent, line: Partial<Line> | null][] = [
     [
       "a rule's refusal: who, what and why",
-      request({}),
+      refused({}),
       {
         level: "info",
         message: "refused",
-        fields: { subject: 2001, status: 404, why: 'rule "guests" gives no role', count: 1 },
+        fields: { uid: 2001, status: 404, reason: 'rule "guests" gives no role', count: 1 },
       },
     ],
     [
       "what cannot be had for now: as a warning",
-      request({ status: 503, refusal: "unavailable", why: "away" }),
+      refused({ status: 503, refusal: "unavailable", why: "away" }),
       { level: "warn", message: "refused" },
     ],
     [
       "nobody known: no subject",
-      request({ subject: null, status: 403, refusal: "identity", why: "no" }),
+      refused({ subject: null, caller: { kind: "unknown" }, status: 403, refusal: "identity", why: "no" }),
       { level: "info", message: "refused" },
     ],
-    ["an answer: nothing", request({ status: 200, refusal: null, why: undefined }), null],
+    ["an answer: nothing", refused({ status: 200, refusal: null, why: undefined }), null],
     [
-      "a token that is missing or over: nothing, for SDKs do it now and then",
-      request({ status: 401, refusal: "token", why: "no token" }),
-      null,
+      "a token that is missing or over",
+      refused({ status: 401, refusal: "token", why: "no token" }),
+      { level: "info", message: "refused" },
     ],
+    ["credentials: who got whose", granted(), { level: "info", message: "granted" }],
   ];
   for (const [name, event, line] of REQUESTS) {
     test(name, () => {
@@ -85,11 +72,11 @@ describe("an event is in the log, with", () => {
   test("a connection or request that is turned away: which of the three it is", () => {
     const { events, told } = sinks();
     for (const kind of ["busy", "malformed", "crowded"] as const)
-      events.turnedAway({ kind, subject: 2001, status: null });
+      events.turnedAway({ kind, caller: ownerOf(2001), status: null });
     expect(told().map(({ level, message }) => [level, message])).toEqual(
       Array(3).fill(["warn", "turned away"]),
     );
-    expect(new Set(told().map(({ fields }) => fields["why"])).size).toBe(3);
+    expect(new Set(told().map(({ fields }) => fields["reason"])).size).toBe(3);
   });
 
   test("an accept that failed: its code, and what to do about EMFILE", () => {
@@ -131,9 +118,10 @@ describe("what users cause again and again", () => {
     const { events, told, counted } = sinks();
     for (let time = 0; time < 1_000; time++) {
       for (const subject of [2001, 2002]) {
-        events.request(request({ subject }));
-        events.request(request({ subject, refusal: "role", why: "another's" }));
-        events.turnedAway({ kind: "busy", subject, status: 503 });
+        const caller = ownerOf(subject);
+        events.request(refused({ subject, caller }));
+        events.request(refused({ subject, caller, refusal: "role", why: "another's" }));
+        events.turnedAway({ kind: "busy", caller, status: 503 });
       }
       events.unidentified("the socket is gone");
       events.names({ outcome: "kept", uid: 2001, why: "sss (unavailable)" });
@@ -144,11 +132,24 @@ describe("what users cause again and again", () => {
   });
 
   test("before the metrics are there, it is in the log alone", () => {
-    const lines: string[] = [];
-    const write = (message: string) => void lines.push(message);
-    const events = eventSinks({ debug: () => {}, info: write, warn: write, error: write });
-    events.request(request({}));
+    const { audit, lines } = anAudit();
+    const write = (message: string) => void lines.push({ level: "", message, fields: {} });
+    const events = eventSinks({ debug: () => {}, info: write, warn: write, error: write }, audit);
+    events.request(refused({}));
     events.unidentified("the socket is gone");
-    expect(lines).toEqual(["refused", "a caller could not be identified"]);
+    expect(lines.map(({ message }) => message)).toEqual(["refused", "a caller could not be identified"]);
+  });
+
+  test("the line for debugging has nothing of the identity, the rules or the session", () => {
+    const { events, lines } = sinks();
+    events.request(granted());
+    expect(Object.keys(lines.find(({ level }) => level === "debug")?.fields ?? {}).sort()).toEqual([
+      "method",
+      "refusal",
+      "route",
+      "status",
+      "subject",
+      "why",
+    ]);
   });
 });

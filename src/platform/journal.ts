@@ -1,0 +1,75 @@
+import { dlopen, FFIType, ptr } from "bun:ffi";
+import { fstatSync } from "node:fs";
+
+/** The socket on which journald takes entries in its native protocol (systemd.io, "Native Journal Protocol"). */
+export const JOURNAL_SOCKET = "/run/systemd/journal/socket";
+
+const { symbols: libc } = dlopen("libc.so.6", {
+  socket: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  sendto: {
+    args: [FFIType.i32, FFIType.ptr, FFIType.u64_fast, FFIType.i32, FFIType.ptr, FFIType.u32],
+    returns: FFIType.i64_fast,
+  },
+  close: { args: [FFIType.i32], returns: FFIType.i32 },
+});
+
+const AF_UNIX = 1;
+const SOCK_DGRAM = 2;
+const SOCK_CLOEXEC = 0o2000000;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+const STDERR = 2;
+
+/**
+ * Whether standard error leads to the journal. JOURNAL_STREAM has the device and inode of the stream that systemd opened
+ * (systemd.exec(5)); a program that was started with another standard error has the variable all the same.
+ */
+export function standardErrorIsJournal(stream: string | undefined = process.env["JOURNAL_STREAM"]): boolean {
+  if (stream === undefined) return false;
+  try {
+    const { dev, ino } = fstatSync(STDERR, { bigint: true });
+    return stream === `${dev}:${ino}`;
+  } catch {
+    return false;
+  }
+}
+
+/** Sends entries to journald. It never blocks and keeps nothing: what cannot be sent at once is the caller's to write elsewhere. */
+export class JournalSocket {
+  readonly #address: Uint8Array;
+  #descriptor = -1;
+
+  /** @param path at most 107 bytes (unix(7)). */
+  constructor(path: string = JOURNAL_SOCKET) {
+    // struct sockaddr_un: u16 sun_family, char sun_path[108], which ends in NUL.
+    const name = Buffer.from(path);
+    if (name.length > 107) throw new RangeError("the path of a Unix socket has at most 107 bytes");
+    this.#address = new Uint8Array(2 + name.length + 1);
+    this.#address[0] = AF_UNIX;
+    this.#address.set(name, 2);
+  }
+
+  /**
+   * Sends one entry. The address is looked up each time, so that a journald that was started anew is found.
+   *
+   * @returns false where it was not taken: there is no journald, its queue is full, or the entry exceeds the send buffer.
+   */
+  send(entry: Uint8Array): boolean {
+    if (this.#descriptor < 0) this.#descriptor = libc.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (this.#descriptor < 0 || entry.length === 0) return false;
+    const sent = libc.sendto(
+      this.#descriptor,
+      ptr(entry),
+      entry.length,
+      MSG_DONTWAIT | MSG_NOSIGNAL,
+      ptr(this.#address),
+      this.#address.length,
+    );
+    return Number(sent) === entry.length;
+  }
+
+  close(): void {
+    if (this.#descriptor >= 0) libc.close(this.#descriptor);
+    this.#descriptor = -1;
+  }
+}
