@@ -3,6 +3,7 @@ import { askMetadata } from "../client/metadata-address.ts";
 import { loadConfig } from "../config/load.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { accountsHere, exemptOf } from "../firewall/platform-accounts.ts";
+import { exemptUids } from "../firewall/spec.ts";
 import { NamesUnavailable } from "../identity/accounts.ts";
 import { slurmJobOf } from "../identity/cgroup.ts";
 import type { Identity } from "../identity/types.ts";
@@ -30,10 +31,9 @@ export default defineCommand({
     const { cgroup, assumption } = cgroupOf(args.cgroup, args["slurm-job"]);
     const identity = await identityOf(args.user, cgroup);
     const platformAccounts = accountsHere(config.platform);
-    const exempt =
-      identity.uid === 0 ||
-      [String(identity.uid), identity.user ?? ""].some((name) => config.exempt.includes(name)) ||
-      exemptOf(platformAccounts).some((uid) => uid === identity.uid);
+    // By uid, as the firewall's rules are: an account of a directory may bear the name of one that is exempt.
+    const exemptions = [...(await exemptUids(config.exempt)).uids, ...exemptOf(platformAccounts)];
+    const exempt = exemptions.some((uid) => uid === identity.uid);
     const rules = compileRules(config);
     const instanceId = rules.needs.instanceId && !exempt ? await instanceIdHere() : null;
     const decision = rules.decide(identity, instanceId ?? INSTANCE_ID);

@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { ImdsProxyError } from "../errors.ts";
 import { getent } from "../platform/getent.ts";
 import { findProgram, runProgram } from "../platform/programs.ts";
@@ -9,6 +10,11 @@ export interface Accounts {
    * of the account that is called so, and null where there is none or where its uid is that very number.
    */
   uidOf(name: string): Promise<number | null>;
+  /**
+   * The uid that /etc/passwd gives an account, or null where it has none of that name. No directory is asked: whoever makes
+   * accounts there chooses their names. An error where the file cannot be read.
+   */
+  localUidOf(name: string): number | null;
 }
 
 /** A directory service that does not answer must not hold up the rules at boot. */
@@ -21,7 +27,31 @@ export const systemAccounts: Accounts = {
     const uid = (await getent("passwd", name))?.[2] ?? "";
     return /^\d+$/.test(uid) ? Number(uid) : null;
   },
+  localUidOf(name) {
+    try {
+      return uidInPasswd(readFileSync("/etc/passwd", "utf8"), name);
+    } catch (error) {
+      const code = (error as NodeJS.ErrnoException).code;
+      throw new ImdsProxyError("command-failed", `cannot read /etc/passwd for the account ${name}: ${code}`);
+    }
+  },
 };
+
+/** The lines of passwd(5) or shadow(5) as their fields, comments and empty lines left out. Pure. */
+export const accountLines = (text: string): readonly (readonly string[])[] =>
+  text
+    .split("\n")
+    .filter((line) => line !== "" && !line.startsWith("#"))
+    .map((line) => line.split(":"));
+
+/**
+ * The uid of the first entry of that name, as the C library takes it; null where there is none, or where its uid is no number. An
+ * entry that begins with `+` or `-` stands for accounts of a directory (nsswitch.conf(5), `compat`), and is nobody's here. Pure.
+ */
+export function uidInPasswd(text: string, name: string): number | null {
+  const uid = accountLines(text).find(([other]) => other === name)?.[2] ?? "";
+  return /^\d+$/.test(uid) ? Number(uid) : null;
+}
 
 /** getent(1) takes digits for a uid; id(1) asks for a name first, and prints the number itself where there is none. */
 async function uidOfDigits(name: string): Promise<number | null> {
@@ -45,17 +75,30 @@ async function uidOfDigits(name: string): Promise<number | null> {
  */
 export function lastingAccounts(accounts: Accounts): Accounts {
   const known = new Map<string, number>();
+  const localKnown = new Map<string, number>();
+  const keep = (of: Map<string, number>, name: string, uid: number | null): number | null => {
+    if (uid === null) of.delete(name);
+    else of.set(name, uid);
+    return uid;
+  };
+  const last = (of: Map<string, number>, name: string, error: unknown): number => {
+    const uid = of.get(name);
+    if (uid === undefined) throw error;
+    return uid;
+  };
   return {
     async uidOf(name) {
       try {
-        const uid = await accounts.uidOf(name);
-        if (uid === null) known.delete(name);
-        else known.set(name, uid);
-        return uid;
+        return keep(known, name, await accounts.uidOf(name));
       } catch (error) {
-        const last = known.get(name);
-        if (last === undefined) throw error;
-        return last;
+        return last(known, name, error);
+      }
+    },
+    localUidOf(name) {
+      try {
+        return keep(localKnown, name, accounts.localUidOf(name));
+      } catch (error) {
+        return last(localKnown, name, error);
       }
     },
   };

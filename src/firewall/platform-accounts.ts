@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from "node:fs";
 import type { Platform } from "../config/platforms.ts";
+import { accountLines } from "./accounts.ts";
 
 /**
  * Accounts of the node's own daemons that need the instance role, by platform: with the lesser role of users a ParallelCluster
@@ -104,7 +105,7 @@ export const exemptOf = (accounts: readonly StandingAccount[]): readonly number[
   accounts.flatMap(({ standing }) => (standing.kind === "exempt" ? [standing.uid] : []));
 
 function standingOf({ name, evidence }: PlatformAccount, facts: PlatformFacts): Standing {
-  const accounts = linesOf(facts.passwd);
+  const accounts = accountLines(facts.passwd);
   const own = accounts.filter(([other]) => other === name);
   const [entry] = own;
   if (entry === undefined) return { kind: "absent" };
@@ -120,7 +121,7 @@ function standingOf({ name, evidence }: PlatformAccount, facts: PlatformFacts): 
   if (/\/(?:nologin|false)$/.test(entry[6] ?? "")) return { kind: "exempt", uid };
   if (facts.shadow === null)
     return refused(`its shell is ${entry[6]}, and only root can see whether its password is locked`);
-  const password = linesOf(facts.shadow).find(([other]) => other === name)?.[1];
+  const password = accountLines(facts.shadow).find(([other]) => other === name)?.[1];
   // shadow(5): a field that begins with ! or * is no crypt(3) result; one that is empty lets anybody in.
   if (password === undefined || !/^[!*]/.test(password))
     return refused(
@@ -128,12 +129,6 @@ function standingOf({ name, evidence }: PlatformAccount, facts: PlatformFacts): 
     );
   return { kind: "exempt", uid };
 }
-
-const linesOf = (text: string): string[][] =>
-  text
-    .split("\n")
-    .filter((line) => line !== "" && !line.startsWith("#"))
-    .map((line) => line.split(":"));
 
 /** This node's own facts. */
 export function platformFacts(): PlatformFacts {

@@ -20,7 +20,10 @@ import {
 } from "./platform-accounts.ts";
 import type { FirewallSpec } from "./types.ts";
 
-/** The account of the service, exempt wherever it exists: its requests for the instance role must reach the upstream. */
+/**
+ * The account of the service: its requests for the instance role must reach the upstream. It is exempt only with the uid that
+ * /etc/passwd gives it, where setup made it; a person in a directory may be called so.
+ */
 const SERVICE_ACCOUNT = "imdsproxy";
 
 /** The keys of the configuration that the firewall depends on. */
@@ -126,7 +129,10 @@ function portsOfThisNode(
   return [...new Set(ports)].filter((port) => port !== listen.port);
 }
 
-/** Uids of the exempt users, root's first; with an error for those who are unknown. */
+/**
+ * Uids of the exempt users, root's first; with an error for those who are unknown. A name that /etc/passwd has is that account's,
+ * also where nsswitch.conf has a directory asked first, and only another name is looked up in a directory.
+ */
 export async function exemptUids(
   names: readonly string[],
   accounts: Accounts = systemAccounts,
@@ -136,7 +142,7 @@ export async function exemptUids(
   const words = (error: unknown, name: string) =>
     error instanceof ImdsProxyError ? error.problem : `cannot look up ${JSON.stringify(name)}`;
   try {
-    const service = await accounts.uidOf(SERVICE_ACCOUNT);
+    const service = accounts.localUidOf(SERVICE_ACCOUNT);
     if (service !== null) uids.add(service);
   } catch (error) {
     problems.push(words(error, SERVICE_ACCOUNT));
@@ -159,8 +165,10 @@ export async function exemptUids(
         );
       continue;
     }
+    // Root is uid 0, which is there already, whoever is called so.
+    if (name === "root") continue;
     try {
-      const uid = await accounts.uidOf(name);
+      const uid = accounts.localUidOf(name) ?? (await accounts.uidOf(name));
       if (uid === null) problems.push(`there is no account ${JSON.stringify(name)}`);
       else uids.add(uid);
     } catch (error) {

@@ -13,7 +13,7 @@ import { ImdsProxyError } from "../errors.ts";
 import { getent } from "../platform/getent.ts";
 import { removeInheritedLocks } from "./account-locks.ts";
 import { mustRun, type RunCommand } from "./command.ts";
-import { findAccount, hasLocalGroup } from "./facts.ts";
+import { findAccount, hasLocalAccount, hasLocalGroup } from "./facts.ts";
 import { ACCOUNT, HANDOVER_UNIT, JOURNAL, RUNTIME_UNIT_DIRECTORY } from "./paths.ts";
 import { HANDOVER_CONFIG, type Step } from "./plan.ts";
 import { commit, type FileChange, grant, stage } from "./transaction.ts";
@@ -140,7 +140,7 @@ async function createAccount(run: RunCommand, staged: readonly FileChange[]): Pr
 async function removeAccount(run: RunCommand): Promise<void> {
   removeInheritedLocks();
   // The account that setup makes is in /etc/passwd. Where a directory does not answer, there is none of ours to remove.
-  if ((await findAccount().catch(() => null)) !== null) await mustRun(run, ["userdel", ACCOUNT]);
+  if (hasLocalAccount()) await mustRun(run, ["userdel", ACCOUNT]);
   // userdel removes the group with the account where USERGROUPS_ENAB says so in /etc/login.defs. One that is left of an
   // account which is gone, as after a power cut, goes as well.
   if (hasLocalGroup()) await mustRun(run, ["groupdel", ACCOUNT]);

@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync, statfsSync, statSync } from "node:fs";
 import { release } from "node:os";
 import { ImdsProxyError } from "../errors.ts";
+import { accountLines, uidInPasswd } from "../firewall/accounts.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
 import { encodeConnectionRequest, NETLINK_NETFILTER } from "../identity/netlink/conntrack.ts";
 import { encodeSocketRequest, NETLINK_SOCK_DIAG, type Tuple } from "../identity/netlink/inet-diag.ts";
@@ -16,9 +17,10 @@ import { type Account, type NodeFacts, PROGRAMS } from "./requirements.ts";
 
 /** Gathers facts about the node; changes nothing. */
 export async function gatherFacts(run: RunCommand, executable: string): Promise<NodeFacts> {
-  const [systemdVersion, account, glibc] = await Promise.all([
+  const [systemdVersion, account, othersGroup, glibc] = await Promise.all([
     systemd(run),
     findAccount(),
+    findOthersGroup(),
     run(["getconf", "GNU_LIBC_VERSION"]),
   ]);
   return {
@@ -29,6 +31,7 @@ export async function gatherFacts(run: RunCommand, executable: string): Promise<
     connectionTracking: kernelAnswers(NETLINK_NETFILTER, "connection tracking", encodeConnectionRequest),
     cgroups: cgroups(),
     account,
+    othersGroup,
     ...room(executable),
     glibc: glibc.exitCode === 0 ? glibc.stdout.trim() : null,
     kernel: release(),
@@ -88,17 +91,24 @@ async function systemd(run: RunCommand): Promise<number | null> {
 export async function findAccount(): Promise<Account | null> {
   const fields = await getent("passwd", ACCOUNT);
   if (fields === null) return null;
-  const local = isInFile("/etc/passwd");
-  return { uid: Number(fields[2]), gid: Number(fields[3]), shell: fields[6] ?? "", local };
+  const uid = Number(fields[2]);
+  const local = uidInPasswd(readFileSync("/etc/passwd", "utf8"), ACCOUNT) === uid;
+  return { uid, gid: Number(fields[3]), shell: fields[6] ?? "", local };
 }
 
-/** Whether the service's group is in /etc/group; one of a directory's is another's. */
+/** Whether the service's account is in /etc/passwd, its group in /etc/group; one of a directory's is another's. */
+export const hasLocalAccount = (): boolean => isInFile("/etc/passwd");
 export const hasLocalGroup = (): boolean => isInFile("/etc/group");
 
+/** The gid of a directory's group that is called as the service's; null where there is none, or /etc/group has one too. */
+async function findOthersGroup(): Promise<number | null> {
+  if (hasLocalGroup()) return null;
+  const fields = await getent("group", ACCOUNT).catch(() => null);
+  return fields === null ? null : Number(fields[2]);
+}
+
 const isInFile = (path: string): boolean =>
-  readFileSync(path, "utf8")
-    .split("\n")
-    .some((line) => line.startsWith(`${ACCOUNT}:`));
+  accountLines(readFileSync(path, "utf8")).some(([name]) => name === ACCOUNT);
 
 const NOWHERE = Uint8Array.of(127, 0, 0, 1);
 /** A connection that does not exist: a working kernel answers ENOENT. */

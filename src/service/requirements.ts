@@ -26,6 +26,8 @@ export interface NodeFacts {
   readonly cgroups: "v2" | "hybrid" | "v1" | "none";
   /** The account that is to be the service's, where there is one by that name. */
   readonly account: Account | null;
+  /** The gid of the group of that name that a directory service has and /etc/group has not; null where there is none. */
+  readonly othersGroup: number | null;
   /** MiB that are free where the executable goes. */
   readonly freeMiB: number;
   /** MiB that the executable needs; 0 where it is there already. */
@@ -82,6 +84,13 @@ export function unmet(facts: NodeFacts): readonly string[] {
     );
   }
   problems.push(...accountProblems(facts.account));
+  // useradd(8) makes no group of a name that any service has.
+  if (facts.account === null && facts.othersGroup !== null) {
+    problems.push(
+      `the group ${ACCOUNT} (gid ${facts.othersGroup}) comes from a directory service, so that the service's account can have none of that ` +
+        "name: rename it in the directory",
+    );
+  }
   if (facts.freeMiB < facts.neededMiB) {
     problems.push(
       `${facts.freeMiB} MiB are free below /usr/local/bin, ${facts.neededMiB} are needed: make room, then run setup again`,
@@ -92,9 +101,13 @@ export function unmet(facts: NodeFacts): readonly string[] {
 
 function accountProblems(account: Account | null): readonly string[] {
   if (account === null) return [];
+  if (!account.local) {
+    return [
+      `the account ${ACCOUNT} (uid ${account.uid}) comes from a directory service, not /etc/passwd, and the service would run as it: ` +
+        "rename it in the directory; where /etc/passwd has an account of that name too, have nsswitch.conf ask files first",
+    ];
+  }
   const remedy = "the firewall lets this account reach the instance role: rename or remove it";
-  if (!account.local)
-    return [`the account ${ACCOUNT} comes from a directory service, not /etc/passwd: ${remedy}`];
   if (account.uid === 0 || account.uid >= 1000) {
     return [
       `the account ${ACCOUNT} has uid ${account.uid}, which is no system account's (1 to 999): ${remedy}`,

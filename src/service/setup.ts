@@ -27,6 +27,7 @@ import { compiledExecutable } from "../platform/self.ts";
 import type { Problem } from "../telemetry/health.ts";
 import { mustRun, type RunCommand, runCommand } from "./command.ts";
 import { namesPlatform, wantedConfiguration, withoutMetrics } from "./configuration.ts";
+import { directoryUidWarnings } from "./directory-uids.ts";
 import { describePlan, execute } from "./execute.ts";
 import { findAccount, gatherFacts, lastListen, portFacts } from "./facts.ts";
 import { withLock } from "./lock.ts";
@@ -294,6 +295,8 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
     }
     const platformAccounts = accountsHere(wanted.config.platform);
     for (const line of platformLines(wanted.config.platform, platformAccounts)) options.say(line);
+    for (const warning of await directoryUidWarnings(wanted.config, platformAccounts))
+      options.say(`warning: ${warning}`);
     const tester = await findTester(options.verifyAs, wanted.config, exemptOf(platformAccounts));
     const exempt = await findExempt(wanted.config, platformAccounts);
     await carryOut(installSteps(wanted, stagedPath, { start: true }), options);

@@ -382,6 +382,12 @@ describeAsRoot("identity by attack", () => {
       ]);
       expect([alice, bob]).toEqual([{ [ALICE_UID]: 200 }, { [BOB_UID]: 200 }]);
     });
+
+    test("who sends the very bytes that another sends is not taken for them, while others are pushed out of memory", async () => {
+      // More than the proxy keeps (http/recent-heads.ts), by each.
+      const asked = [ALICE, BOB].map((who) => attack<Record<string, number>>(node, who, "heads", [400]));
+      expect(await Promise.all(asked)).toEqual([{ [ALICE_UID]: 400 }, { [BOB_UID]: 400 }]);
+    });
   });
 
   describe("uids", () => {

@@ -1,9 +1,14 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { readFileSync, rmSync } from "node:fs";
+import { dirname } from "node:path";
+import { buildDirectoryModule } from "../support/nss/directory.ts";
 import { describeAsRoot } from "../support/root.ts";
 import { FIRST_BOOT_LIMIT_MS, LIMIT_MS, type Machine, until } from "./support/machine.ts";
 import { getsRole, INSTANCE_ROLE, makeNode, ROLE, roleOf, SETUP } from "./support/node.ts";
 
 const OURS = ["imdsproxy.service", "imdsproxy-iptables.service", "imdsproxy-repair.service"];
+
+const HAVE_GCC = Bun.which("gcc") !== null;
 
 describeAsRoot("the units on a booted node", () => {
   let node: Machine;
@@ -100,6 +105,52 @@ describeAsRoot("the units on a booted node", () => {
       }
       expect(status).toMatch(/^NoNewPrivs:\t1$/m);
       expect(status).toMatch(/^Max core file size +0 +0/m);
+    },
+    LIMIT_MS,
+  );
+
+  (HAVE_GCC ? test : test.skip)(
+    "a directory's group that is called as the service's opens nothing, and does not stop it",
+    async () => {
+      const library = buildDirectoryModule({ service: "hesiod", directory: "/opt/directory" });
+      const conf = await node.ok("cat /etc/nsswitch.conf");
+      const account = (await node.ok("id -u imdsproxy; awk -F: '/^imdsproxy:/ { print $4 }' /etc/passwd"))
+        .trim()
+        .split("\n");
+      await node.ok("base64 -d >/opt/libnss.so; mkdir /opt/directory", {
+        input: readFileSync(library).toString("base64"),
+      });
+      rmSync(dirname(library), { recursive: true });
+      await node.ok(
+        `for file in /lib/*/libnss_hesiod.so.2; do mount --bind /opt/libnss.so "$file"; done; cd /opt/directory
+        echo imdsproxy:x:7000:alice >group; echo eve:x:${account[0]}:7000::/:/bin/sh >passwd; echo up >mode
+        sed -i 's/^group:.*/group: hesiod files/; s/^passwd:.*/passwd: files hesiod/' /etc/nsswitch.conf
+        systemctl restart imdsproxy`,
+      );
+      try {
+        expect(await node.ok("getent group imdsproxy; id -Gn", { as: "alice" })).toBe(
+          "imdsproxy:x:7000:alice\nalice imdsproxy\n",
+        );
+        await getsRole(node, ROLE, "alice");
+        const pid = await property("imdsproxy.service", "MainPID");
+        expect(await node.ok(`stat -c '%u %g' /proc/${pid}`)).toBe(`${account.join(" ")}\n`);
+        for (const path of [
+          "/etc/imdsproxy/config.yaml",
+          "/var/lib/imdsproxy/token.key",
+          "/var/lib/imdsproxy",
+        ])
+          expect([path, (await node.run(`cat ${path}; ls ${path}/`, { as: "alice" })).stdout]).toEqual([
+            path,
+            "",
+          ]);
+      } finally {
+        await node.ok(
+          "cat >/etc/nsswitch.conf; umount /lib/*/libnss_hesiod.so.2; systemctl restart imdsproxy",
+          {
+            input: conf,
+          },
+        );
+      }
     },
     LIMIT_MS,
   );

@@ -2,13 +2,15 @@ import { describe, expect, test } from "bun:test";
 import { configSchema } from "../../src/config/schema.ts";
 import { ImdsProxyError } from "../../src/errors.ts";
 import type { Accounts } from "../../src/firewall/accounts.ts";
-import { systemAccounts } from "../../src/firewall/accounts.ts";
+import { lastingAccounts, systemAccounts, uidInPasswd } from "../../src/firewall/accounts.ts";
 import { type DetectionSources, detectUpstream, type Reached } from "../../src/firewall/detect.ts";
 import { buildFirewallSpec, exemptUids } from "../../src/firewall/spec.ts";
 import type { RuleSet } from "../../src/firewall/types.ts";
 
-const accounts = (known: Record<string, number>): Accounts => ({
+/** What a directory says, and what /etc/passwd does; default the same. */
+const accounts = (known: Record<string, number>, local: Record<string, number> = known): Accounts => ({
   uidOf: async (name) => known[name] ?? null,
+  localUidOf: (name) => local[name] ?? null,
 });
 const config = (over: object = {}) => configSchema.parse(over);
 const detected = {
@@ -116,14 +118,75 @@ describe("exemptUids()", () => {
       'exempt: there is no account "gone"; 4294967295 is no uid: the highest is 4294967294',
     );
   });
+  const broken: Accounts = {
+    uidOf: () => Promise.reject(new ImdsProxyError("command-failed", "getent hangs")),
+    localUidOf: () => {
+      throw new ImdsProxyError("command-failed", "no /etc/passwd");
+    },
+  };
   test("has root even where nothing can be looked up", async () => {
-    const broken: Accounts = {
-      uidOf: () => Promise.reject(new ImdsProxyError("command-failed", "getent hangs")),
-    };
-    const { uids, unknown } = await exemptUids(["root"], broken);
+    const { uids, unknown } = await exemptUids(["root", "ops"], broken);
     expect(uids).toEqual([0]);
-    expect(unknown?.problem).toContain("getent hangs");
+    expect(unknown?.problem).toBe("exempt: no /etc/passwd; no /etc/passwd");
   });
+  test("takes the service and root from no directory, and of others those that /etc/passwd has not", async () => {
+    const directory = { imdsproxy: 5001, root: 5002, ops: 5003, ldap: 5004 };
+    expect(await exemptUids(["root", "ops", "ldap"], accounts(directory, {}))).toEqual({
+      uids: [0, 5003, 5004],
+      unknown: null,
+    });
+    expect(await exemptUids(["root", "ops"], accounts(directory, { imdsproxy: 991, ops: 1200 }))).toEqual({
+      uids: [0, 991, 1200],
+      unknown: null,
+    });
+  });
+  test("asks a directory for nobody whom /etc/passwd has", async () => {
+    const { uidOf } = broken;
+    const hanging = { uidOf, localUidOf: (name: string) => (name === "ops" ? 1200 : null) };
+    expect(await exemptUids(["root", "ops"], hanging)).toEqual({ uids: [0, 1200], unknown: null });
+  });
+});
+
+describe("lastingAccounts()", () => {
+  test("an account keeps its last uid while a look-up fails, and loses it where there is none of that name", async () => {
+    let fails = false;
+    let known: Record<string, number> = { ops: 1200 };
+    const told = <T>(answer: T): T => {
+      if (fails) throw new Error("not now");
+      return answer;
+    };
+    const lasting = lastingAccounts({
+      uidOf: async (name) => told(known[name] ?? null),
+      localUidOf: (name) => told(known[name] ?? null),
+    });
+    const both = async () => [await lasting.uidOf("ops"), lasting.localUidOf("ops")];
+    expect(await both()).toEqual([1200, 1200]);
+    fails = true;
+    expect(await both()).toEqual([1200, 1200]);
+    expect(() => lasting.localUidOf("other")).toThrow("not now");
+    expect(lasting.uidOf("other")).rejects.toThrow("not now");
+    fails = false;
+    known = {};
+    expect(await both()).toEqual([null, null]);
+    fails = true;
+    expect(() => lasting.localUidOf("ops")).toThrow("not now");
+  });
+});
+
+test.each<[string, number | null]>([
+  ["ops:x:1200:1200::/:/bin/sh", 1200],
+  ["# ops:x:1:1\n\nops:x:1200:1200", 1200],
+  ["ops:x:1200:1200\nops:x:1300:1300", 1200],
+  ["+ops:x:1200:1200::/:", null],
+  ["+::::::", null],
+  ["-ops::::::", null],
+  ["opsx:x:1200:1200", null],
+  ["ops:x:+1200:1200", null],
+  ["ops:x:-1:1200", null],
+  ["ops", null],
+  ["", null],
+])("uidInPasswd(%p) is %p", (text, uid) => {
+  expect(uidInPasswd(text, "ops")).toBe(uid);
 });
 
 describe("systemAccounts", () => {

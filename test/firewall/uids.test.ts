@@ -103,6 +103,7 @@ describe("rules that let another uid pass than was written", () => {
 describe("an entry of `exempt` that is digits", () => {
   const accounts = (known: Record<string, number>) => ({
     uidOf: async (name: string) => known[name] ?? null,
+    localUidOf: () => null,
   });
   test("is a uid", async () => {
     expect(await exemptUids(["3000"], accounts({}))).toEqual({ uids: [0, 3000], unknown: null });
@@ -126,6 +127,7 @@ describe("an entry of `exempt` that is digits", () => {
         if (name === "3000") throw new Error("getent hangs");
         return null;
       },
+      localUidOf: () => null,
     };
     expect((await exemptUids(["3000"], broken)).uids).toEqual([0, 3000]);
   });

@@ -9,6 +9,7 @@ const GOOD: NodeFacts = {
   connectionTracking: null,
   cgroups: "v2",
   account: null,
+  othersGroup: null,
   freeMiB: 1000,
   neededMiB: 112,
   glibc: "glibc 2.31",
@@ -20,6 +21,8 @@ describe("unmet()", () => {
   test("has nothing against a node with all that is needed, with and without the account", () => {
     expect(unmet(GOOD)).toEqual([]);
     expect(unmet({ ...GOOD, systemdVersion: 245, cgroups: "v1", account: ACCOUNT })).toEqual([]);
+    // The account has its own group's number, whoever else's group has the name.
+    expect(unmet({ ...GOOD, account: ACCOUNT, othersGroup: 7000 })).toEqual([]);
   });
 
   const problems: readonly [string, Partial<NodeFacts>, string][] = [
@@ -42,6 +45,11 @@ describe("unmet()", () => {
       "with an account of a directory service",
       { account: { ...ACCOUNT, local: false } },
       "from a directory service",
+    ],
+    [
+      "with a group of a directory service",
+      { othersGroup: 7000 },
+      "the group imdsproxy (gid 7000) comes from a",
     ],
     [
       "with a person's account",

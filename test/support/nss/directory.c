@@ -70,7 +70,7 @@ enum nss_status FUNCTION(getpwnam_r)(const char *name, struct passwd *result, ch
     return account(name, 0, result, buffer, length, errnop);
 }
 
-enum nss_status FUNCTION(getgrgid_r)(gid_t gid, struct group *result, char *buffer, size_t length, int *errnop)
+static enum nss_status group_entry(const char *name, gid_t gid, struct group *result, char *buffer, size_t length, int *errnop)
 {
     enum nss_status status = state(errnop, 0);
     if (status != NSS_STATUS_SUCCESS) return status;
@@ -79,12 +79,22 @@ enum nss_status FUNCTION(getgrgid_r)(gid_t gid, struct group *result, char *buff
     struct group *found;
     int error;
     while ((error = fgetgrent_r(file, result, buffer, length, &found)) == 0)
-        if (result->gr_gid == gid) break;
+        if (name != NULL ? strcmp(result->gr_name, name) == 0 : result->gr_gid == gid) break;
     fclose(file);
     if (error == 0) return NSS_STATUS_SUCCESS;
     if (error != ERANGE) return NSS_STATUS_NOTFOUND;
     *errnop = ERANGE;
     return NSS_STATUS_TRYAGAIN;
+}
+
+enum nss_status FUNCTION(getgrgid_r)(gid_t gid, struct group *result, char *buffer, size_t length, int *errnop)
+{
+    return group_entry(NULL, gid, result, buffer, length, errnop);
+}
+
+enum nss_status FUNCTION(getgrnam_r)(const char *name, struct group *result, char *buffer, size_t length, int *errnop)
+{
+    return group_entry(name, 0, result, buffer, length, errnop);
 }
 
 #ifndef WITHOUT_INITGROUPS
