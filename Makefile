@@ -80,6 +80,13 @@ test-directory: build ## As root: users of a real LDAP directory by SSSD, which 
 	@sh scripts/install-test-packages.sh
 	@$(SUDO) $(BUN) test --timeout=60000 ./test/platforms/directory.ts
 
+# Both linters are in Python's registry, in an environment of their own below .cache.
+.PHONY: test-iam
+test-iam: build ## Reads what `imdsproxy iam` prints by cfn-lint and a parser of Terraform; needs python3-venv and a registry
+	@test -x .cache/iam-linters/bin/cfn-lint || { python3 -m venv .cache/iam-linters && \
+		.cache/iam-linters/bin/pip install --quiet cfn-lint==1.58.0 python-hcl2==8.1.4; }
+	@LINTERS=$(CURDIR)/.cache/iam-linters/bin $(BUN) test --timeout=60000 ./test/host/iam-linters.ts
+
 .PHONY: run-proxy
 run-proxy: build ## Runs the proxy in the foreground, to try it; Ctrl-C ends it
 	@$(SUDO) $(BINARY) serve $(CONFIG_FLAG) $(FLAGS)

@@ -1,37 +1,63 @@
 import { defineCommand } from "citty";
 import { instanceRoleArn } from "../client/instance-role.ts";
 import { loadConfig } from "../config/load.ts";
-import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
-import { UNKNOWN_IDENTITY } from "../identity/types.ts";
-import { compileRules } from "../rules/decide.ts";
-import { isRoleArn } from "../sessions/arn.ts";
+import { type Asked, askedOfIam, type Conditions } from "../rules/conditions.ts";
+import { isRoleArn, parseRoleArn } from "../sessions/arn.ts";
 import { permissionStatement, trustStatement } from "../sessions/denial.ts";
-import type { SessionRequest } from "../sessions/types.ts";
 import { configArg, jsonArg } from "./common.ts";
+import {
+  FORMATS,
+  type Format,
+  type PolicyDocument,
+  permissionsResource,
+  permissionsTemplate,
+  trustResources,
+  trustTemplate,
+} from "./iam/formats.ts";
 
-/** One AssumeRole request for each rule with a role, and one for the default role: their fields decide which actions IAM must allow. */
-function requestsOf(config: Config): SessionRequest[] {
-  // In a job: a tag of the job's number is left out where there is none.
-  const anyone = { ...UNKNOWN_IDENTITY, user: "user", cgroup: "/", slurmJobId: "1" };
-  const alone = config.rules.map((rule) => ({ ...config, role: null, rules: [{ ...rule, match: {} }] }));
-  return [{ ...config, rules: [] }, ...alone].flatMap((one) => {
-    const decision = compileRules(one).decide(anyone, "i-INSTANCE");
-    return decision.kind === "role" ? [decision.request] : [];
-  });
+/** `aws:userid` of a session that EC2 gave to an instance ends in the instance's id (IAM User Guide, "Information available in all requests"). */
+const OF_AN_INSTANCE = { StringLike: { "aws:userid": "*:i-*" } };
+
+/** Both conditions together. */
+function joined(one: Conditions, other: Conditions): Conditions {
+  const operators = new Set([...Object.keys(one), ...Object.keys(other)]);
+  return Object.fromEntries([...operators].map((name) => [name, { ...one[name], ...other[name] }]));
 }
 
-function requireRoles(requests: readonly SessionRequest[]): void {
+const formatArg = {
+  type: "string",
+  description: "json, cloudformation or terraform",
+  valueHint: "FORMAT",
+  default: "json",
+} as const;
+
+function formatOf(text: string): Format {
+  const found = FORMATS.find((one) => one === text);
+  if (found !== undefined) return found;
+  throw new ImdsProxyError("usage", `iam: there is no format ${JSON.stringify(text)}`, FORMATS.join(", "));
+}
+
+/** The value of --instance-role-arn. */
+function requireRoleArn(arn: string): string {
+  if (isRoleArn(arn)) return arn;
+  throw new ImdsProxyError(
+    "usage",
+    `iam: --instance-role-arn must be the ARN of an IAM role (found ${JSON.stringify(arn)})`,
+  );
+}
+
+function requireRoles(requests: readonly Asked[]): void {
   if (requests.length > 0) return;
   throw new ImdsProxyError("config", "the configuration assumes no role", "set role, or a rule with a role");
 }
 
-const policy = (statements: readonly object[]): string => {
-  const distinct = [
-    ...new Map(statements.map((statement) => [JSON.stringify(statement), statement])).values(),
-  ];
-  return JSON.stringify({ Version: "2012-10-17", Statement: distinct }, null, 2);
-};
+function documentOf(statements: readonly object[]): PolicyDocument {
+  const distinct = new Map(statements.map((statement) => [JSON.stringify(statement), statement]));
+  return { Version: "2012-10-17", Statement: [...distinct.values()] };
+}
+
+const text = (document: PolicyDocument): string => JSON.stringify(document, null, 2);
 
 const trustPolicy = defineCommand({
   meta: { name: "trust-policy", description: "Print what the trust policy of a substitute role must allow" },
@@ -47,16 +73,18 @@ const trustPolicy = defineCommand({
       description: "One role of the configuration; without it, each",
       valueHint: "ARN",
     },
+    instances: {
+      type: "boolean",
+      description:
+        "Only sessions of EC2 instances may assume it (not on HyperPod, whose sessions name no instance)",
+    },
+    format: formatArg,
     json: jsonArg,
   },
   async run({ args }) {
-    const given = args["instance-role-arn"] ?? null;
-    if (given !== null && !isRoleArn(given)) {
-      throw new ImdsProxyError(
-        "usage",
-        `iam: --instance-role-arn must be the ARN of an IAM role (found ${JSON.stringify(given)})`,
-      );
-    }
+    const format = formatOf(args.format);
+    const named = args["instance-role-arn"];
+    const given = named === undefined ? null : requireRoleArn(named);
     const instanceRole = given ?? (await instanceRoleArn());
     if (instanceRole === null) {
       console.error(
@@ -67,9 +95,9 @@ const trustPolicy = defineCommand({
         `note: the node's role is ${instanceRole}, by its metadata service; add the role's path if it has one`,
       );
     }
-    const requests = requestsOf(loadConfig({ path: args.config }));
-    requireRoles(requests);
-    const roles = [...new Set(requests.map(({ roleArn }) => roleArn))];
+    const asked = askedOfIam(loadConfig({ path: args.config }));
+    requireRoles(asked);
+    const roles = [...new Set(asked.map(({ request }) => request.roleArn))];
     const wanted = args["role-arn"] === undefined ? roles : roles.filter((role) => role === args["role-arn"]);
     if (wanted.length === 0) {
       throw new ImdsProxyError(
@@ -78,34 +106,53 @@ const trustPolicy = defineCommand({
         `roles: ${roles.join(", ")}`,
       );
     }
-    const policies = wanted.map((role) => ({
-      role,
-      text: policy(
-        requests
-          .filter(({ roleArn }) => roleArn === role)
-          .map((request) => trustStatement(request, instanceRole)),
+    const policies = wanted.map((roleArn) => ({
+      roleArn,
+      document: documentOf(
+        asked
+          .filter(({ request }) => request.roleArn === roleArn)
+          .map(({ request, conditions }) =>
+            trustStatement(
+              request,
+              instanceRole,
+              args.instances ? joined(conditions, OF_AN_INSTANCE) : conditions,
+            ),
+          ),
       ),
     }));
-    if (args.json)
-      console.log(
-        JSON.stringify(
-          Object.fromEntries(policies.map(({ role, text }) => [role, JSON.parse(text)])),
-          null,
-          2,
-        ),
-      );
-    else if (policies.length === 1) console.log(policies[0]?.text);
-    else for (const { role, text } of policies) console.log(`${role}:\n${text}`);
+    if (args.json) {
+      const byRole = policies.map(({ roleArn, document }) => [roleArn, document]);
+      console.log(JSON.stringify(Object.fromEntries(byRole), null, 2));
+    } else if (format === "cloudformation") console.log(trustTemplate(policies));
+    else if (format === "terraform") console.log(trustResources(policies));
+    else if (policies.length === 1) for (const { document } of policies) console.log(text(document));
+    else for (const { roleArn, document } of policies) console.log(`${roleArn}:\n${text(document)}`);
   },
 });
 
 const permissionsPolicy = defineCommand({
   meta: { name: "permissions-policy", description: "Print what the node's role must be allowed" },
-  args: { config: configArg, json: jsonArg },
+  args: {
+    config: configArg,
+    "instance-role-arn": {
+      type: "string",
+      description: "The node's role, for a format that names it; without it, a parameter of the template",
+      valueHint: "ARN",
+    },
+    format: formatArg,
+    json: jsonArg,
+  },
   run({ args }) {
-    const requests = requestsOf(loadConfig({ path: args.config }));
-    requireRoles(requests);
-    console.log(policy(requests.map((request) => permissionStatement(request))));
+    const format = formatOf(args.format);
+    const given = args["instance-role-arn"];
+    const nodeRole = given === undefined ? null : parseRoleArn(requireRoleArn(given));
+    const asked = askedOfIam(loadConfig({ path: args.config }));
+    requireRoles(asked);
+    const document = documentOf(asked.map(({ request }) => permissionStatement(request)));
+    const name = nodeRole?.name ?? null;
+    if (args.json || format === "json") console.log(text(document));
+    else if (format === "cloudformation") console.log(permissionsTemplate(document, name));
+    else console.log(permissionsResource(document, name));
   },
 });
 

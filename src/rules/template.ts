@@ -61,12 +61,15 @@ const render = (template: string, values: TemplateValues, absent: string): strin
 const userText = (user: string): string =>
   /^(?:user:)*(?:uid|container)=/.test(user) ? `user:${user}` : user;
 
+/** Of the hash of a text that was changed: 64 bits, so that nobody finds two names with the same one. */
+export const HASH_DIGITS = 16;
+
 /** The end of a text that was changed. A text that ends so by itself gets a hash as well, so that the two cannot be confused. */
-const HASH_END = /-[0-9a-f]{10}$/;
+const HASH_END = /-[0-9a-f]{16}$/;
 
 /** Cuts `text` to `limit` characters with a hash of the whole at the end, so that different texts stay different. */
 function withHash(text: string, whole: string, limit: number): string {
-  const hash = createHash("sha256").update(bytesOf(whole)).digest("hex").slice(0, 10);
+  const hash = createHash("sha256").update(bytesOf(whole)).digest("hex").slice(0, HASH_DIGITS);
   const start = text.slice(0, limit - hash.length - 1);
   // The cut may have split a surrogate pair.
   return `${start.isWellFormed() ? start : start.slice(0, -1)}-${hash}`;

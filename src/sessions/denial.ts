@@ -6,7 +6,7 @@ export interface PolicyStatement {
   readonly Principal?: { readonly AWS: string };
   readonly Action: string | readonly string[];
   readonly Resource?: string | readonly string[];
-  readonly Condition?: Readonly<Record<string, Readonly<Record<string, string>>>>;
+  readonly Condition?: Readonly<Record<string, Readonly<Record<string, string | readonly string[]>>>>;
 }
 
 /** The most likely cause of an AccessDenied of AssumeRole. */
@@ -46,17 +46,22 @@ function partitionOf(roleArn: string): string {
  * The statement that the trust policy of the requested role needs.
  *
  * @param instanceRoleArn the node's role, `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`; null puts a placeholder there.
+ * @param condition default: the external id alone, if the request has one.
  */
-export function trustStatement(request: SessionRequest, instanceRoleArn: string | null): PolicyStatement {
+export function trustStatement(
+  request: SessionRequest,
+  instanceRoleArn: string | null,
+  condition: PolicyStatement["Condition"] = request.externalId === null
+    ? {}
+    : { StringEquals: { "sts:ExternalId": request.externalId } },
+): PolicyStatement {
   const principal =
     instanceRoleArn ?? `arn:${partitionOf(request.roleArn)}:iam::ACCOUNT:role/ROLE-OF-THIS-NODE`;
   return {
     Effect: "Allow",
     Principal: { AWS: principal },
     Action: actions(request),
-    ...(request.externalId === null
-      ? {}
-      : { Condition: { StringEquals: { "sts:ExternalId": request.externalId } } }),
+    ...(Object.keys(condition).length === 0 ? {} : { Condition: condition }),
   };
 }
 

@@ -139,6 +139,11 @@ describeAsRoot("explain, whoami and iam", () => {
       Effect: "Allow",
       Principal: { AWS: role("Node") },
       Action: ["sts:AssumeRole", "sts:TagSession"],
+      // The tag is left out outside of a job.
+      Condition: {
+        StringLikeIfExists: { "aws:RequestTag/job": "*" },
+        "ForAllValues:StringEquals": { "aws:TagKeys": ["job"] },
+      },
     });
   });
   test("iam trust-policy asks the metadata service for the node's role, as root alone", async () => {

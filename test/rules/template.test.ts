@@ -31,7 +31,7 @@ describe("renderName()", () => {
     expect(renderName("{user}-{slurmJobId}", values())).toBe("alice-none");
   });
   test("takes nothing in a value for a placeholder", () => {
-    expect(renderName("{user}@x", values({ user: "{uid}" }))).toMatch(/^_uid_@x-[0-9a-f]{10}$/);
+    expect(renderName("{user}@x", values({ user: "{uid}" }))).toMatch(/^_uid_@x-[0-9a-f]{16}$/);
   });
   test("keeps apart whom AWS's alphabet would make one: what was replaced or cut has a hash", () => {
     const names = ["a b", "a_b", "a/b", "a\\b", `${"x".repeat(70)}1`, `${"x".repeat(70)}2`, "é", "è"];
@@ -100,7 +100,7 @@ describe("renderTag()", () => {
   });
   test("keeps the letters of any script, and replaces what AWS does not take", () => {
     expect(renderTag("{user}", values({ user: "Żółć ab" }))).toBe("Żółć ab");
-    expect(renderTag("{user}", values({ user: "a*b" }))).toMatch(/^a_b-[0-9a-f]{10}$/);
+    expect(renderTag("{user}", values({ user: "a*b" }))).toMatch(/^a_b-[0-9a-f]{16}$/);
   });
   test("is at most 256 characters", () => {
     expect(renderTag("{user}", values({ user: "x".repeat(300) }))).toHaveLength(256);

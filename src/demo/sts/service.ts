@@ -11,6 +11,7 @@ import {
   parseAuthorization,
   type SignedRequest,
 } from "./signature.ts";
+import { allows, type TrustStatement } from "./trust.ts";
 import { element, errorXml, responseXml } from "./xml.ts";
 
 /** Who may assume a role. */
@@ -19,6 +20,8 @@ export interface RoleTrust {
   readonly trusts: readonly string[];
   /** The external id that its trust policy demands. Default: none. */
   readonly externalId?: string;
+  /** The statements of its trust policy, with their conditions. They stand in place of the two above. */
+  readonly statements?: readonly TrustStatement[];
 }
 
 /** What the service knows. */
@@ -164,7 +167,7 @@ function assumeRole(
       "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining",
     );
   }
-  if (!isTrusted(directory, roleArn, callerRole, parameters["ExternalId"])) {
+  if (!isTrusted(directory, roleArn, callerRole, principal.userId, parameters)) {
     const message = `User: ${principal.arn} is not authorized to perform: sts:AssumeRole on resource: ${roleArn}`;
     return errorAnswer(403, "AccessDenied", message);
   }
@@ -194,12 +197,15 @@ function isTrusted(
   directory: StsDirectory,
   roleArn: string,
   callerRole: string | null,
-  externalId: string | undefined,
+  userId: string,
+  parameters: StsQuestion["parameters"],
 ): boolean {
   if (directory.roles === null) return true;
   const trust = Object.hasOwn(directory.roles, roleArn) ? directory.roles[roleArn] : undefined;
   if (trust === undefined || callerRole === null) return false;
-  if (trust.externalId !== undefined && trust.externalId !== externalId) return false;
+  if (trust.statements !== undefined)
+    return trust.statements.some((one) => allows(one, callerRole, userId, parameters));
+  if (trust.externalId !== undefined && trust.externalId !== parameters["ExternalId"]) return false;
   return trust.trusts.includes("*") || trust.trusts.includes(callerRole);
 }
 
