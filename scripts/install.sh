@@ -6,6 +6,7 @@
 #   --from WHERE     a directory with the files of a release (a path, or a URL that ends in /): the file for this machine
 #                    is taken from it and checked against its SHA256SUMS;
 #                    or one file (a path or a URL, presigned ones too): give its --sha256
+#                    A URL is https://, http:// or s3://; the last is fetched by the AWS CLI, with the node's own role.
 #   --sha256 HEX     what the file must have, as sha256sum prints it
 #
 # Everything else goes to `imdsproxy setup`; see its --help. IMDSPROXY_FROM and IMDSPROXY_SHA256 in the environment stand
@@ -30,13 +31,6 @@ cleanup() {
 # Where it is not secret: a presigned URL's signature stands behind the question mark.
 shown() {
   printf '%s' "${1%%\?*}"
-}
-
-is_url() {
-  case $1 in
-  http://* | https://*) return 0 ;;
-  *) return 1 ;;
-  esac
 }
 
 # The name of the release's file for this machine, without .gz.
@@ -77,12 +71,17 @@ download() {
 
 # fetch WHERE FILE, WHERE being a URL or a path.
 fetch() {
-  if is_url "$1"; then
-    download "$1" "$2"
-  else
+  case $1 in
+  http://* | https://*) download "$1" "$2" ;;
+  s3://*)
+    command -v aws >/dev/null 2>&1 || fail "needs the AWS CLI (aws) to download $1"
+    aws s3 cp --only-show-errors "$1" "$2" || fail "cannot download $1 (aws ended with $?)"
+    ;;
+  *)
     [ -f "$1" ] || fail "there is no file $1"
     cp "$1" "$2" || fail "cannot copy $1: is the disk full?"
-  fi
+    ;;
+  esac
 }
 
 sha256_of() {

@@ -1,37 +1,44 @@
 #!/bin/sh
-# imdsproxy on AWS ParallelCluster 3: a custom action of OnNodeStart, which runs as root on each node before Slurm starts.
+# imdsproxy on AWS ParallelCluster 3: a custom action, which runs as root. Put this file beside a release's files in a bucket.
 #
-#   HeadNode:                     # and the same below each of Scheduling.SlurmQueues
-#     Imds:
-#       Secured: false            # head node only: else ParallelCluster's own firewall refuses IMDS to the proxy as well
+#   HeadNode:                     # the same below each of LoginNodes.Pools and of Scheduling.SlurmQueues
 #     CustomActions:
-#       OnNodeStart:
+#       OnNodeStart:              # before ParallelCluster configures the node, and before slurmd
 #         Script: s3://BUCKET/imdsproxy/parallelcluster.sh
-#         Args:
-#           - https://BUCKET.s3.us-west-2.amazonaws.com/imdsproxy/      # a release's directory, as install.sh takes it
-#           - --role-arn
-#           - arn:aws:iam::123456789012:role/ROLE
+#         Args: [s3://BUCKET/imdsproxy/, --role-arn, "arn:aws:iam::123456789012:role/ROLE"]
+#       OnNodeConfigured:         # head and login nodes: ParallelCluster's own firewall refuses IMDS to the proxy until then
+#         Script: s3://BUCKET/imdsproxy/parallelcluster.sh
+#         Args: [configured]
 #
-# The first argument may also be s3://BUCKET/PREFIX/: then the node's AWS CLI fetches the files with the instance role.
-# A node on which it fails is replaced by ParallelCluster, and takes no jobs.
+# The first argument of OnNodeStart is a release's directory as install.sh takes it, https:// too. The node's role must be
+# allowed s3:GetObject there.
+#
+# A node on which it fails takes no jobs: the creation of the cluster fails with its head node, and another node is replaced.
+# Sources: ParallelCluster user guide, "Custom bootstrap actions"; aws-parallelcluster-cookbook, custom_actions/fetch_and_run
+# and imds/imds-access.sh, which the configuration of the node calls with --flush and then with its own list of users.
 set -eu
 
-[ $# -ge 1 ] || { echo "parallelcluster.sh: the first argument must say where the release is" >&2; exit 1; }
-from=$1
+from=${1:?parallelcluster.sh: the first argument must be the directory of a release, or the word configured}
 shift
 
-scratch=$(mktemp -d /usr/local/.imdsproxy-lifecycle.XXXXXX)
-trap 'rm -rf "$scratch"' EXIT
+if [ "$from" = configured ]; then
+  allow=/opt/parallelcluster/scripts/imds/imds-access.sh
+  # A compute node has no such firewall, and has nothing to let the proxy through.
+  if [ -f "$allow" ] && iptables -w 10 -S PARALLELCLUSTER_IMDS 2>/dev/null | grep -q -- '-j REJECT'; then
+    bash "$allow" --allow imdsproxy
+    # What the boot brings back was saved before this.
+    rules=/etc/parallelcluster/sysconfig
+    if [ -f "$rules/iptables.rules" ]; then iptables-save >"$rules/iptables.rules"; fi
+    if [ -f "$rules/ip6tables.rules" ]; then ip6tables-save >"$rules/ip6tables.rules"; fi
+  fi
+  # Once more, with nothing to change: it tries a user, each exempt account and root.
+  exec imdsproxy setup
+fi
 
+script=$(mktemp)
+trap 'rm -f "$script"' EXIT
 case $from in
-s3://*)
-  aws s3 cp --recursive --only-show-errors --exclude '*' --include install.sh --include SHA256SUMS \
-    --include 'imdsproxy-linux-*.gz' "${from%/}/" "$scratch/"
-  from=$scratch/
-  ;;
-*)
-  curl --fail --silent --show-error --location --retry 5 --connect-timeout 10 --output "$scratch/install.sh" \
-    "${from%/}/install.sh"
-  ;;
+s3://*) aws s3 cp --only-show-errors "${from%/}/install.sh" "$script" ;;
+*) curl --fail --silent --show-error --location --retry 5 --connect-timeout 10 --output "$script" "${from%/}/install.sh" ;;
 esac
-sh "$scratch/install.sh" --from "${from%/}/" "$@"
+sh "$script" --from "${from%/}/" "$@"

@@ -60,17 +60,29 @@ export async function findTester(
   return account;
 }
 
-/** The exempt accounts that the node has, root and uids without a name aside: they keep the instance role, each on its own. */
+/**
+ * The exempt accounts that the node has, and the uids that are exempt by their number, such as a container's; root aside. Each must
+ * keep the instance role.
+ */
 export async function findExempt(
   config: Config,
   platformAccounts: readonly StandingAccount[],
 ): Promise<readonly Tester[]> {
+  const isNumber = (name: string) => /^\d+$/.test(name);
   const names = new Set([
-    ...config.exempt.filter((name) => name !== "root" && !/^\d+$/.test(name)),
+    ...config.exempt.filter((name) => name !== "root" && !isNumber(name)),
     ...platformAccounts.flatMap(({ name, standing }) => (standing.kind === "exempt" ? [name] : [])),
   ]);
   const accounts = await Promise.all([...names].map(accountOf));
-  return accounts.flatMap((account) => (account === null || account.uid === 0 ? [] : [account]));
+  const numbers = [...new Set(config.exempt.filter(isNumber).map(Number))].map((uid) => ({
+    name: `uid ${uid}`,
+    uid,
+    gid: uid,
+    groups: [],
+  }));
+  return [...accounts, ...numbers].flatMap((account) =>
+    account === null || account.uid === 0 ? [] : [account],
+  );
 }
 
 /** An account by its name; null where the node knows none. */

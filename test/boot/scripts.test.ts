@@ -6,6 +6,7 @@ import { describeAsRoot } from "../support/root.ts";
 import { FIRST_BOOT_LIMIT_MS, LIMIT_MS, type Machine, until } from "./support/machine.ts";
 import {
   BINARY,
+  getsRole,
   INSTANCE_ROLE,
   makeNode,
   ROLE,
@@ -18,6 +19,47 @@ import {
 
 const NAMES = ["imdsproxy-linux-x64", "imdsproxy-linux-x64-baseline", "imdsproxy-linux-arm64"];
 const MORE = `--sts-endpoint ${STS} --region us-west-2`;
+
+/**
+ * What alice has before HyperPod's OnInitComplete: connections that she opened at the metadata address and at the agent and has
+ * not used yet, and a loop that asks for the instance role's credentials. Ends when the loop got no more for a while after she
+ * was told that the hook has ended, and prints what became of it.
+ */
+const BEFORE = `
+import os, socket, time
+path = b"/latest/meta-data/iam/security-credentials/${INSTANCE_ROLE}"
+def dial(target):
+    s = socket.socket()
+    s.settimeout(20)
+    s.connect(target)
+    return s
+def ask(s):
+    try:
+        s.sendall(b"GET " + path + b" HTTP/1.1\\r\\nHost: 169.254.169.254\\r\\nConnection: close\\r\\n\\r\\n")
+        got = b""
+        while True:
+            piece = s.recv(65536)
+            if not piece: return got
+            got += piece
+    except OSError:
+        return b""
+targets = [("169.254.169.254", 80), ("169.254.0.2", 9081)]
+held = [dial(target) for target in targets for _ in range(20)]
+last = 0
+tries = 0
+while not os.path.exists("/home/alice/over"):
+    for target in targets:
+        tries += 1
+        try:
+            if b"AccessKeyId" in ask(dial(target)): last = time.monotonic()
+        except OSError: pass
+    if tries == 2: open("/home/alice/up", "w").close()
+after = 0
+for target in targets * 20:
+    try: after += b"AccessKeyId" in ask(dial(target))
+    except OSError: pass
+print(tries, last, after, sum(b"AccessKeyId" in ask(s) for s in held))
+`;
 
 /** The scripts as an operator would lay them out, and the steps of the documentation that this project began from. */
 describeAsRoot("what an operator's scripts do on a node", () => {
@@ -37,6 +79,11 @@ describeAsRoot("what an operator's scripts do on a node", () => {
     for (const name of ["hyperpod", "parallelcluster", "user-data"]) {
       node.write(`opt/base-config/${name}.sh`, sourceFile(`scripts/lifecycle/${name}.sh`));
     }
+    node.write(
+      "opt/base-config/imdsproxy.yaml",
+      `role: ${ROLE_ARN}\nsts: { endpoint: "${STS}" }\nregion: us-west-2\n`,
+    );
+    node.write("usr/local/lib/before.py", BEFORE);
     node.write("srv/plain", readFileSync(BINARY));
     node.write("srv/damaged", readFileSync(BINARY).subarray(0, 1_000_000));
     node.write(
@@ -50,6 +97,12 @@ describeAsRoot("what an operator's scripts do on a node", () => {
     );
   }, FIRST_BOOT_LIMIT_MS);
   afterAll(() => node?.destroy(), LIMIT_MS);
+
+  const PCS = (
+    JSON.parse(sourceFile("scripts/lifecycle/pcs.json")).stages.nodeBootstrapped[0].arguments as string[]
+  )
+    .map((word) => (word === "EXECUTABLE_SHA256" ? "DIGEST" : word.replace(/^arn:.*/, ROLE_ARN)))
+    .join(" ");
 
   const INSTALL = "sh /opt/base-config/install.sh";
 
@@ -87,9 +140,8 @@ describeAsRoot("what an operator's scripts do on a node", () => {
   const installing = {
     "install.sh from a presigned URL": `IMDSPROXY_FROM='http://127.0.0.1:8000/plain?X-Amz-Signature=hidden' IMDSPROXY_SHA256=$(sha256sum </srv/plain | cut -d ' ' -f 1) ${INSTALL} --role-arn ${ROLE_ARN} ${MORE}`,
     "install.sh with wget, where there is no curl": `mv /usr/bin/curl /usr/bin/curl.off; install -m 755 /opt/wget /usr/bin/wget; ${INSTALL} --from http://127.0.0.1:8000/ --sha256 DIGEST --role-arn ${ROLE_ARN} ${MORE}; code=$?; mv /usr/bin/curl.off /usr/bin/curl; rm /usr/bin/wget; exit $code`,
-    "hyperpod.sh in its base-config": `cd /opt/base-config && printf 'sts: { endpoint: "${STS}" }\\nregion: us-west-2\\n' > imdsproxy.yaml && IMDSPROXY_ROLE_ARN=${ROLE_ARN} sh ./hyperpod.sh`,
     "parallelcluster.sh with its arguments": `IMDSPROXY_SHA256=DIGEST sh /opt/base-config/parallelcluster.sh http://127.0.0.1:8000/ --role-arn ${ROLE_ARN} ${MORE}`,
-    "parallelcluster.sh with a bucket": `install -m 755 /opt/aws /usr/bin/aws; sh /opt/base-config/parallelcluster.sh s3://bucket/imdsproxy --role-arn ${ROLE_ARN} ${MORE}; code=$?; rm /usr/bin/aws; exit $code`,
+    "install.sh as pcs.json has it": `install -m 755 /opt/aws /usr/bin/aws; sh /srv/install.sh ${PCS} ${MORE}; code=$?; rm /usr/bin/aws; exit $code`,
     "user-data.sh with its four values": `sed -e "s|^RELEASE=.*|RELEASE=http://127.0.0.1:8000/|" -e "s|^ROLE_ARN=.*|ROLE_ARN=${ROLE_ARN}|" -e "s|^INSTALL_SH_SHA256=.*|INSTALL_SH_SHA256=$(sha256sum </srv/install.sh | cut -d ' ' -f 1)|" -e 's|--region|--sts-endpoint ${STS} --region|' /opt/base-config/user-data.sh > /root/user-data.sh && IMDSPROXY_SHA256=DIGEST sh /root/user-data.sh`,
   };
   beforeEach(async () => {
@@ -97,7 +149,7 @@ describeAsRoot("what an operator's scripts do on a node", () => {
     await node.ok(`
       printf '%s\\n' '#!/bin/sh' 'for a; do case $a in --output-document=*) out=\${a#*=};; esac; done' \\
         'read -r url; exec /usr/bin/curl.off -fsS -o "$out" "$url"' > /opt/wget
-      printf '%s\\n' '#!/bin/sh' 'for to; do :; done' 'cp /srv/* "$to"' > /opt/aws`);
+      printf '%s\\n' '#!/bin/sh' 'for to; do from=\${last-}; last=$to; done' 'cp "/srv/\${from##*/}" "$to"' > /opt/aws`);
   });
   afterEach(() => node.run("/root/imdsproxy service uninstall"), LIMIT_MS);
 
@@ -117,6 +169,37 @@ describeAsRoot("what an operator's scripts do on a node", () => {
   }
 
   test(
+    "hyperpod.sh as OnInitComplete closes what users had opened since the boot, and the new from the rules on",
+    async () => {
+      await getsRole(node, INSTANCE_ROLE, "alice");
+      const before = node.run("python3 /usr/local/lib/before.py", { as: "alice" });
+      await until("alice has opened hers", async () => (await node.run("ls /home/alice/up")).code === 0);
+      const clock = "python3 -c 'import time; print(time.monotonic())'";
+      const started = Number(await node.ok(clock));
+      const ran = await node.run("bash /opt/base-config/hyperpod.sh");
+      const ended = Number(await node.ok(clock));
+      await node.ok("touch /home/alice/over");
+      const said = await before;
+      expect(said.stderr).toBe("");
+      const [tries, last = Number.NaN, after, held] = said.stdout.trim().split(" ").map(Number);
+      await node.ok("rm /home/alice/up /home/alice/over");
+      expect([ran.code, ran.stderr]).toEqual([0, ""]);
+      expect(tries).toBeGreaterThan(2);
+      expect([after, held]).toEqual([0, 0]);
+      expect(last).toBeGreaterThan(0);
+      expect(last).toBeLessThan(ended);
+      if (process.env["FIGURES"] !== undefined)
+        console.log(
+          `open for ${(last - started).toFixed(2)} s of the hook's ${(ended - started).toFixed(2)} s`,
+        );
+      expect(await roleOf(node, "alice")).toBe(ROLE);
+      expect(await roleOf(node)).toBe(INSTANCE_ROLE);
+      expect(await node.ok("ls -A /usr/local | grep -i imds || true")).toBe("");
+    },
+    LIMIT_MS,
+  );
+
+  test(
     "service install, enable and status, by the steps of the old documentation",
     async () => {
       const install = await node.run(`/root/imdsproxy service install --role-arn ${ROLE_ARN} ${MORE}`);
@@ -129,49 +212,6 @@ describeAsRoot("what an operator's scripts do on a node", () => {
       expect(await roleOf(node, "alice")).toBe(ROLE);
       await node.reboot();
       await until("alice has her role", async () => (await roleOf(node, "alice")) === ROLE);
-    },
-    LIMIT_MS,
-  );
-
-  test(
-    "on ParallelCluster the account of its daemons keeps the instance role, over a reboot, with /etc/shadow as Amazon Linux has it",
-    async () => {
-      await node.ok(`
-        mkdir -p /etc/parallelcluster
-        groupadd --system --gid 400 pcluster-admin
-        useradd --system --uid 400 --gid 400 --home-dir /home/pcluster-admin --shell /bin/bash pcluster-admin
-        chmod 000 /etc/shadow`);
-      const command = `sh /opt/base-config/parallelcluster.sh http://127.0.0.1:8000/ --role-arn ${ROLE_ARN} ${MORE}`;
-      const ran = await node.run(`IMDSPROXY_SHA256=${digest} ${command}`);
-      expect([ran.code, ran.stderr]).toEqual([0, ""]);
-      expect(ran.stdout).toContain("platform: parallelcluster (/etc/parallelcluster is there)");
-      expect(ran.stdout).toContain("exempt: pcluster-admin (uid 400)");
-      expect(ran.stdout).toMatch(/exempt once their packages make them: .*dcv/);
-      expect(ran.stdout).toMatch(/^ok {3}pcluster-admin, who is exempt, keeps the instance role/m);
-      const roles = async () => [await roleOf(node, "pcluster-admin"), await roleOf(node, "alice")];
-      expect(await roles()).toEqual([INSTANCE_ROLE, ROLE]);
-      await node.reboot();
-      await until(
-        "both have their roles",
-        async () => (await roles()).join() === [INSTANCE_ROLE, ROLE].join(),
-      );
-
-      // A package that comes later, and somebody who only has such an account's name.
-      await node.ok(`
-        useradd --system --shell /usr/sbin/nologin dcvextauth
-        mkdir -p /opt/parallelcluster
-        useradd --shell /bin/bash cwagent`);
-      await until("the watch has taken the account up", async () =>
-        (await node.ok("journalctl -u imdsproxy-repair -o cat --no-pager")).includes("exempt: dcvextauth"),
-      );
-      await until(
-        "it has the instance role",
-        async () => (await roleOf(node, "dcvextauth")) === INSTANCE_ROLE,
-      );
-      expect(await roleOf(node, "cwagent")).toBe(ROLE);
-      await node.ok(
-        "userdel dcvextauth; userdel cwagent; userdel pcluster-admin; rm -r /etc/parallelcluster /opt/parallelcluster",
-      );
     },
     LIMIT_MS,
   );

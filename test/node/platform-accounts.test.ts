@@ -1,5 +1,8 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { copyFileSync, rmSync } from "node:fs";
+import { dirname } from "node:path";
 import { AGENT, ALICE, FirewallNode, METADATA, ROOT } from "../firewall/node-support.ts";
+import { buildDirectoryModule, writeDirectory } from "../support/nss/directory.ts";
 import { describeAsRoot } from "../support/root.ts";
 
 /** The accounts of ParallelCluster's daemons, as its cookbook makes them, and accounts that only bear their names. */
@@ -55,6 +58,58 @@ describeAsRoot("the accounts of a platform's daemons", () => {
     expect(await node.ask(ALICE, "ask", ...METADATA)).toBe("proxy");
     expect(await node.ask(ROOT, "ask", ...METADATA)).toBe("other");
     expect((await node.iptables("status")).exitCode).toBe(0);
+  });
+
+  test("a container with the node's network is the uid that it runs as: root, a user, or exempt by its number", async () => {
+    const contained = async (uid: number) => {
+      const probe = `python3 /run/repository/test/firewall/probe.py ask ${METADATA.join(" ")}`;
+      return (
+        await node.shell(
+          `unshare --mount --pid --fork --uts --ipc setpriv --reuid=${uid} --regid=${uid} --clear-groups ${probe}`,
+        )
+      ).trim();
+    };
+    expect([await contained(0), await contained(10001)]).toEqual(["other", "proxy"]);
+    node.node.write(
+      "/etc/imdsproxy/config.yaml",
+      JSON.stringify({ platform: "parallelcluster", exempt: ["root", "10001"] }),
+    );
+    await node.must("apply");
+    expect([await contained(0), await contained(10001)]).toEqual(["other", "other"]);
+    configure("parallelcluster");
+    await node.must("apply");
+    expect(await contained(10001)).toBe("proxy");
+  });
+
+  test("an account of such a name that a directory makes is a user, with a system uid and the daemon's files there too", async () => {
+    const directory = "/run/directory";
+    const library = buildDirectoryModule({ service: "hesiod", directory });
+    const { node: simulated } = node;
+    try {
+      copyFileSync(library, simulated.path("/run/libnss.so"));
+      const places = "ls /lib*/libnss_hesiod.so.2 /lib/*/libnss_hesiod.so.2 /usr/lib64/libnss_hesiod.so.2";
+      await node.shell(`
+        for file in $(${places} 2>/dev/null); do mount --bind /run/libnss.so "$file"; done
+        sed -i 's/^\\(passwd\\|group\\):.*/\\1: files hesiod/' /etc/nsswitch.conf
+        mkdir -p /etc/dcv /opt/parallelcluster; touch /etc/dcv/dcv.conf`);
+      writeDirectory(simulated.path(directory), [
+        { name: "dcvextauth", uid: 450 },
+        { name: "systemd-imds", uid: 451 },
+      ]);
+      await node.shell(`sed -i 's#/bin/sh$#/usr/sbin/nologin#' ${directory}/passwd`);
+      configure("parallelcluster");
+      expect(await node.shell("id -un 450; id -u systemd-imds")).toBe("dcvextauth\n451\n");
+      await node.must("apply");
+      expect([await both(450), await both(451)]).toEqual([
+        ["proxy", CLOSED],
+        ["proxy", CLOSED],
+      ]);
+    } finally {
+      rmSync(dirname(library), { recursive: true });
+      await node.shell(
+        "sed -i 's/^\\(passwd\\|group\\):.*/\\1: files/' /etc/nsswitch.conf; rm /etc/dcv/dcv.conf",
+      );
+    }
   });
 
   test("explain says so of both", async () => {

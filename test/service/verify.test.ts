@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
+import { configSchema } from "../../src/config/schema.ts";
 import type { Probe } from "../../src/service/probe.ts";
-import { judge } from "../../src/service/verify.ts";
+import { findExempt, judge } from "../../src/service/verify.ts";
 
 const TESTER = { name: "nobody", uid: 65534, gid: 65534, groups: [] };
 const AGENT = { address: "169.254.0.2", port: 9081 };
@@ -82,4 +83,14 @@ describe("judge()", () => {
     expect(failed(null, USER)).toEqual(["nobody is refused, as the configuration says"]);
     expect(failed(null, { ...refused, list: { status: 0, text: "" } })).not.toEqual([]);
   });
+});
+
+test("findExempt() has the exempt accounts of the node and the uids that are exempt by their number, and not root", async () => {
+  const found = async (...exempt: string[]) =>
+    (await findExempt(configSchema.parse({ exempt }), [])).map(({ name, uid }) => [name, uid]);
+  expect(await found("root", "0", "4000010001", "nobody")).toEqual([
+    ["nobody", 65534],
+    ["uid 4000010001", 4000010001],
+  ]);
+  expect(await found("root", "no-such-account-here")).toEqual([]);
 });
