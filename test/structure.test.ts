@@ -63,6 +63,7 @@ test("the imports are read: there are hundreds, and every file that they name is
 describe("imports point one way:", () => {
   const ROOMS = [
     "cli",
+    "doctor",
     "wiring",
     "service",
     "demo",
@@ -97,9 +98,19 @@ describe("imports point one way:", () => {
       "platform",
     ].map((room) => ({
       from: `src/${room}`,
-      never: ["src/wiring", "src/service", "src/demo"],
+      never: ["src/doctor", "src/wiring", "src/service", "src/demo"],
       why: "a part can be used and tested without the whole",
     })),
+    ...["wiring", "service", "demo"].map((room) => ({
+      from: `src/${room}`,
+      never: ["src/doctor"],
+      why: "doctor looks at the whole from outside; nothing depends on what it finds",
+    })),
+    {
+      from: "src/doctor",
+      never: ["src/wiring", "src/demo", "src/imds", "src/http"],
+      why: "a node is judged by what it does, not by the parts of the proxy",
+    },
     {
       from: "src/http",
       never: ["imds", "upstream", "client", "sessions", "rules", "config", "firewall", "telemetry"].map(
@@ -223,6 +234,12 @@ describe("pure parts are pure:", () => {
     "src/sessions/life.ts",
     "src/config/categories.ts",
     "src/config/reachable.ts",
+    "src/doctor/build.ts",
+    "src/doctor/checks.ts",
+    "src/doctor/checks",
+    "src/doctor/harmless.ts",
+    "src/doctor/render.ts",
+    "src/doctor/types.ts",
   ];
   test("no clock, no file, no process, no network", () => {
     for (const room of PURE) expect([room, existsSync(room)]).toEqual([room, true]);
@@ -254,6 +271,7 @@ describe("what a command loads", () => {
     "src/cli/whoami.ts",
     "src/cli/warm.ts",
     "src/cli/iptables.ts",
+    "src/cli/doctor.ts",
     "src/cli/explain.ts",
     "src/cli/config.ts",
     "src/cli/serve.ts",

@@ -3,6 +3,9 @@ import { networkInterfaces } from "node:os";
 import type { Endpoint } from "../identity/endpoint.ts";
 import { endpointText } from "../identity/endpoint.ts";
 import { after } from "../platform/clock.ts";
+import { METADATA, sameEndpoint } from "./addresses.ts";
+import { guardedEndpoints } from "./rules.ts";
+import { FAMILIES, type FirewallSpec } from "./types.ts";
 
 /**
  * Tries, as an ordinary user would, to reach the instance role past the proxy. An edge: opens connections.
@@ -18,6 +21,20 @@ export function ownAddresses(): readonly string[] {
 /** Each of the ports at every address of this node: an agent may listen on all of them. */
 export const everywhere = (ports: readonly number[]): Endpoint[] =>
   ports.flatMap((port) => ownAddresses().map((address) => ({ address, port })));
+
+/**
+ * Every endpoint at which the instance role may be had without the redirect, those that are never redirected first: what is guarded,
+ * and the agent's ports at each address of this node.
+ */
+export function directEndpoints(spec: FirewallSpec): readonly Endpoint[] {
+  const guarded = FAMILIES.flatMap((family) => guardedEndpoints(spec, family));
+  const local = everywhere(spec.localPorts ?? []).filter(
+    (endpoint) => !guarded.some((known) => sameEndpoint(known, endpoint)),
+  );
+  return [...guarded, ...local].sort(
+    (a, b) => Number(a.address === METADATA.ipv4.address) - Number(b.address === METADATA.ipv4.address),
+  );
+}
 
 /** What an attempt found. */
 export interface Attempt {

@@ -1,4 +1,3 @@
-import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
@@ -12,6 +11,7 @@ import type { Problem } from "../telemetry/health.ts";
 import { runCommand } from "./command.ts";
 import { type Probe, probe } from "./probe.ts";
 import type { ProxyHealth } from "./proxy-health.ts";
+import { spawnAs } from "./spawn-as.ts";
 
 /**
  * Verifies the installation, as an ordinary user and as root: the user must get the role of the configuration and nothing of the
@@ -20,6 +20,11 @@ import type { ProxyHealth } from "./proxy-health.ts";
 
 /** One property, and whether it holds. */
 export interface Finding {
+  /**
+   * `role`: somebody has the role that is theirs. `instance-role`: the user has nothing of the instance role through the proxy.
+   * `direct`: the user has no way past the proxy.
+   */
+  readonly kind: "role" | "instance-role" | "direct";
   readonly what: string;
   readonly ok: boolean;
   /** What was found. */
@@ -34,18 +39,22 @@ export interface Tester {
   readonly groups: readonly string[];
 }
 
-/** @throws ImdsProxyError `usage` where there is no such account, or it is one that keeps the instance role. */
+/**
+ * @param flag the flag by which another account is named.
+ * @throws ImdsProxyError `usage` where there is no such account, or it is one that keeps the instance role.
+ */
 export async function findTester(
   name: string,
   config: Config,
   exemptUids: readonly number[] = [],
+  flag: "--verify-as" | "--as" = "--verify-as",
 ): Promise<Tester> {
   const account = await accountOf(name);
   if (account === null) {
     throw new ImdsProxyError(
       "usage",
       `no account ${name} to verify as`,
-      "name an ordinary user with --verify-as USER",
+      `name an ordinary user with ${flag} USER`,
     );
   }
   const { uid } = account;
@@ -54,7 +63,7 @@ export async function findTester(
     throw new ImdsProxyError(
       "usage",
       `cannot verify as ${name}, who is exempt and keeps the instance role`,
-      "name an ordinary user with --verify-as USER",
+      `name an ordinary user with ${flag} USER`,
     );
   }
   return account;
@@ -99,7 +108,7 @@ async function accountOf(name: string): Promise<Tester | null> {
 }
 
 /** The role that the configuration gives the tester, by its name; null for a refusal. */
-function expectedRole(config: Config, tester: Tester): string | null {
+export function expectedRole(config: Config, tester: Tester): string | null {
   const cgroup = /^0::(.*)$/m.exec(readFileSync("/proc/self/cgroup", "utf8"))?.[1] ?? null;
   const decision = compileRules(config).decide(
     { ...UNKNOWN_IDENTITY, uid: tester.uid, user: tester.name, groups: tester.groups, cgroup },
@@ -125,6 +134,7 @@ export function judge(
   const rootRole = root.list.status === 200 ? root.list.text.trim() : null;
   const findings: Finding[] = [
     {
+      kind: "role",
       what: "root keeps the instance role",
       ok: root.credentials.code === "Success" && root.credentials.digest !== null,
       found:
@@ -135,6 +145,7 @@ export function judge(
   ];
   for (const { name, probe } of exempt) {
     findings.push({
+      kind: "role",
       what: `${name}, who is exempt, keeps the instance role`,
       ok: rootRole !== null && probe.list.text.trim() === rootRole && probe.credentials.code === "Success",
       found:
@@ -145,12 +156,14 @@ export function judge(
   }
   if (expected === null) {
     findings.push({
+      kind: "role",
       what: `${tester.name} is refused, as the configuration says`,
       ok: user.list.status >= 400 && user.credentials.digest === null,
       found: `the role list answered ${statusText(user.list.status)}`,
     });
   } else {
     findings.push({
+      kind: "role",
       what: `${tester.name} gets ${expected}`,
       ok: user.list.text.trim() === expected && user.credentials.code === "Success",
       found:
@@ -160,12 +173,14 @@ export function judge(
     });
   }
   findings.push({
+    kind: "instance-role",
     what: `${tester.name} does not get the instance role's credentials`,
     ok: user.credentials.digest === null || user.credentials.digest !== root.credentials.digest,
     found: user.credentials.digest === null ? "no credentials" : "credentials of another session",
   });
   if (user.forbidden !== null && rootRole !== expected) {
     findings.push({
+      kind: "instance-role",
       what: `${tester.name} cannot get ${rootRole} by its name`,
       ok: user.forbidden >= 400,
       found: statusText(user.forbidden),
@@ -173,6 +188,7 @@ export function judge(
   }
   for (const { endpoint, result, detail } of user.direct) {
     findings.push({
+      kind: "direct",
       what: `${tester.name} cannot reach ${endpointText(endpoint)}`,
       ok: result !== "open",
       found: result === "open" ? detail : "closed",
@@ -247,36 +263,33 @@ function reasons(health: ProxyHealth): readonly Pick<Problem, "what" | "since" |
   return [];
 }
 
-/** This program again, as the tester: `imdsproxy service probe`. node:child_process drops all groups with the uid. */
-function probeAs(tester: Tester, forbiddenRole: string | null, direct: readonly Endpoint[]): Promise<Probe> {
+/** `imdsproxy service probe` as the tester. */
+export async function probeAs(
+  tester: Tester,
+  forbiddenRole: string | null,
+  direct: readonly Endpoint[],
+): Promise<Probe> {
   const argv = ["service", "probe"];
   if (direct.length > 0) argv.push("--direct", direct.map(endpointText).join(","));
   if (forbiddenRole !== null) argv.push("--forbidden-role", forbiddenRole);
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, argv, {
-      uid: tester.uid,
-      gid: tester.gid,
-      cwd: "/",
-      env: { PATH: "/usr/bin:/bin" },
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-    let output = "";
-    let complaint = "";
-    child.stdout.on("data", (bytes) => (output += String(bytes)));
-    child.stderr.on("data", (bytes) => (complaint += String(bytes)));
-    child.on("error", reject);
-    child.on("close", (code) => {
-      try {
-        resolve(JSON.parse(output) as Probe);
-      } catch {
-        reject(
-          new ImdsProxyError(
-            "command-failed",
-            `the check as ${tester.name} ended with ${code}: ${complaint.trim() || "no output"}`,
-            `${process.execPath} must be executable for every user`,
-          ),
-        );
-      }
-    });
-  });
+  const child = spawnAs(tester, argv);
+  const output = await new Promise<{ text: string; complaint: string; code: number | null }>(
+    (resolve, reject) => {
+      let text = "";
+      let complaint = "";
+      child.stdout.on("data", (bytes) => (text += String(bytes)));
+      child.stderr.on("data", (bytes) => (complaint += String(bytes)));
+      child.on("error", reject);
+      child.on("close", (code) => resolve({ text, complaint, code }));
+    },
+  );
+  try {
+    return JSON.parse(output.text) as Probe;
+  } catch {
+    throw new ImdsProxyError(
+      "command-failed",
+      `the check as ${tester.name} ended with ${output.code}: ${output.complaint.trim() || "no output"}`,
+      `${process.execPath} must be executable for every user`,
+    );
+  }
 }

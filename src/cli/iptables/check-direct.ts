@@ -1,10 +1,7 @@
 import { defineCommand } from "citty";
 import { ImdsProxyError } from "../../errors.ts";
 import { systemAccounts } from "../../firewall/accounts.ts";
-import { METADATA, sameEndpoint } from "../../firewall/addresses.ts";
-import { type Attempt, attempt, everywhere } from "../../firewall/direct-access.ts";
-import { guardedEndpoints } from "../../firewall/rules.ts";
-import { FAMILIES } from "../../firewall/types.ts";
+import { type Attempt, attempt, directEndpoints } from "../../firewall/direct-access.ts";
 import { become, type Credentials, NOGROUP } from "../become.ts";
 import { jsonArg } from "../common.ts";
 import { resolveSpec, specArgs } from "./common.ts";
@@ -58,15 +55,7 @@ export const checkDirect = defineCommand({
         "run it as a user who is not exempt",
       );
     }
-    const guarded = FAMILIES.flatMap((family) => guardedEndpoints(spec, family));
-    const local = everywhere(spec.localPorts ?? []).filter(
-      (endpoint) => !guarded.some((known) => sameEndpoint(known, endpoint)),
-    );
-    const endpoints = [...guarded, ...local].sort(
-      // Directly first; the metadata addresses are the ones that are redirected.
-      (a, b) => Number(a.address === METADATA.ipv4.address) - Number(b.address === METADATA.ipv4.address),
-    );
-    const attempts = await Promise.all(endpoints.map(attempt));
+    const attempts = await Promise.all(directEndpoints(spec).map(attempt));
     const open = attempts.filter(({ result }) => result === "open");
     if (args.json) console.log(JSON.stringify({ closed: open.length === 0, uid, attempts }, null, 2));
     else {

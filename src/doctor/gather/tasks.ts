@@ -1,0 +1,104 @@
+import { after } from "../../platform/clock.ts";
+import { spawnAs, type UserIds } from "../../service/spawn-as.ts";
+import type { Task } from "./requests.ts";
+
+/**
+ * Has tasks carried out by a child process, each within a limit of time: a file system or a process that does not answer costs that
+ * limit and nothing else, since the child is killed and another goes on with the next task.
+ */
+
+export interface TasksOptions {
+  readonly as: UserIds;
+  /** Milliseconds for one task. */
+  readonly limitMs: number;
+  /** How many tasks may fail to end before the rest is left out. */
+  readonly mostHanging: number;
+}
+
+/** The answer of each task in their order; null for one that did not end. `left` were not begun. */
+export interface TasksResult<T> {
+  readonly answers: readonly (T | null)[];
+  readonly hanging: readonly number[];
+  readonly left: number;
+  /** Why the child failed; null where it did not. */
+  readonly failure: string | null;
+}
+
+export async function carriedOut<T>(tasks: readonly Task[], options: TasksOptions): Promise<TasksResult<T>> {
+  const answers: (T | null)[] = tasks.map(() => null);
+  const hanging: number[] = [];
+  let from = 0;
+  while (from < tasks.length) {
+    if (hanging.length >= options.mostHanging)
+      return { answers, hanging, left: tasks.length - from, failure: null };
+    const start = from;
+    const run = await runFrom<T>(tasks.slice(start), options, (index, answer) => {
+      answers[start + index] = answer;
+    });
+    if (run.kind === "done") break;
+    if (run.kind === "failed") return { answers, hanging, left: tasks.length - start, failure: run.why };
+    hanging.push(start + run.index);
+    from = start + run.index + 1;
+  }
+  return { answers, hanging, left: 0, failure: null };
+}
+
+type Run =
+  | { readonly kind: "done" }
+  | { readonly kind: "hangs"; readonly index: number }
+  | { readonly kind: "failed"; readonly why: string };
+
+/** Milliseconds that a child has to start in, on a machine with much else to do. */
+const START_MS = 20_000;
+
+function runFrom<T>(
+  tasks: readonly Task[],
+  { as, limitMs }: TasksOptions,
+  take: (index: number, answer: T | null) => void,
+): Promise<Run> {
+  return new Promise((resolve) => {
+    const child = spawnAs(as, ["doctor-look"]);
+    let begun = -1;
+    let ended = -1;
+    let rest = "";
+    let complaint = "";
+    const finish = (run: Run) => {
+      cancel();
+      // One that waits for a dead mount ends whenever the kernel lets it: nobody waits for it.
+      child.kill("SIGKILL");
+      child.unref();
+      for (const stream of [child.stdin, child.stdout, child.stderr]) stream.destroy();
+      resolve(run);
+    };
+    const late = () =>
+      finish(begun > ended ? { kind: "hangs", index: begun } : { kind: "failed", why: "it does not start" });
+    let cancel = after(START_MS, late);
+    child.stdin.on("error", () => {});
+    child.stdin.end(JSON.stringify(tasks));
+    child.stderr.on("data", (bytes) => (complaint = (complaint + String(bytes)).slice(0, 2_000)));
+    child.stdout.on("data", (bytes) => {
+      cancel();
+      cancel = after(limitMs, late);
+      rest += String(bytes);
+      const lines = rest.split("\n");
+      rest = lines.pop() ?? "";
+      for (const line of lines) {
+        const message = JSON.parse(line) as { begins?: number; ends?: number; answer?: T | null };
+        if (message.begins !== undefined) begun = message.begins;
+        if (message.ends === undefined) continue;
+        ended = message.ends;
+        take(message.ends, message.answer ?? null);
+      }
+    });
+    child.on("error", (error) => finish({ kind: "failed", why: error.message }));
+    child.on("close", () =>
+      finish(
+        ended === tasks.length - 1
+          ? { kind: "done" }
+          : begun > ended
+            ? { kind: "hangs", index: begun }
+            : { kind: "failed", why: complaint.trim().split("\n")[0] || "it ended early" },
+      ),
+    );
+  });
+}
