@@ -16,7 +16,6 @@ export default defineCommand({
       type: "positional",
       description: "list: describe all checks; explain: one at length; without it, run them",
       required: false,
-      valueHint: "list|explain",
     },
     id: { type: "positional", description: "The check that explain is to describe", required: false },
     as: {
