@@ -32,6 +32,21 @@ const REASONS: Record<number, string> = {
 
 const startedMs = systemClock.now();
 
+/** The answers that {@link repeated} was told of. */
+const repeatedAnswers = new WeakSet<Answer>();
+
+/**
+ * Tells that this very object will be given again, so that it is worth keeping its bytes (http/encoded-answers.ts). A copy of it is
+ * an answer of its own.
+ */
+export function repeated(answer: Answer): Answer {
+  repeatedAnswers.add(answer);
+  return answer;
+}
+
+/** Whether {@link repeated} was told of this object. */
+export const isRepeated = (answer: Answer): boolean => repeatedAnswers.has(answer);
+
 /** An answer of plain text. */
 export const text = (body: string): Answer => ({ status: 200, contentType: "text/plain", body });
 
@@ -43,6 +58,17 @@ const RETRY_AFTER_SECONDS = 1;
  * 503 the client is told to ask again in a second.
  */
 export function errorPage(status: number): Answer {
+  const known = errorPages.get(status);
+  if (known !== undefined) return known;
+  const page = repeated(makeErrorPage(status));
+  errorPages.set(status, page);
+  return page;
+}
+
+/** By status, of which there are as many as we use. */
+const errorPages = new Map<number, Answer>();
+
+function makeErrorPage(status: number): Answer {
   const title = `${status} - ${REASONS[status] ?? "Error"}`;
   return {
     status,

@@ -1,7 +1,8 @@
 import type { Socket } from "bun";
 import type { Caller, Subject } from "../identity/caller.ts";
 import { systemClock } from "../platform/clock.ts";
-import { type Answer, encodeAnswer, errorPage } from "./answer.ts";
+import { type Answer, errorPage } from "./answer.ts";
+import { EncodedAnswers } from "./encoded-answers.ts";
 import { isBad, type Request } from "./request.ts";
 import { RequestReader } from "./request-reader.ts";
 import type { Reader, RequestSource } from "./scheduling.ts";
@@ -18,9 +19,15 @@ const STOPPING_MS = 1_000;
 const MAX_IGNORED = 262_144;
 const NOTHING = Buffer.alloc(0);
 
-/** Answers requests. The promise must not reject. */
+/** Of all connections together. */
+export const encodedAnswers = new EncodedAnswers();
+
+/**
+ * Answers requests. A promise is given only where something has to be waited for, because one costs as much as reading the
+ * request (docs/benchmarks.md); it must not reject.
+ */
 export interface RequestHandler {
-  handle(request: Request, caller: Caller): Promise<Answer>;
+  handle(request: Request, caller: Caller): Answer | Promise<Answer>;
 }
 
 /** What a connection needs of its server; one for all connections. */
@@ -161,10 +168,13 @@ export class Connection implements RequestSource, Reader {
       this.#host.turnedAway(this, "busy", 503);
       this.#answer(request, errorPage(503));
     } else {
-      void this.#host.handler.handle(request, this.caller).then((answer) => {
-        if (this.#state === "handling") this.#answer(request, answer);
-        else this.#host.abandonedRequestEnded(this);
-      });
+      const answered = this.#host.handler.handle(request, this.caller);
+      if (answered instanceof Promise) {
+        void answered.then((answer) => {
+          if (this.#state === "handling") this.#answer(request, answer);
+          else this.#host.abandonedRequestEnded(this);
+        });
+      } else this.#answer(request, answered);
     }
   }
 
@@ -243,7 +253,7 @@ export class Connection implements RequestSource, Reader {
   #send(answer: Answer, head: boolean): void {
     const keepAlive = !this.#isLastAnswer;
     const server = this.#host.serverName;
-    this.#write(encodeAnswer(answer, { server, head, keepAlive, nowMs: systemClock.now() }));
+    this.#write(encodedAnswers.encode(answer, { server, head, keepAlive, nowMs: systemClock.now() }));
   }
 
   #write(bytes: Buffer): void {

@@ -6,6 +6,8 @@ import { type BadRequest, isBad, parseRequest, type Request } from "./request.ts
  */
 export class RecentHeads {
   readonly #requests = new Map<string, Request>();
+  /** Heads that were sent more than once, as they came, each at the place that some of its bytes give it. */
+  readonly #whole: (WholeHead | undefined)[] = new Array(PLACES).fill(undefined);
 
   /** @param head as {@link parseRequest} takes it. The same request may be returned again: it is not to be changed. */
   parse(head: string): Request | BadRequest {
@@ -18,6 +20,34 @@ export class RecentHeads {
     return parsed;
   }
 
+  /**
+   * The head that these bytes are, with the empty line at its end and nothing behind it; null where it is not known. No text is
+   * made of the bytes, which would cost three times as much as comparing them.
+   */
+  find(bytes: Uint8Array): WholeHead | null {
+    if (bytes.length > MAX_KEPT_LENGTH) return null;
+    const known = this.#whole[placeOf(bytes)];
+    return known?.bytes.equals(bytes) === true ? known : null;
+  }
+
+  /**
+   * Parses the head at the start of some bytes, as {@link parse} does. Where it is all that is there, and was parsed before,
+   * {@link find} finds it from then on; what is sent only once pushes nothing out.
+   *
+   * @param end where the empty line begins.
+   */
+  parseBytes(bytes: Buffer, end: number): Request | BadRequest {
+    const head = bytes.toString("latin1", 0, end);
+    const known = this.#requests.get(head);
+    if (known === undefined) return this.parse(head);
+    if (end + EMPTY_LINE_LENGTH === bytes.length && bytes.length <= MAX_KEPT_LENGTH && isWhole(known)) {
+      const copy = Buffer.alloc(bytes.length);
+      copy.set(bytes);
+      this.#whole[placeOf(copy)] = { bytes: copy, request: known };
+    }
+    return known;
+  }
+
   /** A Map has its keys in the order in which they came. */
   #forgetOldest(): void {
     for (const head of this.#requests.keys()) {
@@ -27,6 +57,32 @@ export class RecentHeads {
   }
 }
 
+/** A head as it came, with its empty line, and the request that it is. Neither is to be changed. */
+export interface WholeHead {
+  readonly bytes: Buffer;
+  readonly request: Request;
+}
+
+/** Whether nothing has to follow the head. */
+const isWhole = ({ bodyLength, emptyChunks }: Request): boolean => bodyLength === 0 && !emptyChunks;
+
+/** CR LF CR LF */
+const EMPTY_LINE_LENGTH = 4;
 /** How many heads are kept, and the longest: half a MiB, and who sends others each time takes no more. SDKs send under 1 KiB. */
 const MAX_KEPT = 256;
 const MAX_KEPT_LENGTH = 1_024;
+/** The same for those that are found by their bytes: half a MiB. A power of two. */
+const PLACES = 512;
+/** Of how many bytes a place is made. */
+const SAMPLES = 16;
+
+/** Spreads heads over the places by some of their bytes and their length (FNV-1a). Who makes two of one place makes them slower. */
+function placeOf(bytes: Uint8Array): number {
+  const step = Math.max(1, Math.floor(bytes.length / SAMPLES));
+  let hash = 0x811c9dc5 ^ bytes.length;
+  // From the end, where tokens differ.
+  for (let at = bytes.length - 1 - EMPTY_LINE_LENGTH; at >= 0; at -= step) {
+    hash = Math.imul(hash ^ (bytes[at] ?? 0), 0x01000193);
+  }
+  return (hash >>> 8) & (PLACES - 1);
+}

@@ -16,10 +16,17 @@ export class RequestReader {
   #needed = 0;
   /** Bytes of the last request's body that are still to be discarded. */
   #bodyLeft = 0;
+  /** The request that the buffer is, where its bytes were known; null where it has to be parsed. */
+  #known: Request | null = null;
 
   /** Whether no byte of a next request is here. */
   get isEmpty(): boolean {
     return this.#buffer.length === 0;
+  }
+
+  /** Whether no byte of a next request is here, and all of the last one is. */
+  get isAtRest(): boolean {
+    return this.#buffer.length === 0 && this.#bodyLeft === 0;
   }
 
   /**
@@ -35,12 +42,23 @@ export class RequestReader {
       fresh = bytes.subarray(discarded);
     }
     if (fresh.length === 0) return false;
+    if (this.#buffer.length === 0) {
+      const whole = heads.find(fresh);
+      if (whole !== null) {
+        this.#known = whole.request;
+        this.#buffer = whole.bytes;
+        this.#headEnd = whole.bytes.length - HEAD_END.length;
+        return true;
+      }
+    }
+    this.#known = null;
     this.#buffer = this.#buffer.length === 0 ? Buffer.from(fresh) : Buffer.concat([this.#buffer, fresh]);
     return true;
   }
 
   /** Whether {@link take} has something to give: a whole request, or a head that is too long. */
   get isReady(): boolean {
+    if (this.#known !== null) return true;
     if (this.#buffer.length === 0) return false;
     if (this.#needed > 0) return this.#buffer.length >= this.#needed;
     this.#headEnd = this.#buffer.indexOf(HEAD_END);
@@ -53,9 +71,14 @@ export class RequestReader {
    * @returns null where the body in chunks that its head announces is not here yet: then it is not ready any more.
    */
   take(): Request | BadRequest | null {
+    if (this.#known !== null) {
+      const known = this.#known;
+      this.clear();
+      return known;
+    }
     const end = this.#headEnd;
     if (end < 0 || end > MAX_HEAD_BYTES) return { status: 400, why: "the head is too long" };
-    const request = heads.parse(this.#buffer.toString("latin1", 0, end));
+    const request = heads.parseBytes(this.#buffer, end);
     if (isBad(request)) return request;
     let next = end + HEAD_END.length;
     if (request.emptyChunks) {
@@ -79,6 +102,7 @@ export class RequestReader {
   /** Forgets everything that was received. */
   clear(): void {
     this.#buffer = NOTHING;
+    this.#known = null;
     this.#headEnd = -1;
     this.#needed = 0;
     this.#bodyLeft = 0;

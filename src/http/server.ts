@@ -4,9 +4,9 @@ import { addressText, parseAddress } from "../identity/address.ts";
 import { type Caller, type Subject, shareOf } from "../identity/caller.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import type { SocketLookup } from "../identity/lookup.ts";
-import { every, sleep } from "../platform/clock.ts";
+import { every, sleep, systemClock } from "../platform/clock.ts";
 import type { SocketStore } from "../platform/socket-store.ts";
-import { Connection, type ConnectionHost, type RequestHandler } from "./connection.ts";
+import { Connection, type ConnectionHost, encodedAnswers, type RequestHandler } from "./connection.ts";
 import { Listener } from "./listener.ts";
 import { LoopIterations, ReadBudget, RoundRobin } from "./scheduling.ts";
 
@@ -294,6 +294,7 @@ export class Server {
   }
 
   #sweep(): void {
+    encodedAnswers.forgetOld(systemClock.now());
     const now = this.#options.monotonicMs();
     for (const connections of this.#connections.values()) for (const one of connections) one.expire(now);
   }

@@ -1,7 +1,10 @@
-import type { Accounts } from "./accounts.ts";
+import type { Accounts, KnownAs } from "./accounts.ts";
 import { type Cgroups, slurmJobOf } from "./cgroup.ts";
 import type { SocketOwner } from "./lookup.ts";
 import type { Identity } from "./types.ts";
+
+/** How many cgroups of one account are kept: one for each of a user's jobs. */
+const MAX_PATHS = 64;
 
 /** Two users can have the uid. */
 export class AmbiguousIdentity extends Error {}
@@ -10,6 +13,8 @@ export class AmbiguousIdentity extends Error {}
 export class IdentityResolver {
   readonly #accounts: Accounts;
   readonly #cgroups: Cgroups | null;
+  /** Identities by what was known of the account: it is the same object for as long as the answer of NSS is kept. */
+  readonly #made = new WeakMap<KnownAs, Map<string | null, Identity>>();
 
   /** @param options.cgroups null where no rule needs cgroups. */
   constructor(options: { accounts: Accounts; cgroups: Cgroups | null }) {
@@ -18,7 +23,7 @@ export class IdentityResolver {
   }
 
   /**
-   * The identity; synchronous where everything is cached.
+   * The identity; synchronous where everything is cached, and then the same object as before, which is not to be changed.
    *
    * @throws (or rejects) AmbiguousIdentity, NamesUnavailable
    */
@@ -26,13 +31,25 @@ export class IdentityResolver {
     const known = this.#accounts.resolve(owner.uid);
     const cgroup =
       this.#cgroups === null || owner.cgroupId === null ? null : this.#cgroups.resolve(owner.cgroupId);
-    const assemble = ({ conflict, ...account }: Awaited<typeof known>, path: string | null): Identity => {
-      if (conflict !== undefined) throw new AmbiguousIdentity(conflict);
-      return { uid: owner.uid, container: null, ...account, cgroup: path, slurmJobId: slurmJobOf(path) };
-    };
     if (known instanceof Promise || cgroup instanceof Promise) {
-      return Promise.all([known, cgroup]).then(([account, path]) => assemble(account, path));
+      return Promise.all([known, cgroup]).then(([account, path]) => this.#assemble(owner.uid, account, path));
     }
-    return assemble(known, cgroup);
+    return this.#assemble(owner.uid, known, cgroup);
+  }
+
+  #assemble(uid: number, account: KnownAs, path: string | null): Identity {
+    let made = this.#made.get(account);
+    const kept = made?.get(path);
+    if (kept?.uid === uid) return kept;
+    const { conflict, ...rest } = account;
+    if (conflict !== undefined) throw new AmbiguousIdentity(conflict);
+    const identity = { uid, container: null, ...rest, cgroup: path, slurmJobId: slurmJobOf(path) };
+    if (made === undefined) {
+      made = new Map();
+      this.#made.set(account, made);
+    }
+    if (made.size >= MAX_PATHS) made.clear();
+    made.set(path, identity);
+    return identity;
   }
 }

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { type Answer, errorPage, text } from "../http/answer.ts";
+import { type Answer, errorPage, repeated, text } from "../http/answer.ts";
 import { parseRoleArn } from "../sessions/arn.ts";
 import type { Session, SessionOutcome } from "../sessions/types.ts";
 
@@ -17,7 +17,7 @@ export function credentialsDocument(outcome: SessionOutcome): Answer {
       // Made once for each session: a request for credentials costs a tenth less CPU time with it.
       let made = documents.get(session);
       if (made?.publishedExpiryMs !== publishedExpiryMs) {
-        made = { publishedExpiryMs, answer: sessionDocument(session, publishedExpiryMs) };
+        made = { publishedExpiryMs, answer: repeated(sessionDocument(session, publishedExpiryMs)) };
         documents.set(session, made);
       }
       return made.answer;

@@ -1,6 +1,6 @@
 import type { CategoryFilter } from "../config/categories.ts";
 import { describeUnforeseen } from "../errors.ts";
-import { type Answer, errorPage, text } from "../http/answer.ts";
+import { type Answer, errorPage, isRepeated, repeated, text } from "../http/answer.ts";
 import type { Request } from "../http/request.ts";
 import { NamesUnavailable } from "../identity/accounts.ts";
 import { type Caller, type KnownCaller, type Subject, shareOf, subjectOf } from "../identity/caller.ts";
@@ -95,6 +95,13 @@ export const SERVER_NAME = "EC2ws";
 
 /** In lower case, as {@link Request} has the names of headers. */
 const TOKEN_HEADER = "x-aws-ec2-metadata-token";
+/** What a step gives: at once where nothing has to be waited for. See docs/benchmarks.md for what promises cost. */
+type Soon<T> = T | Promise<T>;
+
+/** Goes on with what a step gives. */
+const next = <T, U>(given: Soon<T>, goOn: (value: T) => Soon<U>): Soon<U> =>
+  given instanceof Promise ? given.then(goOn) : goOn(given);
+
 /** Tells the remaining life of the token that was used, or the TTL of the one that was made. */
 const ttlHeader = (seconds: number) => ({ "X-Aws-Ec2-Metadata-Token-Ttl-Seconds": String(seconds) });
 
@@ -105,6 +112,8 @@ const OURSELVES = -1;
 /** Milliseconds for which the look-up of a caller's first session is remembered, and for how many callers. */
 const LOOKED_MS = 1_000;
 const MAX_LOOKED = 4_096;
+/** How many lives of tokens are told with one answer that is kept; their seconds are passing. */
+const MAX_TTLS = 64;
 
 class Refusal {
   readonly status: number;
@@ -151,35 +160,58 @@ interface Task {
   readonly notes: Notes;
 }
 
+/** The look-up of a caller's first session. */
+interface Looked {
+  readonly atMs: number;
+  /** Null as soon as it is known that there is nothing to wait for. */
+  attempt: Promise<FirstAttempt | null> | null;
+}
+
+/** What a request's head says, apart from its token. */
+interface Parsed {
+  readonly policy: Policy;
+  readonly route: Route;
+}
+
 /** Answers the requests of the metadata service. */
 export class Handler {
   readonly #options: HandlerOptions;
   readonly #holding: Holding;
   /** First sessions that were looked up for requests of tokens, by caller; valid under `#lookedUnder` alone. */
-  readonly #looked = new Map<
-    string,
-    { readonly atMs: number; readonly attempt: Promise<FirstAttempt | null> }
-  >();
+  readonly #looked = new Map<string, Looked>();
   #lookedUnder: Policy | null = null;
+  /** What was made of requests: http/recent-heads.ts gives the same one again. */
+  readonly #parsed = new WeakMap<Request, Parsed>();
+  /** What was decided for identities: identity/resolver.ts gives the same one again. */
+  readonly #decided = new WeakMap<Identity, KeptDecision>();
+  /** Answers that are given again, with the lives of the tokens that were used last. */
+  readonly #withTtl = new WeakMap<Answer, Map<number, Answer>>();
 
   constructor(options: HandlerOptions) {
     this.#options = options;
     this.#holding = new Holding(options);
   }
 
-  /** Answers one request. Never rejects: an error inside is a 503, whose cause is in the log alone. */
-  async handle(request: Request, caller: Caller): Promise<Answer> {
+  /**
+   * Answers one request; at once where nothing has to be waited for. Never throws or rejects: an error inside is a 503, whose
+   * cause is in the log alone.
+   */
+  handle(request: Request, caller: Caller): Soon<Answer> {
     const startedMs = this.#options.monotonicMs();
     const notes = noNotes();
-    let answer: Answer;
+    let answer: Soon<Answer>;
     try {
-      answer = await this.#handle(request, caller, notes);
+      answer = this.#handle(request, caller, notes);
     } catch (error) {
-      const refusal = refusalOf(error);
-      notes.refusal = refusal?.kind ?? "unavailable";
-      notes.why = refusal?.why ?? `internal: ${describeUnforeseen(error)}`;
-      answer = errorPage(refusal?.status ?? 503);
+      answer = failed(error, notes);
     }
+    if (!(answer instanceof Promise)) return this.#told(answer, request, caller, notes, startedMs);
+    return answer
+      .catch((error) => failed(error, notes))
+      .then((given) => this.#told(given, request, caller, notes, startedMs));
+  }
+
+  #told(answer: Answer, request: Request, caller: Caller, notes: Notes, startedMs: number): Answer {
     this.#options.onRequest({
       subject: caller.kind === "unknown" ? null : subjectOf(caller),
       caller,
@@ -197,7 +229,7 @@ export class Handler {
     return answer;
   }
 
-  async #handle(request: Request, caller: Caller, notes: Notes): Promise<Answer> {
+  #handle(request: Request, caller: Caller, notes: Notes): Soon<Answer> {
     if (caller.kind === "unknown") {
       notes.refusal = "identity";
       notes.why = "the caller could not be identified";
@@ -205,6 +237,34 @@ export class Handler {
     }
     const policy = this.#options.policy();
     const task: Task = { caller, policy, notes };
+    const route = this.#routeOf(request, policy);
+    notes.route = route.kind;
+    if (route.kind === "refused-spelling") throw new Refusal(400, "request", route.why);
+    if (route.kind === "token") return this.#token(request, task);
+    if (route.kind === "token-of-version" && request.method === "PUT") return errorPage(403);
+    if (request.method !== "GET" && request.method !== "HEAD")
+      return { ...errorPage(405), body: "", allow: ALLOWED };
+
+    const token = request.headers.get(TOKEN_HEADER);
+    if (token === undefined) {
+      const required = this.#options.tokensRequired();
+      if (required) throw new Refusal(401, "token", "no token");
+      if (required === null) {
+        // Not 401: a client without tokens would give up for good, although the upstream may accept requests without one.
+        const why = "no token, and the upstream is away, so that nobody knows whether it wants one";
+        throw new Refusal(503, "unavailable", why);
+      }
+      return this.#get(route, task);
+    }
+    const check = this.#options.tokens.check(token, subjectOf(caller), this.#options.clock.now());
+    if (!check.valid) throw new Refusal(401, "token", "the token is wrong or expired");
+    return next(this.#get(route, task), (answer) => this.#tellTtl(answer, check.remainingSeconds));
+  }
+
+  /** The route that a request's head leads to. @throws Refusal where the target or a header is not one that is taken. */
+  #routeOf(request: Request, policy: Policy): Route {
+    const known = this.#parsed.get(request);
+    if (known?.policy === policy) return known.route;
     const { categories, authorities } = policy;
     if (request.headers.has("x-forwarded-for")) throw new Refusal(403, "request", "X-Forwarded-For");
     const host = request.headers.get("host");
@@ -217,46 +277,42 @@ export class Handler {
       throw new Refusal(400, "request", why);
     }
     const route = parseRoute(target, categories);
-    notes.route = route.kind;
-    if (route.kind === "refused-spelling") throw new Refusal(400, "request", route.why);
-    if (route.kind === "token") return this.#token(request, task);
-    if (route.kind === "token-of-version" && request.method === "PUT") return errorPage(403);
-    if (request.method !== "GET" && request.method !== "HEAD")
-      return { ...errorPage(405), body: "", allow: ALLOWED };
-
-    const token = request.headers.get(TOKEN_HEADER);
-    let tokenTtlSeconds: number | undefined;
-    if (token !== undefined) {
-      const check = this.#options.tokens.check(token, subjectOf(caller), this.#options.clock.now());
-      if (!check.valid) throw new Refusal(401, "token", "the token is wrong or expired");
-      tokenTtlSeconds = check.remainingSeconds;
-    } else {
-      const required = this.#options.tokensRequired();
-      if (required) throw new Refusal(401, "token", "no token");
-      if (required === null) {
-        // Not 401: a client without tokens would give up for good, although the upstream may accept requests without one.
-        const why = "no token, and the upstream is away, so that nobody knows whether it wants one";
-        throw new Refusal(503, "unavailable", why);
-      }
-    }
-    const answer = await this.#get(route, task);
-    return tokenTtlSeconds === undefined ? answer : { ...answer, headers: ttlHeader(tokenTtlSeconds) };
+    this.#parsed.set(request, { policy, route });
+    return route;
   }
 
-  async #token(request: Request, task: Task): Promise<Answer> {
+  /** An answer with the remaining life of the token that was used. */
+  #tellTtl(answer: Answer, seconds: number): Answer {
+    if (!isRepeated(answer)) return { ...answer, headers: ttlHeader(seconds) };
+    let made = this.#withTtl.get(answer);
+    if (made === undefined) {
+      made = new Map();
+      this.#withTtl.set(answer, made);
+    }
+    const known = made.get(seconds);
+    if (known !== undefined) return known;
+    if (made.size >= MAX_TTLS) made.clear();
+    const fresh = repeated({ ...answer, headers: ttlHeader(seconds) });
+    made.set(seconds, fresh);
+    return fresh;
+  }
+
+  #token(request: Request, task: Task): Soon<Answer> {
     if (request.method !== "PUT") return { ...errorPage(405), body: "", allow: ALLOWED_FOR_TOKEN };
     const ttl = parseTtl(request.headers.get("x-aws-ec2-metadata-token-ttl-seconds"));
     if (ttl === null) throw new Refusal(400, "request", "the token's TTL is not 1 to 21600");
     const token = this.#options.tokens.issue(subjectOf(task.caller), ttl, this.#options.clock.now());
-    await this.#holding.token(this.#early(task), shareOf(task.caller));
-    return { ...text(token), headers: ttlHeader(ttl) };
+    const answer: Answer = { ...text(token), headers: ttlHeader(ttl) };
+    const first = this.#early(task);
+    if (first === null) return answer;
+    return this.#holding.token(first, shareOf(task.caller)).then(() => answer);
   }
 
   /**
    * Begins the session of a caller who asks for a token, because a request for credentials usually follows. A failure is
-   * not reported here: it is reported to the request that needs the session.
+   * not reported here: it is reported to the request that needs the session. Null where there is nothing to wait for.
    */
-  #early(task: Task): Promise<FirstAttempt | null> {
+  #early(task: Task): Promise<FirstAttempt | null> | null {
     const { caller, policy } = task;
     if (this.#lookedUnder !== policy) {
       this.#lookedUnder = policy;
@@ -267,10 +323,13 @@ export class Handler {
     const nowMs = this.#options.clock.now();
     const known = this.#looked.get(key);
     if (known !== undefined && Math.abs(nowMs - known.atMs) < LOOKED_MS) return known.attempt;
-    const attempt = this.#begin(task);
+    const looked: Looked = { atMs: nowMs, attempt: this.#begin(task) };
+    void looked.attempt?.then((attempt) => {
+      if (attempt === null) looked.attempt = null;
+    });
     if (this.#looked.size >= MAX_LOOKED) this.#looked.clear();
-    this.#looked.set(key, { atMs: nowMs, attempt });
-    return attempt;
+    this.#looked.set(key, looked);
+    return looked.attempt;
   }
 
   /**
@@ -293,7 +352,7 @@ export class Handler {
     }
   }
 
-  async #get(route: Route, task: Task): Promise<Answer> {
+  #get(route: Route, task: Task): Soon<Answer> {
     switch (route.kind) {
       case "metadata":
         return route.listing ? this.#listing(route, task) : this.#metadata(route, task.caller);
@@ -302,7 +361,7 @@ export class Handler {
       case "health":
         // The document names roles and errors of other users, so it exists for root alone.
         return task.caller.kind === "owner" && task.caller.owner.uid === 0
-          ? jsonAnswer(await this.#options.health.document())
+          ? this.#options.health.document().then(jsonAnswer)
           : errorPage(404);
       case "role-list":
       case "role-credentials":
@@ -315,11 +374,13 @@ export class Handler {
     }
   }
 
-  async #metadata(
-    { version, path }: { version: string; path: string },
-    caller: KnownCaller,
-  ): Promise<Answer> {
-    return metadataAnswer(await this.#options.metadata.read(version, path, shareOf(caller)));
+  #metadata({ version, path }: { version: string; path: string }, caller: KnownCaller): Soon<Answer> {
+    return next(this.#read(version, path, shareOf(caller)), metadataAnswer);
+  }
+
+  #read(version: string, path: string, owner: Subject): Soon<UpstreamAnswer> {
+    const { metadata } = this.#options;
+    return metadata.peek(version, path) ?? metadata.read(version, path, owner);
   }
 
   /** The upstream's listing, less what this caller cannot read, and with `iam/` where they have a role. */
@@ -339,12 +400,15 @@ export class Handler {
   }
 
   /** The answers that depend on the caller. */
-  async #personal(route: Route, task: Task): Promise<Answer> {
+  #personal(route: Route, task: Task): Soon<Answer> {
+    return next(this.#decide(task), (decided) => this.#personalOf(decided, route, task));
+  }
+
+  #personalOf(decided: KeptDecision, route: Route, task: Task): Soon<Answer> {
     const { broker } = this.#options;
     const { caller, notes } = task;
-    const decided = await this.#decide(task);
     notes.decided = decided;
-    const { identity, decision } = decided;
+    const { identity, decision, roleName } = decided;
     if (route.kind === "whoami") {
       const failure = decision.kind === "role" ? this.#options.health.ownFailure(decision.request) : null;
       return whoamiDocument(identity, decision, broker, failure);
@@ -356,21 +420,20 @@ export class Handler {
       notes.why = decision.reason;
       return errorPage(404);
     }
-    const name = parseRoleArn(decision.roleArn)?.name;
     switch (route.kind) {
       case "iam-listing":
         return text("info\nsecurity-credentials/");
       case "iam-info":
         return infoDocument(decision.roleArn, this.#options.clock.now());
       case "role-list": {
-        if (name === undefined) return errorPage(404);
+        if (roleName === undefined) return errorPage(404);
         // The request for the credentials follows: the session is begun now.
         const first = broker.prepare(decision.request, shareOf(caller));
-        await this.#holding.list(first, shareOf(caller));
-        return text(name);
+        const list = text(roleName);
+        return first === null ? list : this.#holding.list(first, shareOf(caller)).then(() => list);
       }
       case "role-credentials":
-        if (route.name !== name) {
+        if (route.name !== roleName) {
           notes.refusal = "role";
           notes.why = "asked for the credentials of a role by a name that is not the caller's role";
           return errorPage(404);
@@ -379,7 +442,10 @@ export class Handler {
           const cgroupId = task.policy.rules.needs.cgroup ? caller.owner.cgroupId : null;
           this.#options.onAsked?.({ uid: caller.owner.uid, cgroupId }, shareOf(caller));
         }
-        return this.#credentials(await broker.get(decision.request, shareOf(caller)), notes);
+        return next(
+          broker.getAtHand(decision.request) ?? broker.get(decision.request, shareOf(caller)),
+          (outcome) => this.#credentials(outcome, notes),
+        );
       default:
         return errorPage(404);
     }
@@ -392,19 +458,37 @@ export class Handler {
   }
 
   /** Identifies the caller and applies the rules, both by the request's policy, even if a new one is loaded meanwhile. */
-  async #decide({ caller, policy }: Task): Promise<Decided> {
-    const [identity, instanceId] = await Promise.all([
-      caller.kind === "owner" ? policy.identify(caller.owner) : containerIdentity(caller.address),
-      this.#instanceId(policy),
-    ]);
+  #decide({ caller, policy }: Task): Soon<KeptDecision> {
+    const identity =
+      caller.kind === "owner" ? policy.identify(caller.owner) : containerIdentity(caller.address);
+    const instanceId = this.#instanceId(policy);
+    return identity instanceof Promise || instanceId instanceof Promise
+      ? Promise.all([identity, instanceId]).then(([who, where]) => this.#decideFor(who, where, policy))
+      : this.#decideFor(identity, instanceId, policy);
+  }
+
+  #decideFor(identity: Identity, instanceId: string | null, policy: Policy): KeptDecision {
+    const known = this.#decided.get(identity);
+    if (known?.policy === policy && known.instanceId === instanceId) return known;
     const { rules } = policy;
-    return { identity, decision: rules.decide(identity, instanceId), namedGroups: rules.namedGroups };
+    const decision = rules.decide(identity, instanceId);
+    const roleName = decision.kind === "role" ? parseRoleArn(decision.roleArn)?.name : undefined;
+    const decided: KeptDecision = {
+      policy,
+      instanceId,
+      identity,
+      decision,
+      roleName,
+      namedGroups: rules.namedGroups,
+    };
+    this.#decided.set(identity, decided);
+    return decided;
   }
 
   /** The node's instance id where a template names it. @throws Refusal 503 where the upstream does not tell it. */
-  async #instanceId(policy: Policy): Promise<string | null> {
+  #instanceId(policy: Policy): Soon<string | null> {
     if (!policy.rules.needs.instanceId) return null;
-    return instanceIdOf(await this.#options.metadata.read("latest", "meta-data/instance-id", OURSELVES));
+    return next(this.#read("latest", "meta-data/instance-id", OURSELVES), instanceIdOf);
   }
 }
 
@@ -416,12 +500,35 @@ export interface Decided {
   readonly namedGroups: ReadonlySet<string>;
 }
 
+/** A decision that is kept, with what it was made under. */
+interface KeptDecision extends Decided {
+  readonly policy: Policy;
+  readonly instanceId: string | null;
+  /** The name in the role's ARN; undefined where there is no role. */
+  readonly roleName: string | undefined;
+}
+
+/** The answer to a request that failed, with its cause in the notes. */
+function failed(error: unknown, notes: Notes): Answer {
+  const refusal = refusalOf(error);
+  notes.refusal = refusal?.kind ?? "unavailable";
+  notes.why = refusal?.why ?? `internal: ${describeUnforeseen(error)}`;
+  return errorPage(refusal?.status ?? 503);
+}
+
+/** Answers of the upstream as ours. The cache gives the same one again, for as long as it keeps it. */
+const metadataAnswers = new WeakMap<UpstreamAnswer, Answer>();
+
 function metadataAnswer(found: UpstreamAnswer): Answer {
   switch (found.kind) {
-    case "found":
-      return found.lastModifiedMs === null
-        ? text(found.body)
-        : { ...text(found.body), lastModifiedMs: found.lastModifiedMs };
+    case "found": {
+      const known = metadataAnswers.get(found);
+      if (known !== undefined) return known;
+      const { body, lastModifiedMs } = found;
+      const answer = repeated(lastModifiedMs === null ? text(body) : { ...text(body), lastModifiedMs });
+      metadataAnswers.set(found, answer);
+      return answer;
+    }
     case "absent":
       return errorPage(404);
     case "failed":

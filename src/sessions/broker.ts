@@ -183,6 +183,8 @@ export class SessionBroker {
   readonly #earlyStarts = new EarlyStarts();
   /** In the order of their last use. */
   readonly #entries = new Map<string, Entry>();
+  /** The last of them; null where it was removed. */
+  #newest: Entry | null = null;
   readonly #entriesOf = new Map<Subject, number>();
   readonly #attempts = new Set<AbortController>();
   #stopped = false;
@@ -222,6 +224,18 @@ export class SessionBroker {
     const limitMs = held === "low" ? this.#betterWaitMs : this.#waitMs;
     const dueInMs = entry.retry === null ? 0 : entry.retry.dueAtMs - this.#clock.now();
     if (dueInMs < limitMs) await this.#settle(entry, limitMs);
+    return this.#answer(entry);
+  }
+
+  /**
+   * The same where the session is in memory and fresh, so that nothing is to be waited for; null where it is not. As most requests
+   * are answered so, it spares them a promise.
+   */
+  getAtHand(request: SessionRequest): SessionOutcome | null {
+    const entry = this.#stopped ? undefined : this.#entries.get(sessionKey(request));
+    if (entry === undefined || this.#standing(entry) !== "fresh") return null;
+    this.#touch(entry);
+    this.#asked(entry);
     return this.#answer(entry);
   }
 
@@ -527,8 +541,7 @@ export class SessionBroker {
     const key = sessionKey(request);
     const known = this.#entries.get(key);
     if (known !== undefined) {
-      this.#entries.delete(key);
-      this.#entries.set(key, known);
+      this.#touch(known);
       return known;
     }
     if (!this.#makePlaceFor(owner)) return null;
@@ -552,8 +565,17 @@ export class SessionBroker {
       waiters: new Set(),
     };
     this.#entries.set(key, entry);
+    this.#newest = entry;
     this.#entriesOf.set(owner, (this.#entriesOf.get(owner) ?? 0) + 1);
     return entry;
+  }
+
+  /** Makes an entry the most recently used one. */
+  #touch(entry: Entry): void {
+    if (entry === this.#newest) return;
+    this.#entries.delete(entry.key);
+    this.#entries.set(entry.key, entry);
+    this.#newest = entry;
   }
 
   /**
@@ -588,6 +610,7 @@ export class SessionBroker {
 
   #remove(entry: Entry): void {
     this.#forget(entry);
+    if (entry === this.#newest) this.#newest = null;
     if (!this.#entries.delete(entry.key)) return;
     const left = (this.#entriesOf.get(entry.owner) ?? 0) - 1;
     if (left > 0) this.#entriesOf.set(entry.owner, left);

@@ -13,6 +13,17 @@ function byCodeUnits(a: string, b: string): number {
  * ARN alone gave callers another's session name and external id (lyft/metadataproxy).
  */
 export function sessionKey(request: SessionRequest): string {
+  const known = keys.get(request);
+  if (known !== undefined) return known;
+  const key = makeKey(request);
+  keys.set(request, key);
+  return key;
+}
+
+/** A decision that stands gives the same request again, and nothing changes one. */
+const keys = new WeakMap<SessionRequest, string>();
+
+function makeKey(request: SessionRequest): string {
   // Naming every field here makes the compiler object when SessionRequest gains one that the key lacks.
   const { roleArn, sessionName, durationSeconds, sourceIdentity, policy, externalId, ...sets } = request;
   const { tags, transitiveTagKeys, policyArns, ...rest } = sets;

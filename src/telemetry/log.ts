@@ -49,11 +49,11 @@ export function createLog(settings: Config["log"]): LogOutput {
     settings.format === "pretty" || (settings.format === "auto" && !underSystemd && process.stderr.isTTY);
   const { write, lostLines } = pretty ? prettyWriter() : jsonWriter(underSystemd);
   const lowest = LEVELS.indexOf(settings.level);
-  const at =
-    (level: Level) =>
-    (message: string, fields: Fields = {}): void => {
-      if (LEVELS.indexOf(level) >= lowest) write(level, message, fields);
-    };
+  // Decided once, because an event of each request is logged at the level debug.
+  const at = (level: Level) =>
+    LEVELS.indexOf(level) < lowest
+      ? () => {}
+      : (message: string, fields: Fields = {}): void => write(level, message, fields);
   return {
     debug: at("debug"),
     info: at("info"),

@@ -81,6 +81,63 @@ describe("prepare() tells of the first attempt", () => {
   });
 });
 
+describe("getAtHand()", () => {
+  test("gives the session that get() gives, where it is fresh", async () => {
+    const { broker, sts } = aBroker();
+    const got = await broker.get(aRequest());
+    // Another object with the same fields is the same request.
+    expect(broker.getAtHand(aRequest())).toEqual(got);
+    expect(sts.calls).toBe(1);
+  });
+
+  test("gives none that has never been asked for, is low, has ended, or was denied; and asks STS for none of them", async () => {
+    const { broker, sts, clock } = aBroker();
+    expect(broker.getAtHand(aRequest())).toBeNull();
+    await broker.get(aRequest());
+    sts.failing = () => passing();
+    await clock.advance(45 * MINUTE);
+    const calls = sts.calls;
+    expect(broker.peek(aRequest())).not.toBeNull();
+    expect(broker.getAtHand(aRequest())).toBeNull();
+    expect(sts.calls).toBe(calls);
+    await clock.advance(20 * MINUTE);
+    expect(broker.getAtHand(aRequest())).toBeNull();
+    sts.failing = () => denied();
+    const bob = aRequest({ sessionName: "bob" });
+    await broker.get(bob);
+    expect(broker.getAtHand(bob)).toBeNull();
+  });
+
+  test("counts as asking, so that the session is renewed", async () => {
+    const { broker, sts, clock } = aBroker();
+    await broker.get(aRequest());
+    await clock.advance(30 * MINUTE + SECOND);
+    expect(sts.calls).toBe(2);
+    // Nobody has asked since the refresh: the next one is missed, and made when somebody asks.
+    expect(broker.getAtHand(aRequest())).not.toBeNull();
+    await clock.advance(30 * MINUTE + SECOND);
+    expect(sts.calls).toBe(3);
+  });
+
+  test("makes it the most recently used one: others are evicted for a new one", async () => {
+    const { broker } = aBroker({ maxEntries: 2 });
+    const [first, second, third] = ["a1", "b2", "c3"].map((sessionName) => aRequest({ sessionName }));
+    if (first === undefined || second === undefined || third === undefined) throw new Error("three requests");
+    await broker.get(first);
+    await broker.get(second);
+    expect(broker.getAtHand(first)).not.toBeNull();
+    await broker.get(third);
+    expect([first, second, third].map((one) => broker.peek(one) !== null)).toEqual([true, false, true]);
+  });
+
+  test("is null when the broker has stopped", async () => {
+    const { broker } = aBroker();
+    await broker.get(aRequest());
+    broker.stop();
+    expect(broker.getAtHand(aRequest())).toBeNull();
+  });
+});
+
 describe("prepareEarly()", () => {
   test("has the session there when it is asked for", async () => {
     const { broker, sts, clock, events } = aBroker();
