@@ -1,3 +1,4 @@
+import { hostname } from "node:os";
 import { defineCommand } from "citty";
 import { askMetadata } from "../client/metadata-address.ts";
 import { loadConfig } from "../config/load.ts";
@@ -34,7 +35,7 @@ export default defineCommand({
     // By uid, as the firewall's rules are: an account of a directory may bear the name of one that is exempt.
     const exemptions = [...(await exemptUids(config.exempt)).uids, ...exemptOf(platformAccounts)];
     const exempt = exemptions.some((uid) => uid === identity.uid);
-    const rules = compileRules(config);
+    const rules = compileRules(config, { hostname: hostname() });
     const instanceId = rules.needs.instanceId && !exempt ? await instanceIdHere() : null;
     const decision = rules.decide(identity, instanceId ?? INSTANCE_ID);
     /** Values that were assumed, because they could not be looked up. */

@@ -1,7 +1,7 @@
 import { isIP } from "node:net";
 import { z } from "zod";
-import { describePlaceholders, SOURCE_IDENTITY_PLACEHOLDERS } from "../rules/placeholders.ts";
-import { templateProblem } from "../rules/template.ts";
+import { describePlaceholders, PLACEHOLDERS, SOURCE_IDENTITY_PLACEHOLDERS } from "../rules/placeholders.ts";
+import { mentions, templateProblem } from "../rules/template.ts";
 import { isRoleArn } from "../sessions/arn.ts";
 import { categoryProblem } from "./categories.ts";
 import { limitsSchema } from "./limits.ts";
@@ -127,45 +127,65 @@ const tagKey = z
   .regex(/^[\p{L}\p{Z}\p{N}_.:/=+\-@]{1,128}$/u, "must be 1 to 128 letters, digits, spaces or _.:/=+-@")
   .refine((key) => !/^aws:/i.test(key), "must not begin with aws:, which AWS keeps for itself");
 
-const rule = z.strictObject({
-  name,
-  match: match.default({}),
-  role: z.union([z.literal("none"), roleArn]),
-  sessionName: template().optional(),
-  durationSeconds: durationSeconds.optional(),
-  sourceIdentity: template(SOURCE_IDENTITY_PLACEHOLDERS).nullish(),
-  tags: z.record(tagKey, z.union([template(), z.number().transform(String)])).default({}),
-  transitiveTagKeys: z.array(tagKey).default([]),
-  policyArns: z
-    .array(
-      z
-        .string()
-        .regex(/^arn:aws[a-z-]*:iam::(?:aws|\d{12}):policy\/.+$/, "must be the ARN of a managed policy"),
-    )
-    .max(10, "must be at most 10 policies, as STS takes no more")
-    .default([]),
-  policy: z
-    .union([z.record(z.string(), z.unknown()).transform((value) => JSON.stringify(value)), z.string()])
-    .nullable()
-    .default(null)
-    .superRefine((text, context) => {
-      if (text === null) return;
-      try {
-        if (typeof JSON.parse(text) === "object") return;
-      } catch {
-        // Said below, without the parser's words: they may quote the policy.
-      }
-      context.addIssue({
-        code: "custom",
-        message: "must be a policy document: JSON text, or the same as YAML",
-      });
-    }),
-  externalId: z
-    .string()
-    .regex(/^[\w+=,.@:/-]{2,1224}$/, "must be 2 to 1224 characters of A-Z a-z 0-9 _+=,.@:/-")
-    .nullable()
-    .default(null),
-});
+/** The templates of a rule, by their keys in it. */
+const textsOf = (rule: {
+  readonly sessionName?: string | undefined;
+  readonly sourceIdentity?: string | null | undefined;
+  readonly tags: Readonly<Record<string, string>>;
+}): (readonly [path: readonly string[], text: string | null | undefined])[] => [
+  [["sessionName"], rule.sessionName],
+  [["sourceIdentity"], rule.sourceIdentity],
+  ...Object.entries(rule.tags).map(([key, text]) => [["tags", key], text] as const),
+];
+
+const rule = z
+  .strictObject({
+    name,
+    match: match.default({}),
+    role: z.union([z.literal("none"), roleArn]),
+    sessionName: template().optional(),
+    durationSeconds: durationSeconds.optional(),
+    sourceIdentity: template(SOURCE_IDENTITY_PLACEHOLDERS).nullish(),
+    tags: z.record(tagKey, z.union([template(), z.number().transform(String)])).default({}),
+    transitiveTagKeys: z.array(tagKey).default([]),
+    policyArns: z
+      .array(
+        z
+          .string()
+          .regex(/^arn:aws[a-z-]*:iam::(?:aws|\d{12}):policy\/.+$/, "must be the ARN of a managed policy"),
+      )
+      .max(10, "must be at most 10 policies, as STS takes no more")
+      .default([]),
+    policy: z
+      .union([z.record(z.string(), z.unknown()).transform((value) => JSON.stringify(value)), z.string()])
+      .nullable()
+      .default(null)
+      .superRefine((text, context) => {
+        if (text === null) return;
+        try {
+          if (typeof JSON.parse(text) === "object") return;
+        } catch {
+          // Said below, without the parser's words: they may quote the policy.
+        }
+        context.addIssue({
+          code: "custom",
+          message: "must be a policy document: JSON text, or the same as YAML",
+        });
+      }),
+    externalId: z
+      .string()
+      .regex(/^[\w+=,.@:/-]{2,1224}$/, "must be 2 to 1224 characters of A-Z a-z 0-9 _+=,.@:/-")
+      .nullable()
+      .default(null),
+  })
+  .superRefine((rule, context) => {
+    if (rule.match.group !== undefined) return;
+    for (const [path, text] of textsOf(rule)) {
+      if (!mentions(text ?? "", "group")) continue;
+      const message = "names {group}, so that its rule must match by group: match: { group: [NAME] }";
+      context.addIssue({ code: "custom", path: [...path], message });
+    }
+  });
 
 const category = z.string().superRefine((text, context) => {
   const problem = categoryProblem(text);
@@ -178,57 +198,81 @@ const category = z.string().superRefine((text, context) => {
  */
 export const DEFAULT_LISTEN: { address: string; port: number } = { address: "127.0.0.1", port: 254 };
 
+/** The default session name is also that of callers whom no rule matches. */
+const WITHOUT_GROUP = PLACEHOLDERS.map((one) => one.name).filter((one) => one !== "group");
+
 /** The whole file. An empty file is valid: without a role every caller is refused. */
-export const configSchema = z.strictObject({
-  listen: endpoint.default(DEFAULT_LISTEN),
-  upstream: upstream.default("auto"),
-  region: z
-    .string()
-    .regex(/^(?:auto|[a-z]{2,}(?:-[a-z]+)+-\d{1,2})$/, "must be auto or a region such as us-west-2")
-    .default("auto"),
-  sts: z
-    .strictObject({
-      endpoint: z
-        .url({
-          protocol: /^https?$/,
-          error: "must be a URL such as https://sts.us-west-2.amazonaws.com, or null",
-        })
-        .nullable()
-        .default(null),
-    })
-    .default({ endpoint: null }),
-  role: roleArn.nullable().default(null),
-  sessionName: template().default("{user}@{instanceId}"),
-  durationSeconds: durationSeconds.default(3600),
-  /** What a rule by user or group does with a uid that has no name: refuse it, or pass on to the rules below and `role`. */
-  nameless: z.enum(["refuse", "default"], "must be refuse or default").default("refuse"),
-  exempt: z.array(z.union([name, z.number().int().min(0).transform(String)])).default(["root"]),
-  /** Whose own daemons' accounts are exempt as well, where the node has them: src/firewall/platform-accounts.ts. */
-  platform: z.enum([...PLATFORMS, "none"], `must be ${PLATFORMS.join(", ")} or none`).default("none"),
-  imds: z
-    .strictObject({
-      tokens: z.enum(["auto", "optional", "required"], "must be auto, optional or required").default("auto"),
-      allow: z.array(category).default([]),
-      deny: z.array(category).default([]),
-    })
-    .default({ tokens: "auto", allow: [], deny: [] }),
-  containers: z.enum(["leave", "reject", "proxy"], "must be leave, reject or proxy").default("leave"),
-  limits: limitsSchema.prefault({}),
-  rules: z.array(rule).default([]),
-  /** What the rules must say of callers that are given; a configuration whose tests fail is not loaded. */
-  tests: policyTestsSchema.optional(),
-  metrics: z
-    .strictObject({ listen: endpoint.default({ address: "127.0.0.1", port: 9254 }) })
-    .nullable()
-    .default({ listen: { address: "127.0.0.1", port: 9254 } }),
-  stateDirectory: z.string().startsWith("/", "must be an absolute path").default("/var/lib/imdsproxy"),
-  log: z
-    .strictObject({
-      level: z.enum(["debug", "info", "warn", "error"], "must be debug, info, warn or error").default("info"),
-      format: z.enum(["auto", "json", "pretty"], "must be auto, json or pretty").default("auto"),
-    })
-    .default({ level: "info", format: "auto" }),
-});
+export const configSchema = z
+  .strictObject({
+    listen: endpoint.default(DEFAULT_LISTEN),
+    upstream: upstream.default("auto"),
+    region: z
+      .string()
+      .regex(/^(?:auto|[a-z]{2,}(?:-[a-z]+)+-\d{1,2})$/, "must be auto or a region such as us-west-2")
+      .default("auto"),
+    sts: z
+      .strictObject({
+        endpoint: z
+          .url({
+            protocol: /^https?$/,
+            error: "must be a URL such as https://sts.us-west-2.amazonaws.com, or null",
+          })
+          .nullable()
+          .default(null),
+      })
+      .default({ endpoint: null }),
+    role: roleArn.nullable().default(null),
+    sessionName: template(WITHOUT_GROUP).default("{user}@{instanceId}"),
+    durationSeconds: durationSeconds.default(3600),
+    /** The name of the cluster, for the placeholder {cluster}. */
+    cluster: name.nullish(),
+    /** What a rule by user or group does with a uid that has no name: refuse it, or pass on to the rules below and `role`. */
+    nameless: z.enum(["refuse", "default"], "must be refuse or default").default("refuse"),
+    exempt: z.array(z.union([name, z.number().int().min(0).transform(String)])).default(["root"]),
+    /** Whose own daemons' accounts are exempt as well, where the node has them: src/firewall/platform-accounts.ts. */
+    platform: z.enum([...PLATFORMS, "none"], `must be ${PLATFORMS.join(", ")} or none`).default("none"),
+    imds: z
+      .strictObject({
+        tokens: z
+          .enum(["auto", "optional", "required"], "must be auto, optional or required")
+          .default("auto"),
+        allow: z.array(category).default([]),
+        deny: z.array(category).default([]),
+      })
+      .default({ tokens: "auto", allow: [], deny: [] }),
+    containers: z.enum(["leave", "reject", "proxy"], "must be leave, reject or proxy").default("leave"),
+    limits: limitsSchema.prefault({}),
+    rules: z.array(rule).default([]),
+    /** What the rules must say of callers that are given; a configuration whose tests fail is not loaded. */
+    tests: policyTestsSchema.optional(),
+    metrics: z
+      .strictObject({ listen: endpoint.default({ address: "127.0.0.1", port: 9254 }) })
+      .nullable()
+      .default({ listen: { address: "127.0.0.1", port: 9254 } }),
+    stateDirectory: z.string().startsWith("/", "must be an absolute path").default("/var/lib/imdsproxy"),
+    log: z
+      .strictObject({
+        level: z
+          .enum(["debug", "info", "warn", "error"], "must be debug, info, warn or error")
+          .default("info"),
+        format: z.enum(["auto", "json", "pretty"], "must be auto, json or pretty").default("auto"),
+      })
+      .default({ level: "info", format: "auto" }),
+  })
+  .superRefine(({ cluster, sessionName, rules }, context) => {
+    if (cluster != null) return;
+    const texts: (readonly [path: readonly PropertyKey[], text: string | null | undefined])[] = [
+      [["sessionName"], sessionName],
+      ...rules.flatMap((rule, index) =>
+        textsOf(rule).map(([path, text]) => [["rules", index, ...path], text] as const),
+      ),
+    ];
+    for (const [path, text] of texts) {
+      if (!mentions(text ?? "", "cluster")) continue;
+      const message = "names {cluster}: set the key cluster to the cluster's name";
+      context.addIssue({ code: "custom", path: [...path], message });
+    }
+  });
 
 /** The configuration as the rest of the program sees it: complete, checked, with its defaults. */
 export type Config = z.output<typeof configSchema>;

@@ -1,3 +1,4 @@
+import { mentionsJob } from "../rules/template.ts";
 import { type KeyPath, keyText } from "./document.ts";
 import { withoutDefault } from "./reachable.ts";
 import type { Config, Rule } from "./schema.ts";
@@ -98,7 +99,5 @@ export const asksForJobs = (config: Pick<Config, "rules" | "sessionName">): bool
   config.rules.some(
     (rule) =>
       rule.match.slurmJob !== undefined ||
-      [rule.sessionName ?? "", rule.sourceIdentity ?? "", ...Object.values(rule.tags)].some((template) =>
-        template.includes("{slurmJobId}"),
-      ),
-  ) || config.sessionName.includes("{slurmJobId}");
+      [rule.sessionName ?? "", rule.sourceIdentity ?? "", ...Object.values(rule.tags)].some(mentionsJob),
+  ) || mentionsJob(config.sessionName);

@@ -67,9 +67,14 @@ export interface Asked {
 /** What the configuration asks of IAM: one for the default role and one for each rule with a role, in this order. */
 export function askedOfIam(config: RulesConfig): Asked[] {
   return [null, ...config.rules].flatMap((rule) => {
+    // Whoever it is: of the match only what gives {group} its value stays.
+    const group = rule?.match.group;
     const alone =
-      rule === null ? { ...config, rules: [] } : { ...config, role: null, rules: [{ ...rule, match: {} }] };
-    const decision = compileRules(alone).decide(SOMEBODY, "i-INSTANCE");
+      rule === null
+        ? { ...config, rules: [] }
+        : { ...config, role: null, rules: [{ ...rule, match: { group } }] };
+    const somebody = { ...SOMEBODY, groups: group ?? [] };
+    const decision = compileRules(alone, { hostname: "HOSTNAME" }).decide(somebody, "i-INSTANCE");
     if (decision.kind !== "role") return [];
     return [{ request: decision.request, conditions: sessionConditions(config, rule) }];
   });

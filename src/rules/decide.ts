@@ -2,7 +2,8 @@ import type { Identity } from "../identity/types.ts";
 import { systemUnitOf } from "../identity/unit.ts";
 import type { SessionRequest } from "../sessions/types.ts";
 import { compileGlob } from "./glob.ts";
-import { mentions, renderName, renderTag, type TemplateValues } from "./template.ts";
+import type { PlaceholderName } from "./placeholders.ts";
+import { mentions, mentionsJob, renderName, renderTag, type TemplateValues } from "./template.ts";
 import type { Match, Rule, RulesConfig } from "./types.ts";
 
 /** The decision for one identity, with its reason: whoami, explain and the audit log all show this one. */
@@ -41,8 +42,14 @@ export interface Rules {
   decide(identity: Identity, instanceId: string | null): Decision;
 }
 
+/** What the texts of sessions may name of the node, beside its instance id. */
+export interface NodeNames {
+  /** Null where the node has none, or it does not matter. */
+  readonly hostname: string | null;
+}
+
 /** Compiles the configuration's rules. Pure: the same identity always gets the same decision. */
-export function compileRules(config: RulesConfig): Rules {
+export function compileRules(config: RulesConfig, node: NodeNames = { hostname: null }): Rules {
   const compiled = config.rules.map((rule) => ({ rule, matches: compileMatch(rule.match, config.nameless) }));
   const templates = config.rules.flatMap((rule) => [
     rule.sessionName ?? config.sessionName,
@@ -57,7 +64,7 @@ export function compileRules(config: RulesConfig): Rules {
         config.rules.some(
           ({ match }) =>
             match.cgroup !== undefined || match.unit !== undefined || match.slurmJob !== undefined,
-        ) || templates.some((template) => mentions(template, "slurmJobId")),
+        ) || templates.some(mentionsJob),
       instanceId: templates.some((template) => mentions(template, "instanceId")),
     },
     namedGroups: new Set(config.rules.flatMap((rule) => rule.match.group ?? [])),
@@ -75,15 +82,19 @@ export function compileRules(config: RulesConfig): Rules {
           };
         }
         const reason = `rule ${JSON.stringify(rule.name)} matched`;
-        return assume(config, rule, rule.role, reason, identity, instanceId);
+        return assume(config, rule, rule.role, reason, identity, { ...node, instanceId });
       }
       if (config.role === null) {
         return { kind: "refuse", rule: null, reason: "no rule matched, and there is no default role" };
       }
       const reason = config.rules.length === 0 ? "the default role" : "no rule matched: the default role";
-      return assume(config, null, config.role, reason, identity, instanceId);
+      return assume(config, null, config.role, reason, identity, { ...node, instanceId });
     },
   };
+}
+
+interface NamedNode extends NodeNames {
+  readonly instanceId: string | null;
 }
 
 /** A part of an identity that is unknown, in words that complete "rule X asks for …". */
@@ -107,7 +118,7 @@ function assume(
   roleArn: string,
   reason: string,
   identity: Identity,
-  instanceId: string | null,
+  node: NamedNode,
 ): Decision {
   const templates = [
     rule?.sessionName ?? config.sessionName,
@@ -116,16 +127,20 @@ function assume(
   ];
   const asking = (placeholder: string) =>
     `${rule === null ? "the default role" : `rule ${JSON.stringify(rule.name)}`} has a text with {${placeholder}}, which`;
-  if (identity.cgroup === null && templates.some((template) => mentions(template, "slurmJobId")))
-    return unknown(asking("slurmJobId"), rule?.name ?? null, CGROUP);
-  if (identity.userUnavailable !== undefined && templates.some((template) => mentions(template, "user")))
-    return unknown(asking("user"), rule?.name ?? null, unavailableUser(identity.userUnavailable));
+  const asked = (...names: PlaceholderName[]) =>
+    names.find((name) => templates.some((template) => mentions(template, name)));
+  const ofJob = asked("slurmJobId", "slurmUser");
+  if (identity.cgroup === null && ofJob !== undefined)
+    return unknown(asking(ofJob), rule?.name ?? null, CGROUP);
+  const ofUser = asked("user", "slurmUser");
+  if (identity.userUnavailable !== undefined && ofUser !== undefined)
+    return unknown(asking(ofUser), rule?.name ?? null, unavailableUser(identity.userUnavailable));
   return {
     kind: "role",
     roleArn,
     rule: rule?.name ?? null,
     reason,
-    request: sessionRequest(config, rule, roleArn, identity, instanceId),
+    request: sessionRequest(config, rule, roleArn, identity, node),
   };
 }
 
@@ -134,14 +149,17 @@ function sessionRequest(
   rule: Rule | null,
   roleArn: string,
   identity: Identity,
-  instanceId: string | null,
+  node: NamedNode,
 ): SessionRequest {
   const values: TemplateValues = {
     user: identity.user,
     uid: identity.uid,
     container: identity.container,
-    instanceId,
+    instanceId: node.instanceId,
     slurmJobId: identity.slurmJobId,
+    group: rule?.match.group?.find((group) => identity.groups.includes(group)) ?? null,
+    hostname: node.hostname,
+    cluster: config.cluster ?? null,
   };
   const byKey = ([a]: readonly [string, string], [b]: readonly [string, string]) =>
     a < b ? -1 : a > b ? 1 : 0;

@@ -27,12 +27,26 @@ export const PLACEHOLDERS = [
     means: "the id of the Slurm job in whose cgroup the caller is",
     absent: "`none` outside of a job",
   },
+  { name: "slurmUser", means: "the account's name, in a Slurm job alone", absent: "`none` outside of a job" },
+  {
+    name: "group",
+    means: "the first group of the rule's `match` that the caller is in; people of one group get one text",
+    absent: "always there: only a rule that matches by `group` may have it",
+  },
+  { name: "hostname", means: "the node's host name", absent: "`none` where the node has none" },
+  {
+    name: "cluster",
+    means: "the value of the key `cluster`",
+    absent: "always there: an error without that key",
+  },
 ] as const satisfies readonly Placeholder[];
 
 export type PlaceholderName = (typeof PLACEHOLDERS)[number]["name"];
 
-/** A source identity stays with the session through role chaining: it may name who, not where. */
-export const SOURCE_IDENTITY_PLACEHOLDERS: readonly string[] = ["user", "uid"];
+/** A source identity stays with the session through role chaining: it may name who and for what, not on which node. */
+export const SOURCE_IDENTITY_PLACEHOLDERS: readonly string[] = PLACEHOLDERS.map(({ name }) => name).filter(
+  (name) => name !== "instanceId" && name !== "hostname",
+);
 
 /** The placeholders in words, for the description of a key. */
 export const describePlaceholders = (allowed: readonly string[] = PLACEHOLDERS.map(({ name }) => name)) =>

@@ -8,7 +8,7 @@ import type { RulesConfig } from "./types.ts";
  * is not loaded. src/config/policy-tests.ts has their shape in a file.
  */
 
-/** Who asks. What is left out: no groups, a login's cgroup, the instance id `i-INSTANCE`. */
+/** Who asks. What is left out: no groups, a login's cgroup, the instance id `i-INSTANCE`, the host name `HOSTNAME`. */
 export interface GivenCaller {
   readonly user?: string | undefined;
   readonly uid?: number | undefined;
@@ -58,7 +58,7 @@ export type TestedConfig = RulesConfig & { readonly exempt: readonly string[] };
 
 /** Runs the tests against the rules. Pure: asks neither the node nor its directory. */
 export function failedTests(config: TestedConfig, tests: readonly PolicyTest[]): FailedTest[] {
-  const rules = compileRules(config);
+  const rules = compileRules(config, { hostname: "HOSTNAME" });
   return tests.flatMap((test, index) => {
     const identity = identityOf(test.given);
     if (typeof identity === "string") return [{ index, why: `(${nameOf(test, index)}) ${identity}` }];

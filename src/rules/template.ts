@@ -17,6 +17,12 @@ export interface TemplateValues {
   /** The node's instance id, or null where the upstream has not told it. */
   readonly instanceId: string | null;
   readonly slurmJobId: string | null;
+  /** The group by which the rule matched; default null. */
+  readonly group?: string | null;
+  /** The node's; default null. */
+  readonly hostname?: string | null;
+  /** The name of the cluster; default null. */
+  readonly cluster?: string | null;
 }
 
 const KNOWN: readonly string[] = PLACEHOLDERS.map(({ name }) => name);
@@ -45,6 +51,14 @@ function valueFor(name: string, values: TemplateValues): string | null {
       return values.uid === null ? null : String(values.uid);
     case "instanceId":
       return values.instanceId;
+    case "slurmUser":
+      return values.slurmJobId === null ? null : valueFor("user", values);
+    case "group":
+      return values.group ?? null;
+    case "hostname":
+      return values.hostname ?? null;
+    case "cluster":
+      return values.cluster ?? null;
     default:
       return values.slurmJobId;
   }
@@ -112,3 +126,7 @@ export function renderTag(template: string, values: TemplateValues): string | nu
 /** Whether the template names the placeholder. */
 export const mentions = (template: string, placeholder: PlaceholderName): boolean =>
   template.includes(`{${placeholder}}`);
+
+/** Whether the template names what only a Slurm job has. */
+export const mentionsJob = (template: string): boolean =>
+  mentions(template, "slurmJobId") || mentions(template, "slurmUser");

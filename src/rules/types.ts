@@ -41,6 +41,8 @@ export interface RulesConfig {
   readonly role: string | null;
   readonly sessionName: string;
   readonly durationSeconds: number;
+  /** The name of the cluster, for `{cluster}`; null for none. */
+  readonly cluster?: string | null | undefined;
   /** What a rule by user or group does with a uid that has no name: refuse it, or pass on to the next rule. */
   readonly nameless: "refuse" | "default";
 }

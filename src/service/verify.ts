@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { hostname } from "node:os";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import type { StandingAccount } from "../firewall/platform-accounts.ts";
@@ -110,7 +111,7 @@ async function accountOf(name: string): Promise<Tester | null> {
 /** The role that the configuration gives the tester, by its name; null for a refusal. */
 export function expectedRole(config: Config, tester: Tester): string | null {
   const cgroup = /^0::(.*)$/m.exec(readFileSync("/proc/self/cgroup", "utf8"))?.[1] ?? null;
-  const decision = compileRules(config).decide(
+  const decision = compileRules(config, { hostname: hostname() }).decide(
     { ...UNKNOWN_IDENTITY, uid: tester.uid, user: tester.name, groups: tester.groups, cgroup },
     "i-00000000000000000",
   );

@@ -1,4 +1,5 @@
 import { existsSync } from "node:fs";
+import { hostname } from "node:os";
 import { categoryFilter } from "../config/categories.ts";
 import { DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
 import type { ConfigOverrides } from "../config/overrides.ts";
@@ -351,7 +352,7 @@ export async function serve(options: {
 
 /** @throws ImdsProxyError `missing` where the rules need what this node does not have. */
 function policyOf(config: Config, own: readonly Endpoint[], accounts: Accounts): Policy {
-  const rules = compileRules(config);
+  const rules = compileRules(config, { hostname: hostname() });
   const identities = systemIdentities(rules.needs, accounts);
   return {
     rules,

@@ -141,6 +141,21 @@ describe("parseConfig() names the line, what it found and what would be right:",
       'config.yaml:2: imds.tokns is not a known key (found "tokns"); known here: tokens, allow, deny',
     ],
     [
+      "a group in a text of a rule that asks for none",
+      rule('tags: { team: "{group}" }'),
+      "config.yaml:4: rules[0].tags.team names {group}, so that its rule must match by group",
+    ],
+    [
+      "a group in the default session name",
+      'sessionName: "{group}"',
+      "config.yaml:1: sessionName has the unknown placeholder {group}: known are {user},",
+    ],
+    [
+      "a cluster that has no name",
+      rule('sessionName: "{user}@{cluster}"'),
+      "config.yaml:4: rules[0].sessionName names {cluster}: set the key cluster",
+    ],
+    [
       "an unknown key of a match",
       rule("match: { users: [x] }"),
       'config.yaml:4: rules[0].match.users is not a known key (found "users"); known here: user, uid, group, cgroup, slurmJob',
@@ -185,7 +200,7 @@ describe("parseConfig() names the line, what it found and what would be right:",
     [
       "a source identity by instance",
       rule('sourceIdentity: "{instanceId}"'),
-      "config.yaml:4: rules[0].sourceIdentity has the unknown placeholder {instanceId}: known are {user}, {uid}",
+      "config.yaml:4: rules[0].sourceIdentity has the unknown placeholder {instanceId}: known are {user}, {uid}, {slurmJobId}, {slurmUser}, {group}, {cluster}",
     ],
     [
       "a range that runs back",

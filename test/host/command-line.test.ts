@@ -174,6 +174,7 @@ describe("config", () => {
   test("schema is JSON Schema with every key", () => {
     const schema = JSON.parse(run("config", "schema").stdout);
     expect(Object.keys(schema.properties).sort()).toEqual([
+      "cluster",
       "containers",
       "durationSeconds",
       "exempt",

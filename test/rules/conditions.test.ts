@@ -27,7 +27,13 @@ function askedFor(
   rule: RuleText,
   identity: Identity,
 ): { request: SessionRequest; statement: TrustStatement } {
-  const config = parseConfig(JSON.stringify({ rules: [{ name: "r", role: ROLE, ...rule }] }), "config.yaml");
+  const config = parseConfig(
+    JSON.stringify({
+      cluster: "hpc",
+      rules: [{ name: "r", role: ROLE, match: { group: ["g", "h"] }, ...rule }],
+    }),
+    "config.yaml",
+  );
   const decision = compileRules(config).decide(identity, "i-0abc");
   if (decision.kind !== "role") throw new Error(decision.reason);
   const [asked] = askedOfIam(config);
@@ -52,7 +58,7 @@ function parametersOf(request: SessionRequest): Record<string, string> {
 const passes = (statement: TrustStatement, request: SessionRequest, userId = "AROA:i-0abc") =>
   allows(statement, NODE, userId, parametersOf(request));
 
-const alice: Identity = { ...UNKNOWN_IDENTITY, uid: 2001, user: "alice", cgroup: "/" };
+const alice: Identity = { ...UNKNOWN_IDENTITY, uid: 2001, user: "alice", groups: ["h"], cgroup: "/" };
 const FULL: RuleText = {
   sessionName: "hpc.{user}@{instanceId}",
   sourceIdentity: "{user}",
@@ -91,7 +97,14 @@ test("what the rules ask for passes the conditions, whoever it is (property)", (
   const rule = fc.record(
     {
       sessionName: template,
-      sourceIdentity: fc.constantFrom("{user}", "{uid}", "of {user}", "fixed"),
+      sourceIdentity: fc.constantFrom(
+        "{user}",
+        "{uid}",
+        "of {user}",
+        "fixed",
+        "{slurmUser}/{slurmJobId}",
+        "{group}",
+      ),
       tags: fc.dictionary(fc.constantFrom("team", "job", "a:b"), template, { maxKeys: 3 }),
     },
     { requiredKeys: [] },

@@ -323,3 +323,44 @@ describe("who is not known", () => {
     expect(decide(DEFAULT, { cgroup: null })).toMatchObject({ kind: "role" });
   });
 });
+
+describe("the placeholders of the node, the group and the job's user", () => {
+  const requestOf = (who: Partial<Identity>, texts: object) => {
+    const rule = { name: "r", match: { group: ["ops", "data-eng"] }, role: role("R"), ...texts };
+    const config = parseConfig(JSON.stringify({ cluster: "hpc-1", rules: [rule] }), "test.yaml");
+    const decision = compileRules(config, { hostname: "ip-10-0-0-1" }).decide(identity(who), "i-0abc");
+    return decision.kind === "role" ? decision.request : decision.reason;
+  };
+  test("have their values", () => {
+    expect(
+      requestOf(
+        { groups: ["users", "data-eng"], ...IN_JOB },
+        { sessionName: "{cluster}.{hostname}", sourceIdentity: "{slurmUser}", tags: { team: "{group}" } },
+      ),
+    ).toMatchObject({
+      sessionName: "hpc-1.ip-10-0-0-1",
+      sourceIdentity: "alice",
+      tags: [["team", "data-eng"]],
+    });
+  });
+  test("{group} is the first of the rule's, whatever the order of the caller's", () => {
+    const tags = { team: "{group}" };
+    expect(requestOf({ groups: ["data-eng", "ops"] }, { tags })).toMatchObject({ tags: [["team", "ops"]] });
+  });
+  test("{slurmUser} outside of a job is none, and its tag is left out", () => {
+    expect(
+      requestOf({ groups: ["ops"] }, { sessionName: "{slurmUser}", tags: { of: "{slurmUser}" } }),
+    ).toMatchObject({ sessionName: "none", tags: [] });
+  });
+  test("{slurmUser} refuses where the cgroup, or the name, is not known", () => {
+    expect(requestOf({ groups: ["ops"], cgroup: null }, { sessionName: "{slurmUser}" })).toContain(
+      "{slurmUser}, which asks for the cgroup",
+    );
+    expect(
+      requestOf(
+        { groups: ["ops"], user: null, userUnavailable: "SSSD is away" },
+        { sourceIdentity: "{slurmUser}" },
+      ),
+    ).toContain("cannot be told for now");
+  });
+});

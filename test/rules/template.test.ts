@@ -111,10 +111,16 @@ describe("templateProblem()", () => {
   const cases: [string, string | null][] = [
     ["{user}@{instanceId}", null],
     ["plain", null],
-    ["{usr}", "has the unknown placeholder {usr}: known are {user}, {uid}, {instanceId}, {slurmJobId}"],
+    [
+      "{usr}",
+      "has the unknown placeholder {usr}: known are {user}, {uid}, {instanceId}, {slurmJobId}, {slurmUser}, {group}, {hostname}, {cluster}",
+    ],
     ["{user", "has a brace that opens or closes no placeholder"],
     ["user}", "has a brace that opens or closes no placeholder"],
-    ["{}", "has the unknown placeholder {}: known are {user}, {uid}, {instanceId}, {slurmJobId}"],
+    [
+      "{}",
+      "has the unknown placeholder {}: known are {user}, {uid}, {instanceId}, {slurmJobId}, {slurmUser}, {group}, {hostname}, {cluster}",
+    ],
     ["", "must not be empty"],
   ];
   for (const [text, problem] of cases) {
