@@ -42,6 +42,12 @@ export const OVERRIDES = {
     description: "Where the token key is kept",
     valueHint: "DIR",
   },
+  logLevel: {
+    flag: "log-level",
+    path: ["log", "level"],
+    description: "The least severe lines of the log: debug, info, warn or error",
+    valueHint: "LEVEL",
+  },
 } as const satisfies Record<string, Override>;
 
 /** Values of flags that override keys of the file, as text, as the flag had them. */

@@ -246,9 +246,13 @@ export const configSchema = z
     /** What the rules must say of callers that are given; a configuration whose tests fail is not loaded. */
     tests: policyTestsSchema.optional(),
     metrics: z
-      .strictObject({ listen: endpoint.default({ address: "127.0.0.1", port: 9254 }) })
+      .strictObject({
+        listen: endpoint.default({ address: "127.0.0.1", port: 9254 }),
+        /** Whether roles are labels of metrics, which every local user can read. */
+        roles: z.boolean("must be true or false").default(false),
+      })
       .nullable()
-      .default({ listen: { address: "127.0.0.1", port: 9254 } }),
+      .default({ listen: { address: "127.0.0.1", port: 9254 }, roles: false }),
     stateDirectory: z.string().startsWith("/", "must be an absolute path").default("/var/lib/imdsproxy"),
     log: z
       .strictObject({

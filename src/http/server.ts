@@ -40,7 +40,7 @@ export interface ServerOptions {
   readonly handler: RequestHandler;
   /** The value of the header Server in each answer. */
   readonly serverName: string;
-  readonly lookup: SocketLookup;
+  readonly lookup: Pick<SocketLookup, "identify">;
   /** Milliseconds of a clock that nobody sets. */
   readonly monotonicMs: () => number;
   readonly limits: ConnectionLimits;

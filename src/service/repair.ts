@@ -1,5 +1,5 @@
 import type { Clock } from "../platform/clock.ts";
-import type { FirewallHealth } from "../telemetry/firewall-health.ts";
+import { type FirewallHealth, type RepairKind, repairKind } from "../telemetry/firewall-health.ts";
 
 /**
  * The watch over the firewall rules. It restores them whatever removes them, changes them or puts other rules before them.
@@ -67,6 +67,7 @@ export class FirewallWatch<Spec> {
       lastRepair: options.before?.lastRepair ?? null,
       lastCheck: options.before?.lastCheck ?? null,
       healthy: false,
+      repairsByKind: options.before?.repairsByKind ?? {},
     };
   }
 
@@ -193,9 +194,12 @@ export class FirewallWatch<Spec> {
   #repaired(found: readonly string[]): void {
     const { clock, log, changedBy } = this.#options;
     this.#moved = true;
+    const repairsByKind: Partial<Record<RepairKind, number>> = { ...this.#health.repairsByKind };
+    for (const kind of found.map(repairKind)) repairsByKind[kind] = (repairsByKind[kind] ?? 0) + 1;
     this.#health = {
       ...this.#health,
       repairs: this.#health.repairs + 1,
+      repairsByKind,
       lastRepair: isoTime(clock.now()),
     };
     const by = changedBy?.() ?? "";

@@ -93,7 +93,19 @@ export interface BrokerCounts {
   readonly entries: number;
   /** AssumeRole calls in flight. */
   readonly inFlight: number;
+  /** The remembered requests by state. */
+  readonly states: Readonly<Record<SessionState, number>>;
+  /** By role, the milliseconds until the first of its sessions ends. */
+  readonly leastLifeMs: ReadonlyMap<string, number>;
 }
+
+/**
+ * The state of a remembered request.
+ * - `fresh`: its session is served. `low`: it is served while a better one is tried for.
+ * - `denied`: STS refused, and there is no session. `failed`: the last attempt failed, and there is no session.
+ * - `pending`: there is no session yet.
+ */
+export type SessionState = "fresh" | "low" | "pending" | "denied" | "failed";
 
 export interface BrokerOptions {
   readonly sts: Sts;
@@ -289,9 +301,26 @@ export class SessionBroker {
   }
 
   counts(): BrokerCounts {
+    const nowMs = this.#clock.now();
+    const states = { fresh: 0, low: 0, pending: 0, denied: 0, failed: 0 };
+    const leastLifeMs = new Map<string, number>();
     let sessions = 0;
-    for (const entry of this.#entries.values()) if (entry.held !== null) sessions++;
-    return { sessions, entries: this.#entries.size, inFlight: this.#slots.inUse };
+    for (const entry of this.#entries.values()) {
+      states[this.#stateOf(entry)]++;
+      if (entry.held === null) continue;
+      sessions++;
+      const { roleArn } = entry.request;
+      const leftMs = Math.max(0, expiryToPublish(entry.held.life, nowMs) - nowMs);
+      leastLifeMs.set(roleArn, Math.min(leftMs, leastLifeMs.get(roleArn) ?? leftMs));
+    }
+    return { sessions, entries: this.#entries.size, inFlight: this.#slots.inUse, states, leastLifeMs };
+  }
+
+  #stateOf(entry: Entry): SessionState {
+    const held = this.#standing(entry);
+    if (held !== "ended") return held;
+    if (entry.denial !== null) return "denied";
+    return entry.failures > 0 ? "failed" : "pending";
   }
 
   /** Aborts all attempts and drops all sessions. Callers who wait are told that the service stops. */

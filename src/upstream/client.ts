@@ -12,6 +12,9 @@ const MAX_CONNECTIONS = 8;
 const IDLE_MS = 30_000;
 const USER_AGENT = "imdsproxy";
 
+/** Told of each request: the status of its answer, null where none came, and how many milliseconds it took. */
+export type OnUpstreamRequest = (status: number | null, tookMs: number) => void;
+
 export interface UpstreamRequest {
   readonly method: "GET" | "PUT";
   readonly path: string;
@@ -28,15 +31,21 @@ export interface UpstreamRequest {
 export class UpstreamClient {
   readonly #guard: UpstreamGuard;
   readonly #clock: Clock;
+  readonly #onRequest: OnUpstreamRequest;
   readonly #idle = new Set<Connection>();
   /** Requests that wait until fewer connections are in use, in their order. */
   readonly #waiting: (() => void)[] = [];
   #busy = 0;
   #closed = false;
 
-  constructor(options: { guard?: UpstreamGuard | undefined; clock: Clock }) {
+  constructor(options: {
+    guard?: UpstreamGuard | undefined;
+    clock: Clock;
+    onRequest?: OnUpstreamRequest | undefined;
+  }) {
     this.#guard = options.guard ?? UNGUARDED;
     this.#clock = options.clock;
+    this.#onRequest = options.onRequest ?? (() => {});
   }
 
   /**
@@ -49,16 +58,22 @@ export class UpstreamClient {
     const cancel = this.#clock.schedule(TIMEOUT_MS, () =>
       deadline.abort(new UpstreamFailure(`no answer from ${endpointText(endpoint)} within ${TIMEOUT_MS} ms`)),
     );
+    const startedMs = this.#clock.now();
+    let status: number | null = null;
     try {
       await this.#acquire(deadline.signal);
       try {
-        return await this.#exchange(endpoint, encodeRequest(endpoint, request), deadline.signal);
+        const answer = await this.#exchange(endpoint, encodeRequest(endpoint, request), deadline.signal);
+        status = answer.status;
+        return answer;
       } finally {
         this.#busy--;
         this.#waiting.shift()?.();
       }
     } finally {
       cancel();
+      // By the wall clock, which may have been set meanwhile.
+      this.#onRequest(status, Math.max(0, this.#clock.now() - startedMs));
     }
   }
 

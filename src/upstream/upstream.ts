@@ -5,7 +5,7 @@ import type { Clock } from "../platform/clock.ts";
 import type { InstanceCredentials, InstanceMetadata } from "../sessions/instance-credentials.ts";
 import type { RawAnswer } from "./answer.ts";
 import type { MetadataSource, UpstreamAnswer } from "./cache.ts";
-import { UpstreamClient } from "./client.ts";
+import { type OnUpstreamRequest, UpstreamClient } from "./client.ts";
 import { UpstreamFailure, type UpstreamGuard } from "./connection.ts";
 import { CREDENTIALS_PATH, credentialsOf, roleNameOf } from "./credentials.ts";
 import { UpstreamToken } from "./token.ts";
@@ -25,8 +25,14 @@ export class Upstream implements MetadataSource, InstanceMetadata {
   readonly #clock: Clock;
   #service: Service;
 
-  constructor(options: { endpoint: Endpoint; clock: Clock; guard?: UpstreamGuard }) {
-    this.#client = new UpstreamClient({ guard: options.guard, clock: options.clock });
+  constructor(options: {
+    endpoint: Endpoint;
+    clock: Clock;
+    guard?: UpstreamGuard;
+    onRequest?: OnUpstreamRequest;
+  }) {
+    const { guard, clock, onRequest } = options;
+    this.#client = new UpstreamClient({ guard, clock, onRequest });
     this.#clock = options.clock;
     this.#service = this.#serviceAt(options.endpoint);
   }

@@ -38,6 +38,12 @@ export function eventSinks(
       metrics?.turnedAway(event);
       audit.turnedAway(event);
     },
+    upstream(status: number | null, tookMs: number): void {
+      metrics?.upstream(status, tookMs);
+    },
+    lookedUp(result: "owner" | "refused", tookMs: number): void {
+      metrics?.lookedUp(result, tookMs);
+    },
     acceptFailure(code: string): void {
       metrics?.acceptFailure();
       limitedLog.write(`accept ${code}`, (count) =>

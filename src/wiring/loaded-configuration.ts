@@ -1,16 +1,25 @@
 import { readFileSync } from "node:fs";
+import { systemClock } from "../platform/clock.ts";
 import type { Finding } from "../telemetry/health.ts";
 
 /** Which text of the configuration file is in effect, and the result of the last reload. */
 export class LoadedConfiguration {
   readonly #path: string;
   readonly #read: (path: string) => string;
+  readonly #now: () => number;
+  readonly #reloads = { success: 0, failure: 0 };
   #text: string | null;
   #problem: string | null = null;
+  #loadedAtMs: number;
 
-  /** @param options.read default: from the disk. Throws where it cannot. */
-  constructor(options: { path: string; read?: (path: string) => string }) {
+  /**
+   * @param options.read default: from the disk. Throws where it cannot.
+   * @param options.now milliseconds since the epoch; default: the machine's clock.
+   */
+  constructor(options: { path: string; read?: (path: string) => string; now?: () => number }) {
     this.#path = options.path;
+    this.#now = options.now ?? systemClock.now;
+    this.#loadedAtMs = this.#now();
     this.#read = options.read ?? ((path) => readFileSync(path, "utf8"));
     this.#text = this.#onDisk();
   }
@@ -19,11 +28,24 @@ export class LoadedConfiguration {
   loaded(): void {
     this.#text = this.#onDisk();
     this.#problem = null;
+    this.#loadedAtMs = this.#now();
+    this.#reloads.success++;
   }
 
   /** To be called when the file was refused: the configuration before stays in effect. */
   refused(problem: string): void {
     this.#problem = problem;
+    this.#reloads.failure++;
+  }
+
+  /** Reloads since the start, by result. */
+  get reloads(): Readonly<Record<"success" | "failure", number>> {
+    return this.#reloads;
+  }
+
+  /** When the configuration in effect was loaded: milliseconds since the epoch. */
+  get loadedAtMs(): number {
+    return this.#loadedAtMs;
   }
 
   /** False after a reload that failed, until one succeeds. */

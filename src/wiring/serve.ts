@@ -21,6 +21,7 @@ import { JournalSocket, standardErrorIsJournal } from "../platform/journal.ts";
 import { LagMeter } from "../platform/lag.ts";
 import { forbidDumps, keepBacklogs, notifySystemd, raiseFileLimit } from "../platform/libc.ts";
 import { lockProgram } from "../platform/memory-lock.ts";
+import { processUsage } from "../platform/process-usage.ts";
 import type { SocketStore } from "../platform/socket-store.ts";
 import { firstUnprivilegedPort } from "../platform/unprivileged-port.ts";
 import { compileRules } from "../rules/decide.ts";
@@ -48,6 +49,7 @@ import { LoadedConfiguration } from "./loaded-configuration.ts";
 import { metricsServerOf } from "./metrics-server.ts";
 import { OptionalListener } from "./optional-listener.ts";
 import { keyOf } from "./passing-key.ts";
+import type { ProbeSources } from "./probes.ts";
 import { fixedRegion, nodeRegion } from "./region.ts";
 import {
   requireClosed,
@@ -108,9 +110,6 @@ export async function serve(options: {
     log,
     monotonicMs,
   });
-  const upstream = new Upstream({ endpoint, clock: systemClock, guard });
-  const metadata = new MetadataCache({ source: upstream, clock: systemClock });
-
   let whole: IdentityResolver | null = null;
   const journal = standardErrorIsJournal() ? new JournalSocket() : null;
   const audit = new Audit({
@@ -121,6 +120,8 @@ export async function serve(options: {
     monotonicMs,
   });
   const events = eventSinks(log, audit);
+  const upstream = new Upstream({ endpoint, clock: systemClock, guard, onRequest: events.upstream });
+  const metadata = new MetadataCache({ source: upstream, clock: systemClock });
   const region = config.region === "auto" ? nodeRegion({ metadata, log }) : fixedRegion(config.region);
   const sts = createSts({
     region: region.find,
@@ -186,7 +187,14 @@ export async function serve(options: {
   const server = new Server({
     handler,
     serverName: SERVER_NAME,
-    lookup,
+    lookup: {
+      identify(accepted) {
+        const startedMs = monotonicMs();
+        const found = lookup.identify(accepted);
+        events.lookedUp(found.kind, monotonicMs() - startedMs);
+        return found;
+      },
+    },
     monotonicMs,
     limits: limitsFor(fileLimit),
     sharePort: options.sharePort,
@@ -197,12 +205,19 @@ export async function serve(options: {
     onAcceptFailure: events.acceptFailure,
     onTurnedAway: events.turnedAway,
   });
-  const metrics = new Metrics({
-    server: () => server.counts(),
-    broker: () => broker.counts(),
-    firewall: readFirewallHealth,
-    configuration: () => loadedConfiguration,
-  });
+  const metrics = new Metrics(
+    {
+      server: () => server.counts(),
+      broker: () => broker.counts(),
+      firewall: readFirewallHealth,
+      configuration: () => loadedConfiguration,
+      lagMs: () => lag.lagMs,
+      audit: () => audit.counts(),
+      lostLines: () => log.lostLines(),
+      process: processUsage,
+    },
+    { roles: config.metrics?.roles === true },
+  );
   events.attach(metrics);
   // Until the upstream has said whether it requires tokens, requests without one get 503: so the first caller waits here.
   await Promise.race([tokenPolicy.start(), sleep(POLICY_MS)]);
@@ -213,8 +228,15 @@ export async function serve(options: {
   const alsoListen = (what: string, remedy: string | null, listen: () => void) =>
     optional.push(new OptionalListener({ what, remedy, listen, log, clock: systemClock }));
   for (const one of further) alsoListen(`the proxy at ${endpointText(one)}`, null, () => server.listen(one));
+  const probes: ProbeSources = {
+    accepting: () => server.accepting,
+    upstreamAnswers: async () => (await upstreamFinding(upstream)) === null,
+    tokensRequired: () => tokenPolicy.required,
+    firewall: readFirewallHealth,
+    broker: () => broker.counts(),
+  };
   const metricsServer =
-    config.metrics === null ? null : metricsServerOf({ metrics, lookup, monotonicMs, shareOfUid });
+    config.metrics === null ? null : metricsServerOf({ metrics, probes, lookup, monotonicMs, shareOfUid });
   if (config.metrics !== null) {
     const { listen } = config.metrics;
     const remedy = `see who has it: ss -ltnp 'sport = :${listen.port}'; choose another metrics.listen, below 1024 so that no user can take it, or metrics: null`;

@@ -77,7 +77,7 @@ describe("parseConfig()", () => {
         trackedConnectionsPerUser: "auto",
       },
       rules: [],
-      metrics: { listen: { address: "127.0.0.1", port: 9254 } },
+      metrics: { listen: { address: "127.0.0.1", port: 9254 }, roles: false },
       stateDirectory: "/var/lib/imdsproxy",
       log: { level: "info", format: "auto" },
     });

@@ -10,7 +10,8 @@ import { OWN_CHAINS } from "../../src/firewall/rules.ts";
 import { TABLES, USERS_SOURCE } from "../../src/firewall/wall/plan.ts";
 import { parseRoute } from "../../src/imds/routes.ts";
 import { ACCOUNT, BINARY, ROOT_STATE_DIRECTORY, RUNTIME_DIRECTORY, UNITS } from "../../src/service/paths.ts";
-import { Metrics, type MetricsSources } from "../../src/telemetry/metrics.ts";
+import { Metrics } from "../../src/telemetry/metrics.ts";
+import { SOURCES } from "../telemetry/metrics-support.ts";
 
 /** docs/architecture.md against the code. */
 
@@ -132,12 +133,7 @@ describe("contracts", () => {
   });
 
   test("metrics: each, with its type and its help text", async () => {
-    const metrics = new Metrics({
-      server: () => ({ connections: 0, users: 0 }),
-      broker: () => ({ sessions: 0, entries: 0, inFlight: 0 }),
-      firewall: () => null,
-      configuration: () => ({ isCurrent: true, lastReloadSuccessful: true }),
-    } satisfies MetricsSources);
+    const metrics = new Metrics(SOURCES);
     const all = [...(await metrics.text()).matchAll(/^# HELP (\S+) (.*)\n# TYPE \S+ (\S+)/gm)];
     expect(tableOf("Metrics")).toEqual(
       all.map(([, name, help = "", type = ""]) => [`\`${name}\``, type, help]),

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { mustExec } from "../support/node.ts";
+import { curl, mustExec } from "../support/node.ts";
 import { eventually, getWithToken, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 
@@ -84,6 +84,24 @@ describeAsRoot("a refusal is seen by who runs the node:", () => {
     expect(answer).toStartWith("HTTP/1.1 200 OK\n");
     expect(answer).toMatch(/^Connection: close\r$/m);
     expect(answer.trim()).toMatch(/\r\n\r\n[\w-]{56}$/);
+  });
+
+  test("/healthz and /readyz say what is well, and /readyz what is not, to whoever asks", async () => {
+    const probe = async (path: string) => {
+      const { status, body } = await curl(proxied.node, ALICE, `http://127.0.0.1:9254${path}`);
+      return [status, body];
+    };
+    await eventually("it is ready", async () => (await probe("/readyz"))[0] === 200);
+    expect(await probe("/healthz")).toEqual([200, "[+]accepting ok\nhealthz check passed\n"]);
+    await proxied.node.agent?.set({ fault: "error" });
+    await eventually("it says that the upstream is away", async () => {
+      const [status, body] = await probe("/readyz");
+      return status === 503 && String(body).includes("[-]upstream failed: the node's own metadata service");
+    });
+    expect((await probe("/healthz"))[0]).toBe(200);
+    await proxied.node.agent?.set({ fault: "none" });
+    await eventually("it is ready again", async () => (await probe("/readyz"))[0] === 200);
+    expect((await probe("/metrics/x"))[0]).toBe(404);
   });
 
   test("Prometheus's own linter finds no fault in the metrics of a proxy that has served", async () => {

@@ -83,6 +83,7 @@ describe("FirewallWatch", () => {
       lastRepair: null,
       lastCheck: "2030-01-01T00:00:00.000Z",
       healthy: true,
+      repairsByKind: {},
     });
     expect(logs).toEqual(["notice: firewall rules applied: found null, not agent"]);
     expect(memory).toEqual([{ upstream: "agent" }]);
@@ -189,7 +190,7 @@ describe("FirewallWatch", () => {
       rules.inPlace = "flushed";
       made.glance();
       expect([rules.inPlace, rules.applied, rules.resolved]).toEqual(["agent", 1, 1]);
-      expect(health()).toMatchObject({ repairs: 1, healthy: true });
+      expect(health()).toMatchObject({ repairs: 1, healthy: true, repairsByKind: { iptables: 1 } });
       expect(logs.at(-1)).toBe("notice: firewall rules repaired: lost flushed (changed by nft (pid 7))");
     });
 

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { CallAllowance } from "../../src/sessions/allowance.ts";
 import type { SessionOutcome } from "../../src/sessions/types.ts";
+import { NO_SESSIONS } from "../telemetry/metrics-support.ts";
 import { aBroker, aRequest, DAY, denied, HOUR, idOf, MINUTE, passing, SECOND } from "./support.ts";
 
 /** Minutes that an outcome's session has left, as a client is told. */
@@ -405,7 +406,7 @@ describe("refresh", () => {
     await clock.advance(10 * HOUR);
     // The one that was asked for, and the refresh of it.
     expect(sts.calls).toBe(2);
-    expect(broker.counts()).toEqual({ sessions: 0, entries: 0, inFlight: 0 });
+    expect(broker.counts()).toEqual(NO_SESSIONS);
     expect(clock.pending).toBe(0);
   });
 
@@ -869,7 +870,7 @@ describe("stop()", () => {
     expect(sts.open[0]?.signal.aborted).toBe(true);
     await clock.advance(0);
     expect(clock.pending).toBe(0);
-    expect(broker.counts()).toEqual({ sessions: 0, entries: 0, inFlight: 0 });
+    expect(broker.counts()).toEqual(NO_SESSIONS);
     expect(idOf(await broker.get(aRequest()))).toBe("unavailable");
     expect(sts.calls).toBe(2);
   });
@@ -917,5 +918,30 @@ describe("events", () => {
       },
     });
     expect(idOf(await broker.get(aRequest()))).toBe("ASIA1");
+  });
+});
+
+test("the counts tell each state, and by role when the first session ends", async () => {
+  const { broker, sts, clock } = aBroker();
+  const B = "arn:aws:iam::842413447717:role/B";
+  await broker.get(aRequest({ sessionName: "alice" }));
+  await clock.advance(10 * MINUTE);
+  await broker.get(aRequest({ sessionName: "bob" }));
+  await broker.get(aRequest({ roleArn: B, durationSeconds: 900 }));
+  sts.failing = denied;
+  await broker.get(aRequest({ sessionName: "carol" }));
+  sts.failing = passing;
+  const dave = broker.get(aRequest({ sessionName: "dave" }));
+  await clock.advance(4 * SECOND);
+  await dave;
+  sts.failing = null;
+  sts.manual = true;
+  void broker.get(aRequest({ sessionName: "erin" }));
+  const { states, leastLifeMs, sessions } = broker.counts();
+  expect([sessions, states]).toEqual([3, { fresh: 3, low: 0, denied: 1, failed: 1, pending: 1 }]);
+  // A minute is kept back of each; ten minutes and four seconds of alice's are over.
+  expect(Object.fromEntries(leastLifeMs)).toEqual({
+    [aRequest().roleArn]: 49 * MINUTE - 4 * SECOND,
+    [B]: 14 * MINUTE - 4 * SECOND,
   });
 });

@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { readFirewallHealth } from "../../src/telemetry/firewall-health.ts";
+import { readFirewallHealth, repairKind } from "../../src/telemetry/firewall-health.ts";
 
 test("readFirewallHealth() reads what the watch wrote, and takes nothing else for it", () => {
   const directory = mkdtempSync(join(tmpdir(), "imdsproxy-health-"));
@@ -21,9 +21,25 @@ test("readFirewallHealth() reads what the watch wrote, and takes nothing else fo
       lastCheck: null,
       healthy: false,
     });
+    const byKind = { ...health, repairsByKind: { iptables: 2, closed: 1 } };
+    expect(read(JSON.stringify(byKind))).toEqual(byKind);
+    expect(read(JSON.stringify({ ...health, repairsByKind: { iptables: "2", other: 3 } }))).toEqual({
+      ...health,
+      repairsByKind: {},
+    });
     for (const text of ["", "null", "[]", "{}", '{"repairs": "2"}'])
       expect([text, read(text)]).toEqual([text, null]);
   } finally {
     rmSync(directory, { recursive: true });
   }
+});
+
+test.each([
+  ["ipv4 filter: everything of ours is gone", "iptables"],
+  ["IPv6 nat: the jump is not first", "iptables"],
+  ["second wall: rule pref 0 to 169.254.169.254 is missing, and 4 more", "routing"],
+  ["nf_tables: the table inet imdsproxy_limits is missing", "limits"],
+  ["closed to users since the boot, until the rules are there", "closed"],
+])("what the watch found, %j, is of the kind %s", (found, kind) => {
+  expect(repairKind(found)).toBe(kind as ReturnType<typeof repairKind>);
 });

@@ -1,20 +1,14 @@
 import { describe, expect, test } from "bun:test";
 import type { RequestEvent } from "../../src/imds/handler.ts";
-import { Metrics, type MetricsSources } from "../../src/telemetry/metrics.ts";
+import { Metrics, type MetricsOptions, type MetricsSources } from "../../src/telemetry/metrics.ts";
 import { version } from "../../src/version.ts";
 import { aRequest } from "../sessions/support.ts";
 import { ownerOf } from "../support/callers.ts";
-
-const SOURCES: MetricsSources = {
-  server: () => ({ connections: 7, users: 3 }),
-  broker: () => ({ sessions: 5, entries: 6, inFlight: 4 }),
-  firewall: () => ({ repairs: 2, healthy: true, lastRepair: null, lastCheck: "2030-01-01T00:00:00.000Z" }),
-  configuration: () => ({ isCurrent: true, lastReloadSuccessful: false }),
-};
+import { NO_SESSIONS, SOURCES } from "./metrics-support.ts";
 
 /** Metrics, and what a line of them says: `value("name", 'route="x"')`; null where there is no such line. */
-function aRegistry(over: Partial<MetricsSources> = {}) {
-  const metrics = new Metrics({ ...SOURCES, ...over });
+function aRegistry(over: Partial<MetricsSources> = {}, options?: MetricsOptions) {
+  const metrics = new Metrics({ ...SOURCES, ...over }, options);
   const value = async (name: string, labels = ""): Promise<number | null> => {
     const start = labels === "" ? `${name} ` : `${name}{${labels}} `;
     const line = (await metrics.text()).split("\n").find((one) => one.startsWith(start));
@@ -50,6 +44,23 @@ describe("Metrics", () => {
     ["imdsproxy_firewall_last_check_seconds", "", 1_893_456_000],
     ["imdsproxy_config_current", "", 1],
     ["imdsproxy_config_last_reload_successful", "", 0],
+    ["imdsproxy_config_loaded_seconds", "", 1_000.5],
+    ["imdsproxy_config_reloads_total", 'result="success"', 3],
+    ["imdsproxy_config_reloads_total", 'result="failure"', 1],
+    ["imdsproxy_session_requests", 'state="fresh"', 4],
+    ["imdsproxy_session_requests", 'state="denied"', 2],
+    ["imdsproxy_session_least_life_seconds", "", 60.5],
+    ["imdsproxy_firewall_repaired_total", 'kind="iptables"', 3],
+    ["imdsproxy_firewall_repaired_total", 'kind="limits"', 0],
+    ["imdsproxy_event_loop_lag_seconds", "", 0.012],
+    ["imdsproxy_audit_records_total", 'destination="journal"', 8],
+    ["imdsproxy_audit_records_total", 'destination="stderr"', 1],
+    ["imdsproxy_audit_suppressed_total", "", 9],
+    ["imdsproxy_log_lines_lost_total", "", 2],
+    ["process_cpu_seconds_total", "", 2],
+    ["process_resident_memory_bytes", "", 100_000_000],
+    ["process_open_fds", "", 20],
+    ["process_start_time_seconds", "", 1_700_000_000],
   ])("%s{%s} is %d, as its source says when it is asked", async (name, labels, expected) => {
     expect(await aRegistry().value(name, labels)).toBe(expected);
   });
@@ -81,21 +92,57 @@ describe("Metrics", () => {
     [
       "an answered request",
       (metrics) => metrics.request(request()),
-      { 'imdsproxy_requests_total{route="role-list",status="200"}': 1 },
+      {
+        'imdsproxy_requests_total{route="role-list",status="200",imds_version="2"}': 1,
+        'imdsproxy_request_duration_seconds_bucket{le="0.0025",route="role-list"}': 0,
+        'imdsproxy_request_duration_seconds_bucket{le="0.005",route="role-list"}': 1,
+        'imdsproxy_request_duration_seconds_bucket{le="+Inf",route="role-list"}': 1,
+        'imdsproxy_request_duration_seconds_sum{route="role-list"}': 0.003,
+        'imdsproxy_request_duration_seconds_count{route="role-list"}': 1,
+      },
     ],
     [
       "a refused request",
-      (metrics) => metrics.request(request({ status: 404, refusal: "rule" })),
+      (metrics) => metrics.request(request({ status: 404, refusal: "rule", imdsVersion: 1 })),
       {
-        'imdsproxy_requests_total{route="role-list",status="404"}': 1,
+        'imdsproxy_requests_total{route="role-list",status="404",imds_version="1"}': 1,
         'imdsproxy_refusals_total{kind="rule"}': 1,
+      },
+    ],
+    [
+      "a session that STS denies",
+      (metrics) => metrics.request(request({ failure: { kind: "denied", message: "no" } })),
+      {
+        'imdsproxy_requests_total{route="role-list",status="200",imds_version="2"}': 1,
+        'imdsproxy_refusals_total{kind="denied"}': 1,
+      },
+    ],
+    [
+      "a look-up of whose a connection is",
+      (metrics) => metrics.lookedUp("owner", 0.02),
+      {
+        'imdsproxy_identity_lookup_duration_seconds_bucket{le="0.00001",result="owner"}': 0,
+        'imdsproxy_identity_lookup_duration_seconds_bucket{le="0.000025",result="owner"}': 1,
+        'imdsproxy_identity_lookup_duration_seconds_count{result="owner"}': 1,
+      },
+    ],
+    [
+      "a request to the upstream",
+      (metrics) => {
+        metrics.upstream(404, 3);
+        metrics.upstream(null, 2_000);
+      },
+      {
+        'imdsproxy_upstream_request_duration_seconds_count{status="4xx"}': 1,
+        'imdsproxy_upstream_request_duration_seconds_count{status="failed"}': 1,
+        'imdsproxy_upstream_request_duration_seconds_sum{status="failed"}': 2,
       },
     ],
     [
       "a request that is turned away with an answer",
       (metrics) => metrics.turnedAway({ kind: "busy", caller: ownerOf(2001), status: 503 }),
       {
-        'imdsproxy_requests_total{route="none",status="503"}': 1,
+        'imdsproxy_requests_total{route="none",status="503",imds_version="none"}': 1,
         'imdsproxy_refusals_total{kind="busy"}': 1,
       },
     ],
@@ -123,10 +170,10 @@ describe("Metrics", () => {
         } as Parameters<Metrics["session"]>[0]),
       {
         'imdsproxy_assume_role_total{outcome="obtained"}': 1,
-        'imdsproxy_assume_role_seconds_bucket{le="0.2"}': 0,
-        'imdsproxy_assume_role_seconds_bucket{le="0.5"}': 1,
-        imdsproxy_assume_role_seconds_sum: 0.3,
-        imdsproxy_assume_role_seconds_count: 1,
+        'imdsproxy_assume_role_seconds_bucket{le="0.2",outcome="obtained"}': 0,
+        'imdsproxy_assume_role_seconds_bucket{le="0.5",outcome="obtained"}': 1,
+        'imdsproxy_assume_role_seconds_sum{outcome="obtained"}': 0.3,
+        'imdsproxy_assume_role_seconds_count{outcome="obtained"}': 1,
       },
     ],
     [
@@ -135,7 +182,10 @@ describe("Metrics", () => {
         metrics.session({ ...session, type: "postponed", owner: 2001, againInMs: 5 } as Parameters<
           Metrics["session"]
         >[0]),
-      { imdsproxy_assume_role_postponed_total: 1, imdsproxy_assume_role_seconds_count: 0 },
+      {
+        imdsproxy_assume_role_postponed_total: 1,
+        'imdsproxy_assume_role_seconds_count{outcome="obtained"}': 0,
+      },
     ],
   ];
   for (const [name, happens, counted] of EVENTS) {
@@ -151,7 +201,7 @@ describe("Metrics", () => {
       const changed = Object.fromEntries([...after].filter(([line, value]) => before.get(line) !== value));
       for (const [line, value] of Object.entries(counted))
         expect([line, after.get(line)]).toEqual([line, String(value)]);
-      const histogram = Object.keys(changed).filter((line) => /^imdsproxy_assume_role_seconds/.test(line));
+      const histogram = Object.keys(changed).filter((line) => /_seconds_(?:bucket|sum|count)/.test(line));
       const unexpected = Object.keys(changed).filter(
         (line) => !(line in counted) && !histogram.includes(line),
       );
@@ -164,7 +214,7 @@ describe("Metrics", () => {
     metrics.session({ type: "dropped", request: aRequest(), reason: "ended" } as Parameters<
       Metrics["session"]
     >[0]);
-    expect(await value("imdsproxy_assume_role_seconds_count")).toBe(0);
+    expect(await value("imdsproxy_assume_role_seconds_count", 'outcome="obtained"')).toBe(0);
   });
 
   test("no label has a value of a user's, a role's or a session's", async () => {
@@ -188,7 +238,49 @@ describe("Metrics", () => {
     const text = await metrics.text();
     expect(text).not.toContain("4711");
     const labels = new Set([...text.matchAll(/[{,]([a-z_]+)="/g)].map(([, label]) => label));
-    expect([...labels].sort()).toEqual(["kind", "le", "outcome", "route", "status", "version"]);
+    expect([...labels].sort()).toEqual([
+      ...[
+        "destination",
+        "imds_version",
+        "kind",
+        "le",
+        "outcome",
+        "result",
+        "route",
+        "state",
+        "status",
+        "version",
+      ],
+    ]);
+  });
+
+  test("where the configuration says so, roles are labels, and there is an end to them", async () => {
+    const { metrics, value } = aRegistry({}, { roles: true });
+    const A = 'role="arn:aws:iam::842413447717:role/A"';
+    expect(await value("imdsproxy_session_least_life_seconds", A)).toBe(1_800);
+    const obtained = (roleArn: string) =>
+      metrics.session({
+        ...session,
+        request: aRequest({ roleArn }),
+        type: "obtained",
+        reason: "asked",
+        accessKeyId: "ASIA1",
+        expiresAtMs: 0,
+      });
+    for (let role = 0; role < 1_000; role++) obtained(`arn:aws:iam::842413447717:role/${role}`);
+    expect(
+      await value(
+        "imdsproxy_assume_role_total",
+        'outcome="obtained",role="arn:aws:iam::842413447717:role/0"',
+      ),
+    ).toBe(1);
+    // A and B, which the sessions have, are two of the 256.
+    expect(await value("imdsproxy_assume_role_total", 'outcome="obtained",role="other"')).toBe(1_000 - 254);
+  });
+
+  test("without a session there is no least life", async () => {
+    const { value } = aRegistry({ broker: () => NO_SESSIONS });
+    expect(await value("imdsproxy_session_least_life_seconds")).toBeNull();
   });
 
   test("each has a help text, the project's name, and a counter its _total (prometheus.io, Metric and label naming)", async () => {
@@ -201,7 +293,8 @@ describe("Metrics", () => {
           (line) => line.startsWith(`# HELP ${name} `) && line.length > `# HELP ${name} `.length + 10,
         ),
       ).toBe(true);
-      expect(name).toMatch(/^imdsproxy_[a-z_]+$/);
+      // Those of a process have the names that all clients give them.
+      expect(name).toMatch(/^(?:imdsproxy|process)_[a-z_]+$/);
       expect([name, name.endsWith("_total")]).toEqual([name, type === "counter"]);
     }
   });

@@ -38,3 +38,13 @@ describe("LoadedConfiguration", () => {
     expect(loaded.isCurrent).toBe(false);
   });
 });
+
+test("reloads are counted by result, and the time is that of the last good one", () => {
+  let nowMs = 1_000;
+  const loaded = new LoadedConfiguration({ path: "/x", read: () => "", now: () => nowMs });
+  nowMs = 2_000;
+  loaded.refused("bad");
+  expect([loaded.reloads, loaded.loadedAtMs]).toEqual([{ success: 0, failure: 1 }, 1_000]);
+  loaded.loaded();
+  expect([loaded.reloads, loaded.loadedAtMs]).toEqual([{ success: 1, failure: 1 }, 2_000]);
+});
