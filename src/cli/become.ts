@@ -13,12 +13,16 @@ export interface Credentials {
 export function become({ uid, gid }: Credentials): void {
   const { setgroups, setgid, setuid } = process;
   if (setgroups === undefined || setgid === undefined || setuid === undefined) {
-    throw new ImdsProxyError("missing", "cannot give up root here");
+    throw new ImdsProxyError("missing", "cannot give up root here", "run it as an ordinary user");
   }
   setgroups([]);
   setgid(gid);
   setuid(uid);
   if (process.getuid?.() !== uid || process.geteuid?.() !== uid) {
-    throw new ImdsProxyError("permission", `could not become uid ${uid}`);
+    throw new ImdsProxyError(
+      "permission",
+      `could not become uid ${uid}`,
+      "run it as root, with CAP_SETUID and CAP_SETGID, or as that user",
+    );
   }
 }

@@ -79,12 +79,17 @@ function cgroupOf(
   slurmJob: string | undefined,
 ): { cgroup: string; assumption: string | null } {
   if (cgroup !== undefined && slurmJob !== undefined) {
-    throw new ImdsProxyError("usage", "explain: --cgroup and --slurm-job exclude each other");
+    throw new ImdsProxyError(
+      "usage",
+      "explain: --cgroup and --slurm-job exclude each other",
+      "name one of them",
+    );
   }
   if (slurmJob !== undefined && !/^\d+$/.test(slurmJob)) {
     throw new ImdsProxyError(
       "usage",
       `explain: --slurm-job must be a number (found ${JSON.stringify(slurmJob)})`,
+      "such as --slurm-job 1234",
     );
   }
   if (slurmJob !== undefined) {

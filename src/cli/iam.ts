@@ -35,7 +35,11 @@ const formatArg = {
 function formatOf(text: string): Format {
   const found = FORMATS.find((one) => one === text);
   if (found !== undefined) return found;
-  throw new ImdsProxyError("usage", `iam: there is no format ${JSON.stringify(text)}`, FORMATS.join(", "));
+  throw new ImdsProxyError(
+    "usage",
+    `iam: there is no format ${JSON.stringify(text)}`,
+    `one of ${FORMATS.join(", ")}`,
+  );
 }
 
 /** The value of --instance-role-arn. */
@@ -44,6 +48,7 @@ function requireRoleArn(arn: string): string {
   throw new ImdsProxyError(
     "usage",
     `iam: --instance-role-arn must be the ARN of an IAM role (found ${JSON.stringify(arn)})`,
+    "such as arn:aws:iam::123456789012:role/NODE",
   );
 }
 

@@ -57,7 +57,11 @@ export default defineCommand({
     // Check who answers before asking for credentials: it may not be the proxy.
     const before = await askWhoami();
     if (before.role === null || before.roleName === null) {
-      throw new ImdsProxyError("unhealthy", `warm: the proxy gives uid ${uid} no role: ${before.reason}`);
+      throw new ImdsProxyError(
+        "unhealthy",
+        `warm: the proxy gives uid ${uid} no role: ${before.reason}`,
+        `an administrator sees which rule decides: imdsproxy explain ${uid}`,
+      );
     }
     const outcome = await askForCredentials(before.roleName, LIMIT_MS);
     const after = await askWhoami();
@@ -94,6 +98,7 @@ function spreadOf(text: string): number {
   throw new ImdsProxyError(
     "usage",
     `warm: --spread must be 0 to ${MOST_SPREAD_SECONDS} seconds (found ${JSON.stringify(text)})`,
+    "such as --spread 5",
   );
 }
 

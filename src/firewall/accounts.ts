@@ -32,7 +32,11 @@ export const systemAccounts: Accounts = {
       return uidInPasswd(readFileSync("/etc/passwd", "utf8"), name);
     } catch (error) {
       const code = (error as NodeJS.ErrnoException).code;
-      throw new ImdsProxyError("command-failed", `cannot read /etc/passwd for the account ${name}: ${code}`);
+      throw new ImdsProxyError(
+        "command-failed",
+        `cannot read /etc/passwd for the account ${name}: ${code}`,
+        "see that the file is there and readable: ls -l /etc/passwd",
+      );
     }
   },
 };
@@ -57,7 +61,11 @@ export function uidInPasswd(text: string, name: string): number | null {
 async function uidOfDigits(name: string): Promise<number | null> {
   const id = findProgram("id");
   if (id === null)
-    throw new ImdsProxyError("missing", `cannot look up an account named ${name}: there is no id`);
+    throw new ImdsProxyError(
+      "missing",
+      `cannot look up an account named ${name}: there is no id`,
+      "install coreutils, or name the account by letters",
+    );
   const { exitCode, stdout, stderr } = await runProgram([id, "-u", "--", name], { timeoutMs: ID_TIMEOUT_MS });
   const uid = stdout.trim();
   if (exitCode === 0 && /^\d+$/.test(uid)) return Number(uid) === Number(name) ? null : Number(uid);
@@ -66,6 +74,7 @@ async function uidOfDigits(name: string): Promise<number | null> {
   throw new ImdsProxyError(
     "command-failed",
     `cannot look up an account named ${name}: id ended with ${exitCode} ${stderr.trim()}`.trim(),
+    "see whether the account database answers: getent passwd; systemctl status sssd, nslcd or winbind",
   );
 }
 

@@ -188,7 +188,11 @@ async function takeLock(): Promise<number | null> {
 /** The error where the system refuses: without root, that is the reason. */
 function refused(problem: string): ImdsProxyError {
   return isRoot()
-    ? new ImdsProxyError("command-failed", problem)
+    ? new ImdsProxyError(
+        "command-failed",
+        problem,
+        "see what iptables itself says: iptables-save; ip6tables-save",
+      )
     : new ImdsProxyError("permission", problem, "run it as root: with sudo");
 }
 

@@ -189,7 +189,12 @@ export async function exemptUids(
 /** Addresses as iptables-save spells them, so that they can be compared. */
 function canonicalEndpoint({ address, port }: Endpoint): Endpoint {
   const bytes = parseAddress(address);
-  if (bytes === null) throw new ImdsProxyError("config", `${JSON.stringify(address)} is no IP address`);
+  if (bytes === null)
+    throw new ImdsProxyError(
+      "config",
+      `${JSON.stringify(address)} is no IP address`,
+      "such as 127.0.0.1 or ::1",
+    );
   const text = addressText(bytes);
   return { address: bytes.length === 4 ? text : new URL(`http://[${text}]`).hostname.slice(1, -1), port };
 }

@@ -129,7 +129,12 @@ export class Server {
   listen(endpoint: Endpoint): void {
     const where = endpointText(endpoint);
     const address = parseAddress(endpoint.address);
-    if (address === null) throw new ImdsProxyError("missing", `cannot listen on ${where}: no IP address`);
+    if (address === null)
+      throw new ImdsProxyError(
+        "missing",
+        `cannot listen on ${where}: no IP address`,
+        "such as 127.0.0.1:254",
+      );
     try {
       const name = `listen-${addressText(address).replaceAll(":", "_")}-${endpoint.port}`;
       const listener =

@@ -21,7 +21,11 @@ export async function getent(
   const what = database === "passwd" ? "account" : "group";
   const program = findProgram("getent");
   if (program === null) {
-    throw new ImdsProxyError("missing", `cannot look up the ${what} ${name}: there is no getent`);
+    throw new ImdsProxyError(
+      "missing",
+      `cannot look up the ${what} ${name}: there is no getent`,
+      "install it (Debian, Ubuntu: libc-bin; Amazon Linux: glibc-common)",
+    );
   }
   const { exitCode, stdout, stderr } = await runProgram([program, database, "--", name], { timeoutMs });
   if (exitCode === NOT_FOUND) return null;
@@ -29,6 +33,7 @@ export async function getent(
     throw new ImdsProxyError(
       "command-failed",
       `cannot look up the ${what} ${name}: getent ended with ${exitCode} ${stderr.trim()}`.trim(),
+      "see whether the account database answers: systemctl status sssd, nslcd or winbind",
     );
   }
   const fields = (stdout.split("\n")[0] ?? "").split(":");

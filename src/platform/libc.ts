@@ -88,7 +88,11 @@ export class NetlinkSocket {
       libc.bind(this.#descriptor, ptr(address), NETLINK_ADDRESS_LENGTH) !== 0 ||
       libc.getsockname(this.#descriptor, ptr(address), ptr(length)) !== 0
     ) {
-      throw new ImdsProxyError("missing", `cannot bind a netlink socket for ${what} (errno ${errno()})`);
+      throw new ImdsProxyError(
+        "missing",
+        `cannot bind a netlink socket for ${what} (errno ${errno()})`,
+        "try again; a sandbox must allow AF_NETLINK",
+      );
     }
     this.portId = new DataView(address.buffer).getUint32(4, true);
   }
@@ -241,7 +245,11 @@ const RLIMIT_NOFILE = 7;
 export function forbidDumps(): void {
   const none = new BigUint64Array(2);
   if (libc.setrlimit(RLIMIT_CORE, ptr(none)) !== 0 || libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) !== 0) {
-    throw new ImdsProxyError("permission", `cannot forbid core dumps (errno ${errno()})`);
+    throw new ImdsProxyError(
+      "permission",
+      `cannot forbid core dumps (errno ${errno()})`,
+      "a sandbox must allow prctl and setrlimit",
+    );
   }
 }
 
@@ -273,7 +281,12 @@ const MFD_CLOEXEC = 1;
  */
 export function anonymousFile(name: string): number {
   const descriptor = libc.memfd_create(ptr(Buffer.from(`${name}\0`)), MFD_CLOEXEC);
-  if (descriptor < 0) throw new ImdsProxyError("missing", `cannot make an anonymous file (errno ${errno()})`);
+  if (descriptor < 0)
+    throw new ImdsProxyError(
+      "missing",
+      `cannot make an anonymous file (errno ${errno()})`,
+      "a sandbox must allow memfd_create, and the limit of open files must leave room",
+    );
   return descriptor;
 }
 

@@ -45,7 +45,7 @@ export async function execute(steps: readonly Step[], executor: Executor): Promi
     for (const step of steps) {
       // After the commit, to go on is safer than to go back.
       if (interrupted && !committed)
-        throw new ImdsProxyError("command-failed", "interrupted; nothing was changed");
+        throw new ImdsProxyError("command-failed", "interrupted; nothing was changed", "run it again");
       executor.say(describeStep(step));
       switch (step.kind) {
         case "stage":
@@ -132,7 +132,12 @@ async function createAccount(run: RunCommand, staged: readonly FileChange[]): Pr
     // With the number that the account has, so that the files of an installation stay readable for it.
     await mustRun(run, ["groupadd", "--system", "--gid", String(account.gid), ACCOUNT]);
   }
-  if (account === null) throw new ImdsProxyError("command-failed", `useradd made no account ${ACCOUNT}`);
+  if (account === null)
+    throw new ImdsProxyError(
+      "command-failed",
+      `useradd made no account ${ACCOUNT}`,
+      `see what it says: useradd --system ${ACCOUNT}`,
+    );
   grant(staged, account.gid);
   return undo;
 }
@@ -175,6 +180,7 @@ async function startHandover(run: RunCommand, unit: string, config: string): Pro
   throw new ImdsProxyError(
     "command-failed",
     `the new proxy does not start, so nothing was changed; it said:\n${(journal.stdout || stderr).trim()}`,
+    "mend what it says, and run it again; the configuration alone: imdsproxy config check FILE",
   );
 }
 

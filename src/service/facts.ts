@@ -166,7 +166,8 @@ export function room(executable: string): { freeMiB: number; neededMiB: number }
   if (file === undefined)
     throw new ImdsProxyError(
       "missing",
-      `the file of this program, ${executable}, is gone since it was started: run it again from the file that is there now`,
+      `the file of this program, ${executable}, is gone since it was started`,
+      "run it again from the file that is there now",
     );
   const needed = executable === BINARY ? 0 : file.size;
   return { freeMiB: Math.floor((bavail * bsize) / MIB), neededMiB: Math.ceil(needed / MIB) };

@@ -90,7 +90,11 @@ function readIfThere(path: string): string | null {
     return readFileSync(path, "utf8");
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
-    throw new ImdsProxyError("config", `cannot read ${path}: ${(error as NodeJS.ErrnoException).code}`);
+    throw new ImdsProxyError(
+      "config",
+      `cannot read ${path}: ${(error as NodeJS.ErrnoException).code}`,
+      "run it as root, and name a file that can be read",
+    );
   }
 }
 
@@ -103,7 +107,11 @@ async function installation(
   const { configFile } = options;
   const given = configFile === undefined ? null : { path: configFile, text: readIfThere(configFile) ?? "" };
   if (configFile !== undefined && !existsSync(configFile)) {
-    throw new ImdsProxyError("config", `cannot read the configuration ${configFile}: no such file`);
+    throw new ImdsProxyError(
+      "config",
+      `cannot read the configuration ${configFile}: no such file`,
+      "name an existing file with --config FILE",
+    );
   }
   const installed = facts.uid === 0 ? readIfThere(CONFIG) : null;
   const platform = wantedPlatform(options, given?.text ?? installed, installed !== null && given === null);
@@ -194,6 +202,7 @@ function refuseUnmet(facts: NodeFacts): void {
     problems.length === 1
       ? `cannot set up here: ${problems[0]}`
       : `cannot set up here:\n  ${problems.join("\n  ")}`,
+    "nothing was changed; do what is said there, and run it again",
   );
 }
 

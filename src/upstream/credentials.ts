@@ -44,6 +44,7 @@ export function credentialsOf(answer: Pick<RawAnswer, "status" | "body">): Insta
     throw new ImdsProxyError(
       "upstream",
       `the credentials of the instance role cannot be read (status ${answer.status})`,
+      "see that the node has an instance role, and that its metadata service gives root its credentials",
     );
   }
   return { accessKeyId: AccessKeyId, secretAccessKey: SecretAccessKey, sessionToken: Token, expiresAtMs };

@@ -92,7 +92,11 @@ export class Upstream implements MetadataSource, InstanceMetadata {
       return await this.#ofCurrent((service) => this.#credentials(service));
     } catch (error) {
       if (!(error instanceof UpstreamFailure)) throw error;
-      throw new ImdsProxyError("upstream", `the metadata service at ${this.url}: ${error.message}`);
+      throw new ImdsProxyError(
+        "upstream",
+        `the metadata service at ${this.url}: ${error.message}`,
+        "see whether it runs; on HyperPod: ss -ltnp 'sport = 9081'",
+      );
     }
   }
 

@@ -101,6 +101,7 @@ export class NftSocket {
     throw new ImdsProxyError(
       "command-failed",
       `the nf_tables rule set was changed by others in each of ${DUMP_TRIES} attempts to read it`,
+      "find out what rewrites it (nft monitor) and try again",
     );
   }
 

@@ -36,6 +36,8 @@ const HARMLESS: Record<Change["kind"], readonly number[]> = {
   "delete-rule": [ENOENT, ESRCH],
   "delete-route": [ENOENT, ESRCH, ENODEV],
 };
+/** What to do where the kernel does not tell. */
+const SEE_IP = "see what ip(8) says: ip rule; ip route show table all; and try again";
 const DUMP_TRIES = 50;
 
 /** The kernel's routing, as far as the wall uses it. Tests replace it. */
@@ -112,6 +114,7 @@ export class Rtnetlink implements RoutingKernel {
     throw new ImdsProxyError(
       "command-failed",
       `the ${what} of the kernel's routing were changed by others in each of ${DUMP_TRIES} attempts to read them`,
+      "find out what changes them (ip monitor) and try again",
     );
   }
 
@@ -124,12 +127,12 @@ export class Rtnetlink implements RoutingKernel {
     while (true) {
       const datagrams = this.#receiveAll();
       if (datagrams.length === 0) {
-        throw new ImdsProxyError("command-failed", `the kernel does not list its ${what}`);
+        throw new ImdsProxyError("command-failed", `the kernel does not list its ${what}`, SEE_IP);
       }
       for (const datagram of datagrams) {
         const part = readDumpPart(datagram, sequence);
         if (part.kind === "malformed") {
-          throw new ImdsProxyError("command-failed", `the kernel's list of ${what} is damaged`);
+          throw new ImdsProxyError("command-failed", `the kernel's list of ${what} is damaged`, SEE_IP);
         }
         if (part.kind === "error") return part.errno;
         if (part.kind === "interrupted") {
@@ -154,7 +157,11 @@ export class Rtnetlink implements RoutingKernel {
     if (typeof found === "number") {
       // The table has no routes yet, or the kernel does not have the family.
       if ([ENOENT, EAFNOSUPPORT, EOPNOTSUPP].includes(found)) return [];
-      throw new ImdsProxyError("command-failed", `the kernel does not list its ${what} (errno ${found})`);
+      throw new ImdsProxyError(
+        "command-failed",
+        `the kernel does not list its ${what} (errno ${found})`,
+        SEE_IP,
+      );
     }
     return found.map(decode).filter((object) => object !== null);
   }
@@ -194,5 +201,5 @@ function refused(change: Change, errno: number | undefined): ImdsProxyError {
   const problem = `the kernel refused to ${change.kind.replace(/-.*/, "")} the routing ${text} (${family}, errno ${errno ?? "none"})`;
   return errno === EPERM
     ? new ImdsProxyError("permission", problem, "run it as root: with sudo")
-    : new ImdsProxyError("command-failed", problem);
+    : new ImdsProxyError("command-failed", problem, SEE_IP);
 }

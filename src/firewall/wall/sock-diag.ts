@@ -56,7 +56,11 @@ export class SockDiag implements OpenSockets {
       const copy = datagram.buffer.slice(datagram.byteOffset, datagram.byteOffset + datagram.byteLength);
       const part = readDumpPart(new DataView(copy as ArrayBuffer), sequence);
       if (part.kind === "error") {
-        throw new ImdsProxyError("missing", `the kernel does not list TCP sockets (errno ${part.errno})`);
+        throw new ImdsProxyError(
+          "missing",
+          `the kernel does not list TCP sockets (errno ${part.errno})`,
+          "the kernel must have inet_diag and tcp_diag: modprobe tcp_diag",
+        );
       }
       // Where the list is interrupted or damaged, the complete entries of it are used.
       if (part.kind !== "objects") continue;
