@@ -498,6 +498,8 @@ export interface Decided {
   readonly decision: Decision;
   /** The groups that any rule names. */
   readonly namedGroups: ReadonlySet<string>;
+  /** The node's instance id by which it was decided; null where no text needs it. */
+  readonly instanceId?: string | null;
 }
 
 /** A decision that is kept, with what it was made under. */

@@ -16,6 +16,8 @@ export type Decision =
       readonly reason: string;
       /** The request for the caller's session. */
       readonly request: SessionRequest;
+      /** True where the session is that of a Slurm job: the rule asks for a job, or a text names it. */
+      readonly ofJob?: true;
     }
   | {
       readonly kind: "refuse";
@@ -135,12 +137,15 @@ function assume(
   const ofUser = asked("user", "slurmUser");
   if (identity.userUnavailable !== undefined && ofUser !== undefined)
     return unknown(asking(ofUser), rule?.name ?? null, unavailableUser(identity.userUnavailable));
+  const isOfJob =
+    identity.slurmJobId !== null && (rule?.match.slurmJob === true || templates.some(mentionsJob));
   return {
     kind: "role",
     roleArn,
     rule: rule?.name ?? null,
     reason,
     request: sessionRequest(config, rule, roleArn, identity, node),
+    ...(isOfJob ? { ofJob: true } : {}),
   };
 }
 

@@ -73,8 +73,13 @@ export type SessionEvent =
   | {
       readonly type: "dropped";
       readonly request: SessionRequest;
-      /** `ended`: it expired. `crowded`: it was evicted for another. */
-      readonly reason: "ended" | "crowded";
+      /**
+       * `ended`: it expired. `crowded`: it was evicted for another. `job-ended`: it was a Slurm job's, which is over. `withdrawn`:
+       * the rules give it to nobody any more.
+       */
+      readonly reason: "ended" | "crowded" | "job-ended" | "withdrawn";
+      /** Names the session in CloudTrail; null where there was none in memory. */
+      readonly accessKeyId: string | null;
     }
   /** A call that is delayed or refused, because its user or the node exceeds the rate limit. */
   | {
@@ -300,6 +305,20 @@ export class SessionBroker {
     return outcome?.kind === "session" ? outcome.publishedExpiryMs : null;
   }
 
+  /**
+   * Drops the session of a request that nobody may have any more, and what is remembered of the request. An attempt under way is not
+   * waited for, and what it brings is dropped. Callers who wait are told that there is none.
+   */
+  forget(request: SessionRequest, reason: "job-ended" | "withdrawn"): void {
+    const entry = this.#entries.get(sessionKey(request));
+    if (entry === undefined) return;
+    const accessKeyId = entry.held?.session.accessKeyId ?? null;
+    entry.failure = "this session is not given any more; ask again";
+    this.#remove(entry);
+    this.#settled(entry);
+    this.#emit({ type: "dropped", request: entry.request, reason, accessKeyId });
+  }
+
   counts(): BrokerCounts {
     const nowMs = this.#clock.now();
     const states = { fresh: 0, low: 0, pending: 0, denied: 0, failed: 0 };
@@ -443,14 +462,19 @@ export class SessionBroker {
     const startedAtMs = this.#clock.now();
     try {
       const session = await this.#assumeRole(entry.request);
-      if (!this.#stopped) this.#accept(entry, session, reason, startedAtMs);
+      if (this.#keeps(entry)) this.#accept(entry, session, reason, startedAtMs);
     } catch (error) {
-      if (!this.#stopped) this.#fail(entry, asFailure(error), reason, startedAtMs);
+      if (this.#keeps(entry)) this.#fail(entry, asFailure(error), reason, startedAtMs);
     } finally {
       entry.inFlight = false;
       release();
       this.#settled(entry);
     }
+  }
+
+  /** Whether an entry is still the one of its request: while an attempt is under way, it may have been forgotten. */
+  #keeps(entry: Entry): boolean {
+    return !this.#stopped && this.#entries.get(entry.key) === entry;
   }
 
   /** One STS call with a time limit, which holds even if STS and the SDK do not answer. */
@@ -549,11 +573,12 @@ export class SessionBroker {
   }
 
   #end(entry: Entry): void {
+    const accessKeyId = entry.held?.session.accessKeyId ?? null;
     entry.held = null;
     entry.cancelRefresh?.();
     entry.cancelRefresh = null;
     entry.refreshMissed = false;
-    this.#emit({ type: "dropped", request: entry.request, reason: "ended" });
+    this.#emit({ type: "dropped", request: entry.request, reason: "ended", accessKeyId });
     this.#removeIfEmpty(entry);
   }
 
@@ -625,8 +650,9 @@ export class SessionBroker {
   #dropOldest(among: (entry: Entry) => boolean): boolean {
     for (const entry of this.#entries.values()) {
       if (entry.inFlight || entry.waiters.size > 0 || !among(entry)) continue;
+      const accessKeyId = entry.held?.session.accessKeyId ?? null;
       this.#remove(entry);
-      this.#emit({ type: "dropped", request: entry.request, reason: "crowded" });
+      this.#emit({ type: "dropped", request: entry.request, reason: "crowded", accessKeyId });
       return true;
     }
     return false;

@@ -95,7 +95,10 @@ export function eventSinks(
           }),
         );
       } else if (event.type === "dropped") {
-        log.debug("session dropped", { role, sessionName, reason: event.reason });
+        const { reason, accessKeyId } = event;
+        if (accessKeyId !== null && (reason === "job-ended" || reason === "withdrawn"))
+          log.info("session forgotten", { role, sessionName, reason, accessKeyId });
+        else log.debug("session dropped", { role, sessionName, reason });
       } else {
         limitedLog.write(`${event.type} ${role} ${event.code}`, (count) =>
           log.warn(event.type === "denied" ? "AssumeRole was denied" : "AssumeRole failed for now", {

@@ -1,3 +1,4 @@
+import { stat } from "node:fs/promises";
 import { ImdsProxyError } from "../errors.ts";
 import { Accounts, type UnavailableEvent } from "../identity/accounts.ts";
 import { Cgroups } from "../identity/cgroup.ts";
@@ -69,4 +70,18 @@ export function systemIdentities(needs: Needs, accounts: Accounts): IdentityReso
     );
   }
   return new IdentityResolver({ accounts, cgroups: new Cgroups(cgroupTree(mount), systemClock) });
+}
+
+/** Tells whether a cgroup of this machine is there, by its path below the mount; every one is, where there is no cgroup v2. */
+export function cgroupTest(): (path: string) => Promise<boolean> {
+  const mount = cgroupMount();
+  if (mount === null) return async () => true;
+  return async (path) => {
+    try {
+      await stat(`${mount}${path}`);
+      return true;
+    } catch (error) {
+      return (error as NodeJS.ErrnoException).code !== "ENOENT";
+    }
+  };
 }

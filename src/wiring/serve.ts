@@ -41,8 +41,9 @@ import { version } from "../version.ts";
 import { makeAnew } from "./anew.ts";
 import { readCallers } from "./callers-file.ts";
 import { eventSinks } from "./events.ts";
+import { GivenSessions } from "./given-sessions.ts";
 import { clockFinding, firewallFinding, upstreamFinding } from "./health-checks.ts";
-import { systemIdentities, systemLookup, systemNames, wholeIdentities } from "./identities.ts";
+import { cgroupTest, systemIdentities, systemLookup, systemNames, wholeIdentities } from "./identities.ts";
 import { type KeptCallers, keepCallers } from "./keep-callers.ts";
 import { containerTest, endpoints } from "./listening.ts";
 import { LoadedConfiguration } from "./loaded-configuration.ts";
@@ -166,6 +167,7 @@ export async function serve(options: {
   const lag = new LagMeter({ clock: systemClock, monotonicMs });
   lag.start();
   const recent = new RecentCallers();
+  const given = new GivenSessions({ broker, clock: systemClock, hasCgroup: cgroupTest() });
   const handler = new Handler({
     clock: systemClock,
     monotonicMs,
@@ -174,7 +176,10 @@ export async function serve(options: {
     broker,
     policy: () => policy,
     tokensRequired: () => tokenPolicy.required,
-    onRequest: events.request,
+    onRequest(event) {
+      given.note(event);
+      events.request(event);
+    },
     health: {
       document: async () => ({ version, problems: await health.problems() }),
       ownFailure: (request) => health.ownFailure(request),
@@ -294,6 +299,7 @@ export async function serve(options: {
       return;
     }
     loadedConfiguration.loaded();
+    given.follow(policy.rules);
     const needRestart = (
       ["listen", "upstream", "region", "sts", "metrics", "stateDirectory", "imds", "limits", "log"] as const
     ).filter(
@@ -364,6 +370,7 @@ export async function serve(options: {
   await metricsServer?.drain(0);
   audit.stop();
   await kept.stop();
+  given.stop();
   broker.stop();
   sts.close();
   upstream.close();

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { cgroupMount } from "../../src/identity/cgroup-tree.ts";
 import { SHOW_PROGRAMS } from "../attack/support/attack.ts";
 import { mustExec } from "../support/node.ts";
-import { startProxiedNode } from "../support/proxied.ts";
+import { eventually, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 
@@ -32,6 +32,7 @@ interface Said {
 describeAsRoot("rules for Slurm jobs", () => {
   let node: SimulatedNode;
   let mount = "";
+  let output = () => "";
   const made: string[] = [];
   const shell = (script: string, timeoutMs = 120_000) =>
     mustExec(node, ROOT, ["sh", "-euc", script], { timeoutMs });
@@ -63,6 +64,7 @@ describeAsRoot("rules for Slurm jobs", () => {
     };
     const proxied = await startProxiedNode({ show: SHOW_PROGRAMS }, { role: DEFAULT, rules: [job] });
     node = proxied.node;
+    output = () => proxied.proxy.output();
     mount = cgroupMount(await mustExec(node, ROOT, ["cat", "/proc/self/mountinfo"])) ?? "";
     expect(mount).not.toBe("");
   });
@@ -80,6 +82,27 @@ describeAsRoot("rules for Slurm jobs", () => {
       roleName: "Job",
       sessionName: `alice-${FIRST_JOB}`,
     });
+  });
+
+  test("forget the session of a job when the job's cgroup is gone", async () => {
+    const job = FIRST_JOB + 900;
+    await make(taskOf(job));
+    const script = `echo $$ >${mount}${taskOf(job)}/cgroup.procs
+exec setpriv --reuid=2001 --regid=2001 --clear-groups -- curl -fsS http://169.254.169.254/latest/meta-data/iam/security-credentials/Job`;
+    let answer = { AccessKeyId: "" };
+    await eventually("a job has credentials", async () => {
+      const { stdout } = await node.exec({ ...ROOT, argv: ["sh", "-euc", script] });
+      answer = stdout.startsWith("{") ? JSON.parse(stdout) : answer;
+      return answer.AccessKeyId !== "";
+    });
+    await shell(
+      `cd ${mount}/system.slice/slurmstepd.scope && find job_${job} -depth -type d -exec rmdir {} +`,
+    );
+    await eventually("the log says that the session was forgotten", () =>
+      output()
+        .split("\n")
+        .some((line) => line.includes("job-ended") && line.includes(answer.AccessKeyId)),
+    );
   });
 
   test("give a process outside of jobs what everybody has", async () => {
