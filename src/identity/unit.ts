@@ -4,25 +4,20 @@
  */
 
 /** What users make themselves is below here: logind's sessions and their own managers (systemd.special(7), user.slice). */
-const USERS = "user.slice";
+const USERS = "/user.slice/";
 
 /**
  * The system service in which a process with this cgroup is, such as `slurmd.service`; null where it is in none.
  *
  * Nothing below `user.slice` counts: a user's own manager makes units of any name there. What a service makes below its own
- * cgroup does not count either: the first unit of the path that is no slice decides. Scopes are no services: their names are
+ * cgroup does not count either: {@link unitOf} takes the first unit of the path that is no slice. Scopes are no services: their names are
  * chosen by whoever asks systemd for them.
  *
  * @param path the path below the mount of cgroup v2, as `Identity.cgroup` has it; null where it is not known.
  */
 export function systemUnitOf(path: string | null): string | null {
-  if (path === null) return null;
-  const [first, ...rest] = path.split("/").slice(1);
-  if (first === undefined || first === USERS) return null;
-  const unit = [first, ...rest].find((segment) => !segment.endsWith(".slice"));
-  // systemd puts `_` before a name that the kernel could take for a file of its own (cg_escape in src/basic/cgroup-util.c).
-  const name = unit?.startsWith("_") === true ? unit.slice(1) : unit;
-  return name?.endsWith(".service") === true ? name : null;
+  const unit = path?.startsWith(USERS) === true ? null : unitOf(path);
+  return unit?.endsWith(".service") === true ? unit : null;
 }
 
 /**
