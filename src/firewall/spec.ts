@@ -98,6 +98,7 @@ export async function buildFirewallSpec(
             exemptUids: uids,
             conntrackMax: tables.conntrackMax(),
             subordinates: subordinateShares(parseSubordinateRanges(tables.subordinateUids())),
+            plainKeys: tables.nftNeedsPlainKeys?.() ?? false,
           }),
         }),
   };

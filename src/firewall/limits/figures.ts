@@ -42,6 +42,11 @@ export interface LimitsSpec {
   readonly newConnections: NewConnections | null;
   /** null for no limit. */
   readonly tracked: { readonly user: Tracked; readonly everyone: Tracked } | null;
+  /**
+   * True where nft(8) before 1.0.6 must be able to list the table: 0.9.8 takes an integer in a concatenated key for one of no length, and
+   * aborts (mergesort.c, concat_expr_msort_value), also in `nft list ruleset`. Such a table cannot be read back from a listing.
+   */
+  readonly plainKeys?: true;
 }
 
 /** The connections of a job of 4,000 processes with three requests each, rounded up. */
@@ -86,6 +91,7 @@ export function limitsSpec(
     readonly exemptUids: readonly number[];
     readonly conntrackMax: number | null;
     readonly subordinates: readonly SubordinateShare[];
+    readonly plainKeys?: boolean;
   },
 ): LimitsSpec {
   const max = node.conntrackMax ?? ASSUMED_MAX;
@@ -105,6 +111,7 @@ export function limitsSpec(
             user: { live, begun: { perSecond: Math.max(1, Math.floor(live / 4)), burst: live } },
             everyone: { live: share(3 / 8), begun: { perSecond: share(1 / 32), burst: share(1 / 8) } },
           },
+    ...(node.plainKeys === true ? { plainKeys: true } : {}),
   };
 }
 

@@ -141,19 +141,20 @@ function shortTimes(): NftMessage {
 }
 
 /**
- * NFTA_SET_USERDATA: tells nft(8) how to print the keys; the kernel ignores it. As nft 1.0.6 writes it for
- * `type uid`, `type uid : verdict`, `typeof meta skuid . ct id` and `typeof ct id` (read from NFT_MSG_GETSET).
+ * NFTA_SET_USERDATA: tells nft(8) how to print the keys; the kernel ignores it. As nft 1.0.6 writes it for `type uid`,
+ * `type uid : verdict`, `typeof meta skuid . ct id`, `type uid . mark` and `typeof ct id` (read from NFT_MSG_GETSET).
  */
 const USERDATA = {
   uid: "000401000000",
   verdict: "000401000000010400000000060400000000",
   uidAndChance:
     "000400000000032e00040d0000000126000e000409000000010600040a000000011400040c000000010c0004170000000104ffffffff",
+  uidAndMark: "000400000000",
   chance: "000402000000031400040c000000010c0004170000000104ffffffff",
 } as const;
 /** TYPE_INTEGER of nft's include/datatype.h; a concatenation has six bits for each part. */
 const INTEGER = 4;
-const UID_AND_INTEGER = (KEY_TYPE.UID << 6) | INTEGER;
+const concatenated = (second: number): number => (KEY_TYPE.UID << 6) | second;
 /** NFT_DATA_VERDICT, and the length of struct nft_verdict. */
 const DATA_VERDICT = 0xffff_ff00;
 const VERDICT_LENGTH = 16;
@@ -182,7 +183,7 @@ function setMessages(set: LimitSet, id: number): NftMessage[] {
     );
   const uid = { type: KEY_TYPE.UID, length: SIZE_OF_U32 };
   const chance = { type: INTEGER, length: SIZE_OF_U32 };
-  const both = { type: UID_AND_INTEGER, length: 2 * SIZE_OF_U32 };
+  const both = (second: number) => ({ type: concatenated(second), length: 2 * SIZE_OF_U32 });
   switch (set.kind) {
     case "uids":
       return [
@@ -216,7 +217,9 @@ function setMessages(set: LimitSet, id: number): NftMessage[] {
         ),
       ];
     case "counts":
-      return [make(SET_FLAG.EVAL, both, USERDATA.uidAndChance, MOST_COUNTS)];
+      return set.plain
+        ? [make(SET_FLAG.EVAL, both(KEY_TYPE.MARK), USERDATA.uidAndMark, MOST_COUNTS)]
+        : [make(SET_FLAG.EVAL, both(INTEGER), USERDATA.uidAndChance, MOST_COUNTS)];
     case "count":
       return [make(SET_FLAG.EVAL, chance, USERDATA.chance, MOST_LISTS)];
   }

@@ -49,8 +49,8 @@ export type LimitSet =
   | { readonly kind: "ranges"; readonly name: string; readonly ranges: readonly RangeVerdict[] }
   /** Filled by rules: a rate for each uid, kept for ten seconds. */
   | { readonly kind: "rates"; readonly name: string }
-  /** Filled by rules: connections by uid and a random number, kept as long as one of them exists. */
-  | { readonly kind: "counts"; readonly name: string }
+  /** Filled by rules: connections by uid and a random number, kept as long as one of them exists. `plain`: LimitsSpec's plainKeys. */
+  | { readonly kind: "counts"; readonly name: string; readonly plain: boolean }
   /** Filled by rules: connections by a random number. */
   | { readonly kind: "count"; readonly name: string };
 
@@ -226,7 +226,10 @@ function trackedConnections(
 ): void {
   const ofUser = spread(user.live, MOST_LISTS_OF_USER);
   const ofAll = spread(everyone.live, MOST_LISTS);
-  sets.push({ kind: "rates", name: "rates" }, { kind: "counts", name: "counts" });
+  sets.push(
+    { kind: "rates", name: "rates" },
+    { kind: "counts", name: "counts", plain: spec.plainKeys === true },
+  );
   sets.push({ kind: "count", name: "nobodys" }, { kind: "count", name: "everyones" });
 
   /** `add @SET { ct id & MASK ct count over N } drop` */
@@ -336,7 +339,12 @@ function setText(set: LimitSet): string[] {
     case "rates":
       return body("set", "type uid;", `size ${MOST_USERS};`, "flags dynamic;", `timeout ${RATE_SECONDS}s;`);
     case "counts":
-      return body("set", "typeof meta skuid . ct id;", `size ${MOST_COUNTS};`, "flags dynamic;");
+      return body(
+        "set",
+        set.plain ? "type uid . mark;" : "typeof meta skuid . ct id;",
+        `size ${MOST_COUNTS};`,
+        "flags dynamic;",
+      );
     case "count":
       return body("set", "typeof ct id;", `size ${MOST_LISTS};`, "flags dynamic;");
   }

@@ -8,6 +8,7 @@ import {
   subordinateShares,
 } from "../../../src/firewall/limits/figures.ts";
 import { fingerprint, replaceMessages } from "../../../src/firewall/limits/messages.ts";
+import { needsPlainKeys } from "../../../src/firewall/limits/node.ts";
 import { limitsTable, tableText } from "../../../src/firewall/limits/table.ts";
 import { encodeBatch } from "../../../src/firewall/nftables/batch.ts";
 import { holds } from "../../support/fuzz.ts";
@@ -183,4 +184,20 @@ describe("the table", () => {
     const batch = encodeBatch(replaceMessages(limitsTable(specOf({ subordinates: all }))), 1);
     expect(batch.length).toBeLessThan(1_000_000);
   });
+});
+
+test("an nft that cannot list integers in a concatenation is known by its version", () => {
+  const needs = (text: string) => needsPlainKeys(`nftables ${text}`);
+  expect(["v0.9.3 (Topsy)", "v0.9.8 (E.D.S.)", "v1.0.2 (Lester Gooch)", "v1.0.4"].map(needs)).toEqual(
+    Array(4).fill(true),
+  );
+  expect(
+    ["v1.0.6 (Lester Gooch #5)", "v1.0.9", "v1.1.3 (Commodore Bullmoose #4)", "v2.0.0"].map(needs),
+  ).toEqual(Array(4).fill(false));
+  expect([needsPlainKeys(""), needsPlainKeys("what?")]).toEqual([false, false]);
+  const plain = {
+    ...limitsSpec({ newConnectionsPerUser: null, trackedConnectionsPerUser: "auto" }, NODE),
+    plainKeys: true,
+  } as const;
+  expect(tableText(limitsTable(plain))).toContain("type uid . mark;");
 });
