@@ -91,6 +91,19 @@ const removePlan =
     join([...tablesOf(part)].reverse().map((table) => planTable(current, emptyTable(family, table)).text));
 
 /**
+ * What the other backend must not have while our rules are in this one: anything of ours, and the HyperPod agent's entry. The kernel
+ * asks that backend first whose nat table was registered last (nf_hook_entries_grow in net/netfilter/core.c), so that the entry
+ * could take users' connections before our redirect does, to where the block ends them.
+ */
+const clearOtherPlan =
+  (part: Part): Plan =>
+  (current, family) =>
+    join([
+      removePlan(part)(current, family),
+      family === "ipv4" && part !== "filter" ? removeOriginal(current) : null,
+    ]);
+
+/**
  * Applies the rules. Idempotent: rules that are right are not touched. Rules of ours in the other backend, from before the
  * node's `iptables` was switched, are removed once the rules of this backend are in place.
  */
@@ -102,21 +115,21 @@ export async function apply(
 ): Promise<Outcome> {
   const plans = { plan: applyPlan(spec, part), undo: removePlan(part), close: closePlan(spec, part) };
   const outcome = await change(iptables, plans, dryRun);
-  return withOther(outcome, await removeFromOther(iptables, part, dryRun));
+  return withOther(outcome, await changeOther(iptables, clearOtherPlan(part), dryRun));
 }
 
 /** Removes all our rules from both backends, whatever configuration made them. */
 export async function remove(iptables: Iptables, part: Part = "both", dryRun = false): Promise<Outcome> {
   const outcome = await change(iptables, { plan: removePlan(part) }, dryRun);
-  return withOther(outcome, await removeFromOther(iptables, part, dryRun));
+  return withOther(outcome, await changeOther(iptables, removePlan(part), dryRun));
 }
 
 /** @returns null where the other backend cannot be read, or the node has no programs for it. */
-async function removeFromOther(iptables: Iptables, part: Part, dryRun: boolean): Promise<Outcome | null> {
+async function changeOther(iptables: Iptables, plan: Plan, dryRun: boolean): Promise<Outcome | null> {
   const other = await iptables.otherBackend();
   if (other === null) return null;
   const families = await readable(other);
-  return families.length === 0 ? null : change(other, { plan: removePlan(part) }, dryRun, families);
+  return families.length === 0 ? null : change(other, { plan }, dryRun, families);
 }
 
 /** The families that can be read: without its kernel modules, iptables-legacy-save of an unused family may fail. */

@@ -45,7 +45,17 @@ export async function firewallStatus(iptables: Iptables, spec: FirewallSpec): Pr
         })),
       );
     }
-    if (family === "ipv4" && redirectOfEveryone(theirs) !== null) {
+    const copies = family === "ipv4" ? originalEntry(theirs).copies : 0;
+    if (copies > 0) {
+      deviations.push({
+        family,
+        table: "nat",
+        chain: "OUTPUT",
+        kind: "leftover",
+        detail:
+          "in the other iptables (legacy beside nft, or the reverse): the HyperPod agent's entry is there",
+      });
+    } else if (family === "ipv4" && redirectOfEveryone(theirs) !== null) {
       notes.push(
         "the other iptables (legacy beside nft, or the reverse) also redirects the metadata address: " +
           "whose redirect comes first is the kernel's choice; use the same one for both",

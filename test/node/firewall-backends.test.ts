@@ -66,6 +66,23 @@ for (const first of ["nft", "legacy"] as const) {
       ]);
       await node.must("remove");
     });
+    test("and back: the agent's entry, which it has written into the other one meanwhile, does not take users' connections", async () => {
+      await use(first);
+      await node.must("apply");
+      await use(second);
+      await node.must("apply");
+      // The kernel asks the one first whose table was registered last.
+      await node.shell(
+        `iptables-${second} -t nat -A OUTPUT -d 169.254.169.254/32 -p tcp --dport 80 -j DNAT --to-destination 169.254.0.2:9081`,
+      );
+      await use(first);
+      expect((await node.iptables("status")).stdout).toContain("the HyperPod agent's entry is there");
+      await node.must("apply");
+      expect((await node.iptables("status")).exitCode).toBe(0);
+      expect(await node.ask(ALICE, "ask", ...METADATA)).toBe("proxy");
+      await node.must("remove");
+      await node.must("restore-original");
+    });
     test("a watch that runs sees the switch, and follows it", async () => {
       await use(first);
       const watch = node.node.spawn({
