@@ -66,11 +66,12 @@ function digestOf(text: string): { code: string | null; digest: string | null } 
     const body = JSON.parse(text) as { Code?: unknown; AccessKeyId?: unknown };
     const code = typeof body.Code === "string" ? body.Code : null;
     if (typeof body.AccessKeyId !== "string") return { code, digest: null };
-    return {
-      code,
-      digest: new Bun.CryptoHasher("sha256").update(body.AccessKeyId).digest("hex").slice(0, 16),
-    };
+    return { code, digest: digestOfKey(body.AccessKeyId) };
   } catch {
     return { code: null, digest: null };
   }
 }
+
+/** What tells one set of credentials from another, without a part of it. */
+export const digestOfKey = (accessKeyId: string): string =>
+  new Bun.CryptoHasher("sha256").update(accessKeyId).digest("hex").slice(0, 16);

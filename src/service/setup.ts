@@ -25,11 +25,13 @@ import { withoutWall } from "../firewall/walls.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
 import { compiledExecutable } from "../platform/self.ts";
 import type { Problem } from "../telemetry/health.ts";
+import { isLocked } from "../upstream/imds-lock.ts";
 import { mustRun, type RunCommand, runCommand } from "./command.ts";
 import { namesPlatform, wantedConfiguration, withoutMetrics } from "./configuration.ts";
 import { directoryUidWarnings } from "./directory-uids.ts";
 import { describePlan, execute } from "./execute.ts";
 import { findAccount, gatherFacts, lastListen, portFacts } from "./facts.ts";
+import { instanceProbe, lockWarnings } from "./imds-lock.ts";
 import { withLock } from "./lock.ts";
 import { loginWarnings } from "./login-warnings.ts";
 import { nodeWarnings } from "./node-warnings.ts";
@@ -299,6 +301,7 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
     for (const warning of [
       ...configWarnings(wanted.config).map(({ text }) => text),
       ...(await nodeWarnings(wanted.config)),
+      ...(await lockWarnings()),
     ]) {
       options.say(`warning: ${warning}`);
     }
@@ -319,6 +322,7 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
     const { config } = wanted;
     const verification = await verify(config, tester, directAddresses(config), {
       exempt,
+      locked: isLocked() ? async () => instanceProbe((await buildFirewallSpec(config)).spec.upstream) : null,
       waitMs: VERIFY_WAIT_MS,
       health: () => proxyHealth(config),
       say: options.say,
@@ -412,7 +416,13 @@ export async function serviceStatus(run: RunCommand = runCommand): Promise<Servi
     proxy,
     problems,
     notes:
-      config === null ? [] : [...portWarnings(config.listen, portFacts()), ...(await othersWarnings(run))],
+      config === null
+        ? []
+        : [
+            ...portWarnings(config.listen, portFacts()),
+            ...(await othersWarnings(run)),
+            ...(await lockWarnings()),
+          ],
   };
 }
 

@@ -124,27 +124,46 @@ export interface ExemptProbe {
   readonly probe: Probe;
 }
 
-/** Judges what the probes found. Pure. */
+/** Who keeps the instance role on a node whose metadata address systemd has locked: nobody but the proxy (imds-lock.ts). */
+const refusedByLock = (name: string, probe: Probe): Finding => ({
+  kind: "role",
+  what: `${name} has no way to the metadata address, as systemd.imds.network=locked says`,
+  ok: probe.token === 0 && probe.list.status === 0,
+  found: probe.list.status === 0 ? "no way" : `the role list answered ${statusText(probe.list.status)}`,
+});
+
+/**
+ * Judges what the probes found. Pure.
+ *
+ * @param locked what the upstream gave when it was asked with the lock's mark; null where the address is not locked.
+ */
 export function judge(
   expected: string | null,
   tester: Tester,
   user: Probe,
   root: Probe,
   exempt: readonly ExemptProbe[] = [],
+  locked: Probe | null = null,
 ): readonly Finding[] {
-  const rootRole = root.list.status === 200 ? root.list.text.trim() : null;
+  const instance = locked ?? root;
+  const rootRole = instance.list.status === 200 ? instance.list.text.trim() : null;
   const findings: Finding[] = [
     {
       kind: "role",
-      what: "root keeps the instance role",
-      ok: root.credentials.code === "Success" && root.credentials.digest !== null,
+      what: locked === null ? "root keeps the instance role" : "the upstream has the instance role",
+      ok: instance.credentials.code === "Success" && instance.credentials.digest !== null,
       found:
         rootRole === null
-          ? `the role list answered ${statusText(root.list.status)}`
-          : `${rootRole}, ${root.credentials.code ?? statusText(root.credentials.status)}`,
+          ? `the role list answered ${statusText(instance.list.status)}`
+          : `${rootRole}, ${instance.credentials.code ?? statusText(instance.credentials.status)}`,
     },
   ];
+  if (locked !== null) findings.push(refusedByLock("root", root));
   for (const { name, probe } of exempt) {
+    if (locked !== null) {
+      findings.push(refusedByLock(name, probe));
+      continue;
+    }
     findings.push({
       kind: "role",
       what: `${name}, who is exempt, keeps the instance role`,
@@ -176,7 +195,7 @@ export function judge(
   findings.push({
     kind: "instance-role",
     what: `${tester.name} does not get the instance role's credentials`,
-    ok: user.credentials.digest === null || user.credentials.digest !== root.credentials.digest,
+    ok: user.credentials.digest === null || user.credentials.digest !== instance.credentials.digest,
     found: user.credentials.digest === null ? "no credentials" : "credentials of another session",
   });
   if (user.forbidden !== null && rootRole !== expected) {
@@ -209,6 +228,8 @@ export interface Verification {
 export interface VerifyOptions {
   /** Exempt accounts, each of which must keep the instance role. */
   readonly exempt: readonly Tester[];
+  /** Asks the upstream for the instance role where systemd has locked the metadata address; null where it has not. */
+  readonly locked: (() => Promise<Probe>) | null;
   /** Milliseconds to go on trying: the agent or STS may come later than the service. */
   readonly waitMs: number;
   /** What the proxy says of itself. */
@@ -231,17 +252,19 @@ export async function verify(
   config: Config,
   tester: Tester,
   direct: readonly Endpoint[],
-  { exempt, waitMs, health, say }: VerifyOptions,
+  { exempt, locked, waitMs, health, say }: VerifyOptions,
 ): Promise<Verification> {
   const expected = expectedRole(config, tester);
   for (let waitedMs = 0; ; waitedMs += AGAIN_MS) {
     const root = await probe(null, []);
-    const rootRole = root.list.status === 200 ? root.list.text.trim() : null;
+    const instance = locked === null ? null : await locked();
+    const { list } = instance ?? root;
+    const rootRole = list.status === 200 && list.text !== "" ? list.text.trim() : null;
     const user = await probeAs(tester, rootRole, direct);
     const ofExempt: ExemptProbe[] = [];
     for (const account of exempt)
       ofExempt.push({ name: account.name, probe: await probeAs(account, null, []) });
-    const findings = judge(expected, tester, user, root, ofExempt);
+    const findings = judge(expected, tester, user, root, ofExempt, instance);
     if (findings.every(({ ok }) => ok)) return { findings, problems: [] };
     const told = await health();
     if (waitedMs >= waitMs || isLasting(told)) return { findings, problems: reasons(told) };

@@ -2,6 +2,7 @@ import { connect, type Socket } from "node:net";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import type { Clock } from "../platform/clock.ts";
 import { MAX_BODY_BYTES, type RawAnswer, readAnswer } from "./answer.ts";
+import { connectMarked, mayBeLocked } from "./imds-lock.ts";
 
 /** The upstream did not answer, or not as it should. The message has nothing of a body, which could be a secret. */
 export class UpstreamFailure extends Error {}
@@ -50,7 +51,7 @@ export async function openConnection(
   clock: Clock,
   signal: AbortSignal,
 ): Promise<Connection> {
-  const connection = await connected(endpoint, guard, signal);
+  const connection = await connected(endpoint, guard, clock, signal);
   try {
     for (let look = 0; ; look++) {
       const verdict = connection.verdict();
@@ -68,8 +69,42 @@ export async function openConnection(
   }
 }
 
+/** Why there is no connection; the code as Node names it. */
+const noConnection = (endpoint: Endpoint, code: string): UpstreamFailure =>
+  new UpstreamFailure(
+    `${code === "ECONNREFUSED" ? "nobody listens at" : "no connection to"} ${endpointText(endpoint)} (${code})`,
+  );
+const notAccepted = (endpoint: Endpoint): UpstreamFailure =>
+  new UpstreamFailure(
+    `${endpointText(endpoint)} does not accept connections: no answer to our request for one`,
+  );
+
 /** @throws UpstreamFailure where nothing answers, or the signal is aborted first. */
-function connected(endpoint: Endpoint, guard: ConnectionGuard, signal: AbortSignal): Promise<Connection> {
+async function connected(
+  endpoint: Endpoint,
+  guard: ConnectionGuard,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<Connection> {
+  const plain = await connectedPlainly(endpoint, guard, signal);
+  if (plain instanceof Connection) return plain;
+  if (!mayBeLocked(endpoint, plain.code)) throw noConnection(endpoint, plain.code);
+  const marked = await connectMarked(endpoint, clock, signal).catch((error: unknown) => {
+    throw signal.aborted ? notAccepted(endpoint) : error;
+  });
+  if ("code" in marked) throw noConnection(endpoint, marked.code);
+  return new Connection(endpoint, marked.socket, guard, marked.local);
+}
+
+/**
+ * @returns the connection, else why there is none.
+ * @throws UpstreamFailure where the signal is aborted first.
+ */
+function connectedPlainly(
+  endpoint: Endpoint,
+  guard: ConnectionGuard,
+  signal: AbortSignal,
+): Promise<Connection | { readonly code: string }> {
   return new Promise((resolve, reject) => {
     // With allowHalfOpen our end stays open when the other end closes, until we have checked who that was.
     const socket = connect({
@@ -91,19 +126,13 @@ function connected(endpoint: Endpoint, guard: ConnectionGuard, signal: AbortSign
     const onError = (error: NodeJS.ErrnoException) => {
       socket.on("error", () => {});
       done();
-      const code = error.code ?? error.name;
-      const what = code === "ECONNREFUSED" ? "nobody listens at" : "no connection to";
-      reject(new UpstreamFailure(`${what} ${endpointText(endpoint)} (${code})`));
+      resolve({ code: error.code ?? error.name });
     };
     const giveUp = () => {
       socket.on("error", () => {});
       done();
       socket.destroy();
-      reject(
-        new UpstreamFailure(
-          `${endpointText(endpoint)} does not accept connections: no answer to our request for one`,
-        ),
-      );
+      reject(notAccepted(endpoint));
     };
     socket.once("connect", onConnect);
     socket.once("error", onError);
@@ -125,14 +154,15 @@ export class Connection {
   #onChange: () => void = () => {};
   #stopIdling: () => void = () => {};
 
-  constructor(endpoint: Endpoint, socket: Socket, guard: ConnectionGuard) {
+  /** @param local our end, where the socket does not say. */
+  constructor(endpoint: Endpoint, socket: Socket, guard: ConnectionGuard, local: Endpoint | null = null) {
     this.#endpoint = endpoint;
     this.#socket = socket;
     this.#guard = guard;
     const { localAddress, localPort } = socket;
     this.#local =
       localAddress === undefined || localPort === undefined
-        ? null
+        ? local
         : { address: localAddress, port: localPort };
     const end = (why: string) => {
       this.#ended ??= { why };

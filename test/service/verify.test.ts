@@ -83,6 +83,37 @@ describe("judge()", () => {
     expect(failed(null, USER)).toEqual(["nobody is refused, as the configuration says"]);
     expect(failed(null, { ...refused, list: { status: 0, text: "" } })).not.toEqual([]);
   });
+
+  describe("on a node whose metadata address systemd has locked", () => {
+    const NONE: Probe = {
+      ...ROOT,
+      token: 0,
+      list: { status: 0, text: "" },
+      credentials: { status: 0, code: null, digest: null },
+    };
+    const bad = (root: Probe, user: Probe, locked: Probe, daemon: Probe = NONE) =>
+      judge("Lesser", TESTER, user, root, [{ name: "daemon", probe: daemon }], locked)
+        .filter(({ ok }) => !ok)
+        .map(({ what }) => what);
+
+    test("root and exempt accounts have no way, and that is as it should be", () => {
+      expect(bad(NONE, USER, ROOT)).toEqual([]);
+    });
+    test("one that has a way, an upstream without a role and a user with the instance role's credentials are found", () => {
+      expect(bad(ROOT, USER, ROOT)).toEqual([
+        "root has no way to the metadata address, as systemd.imds.network=locked says",
+      ]);
+      expect(bad(NONE, USER, ROOT, ROOT)).toEqual([
+        "daemon has no way to the metadata address, as systemd.imds.network=locked says",
+      ]);
+      expect(bad(NONE, USER, NONE)).toEqual(["the upstream has the instance role"]);
+      const thief = { ...USER, credentials: { ...USER.credentials, digest: "aaaa" }, forbidden: 200 };
+      expect(bad(NONE, thief, ROOT)).toEqual([
+        "nobody does not get the instance role's credentials",
+        "nobody cannot get Node by its name",
+      ]);
+    });
+  });
 });
 
 test("findExempt() has the exempt accounts of the node and the uids that are exempt by their number, and not root", async () => {
