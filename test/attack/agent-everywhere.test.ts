@@ -3,45 +3,8 @@ import { mustExec } from "../support/node.ts";
 import { applyRules, eventually, startProxiedNode, testConfig } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode } from "../support/simulated-node.ts";
+import { SECRET, tellSecret, waysTo } from "./support/ways.ts";
 
-/** What the agent here answers to everybody. */
-const SECRET = "the-instance-roles-secret";
-/** An agent that listens on every address of the node, of both families. */
-const AGENT = `
-import socket
-s = socket.socket(socket.AF_INET6)
-s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-s.bind(("::", 9081)); s.listen(128)
-body = b"${SECRET}"
-while True:
-    c, _ = s.accept()
-    try:
-        c.settimeout(2); c.recv(65536)
-        c.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\nConnection: close\\r\\n\\r\\n" % len(body) + body)
-    except OSError: pass
-    c.close()
-`;
-/** Every way to an address of the node by IPv6: destination, source and interface, each with each. Prints those that lead there. */
-const WAYS = `
-import socket, sys, threading
-index = socket.if_nametoindex("eth0")
-link_local = sys.argv[1]
-places = [("::1", 0), ("fd77::2", 0), (link_local, index), (link_local, socket.if_nametoindex("lo"))]
-def one(to, scope, source, device):
-    s = socket.socket(socket.AF_INET6); s.settimeout(2)
-    try:
-        if device: s.setsockopt(socket.SOL_SOCKET, 25, device)
-        if source: s.bind((source[0], 0, 0, source[1]))
-        s.connect((to, 9081, 0, scope)); s.sendall(b"GET / HTTP/1.1\\r\\n\\r\\n")
-        if b"${SECRET}" in s.recv(4096): print(to, scope, source, device, flush=True)
-    except OSError: pass
-    s.close()
-threads = [threading.Thread(target=one, args=(to, scope, source, device)) for to, scope in places
-           for source in (None, ("fd77::2", 0), ("::1", 0), (link_local, index)) for device in (None, b"lo", b"eth0")]
-for thread in threads: thread.start()
-for thread in threads: thread.join()
-`;
 /** Another machine, with the same on its port: behind an interface that comes late, with addresses of both families. */
 const LATE = `
 ip netns add far
@@ -65,32 +28,9 @@ ip route add local 10.97.0.0/16 dev lo
 ip -6 route add local fd97::/64 dev lo
 while ip -6 address show tentative | grep -q .; do sleep 0.05; done
 `;
-/**
- * Ways to the given places, by TCP and MPTCP: source and interface, each with each, or neither (`plain`). Prints those that lead
- * there; each waits so many seconds.
- */
-const LATE_WAYS = `
-import socket, sys, threading
-plain, seconds, places = sys.argv[1] == "plain", float(sys.argv[2]), sys.argv[3:]
-def one(to, source, device, protocol):
-    s = socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_STREAM, protocol)
-    try:
-        s.settimeout(seconds)
-        if device: s.setsockopt(socket.SOL_SOCKET, 25, device)
-        if source: s.bind((source, 0))
-        s.connect((to, 9081)); s.sendall(b"GET / HTTP/1.1\\r\\n\\r\\n")
-        if b"${SECRET}" in s.recv(4096): print(to, source, device, protocol, flush=True)
-    except OSError: pass
-    s.close()
-threads = []
-for to in places:
-    own = ("fd77::2", "fd77::9", "fd99::1", "::1") if ":" in to else ("10.77.0.2", "10.77.0.9", "10.99.0.1", "127.0.0.1", "127.169.254.1")
-    for source in (None,) if plain else (None, to, *own):
-        for device in (None,) if plain else (None, b"lo", b"eth0", b"late0"):
-            for protocol in (0, 262): threads.append(threading.Thread(target=one, args=(to, source, device, protocol)))
-for thread in threads: thread.start()
-for thread in threads: thread.join()
-`;
+/** An agent that listens on every address of the node, of both families. */
+const EVERYWHERE = ["*"];
+const FAR = ["ip", "netns", "exec", "far"];
 const ROOT = { user: "root" } as const;
 const ALICE = { user: "alice" } as const;
 
@@ -105,7 +45,7 @@ describeAsRoot("an agent that listens on every address", () => {
       "-euc",
       "kill -9 $(ss -Hltnp 'sport = 9081' | grep -o 'pid=[0-9]*' | cut -d= -f2 | sort -u); while ss -Hltn 'sport = 9081' | grep -q .; do :; done",
     ]);
-    node.spawn({ ...ROOT, argv: ["/usr/bin/python3", "-c", AGENT], timeoutMs: 0 });
+    tellSecret(node, 9081, EVERYWHERE);
     await eventually("the agent listens", async () =>
       (await mustExec(node, ROOT, ["ss", "-Hltn", "sport = 9081"])).includes("9081"),
     );
@@ -146,12 +86,16 @@ describeAsRoot("an agent that listens on every address", () => {
     return found.filter((address) => address !== null);
   };
   const DEVICES = ["lo", "eth0"];
-  const ways = async (who: { readonly user: string }) => {
+  /** Every way to an address of the node by IPv6. */
+  const ways = (who: { readonly user: string }) => {
     const linkLocal = /fe80[0-9a-f:]+/.exec(addresses.join(" "))?.[0] ?? "::1";
-    const argv = ["/usr/bin/python3", "-c", WAYS, linkLocal];
-    const { stdout, stderr } = await node.exec({ ...who, argv, timeoutMs: 120_000 });
-    expect(stderr).toBe("");
-    return stdout.split("\n").filter((line) => line !== "");
+    const places = {
+      to: ["::1", "fd77::2", `${linkLocal}%eth0`, `${linkLocal}%lo`],
+      sources: [null, "fd77::2", "::1", `${linkLocal}%eth0`],
+      devices: [null, "lo", "eth0"],
+      kinds: ["tcp" as const],
+    };
+    return waysTo(node, who, 9081, [places], { seconds: 2 });
   };
   const checkDirect = () => node.exec({ ...ROOT, argv: ["imdsproxy", "iptables", "check-direct", "--json"] });
 
@@ -180,11 +124,7 @@ describeAsRoot("an agent that listens on every address", () => {
     node.write("/etc/imdsproxy/config.yaml", JSON.stringify(testConfig(node, { containers: "reject" })));
     await applyRules(node);
     await mustExec(node, ROOT, ["sh", "-euc", LATE]);
-    const far = node.spawn({
-      ...ROOT,
-      argv: ["ip", "netns", "exec", "far", "/usr/bin/python3", "-c", AGENT],
-      timeoutMs: 0,
-    });
+    const far = tellSecret(node, 9081, EVERYWHERE, FAR);
     await eventually("the other machine listens", async () =>
       (await mustExec(node, ROOT, ["ip", "netns", "exec", "far", "ss", "-Hltn"])).includes(":9081"),
     );
@@ -192,27 +132,34 @@ describeAsRoot("an agent that listens on every address", () => {
     const here = ["10.99.0.1", "10.77.0.9", "10.98.0.1", "10.97.1.2"];
     here.push("fd99::1", "fd77::9", "fd98::1", "fd97::7");
     const there = ["10.99.0.2", "fd99::2"];
-    const reached = async (
+    /** Source and interface each with each, or neither (`plain`), by TCP and MPTCP. Who is to get through waits long. */
+    const reached = (
       who: { readonly user: string },
       what: "plain" | "every",
-      places: string[],
-      before: string[] = [],
+      places: readonly string[],
+      before: readonly string[] = [],
     ) => {
-      // Who is to get through waits long.
-      const seconds = what === "plain" ? "20" : "1";
-      const argv = [...before, "/usr/bin/python3", "-c", LATE_WAYS, what, seconds, ...places];
-      const { stdout, stderr } = await node.exec({ ...who, argv, timeoutMs: 120_000 });
-      expect(stderr).toBe("");
-      return stdout.split("\n").filter((line) => line !== "");
+      const ways = places.map((to) => {
+        const own = to.includes(":")
+          ? ["fd77::2", "fd77::9", "fd99::1", "::1"]
+          : ["10.77.0.2", "10.77.0.9", "10.99.0.1", "127.0.0.1", "127.169.254.1"];
+        return {
+          to: [to],
+          sources: what === "plain" ? [null] : [null, to, ...own],
+          devices: what === "plain" ? [null] : [null, "lo", "eth0", "late0"],
+          kinds: ["tcp", "mptcp"] as const,
+        };
+      });
+      return waysTo(node, who, 9081, ways, { seconds: what === "plain" ? 20 : 1, before });
     };
     const plainly = (places: string[]) =>
-      places.flatMap((place) => [`${place} None None 0`, `${place} None None 262`]).sort();
+      places.flatMap((place) => [`${place} None None mptcp`, `${place} None None tcp`]).sort();
 
     const flush = "iptables -F; iptables -t nat -F; ip6tables -F; ip6tables -t nat -F";
     await mustExec(node, ROOT, ["sh", "-euc", flush]);
     expect(await reached(ALICE, "every", here)).toEqual([]);
     // Nor has another machine, or a container, whose packets no user sends.
-    expect(await reached(ROOT, "every", here, ["ip", "netns", "exec", "far"])).toEqual([]);
+    expect(await reached(ROOT, "every", here, FAR)).toEqual([]);
     expect((await reached(ROOT, "plain", [...here, ...there])).sort()).toEqual(plainly([...here, ...there]));
     expect((await reached(ALICE, "plain", there)).sort()).toEqual(plainly(there));
     // Also where somebody has taken away the routing rules that are not at preference 0.
