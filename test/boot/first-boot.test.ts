@@ -1,56 +1,34 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
-import { parse } from "yaml";
 import { describeAsRoot } from "../support/root.ts";
+import { makeEc2Node, releaseIsServed, userData } from "./support/ec2.ts";
 import { FIRST_BOOT_LIMIT_MS, LIMIT_MS, type Machine, until } from "./support/machine.ts";
 import {
   addHammers,
-  BINARY,
   forgetHammered,
   getsRole,
   hammered,
   hammeredEnough,
   INSTANCE_ROLE,
-  makeNode,
   ROLE,
   ROLE_ARN,
   roleOf,
-  STAND_IN,
   STS,
   sourceFile,
 } from "./support/node.ts";
-
-const early = (body: string) => `[Unit]\nDefaultDependencies=no\n${body}`;
-
-/**
- * A node as EC2 makes it: the metadata service is on the link, behind eth0, and not at an address of the node itself, as it is
- * in the other tests.
- */
-const NETWORK = early(`Before=network.target
-After=systemd-remount-fs.service
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/bin/sh -ec 'ip netns add far; ip link add eth0 type veth peer name far0 netns far; ip addr add 10.0.0.2/24 dev eth0; ip link set eth0 up; ip -n far link set lo up; ip -n far addr add 10.0.0.1/24 dev far0; ip -n far addr add 169.254.169.254/32 dev far0; ip -n far link set far0 up; ip route add default via 10.0.0.1'
-`);
-const METADATA_SERVICE = early(`After=node-network.service
-[Service]
-ExecStart=/bin/ip netns exec far ${STAND_IN} imds 169.254.169.254:80
-Restart=always
-`);
 
 /**
  * cloud-init's own order (cloud-init.service of 22.4, as Debian and Ubuntu have it): the network stage, in which bootcmd runs, comes
  * after the network and before sysinit.target, sshd and the users' sessions; the final stage after multi-user.target.
  */
-const NETWORK_STAGE = early(`After=node-network.service hyperpod-agent.service
+const NETWORK_STAGE = `[Unit]
+DefaultDependencies=no
+After=node-network.service hyperpod-agent.service
 Before=network-online.target sshd.service ssh.service sysinit.target systemd-user-sessions.service
 [Service]
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=/bin/sh /root/bootcmd
-`);
+`;
 const FINAL_STAGE = `[Unit]\nAfter=multi-user.target\n[Service]\nType=oneshot\nTimeoutSec=0\nExecStart=/bin/sh /root/runcmd\n`;
 
 /** As aws-parallelcluster-cookbook's imds-access.sh does it, for both families. */
@@ -84,14 +62,7 @@ describeAsRoot("a plain EC2 node", () => {
   let node: Machine;
 
   beforeAll(async () => {
-    node = makeNode({ kind: "ec2" });
-    const executable = readFileSync(BINARY);
-    const digest = createHash("sha256").update(executable).digest("hex");
-    const names = ["imdsproxy-linux-x64", "imdsproxy-linux-x64-baseline", "imdsproxy-linux-arm64"];
-    node.write("srv/imdsproxy", executable);
-    for (const name of names) node.link("imdsproxy", `srv/${name}`);
-    node.write("srv/SHA256SUMS", names.map((name) => `${digest}  ${name}\n`).join(""));
-    node.write("srv/install.sh", sourceFile("scripts/install.sh"));
+    node = makeEc2Node();
     node.write("srv/parallelcluster.sh", sourceFile("scripts/lifecycle/parallelcluster.sh"));
     // The AWS CLI, which copies one object.
     node.write(
@@ -101,24 +72,12 @@ describeAsRoot("a plain EC2 node", () => {
     );
     node.write("opt/imds-access.sh", IMDS_ACCESS);
 
-    const userData = parse(sourceFile("scripts/lifecycle/user-data.yaml")) as Record<string, string[]>;
-    node.write("root/bootcmd", (userData["bootcmd"] ?? []).join("\n"));
-    const sum = createHash("sha256").update(sourceFile("scripts/install.sh")).digest("hex");
-    node.write(
-      "root/user-data",
-      (userData["runcmd"] ?? [])
-        .join("\n")
-        .replace(/RELEASE=.*/, "RELEASE=http://127.0.0.1:8000/")
-        .replace(/ROLE_ARN=.*/, `ROLE_ARN=${ROLE_ARN}`)
-        .replace(/0{64}/, sum)
-        .replace("--region", `${MORE} --region`),
-    );
+    const { bootcmd, runcmd } = userData();
+    node.write("root/bootcmd", bootcmd);
+    node.write("root/user-data", runcmd);
     for (const [name, text, target] of [
-      ["node-network.service", NETWORK, "sysinit.target"],
-      ["hyperpod-agent.service", METADATA_SERVICE, "sysinit.target"],
       ["cloud-init.service", NETWORK_STAGE, "sysinit.target"],
       ["parallelcluster-iptables.service", RESTORE, "multi-user.target"],
-      ["files.service", `[Service]\nExecStart=${STAND_IN} files 127.0.0.1:8000\n`, "multi-user.target"],
     ] as const) {
       node.write(`etc/systemd/system/${name}`, text);
       node.enable(name, target);
@@ -130,11 +89,9 @@ describeAsRoot("a plain EC2 node", () => {
   }, FIRST_BOOT_LIMIT_MS);
   afterAll(() => node?.destroy(), LIMIT_MS);
 
-  /** The final stage, with a digest that install.sh asks for besides; the release's server may come later than the boot's end. */
+  /** The final stage, with a digest that install.sh asks for besides. */
   const finalStage = async (digest: string) => {
-    await node.ok(
-      "curl -fsS --retry 120 --retry-connrefused --retry-delay 1 -o /dev/null http://127.0.0.1:8000/SHA256SUMS",
-    );
+    await releaseIsServed(node);
     return node.run(
       `echo "export IMDSPROXY_SHA256=${digest}" | cat - /root/user-data >/root/runcmd; systemctl start cloud-final`,
     );

@@ -1,0 +1,78 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { existsSync } from "node:fs";
+import { makeEc2Node, releaseIsServed, userData } from "./support/ec2.ts";
+import { bootTree, FIRST_BOOT_LIMIT_MS, LIMIT_MS, type Machine, until } from "./support/machine.ts";
+import { addHammers, getsRole, hammered, hammeredEnough, INSTANCE_ROLE, ROLE } from "./support/node.ts";
+
+/**
+ * scripts/lifecycle/user-data.yaml by cloud-init itself, with the stages that its own units make. It runs when asked for, on a tree
+ * that has cloud-init, which build-tree.sh's has not: `debootstrap --include=…,cloud-init`, with the users alice and bob.
+ *
+ *   IMDSPROXY_BOOT_TREE=TREE bun test --timeout=600000 ./test/boot/cloud-init.ts
+ */
+const SEED = "var/lib/cloud/seed/nocloud";
+
+describe("user data by cloud-init itself", () => {
+  let node: Machine;
+  beforeAll(async () => {
+    if (!existsSync(`${bootTree()}/usr/bin/cloud-init`))
+      throw new Error(`${bootTree()} has no cloud-init: IMDSPROXY_BOOT_TREE must name a tree that has it`);
+    node = makeEc2Node();
+    node.write(`${SEED}/meta-data`, "instance-id: i-first\n");
+    node.write(`${SEED}/user-data`, userData().text.replace("sha256sum --check", "false --check"));
+    // Its generator looks for a hypervisor's data sources, of which a container has none.
+    node.write(
+      "etc/cloud/cloud.cfg.d/90-test.cfg",
+      "datasource_list: [NoCloud]\nnetwork: { config: disabled }\n",
+    );
+    node.write("etc/cloud/ds-identify.cfg", "policy: enabled\n");
+    addHammers(node);
+    await node.boot();
+  }, FIRST_BOOT_LIMIT_MS);
+  afterAll(() => node?.destroy(), LIMIT_MS);
+
+  const ended = async (): Promise<string> => {
+    await until("cloud-init has ended", async () =>
+      /status: (?:done|error)/.test((await node.run("cloud-init status --wait")).stdout),
+    );
+    return (await node.run("cloud-init status --long")).stdout;
+  };
+  const leaks = async () =>
+    Object.values(await hammered(node))
+      .map(({ leaks }) => leaks)
+      .join();
+
+  test(
+    "closes IMDS to users before the first of them can ask, at each boot while the installation fails, and then installs",
+    async () => {
+      console.log((await node.ok("cloud-init --version")).trim());
+      expect(await ended()).toContain("status: error");
+      await hammeredEnough(node, 5);
+      await getsRole(node, INSTANCE_ROLE);
+      expect(await leaks()).toBe("0,0,0");
+
+      await node.reboot();
+      await ended();
+      await hammeredEnough(node, 5);
+      await getsRole(node, INSTANCE_ROLE);
+      expect(await leaks()).toBe("0,0,0");
+
+      // As another instance's: with user data that works.
+      await releaseIsServed(node);
+      await node.ok(`cat >/${SEED}/user-data`, { input: userData().text });
+      await node.ok(`echo 'instance-id: i-second' >/${SEED}/meta-data`);
+      await node.reboot();
+      const status = await ended();
+      expect(status).toContain("status: done");
+      await getsRole(node, ROLE, "alice");
+      expect(await leaks()).toBe("0,0,0");
+
+      await node.reboot();
+      expect(await ended()).toContain("status: done");
+      await getsRole(node, ROLE, "alice");
+      await getsRole(node, INSTANCE_ROLE);
+      expect(await leaks()).toBe("0,0,0");
+    },
+    2 * LIMIT_MS,
+  );
+});
