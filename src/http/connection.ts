@@ -60,7 +60,7 @@ export interface ConnectionHost {
  * | `idle`      | the next request of a kept connection               | 75 s                    | `reading` or `queued`          |
  * | `queued`    | its turn ({@link Connection.handleNext})            | none                    | `handling`; 4xx: as `writing`  |
  * | `handling`  | the handler                                         | none, the handler's own | as `writing`                   |
- * | `writing`   | room for the rest of an answer                      | 10 s                    | `idle`, `reading`, `queued`; after the last answer `lingering` |
+ * | `writing`   | room for the rest of an answer                      | 10 s                    | `idle`, `reading`, `queued`; after the last answer `lingering`; `closed` where the client asked for that and nothing of it is left |
  * | `lingering` | the client to close: a reset could overtake the answer | 10 s, 256 KiB        | `closed`                       |
  * | `closed`    | nothing                                             |                         |                                |
  *
@@ -94,6 +94,8 @@ export class Connection implements RequestSource, Reader {
   #unsent: Buffer = NOTHING;
   /** Whether the connection ends after the next answer, or after the one that is being written. */
   #isLastAnswer = false;
+  /** Whether the client has asked for the connection to be closed after the answer, and so sends nothing more. */
+  #isCloseAsked = false;
   /** Whether the client has sent all that it will send. */
   #inputEnded = false;
   /** Bytes received after the last answer. */
@@ -246,6 +248,8 @@ export class Connection implements RequestSource, Reader {
 
   #answer(request: Request, answer: Answer): void {
     const noMoreRequests = this.#inputEnded && this.#requests.isEmpty;
+    // Empty chunks are the last request by our own choice.
+    this.#isCloseAsked = !request.keepAlive && !request.emptyChunks;
     if (!request.keepAlive || answer.close === true || noMoreRequests) this.#isLastAnswer = true;
     this.#send(answer, request.method === "HEAD");
   }
@@ -258,8 +262,11 @@ export class Connection implements RequestSource, Reader {
 
   #write(bytes: Buffer): void {
     const written = this.#socket.write(bytes);
-    if (written < 0) this.terminate();
-    else if (written < bytes.length) {
+    if (written < 0) {
+      // The request has its answer: it is not abandoned.
+      this.#state = "writing";
+      this.terminate();
+    } else if (written < bytes.length) {
       // The deadline is that of the whole answer, however many parts the client takes it in.
       if (this.#state !== "writing") this.#setDeadline(STALL_MS);
       this.#state = "writing";
@@ -273,12 +280,21 @@ export class Connection implements RequestSource, Reader {
   /** An answer is written as a whole. */
   #written(): void {
     if (this.#isLastAnswer) {
-      this.#linger();
+      // Nothing can be unread that a reset would be sent for. It spares a call to the kernel, an event, and the wait for the client.
+      if (this.#isCloseAsked && this.#requests.isAtRest) this.#close();
+      else this.#linger();
       return;
     }
     this.#state = this.#requests.isEmpty ? "idle" : "reading";
     this.#setDeadline(this.#state === "idle" ? IDLE_MS : HEAD_MS);
     this.#awaitRequest();
+  }
+
+  /** Closes the connection in order. */
+  #close(): void {
+    this.#state = "lingering";
+    this.#socket.close();
+    this.closed();
   }
 
   /** Closes our side, and waits a while for the client to close its own. */

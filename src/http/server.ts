@@ -1,10 +1,11 @@
 import type { Socket } from "bun";
 import { ImdsProxyError } from "../errors.ts";
-import { addressText, parseAddress } from "../identity/address.ts";
+import { addressText, parseAddress, unmapped } from "../identity/address.ts";
 import { type Caller, type Subject, shareOf } from "../identity/caller.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import type { SocketLookup } from "../identity/lookup.ts";
 import { every, sleep, systemClock } from "../platform/clock.ts";
+import { socketEnds } from "../platform/libc.ts";
 import type { SocketStore } from "../platform/socket-store.ts";
 import { Connection, type ConnectionHost, encodedAnswers, type RequestHandler } from "./connection.ts";
 import { Listener } from "./listener.ts";
@@ -74,6 +75,11 @@ export interface TurnedAway {
   readonly caller: Caller;
   /** The status that was answered, or null where the connection was closed without an answer. */
   readonly status: number | null;
+}
+
+/** Bun's sockets have their descriptor, which its types do not tell. */
+interface DescribedSocket {
+  readonly fd: number;
 }
 
 /** Open connections, and the users who have any; for metrics. */
@@ -219,17 +225,15 @@ export class Server {
 
   #accept(socket: Socket<Connection | undefined>): void {
     // The kernel has no addresses of a connection that its client has reset before it was accepted.
-    const localAddress = parseAddress(socket.localAddress ?? "");
-    const peerAddress = parseAddress(socket.remoteAddress ?? "");
-    if (localAddress === null || peerAddress === null) {
+    const ends = socketEnds((socket as unknown as DescribedSocket).fd);
+    if (ends === null) {
       socket.terminate();
       return;
     }
     const found = this.#options.lookup.identify({
-      localAddress,
-      localPort: socket.localPort,
-      peerAddress,
-      peerPort: socket.remotePort,
+      ...ends,
+      localAddress: unmapped(ends.localAddress),
+      peerAddress: unmapped(ends.peerAddress),
     });
     let caller: Caller = { kind: "unknown" };
     if (found.kind === "owner") caller = { ...found, share: this.#options.shareOfUid(found.owner.uid) };

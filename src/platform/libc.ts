@@ -9,6 +9,7 @@ const { symbols: libc } = dlopen("libc.so.6", {
   socket: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
   bind: { args: [FFIType.i32, FFIType.ptr, FFIType.u32], returns: FFIType.i32 },
   getsockname: { args: [FFIType.i32, FFIType.ptr, FFIType.ptr], returns: FFIType.i32 },
+  getpeername: { args: [FFIType.i32, FFIType.ptr, FFIType.ptr], returns: FFIType.i32 },
   listen: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
   getsockopt: {
     args: [FFIType.i32, FFIType.i32, FFIType.i32, FFIType.ptr, FFIType.ptr],
@@ -61,10 +62,15 @@ function errno(): number {
 export class NetlinkSocket {
   readonly portId: number;
   readonly #descriptor: number;
-  readonly #buffer = new Uint8Array(16_384);
-  readonly #kernel = new Uint8Array(NETLINK_ADDRESS_LENGTH);
-  readonly #sender = new Uint8Array(NETLINK_ADDRESS_LENGTH);
-  readonly #senderLength = new Uint32Array(1);
+  // Each with a buffer of its own, which stays where it is: its address is asked for once.
+  readonly #buffer = new Uint8Array(new ArrayBuffer(16_384));
+  readonly #bufferAt = ptr(this.#buffer);
+  readonly #kernel = new Uint8Array(new ArrayBuffer(NETLINK_ADDRESS_LENGTH));
+  readonly #kernelAt = ptr(this.#kernel);
+  readonly #sender = new DataView(new ArrayBuffer(NETLINK_ADDRESS_LENGTH));
+  readonly #senderAt = ptr(this.#sender);
+  readonly #senderLength = new Uint32Array(new ArrayBuffer(4));
+  readonly #senderLengthAt = ptr(this.#senderLength);
 
   /**
    * @param protocol NETLINK_SOCK_DIAG, NETLINK_NETFILTER, … (linux/netlink.h).
@@ -103,7 +109,7 @@ export class NetlinkSocket {
       ptr(request),
       request.length,
       0,
-      ptr(this.#kernel),
+      this.#kernelAt,
       NETLINK_ADDRESS_LENGTH,
     );
     if (Number(sent) !== request.length) throw new Error(`sendto: errno ${errno()}`);
@@ -125,17 +131,16 @@ export class NetlinkSocket {
     const length = Number(
       libc.recvfrom(
         this.#descriptor,
-        ptr(this.#buffer),
+        this.#bufferAt,
         this.#buffer.length,
         MSG_DONTWAIT,
-        ptr(this.#sender),
-        ptr(this.#senderLength),
+        this.#senderAt,
+        this.#senderLengthAt,
       ),
     );
     if (length < 0) return null;
     // nl_pid 0 is the kernel; any other number is another process that sent to our socket.
-    if (new DataView(this.#sender.buffer).getUint32(4, true) !== 0)
-      throw new Error("a process answered for the kernel");
+    if (this.#sender.getUint32(4, true) !== 0) throw new Error("a process answered for the kernel");
     return new DataView(this.#buffer.buffer, 0, length);
   }
 
@@ -154,6 +159,49 @@ export class NetlinkSocket {
 
   close(): void {
     libc.close(this.#descriptor);
+  }
+}
+
+/** Both ends of a connected TCP socket, addresses of 4 or 16 bytes in network order. */
+export interface SocketEnds {
+  readonly localAddress: Uint8Array;
+  readonly localPort: number;
+  readonly peerAddress: Uint8Array;
+  readonly peerPort: number;
+}
+
+/** struct sockaddr_in and sockaddr_in6, as at {@link ListeningSocket}, for {@link socketEnds}. */
+const SOCKADDR_LENGTH = 28;
+const endName = new Uint8Array(new ArrayBuffer(SOCKADDR_LENGTH));
+const endNameAt = ptr(endName);
+const endView = new DataView(endName.buffer);
+const endLength = new Uint32Array(new ArrayBuffer(4));
+const endLengthAt = ptr(endLength);
+
+/**
+ * Both ends of a connection, by one system call each and without text (getsockname(2), getpeername(2)); null where the kernel has
+ * none, as of one that its client has reset.
+ */
+export function socketEnds(descriptor: number): SocketEnds | null {
+  endLength[0] = SOCKADDR_LENGTH;
+  if (libc.getsockname(descriptor, endNameAt, endLengthAt) !== 0) return null;
+  const localAddress = addressOfEnd();
+  const localPort = endView.getUint16(2, false);
+  endLength[0] = SOCKADDR_LENGTH;
+  if (libc.getpeername(descriptor, endNameAt, endLengthAt) !== 0) return null;
+  const peerAddress = addressOfEnd();
+  if (localAddress === null || peerAddress === null) return null;
+  return { localAddress, localPort, peerAddress, peerPort: endView.getUint16(2, false) };
+}
+
+function addressOfEnd(): Uint8Array | null {
+  switch (endView.getUint16(0, true)) {
+    case AF_INET:
+      return endName.slice(4, 8);
+    case AF_INET6:
+      return endName.slice(8, 24);
+    default:
+      return null;
   }
 }
 

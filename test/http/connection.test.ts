@@ -26,6 +26,7 @@ function aConnection() {
     takes: Number.POSITIVE_INFINITY,
     withinBudget: true,
     busy: false,
+    answersAtOnce: false,
   };
   /** What was done since it was looked at last. */
   let log: string[] = [];
@@ -48,6 +49,7 @@ function aConnection() {
     resume: () => void log.push("resume"),
     shutdown: () => void log.push("shutdown"),
     end: () => void log.push("end"),
+    close: () => void log.push("close"),
     terminate: () => void log.push("terminate"),
   };
   const connection = new Connection(
@@ -59,6 +61,7 @@ function aConnection() {
       handler: {
         handle: (request) => {
           log.push("handle");
+          if (script.answersAtOnce) return text("x".repeat(100));
           return new Promise<Answer>((resolve) => waiting.push({ request, answer: resolve }));
         },
       },
@@ -105,6 +108,9 @@ function aConnection() {
 
 type Scripted = ReturnType<typeof aConnection>;
 
+/** An answer that is the last one by the server's choice: its client may have sent another request meanwhile. */
+const WITH_CLOSE: Answer = { ...text("x".repeat(100)), close: true };
+
 /** How to bring a new connection into each state. */
 const STATES: Record<string, (one: Scripted) => Promise<void>> = {
   "reading, nothing yet": async () => {},
@@ -126,15 +132,26 @@ const STATES: Record<string, (one: Scripted) => Promise<void>> = {
     await answer();
   },
   "writing the last answer": async ({ receive, connection, answer, script }) => {
+    receive(GET);
+    connection.handleNext();
+    script.takes = 10;
+    await answer(WITH_CLOSE);
+  },
+  "writing the answer after which its client wants no other": async ({
+    receive,
+    connection,
+    answer,
+    script,
+  }) => {
     receive(LAST);
     connection.handleNext();
     script.takes = 10;
     await answer();
   },
   lingering: async ({ receive, connection, answer }) => {
-    receive(LAST);
+    receive(GET);
     connection.handleNext();
-    await answer();
+    await answer(WITH_CLOSE);
   },
   closed: async ({ connection }) => connection.terminate(),
 };
@@ -200,6 +217,10 @@ const TABLE: Record<string, { state: Connection["state"]; does: Record<string, s
   "writing the last answer": {
     state: "writing",
     does: { ...WRITING, "room for all of the answer": "write, shutdown, -> lingering" },
+  },
+  "writing the answer after which its client wants no other": {
+    state: "writing",
+    does: { ...WRITING, "room for all of the answer": "write, close, closed, -> closed" },
   },
   lingering: {
     state: "lingering",
@@ -311,7 +332,51 @@ describe("requests", () => {
     }
     expect(targets).toEqual(["/a", "/b", "/c"]);
     expect(one.statuses()).toEqual([200, 200, 200]);
-    expect(one.connection.state).toBe("lingering");
+    expect(one.connection.state).toBe("closed");
+  });
+
+  test("after which the client wants no other end the connection at once, unless more is here or to come", async () => {
+    const rest = `GET /a HTTP/1.1\r\n${HOST}Connection: close\r\nContent-Length: 3\r\n\r\n`;
+    const chunks = `PUT /a HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n`;
+    const cases: [bytes: string, state: string][] = [
+      [LAST, "closed"],
+      ["GET /a HTTP/1.0\r\n\r\n", "closed"],
+      [`${rest}abc`, "closed"],
+      [`${rest}ab`, "lingering"],
+      [`${LAST}G`, "lingering"],
+      [LAST + GET, "lingering"],
+      [chunks, "lingering"],
+    ];
+    for (const [bytes, state] of cases) {
+      const one = aConnection();
+      one.receive(bytes);
+      one.connection.handleNext();
+      await one.answer();
+      expect([bytes, one.connection.state]).toEqual([bytes, state]);
+      expect(one.statuses()).toEqual([200]);
+    }
+  });
+
+  test("whose answer cannot be written are not abandoned: they are over", async () => {
+    for (const answersAtOnce of [true, false]) {
+      const one = aConnection();
+      Object.assign(one.script, { answersAtOnce, takes: -1 });
+      one.receive(GET);
+      one.connection.handleNext();
+      await one.answer();
+      expect([one.connection.state, one.abandoned()]).toEqual(["closed", 0]);
+    }
+  });
+
+  test("that are answered without a promise are written at once, and those sent ahead wait for their turn", () => {
+    const one = aConnection();
+    one.script.answersAtOnce = true;
+    one.receive(GET + LAST);
+    one.connection.handleNext();
+    expect(one.done()).toEqual(["enqueue", "handle", "write", "enqueue"]);
+    one.connection.handleNext();
+    expect(one.done()).toEqual(["handle", "write", "close", "closed"]);
+    expect(one.abandoned()).toBe(0);
   });
 
   test("that were sent ahead keep the socket paused until they are needed", async () => {
@@ -555,6 +620,7 @@ describe("a connection", () => {
       handling: null,
       writing: null,
       "writing the last answer": null,
+      "writing the answer after which its client wants no other": null,
       closed: null,
     });
   });

@@ -1,5 +1,10 @@
 import { describe, expect, test } from "bun:test";
-import { decodeConnection, encodeConnectionRequest, TYPE_NEW } from "../../src/identity/netlink/conntrack.ts";
+import {
+  decodeByAttributes,
+  decodeConnection,
+  encodeConnectionRequest,
+  TYPE_NEW,
+} from "../../src/identity/netlink/conntrack.ts";
 import {
   type DiagSocket,
   decodeSocket,
@@ -385,5 +390,42 @@ describe("the decoders throw at no bytes", () => {
       }
       decodeAll(bytes, one.sequence, one.portId);
     }
+  });
+});
+
+describe("an entry in the kernel's own form", () => {
+  const names = recorded.recordings
+    .map(({ name }) => name)
+    .filter((name) => name.startsWith("IPCTNL_MSG_CT_GET"));
+  const entries = names.map((name) => {
+    const reply = readReply(view(recording(name).answer), recording(name).sequence, recording(name).portId);
+    return reply.kind === "message" ? reply.payload : null;
+  });
+  const payloads = entries.filter((payload) => payload !== null);
+
+  // A million: IMDSPROXY_FUZZ_RUNS=200.
+  test("is decoded at once as it is by its attributes, also where bytes of it are changed, missing or more", () => {
+    expect(payloads.length).toBeGreaterThan(0);
+    const runs = fuzzRuns(5_000);
+    const random = randomBytesFrom(fuzzSeed);
+    let decoded = 0;
+    for (let run = 0; run < runs; run++) {
+      const payload = payloads[run % payloads.length];
+      if (payload === undefined) throw new Error("recorded");
+      const [changes = 0, where = 0, far = 0, value = 0, length = 0] = random(5);
+      const bytes = new Uint8Array(
+        payload.buffer.slice(payload.byteOffset, payload.byteOffset + payload.byteLength),
+      );
+      if (changes % 4 > 0) bytes[(where | (far << 8)) % bytes.length] = value;
+      if (changes % 4 > 1) bytes[far % bytes.length] = value & 0x3f;
+      // The same attributes once more, or a part of them.
+      const cut = length % 8 === 0 ? bytes.subarray(0, (length * 7) % (bytes.length + 1)) : bytes;
+      const whole = length % 8 === 1 ? concat(cut, bytes.subarray(4 * (value % (bytes.length / 4)))) : cut;
+      const once = decodeConnection(view(whole));
+      expect(once).toEqual(decodeByAttributes(view(whole)));
+      if (once !== null) decoded++;
+    }
+    expect(decoded).toBeGreaterThan(runs / 10);
+    expect(decoded).toBeLessThan(runs);
   });
 });

@@ -1,5 +1,14 @@
 import type { Tuple } from "./inet-diag.ts";
-import { FLAG_REQUEST, HEADER_LENGTH, readAttributes, writeHeader } from "./message.ts";
+import {
+  ATTRIBUTE_TYPE,
+  align,
+  FLAG_REQUEST,
+  fourBytes,
+  HEADER_LENGTH,
+  readAttributes,
+  writeHeader,
+  writeSequence,
+} from "./message.ts";
 
 /**
  * NETLINK_NETFILTER, subsystem ctnetlink: one connection tracking entry by its reply tuple
@@ -41,54 +50,132 @@ export interface TrackedConnection {
   readonly reply: Tuple;
 }
 
-/** Encodes the request for the entry whose reply direction is `reply`. */
+/**
+ * Encodes the request for the entry whose reply direction is `reply`.
+ *
+ * @returns bytes that are valid until the next call.
+ */
 export function encodeConnectionRequest(reply: Tuple, sequence: number): Uint8Array {
-  const size = reply.sourceAddress.length;
+  const form = reply.sourceAddress.length === 4 ? FORM_V4 : FORM_V6;
+  form.bytes.set(reply.sourceAddress, form.source);
+  form.bytes.set(reply.destinationAddress, form.destination);
+  writeSequence(form.view, sequence);
+  form.view.setUint16(form.ports, reply.sourcePort, false);
+  form.view.setUint16(form.ports + 8, reply.destinationPort, false);
+  return form.bytes;
+}
+
+/** A request, all but what differs from one to the next, and where that stands in it. */
+interface RequestForm {
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+  readonly source: number;
+  readonly destination: number;
+  /** Of the source; that of the destination is 8 bytes further. */
+  readonly ports: number;
+}
+
+function requestForm(size: 4 | 16): RequestForm {
   const ipLength = 4 + 2 * (4 + size);
   const protoLength = 4 + 8 + 8 + 8;
   const tupleLength = 4 + ipLength + protoLength;
   const length = HEADER_LENGTH + GENERIC_LENGTH + tupleLength;
-  const bytes = new Uint8Array(length);
+  const bytes = new Uint8Array(new ArrayBuffer(length));
   const view = new DataView(bytes.buffer);
-  writeHeader(view, TYPE_GET, FLAG_REQUEST, sequence, length);
+  writeHeader(view, TYPE_GET, FLAG_REQUEST, 0, length);
   bytes[HEADER_LENGTH] = size === 4 ? AF_INET : AF_INET6;
   let at = HEADER_LENGTH + GENERIC_LENGTH;
-  const attribute = (type: number, payloadLength: number): void => {
+  /** Writes the head of an attribute; returns where its payload is, behind which the next one begins. */
+  const attribute = (type: number, payloadLength: number, isNest = false): number => {
     view.setUint16(at, 4 + payloadLength, true);
-    view.setUint16(at + 2, type, true);
-    at += 4;
+    view.setUint16(at + 2, isNest ? type | NLA_F_NESTED : type, true);
+    const payload = at + 4;
+    at = isNest ? payload : payload + align(payloadLength);
+    return payload;
   };
-  const address = (type: number, value: Uint8Array): void => {
-    attribute(type, size);
-    bytes.set(value, at);
-    at += size;
-  };
-  const port = (type: number, value: number): void => {
-    attribute(type, 2);
-    view.setUint16(at, value, false);
-    at += 4;
-  };
-  attribute(CTA_TUPLE_REPLY | NLA_F_NESTED, tupleLength - 4);
-  attribute(CTA_TUPLE_IP | NLA_F_NESTED, ipLength - 4);
-  address(size === 4 ? CTA_IP_V4_SRC : CTA_IP_V6_SRC, reply.sourceAddress);
-  address(size === 4 ? CTA_IP_V4_DST : CTA_IP_V6_DST, reply.destinationAddress);
-  attribute(CTA_TUPLE_PROTO | NLA_F_NESTED, protoLength - 4);
-  attribute(CTA_PROTO_NUM, 1);
-  bytes[at] = IPPROTO_TCP;
-  at += 4;
-  port(CTA_PROTO_SRC_PORT, reply.sourcePort);
-  port(CTA_PROTO_DST_PORT, reply.destinationPort);
-  return bytes;
+  attribute(CTA_TUPLE_REPLY, tupleLength - 4, true);
+  attribute(CTA_TUPLE_IP, ipLength - 4, true);
+  const source = attribute(size === 4 ? CTA_IP_V4_SRC : CTA_IP_V6_SRC, size);
+  const destination = attribute(size === 4 ? CTA_IP_V4_DST : CTA_IP_V6_DST, size);
+  attribute(CTA_TUPLE_PROTO, protoLength - 4, true);
+  bytes[attribute(CTA_PROTO_NUM, 1)] = IPPROTO_TCP;
+  const ports = attribute(CTA_PROTO_SRC_PORT, 2);
+  attribute(CTA_PROTO_DST_PORT, 2);
+  return { bytes, view, source, destination, ports };
 }
+
+const FORM_V4 = requestForm(4);
+const FORM_V6 = requestForm(16);
 
 /** Decodes an entry; null where either direction is missing or is not TCP. */
 export function decodeConnection(payload: DataView): TrackedConnection | null {
+  return decodePlainIPv4(payload) ?? decodeByAttributes(payload);
+}
+
+/** The same by walking all attributes, whatever their order. */
+export function decodeByAttributes(payload: DataView): TrackedConnection | null {
   if (payload.byteLength < GENERIC_LENGTH) return null;
   const attributes = readAttributes(payload, GENERIC_LENGTH);
   const original = decodeTuple(attributes?.get(CTA_TUPLE_ORIG));
   const reply = decodeTuple(attributes?.get(CTA_TUPLE_REPLY));
   return original === null || reply === null ? null : { original, reply };
 }
+
+/**
+ * A tuple of IPv4 as the kernel writes it (ctnetlink_dump_tuples, net/netfilter/nf_conntrack_netlink.c): the heads of its attributes
+ * as little-endian words, length first, by where they stand behind the head of the tuple.
+ */
+const PLAIN_TUPLE: readonly (readonly [offset: number, word: number])[] = [
+  [4, headOf(20, CTA_TUPLE_IP | NLA_F_NESTED)],
+  [8, headOf(8, CTA_IP_V4_SRC)],
+  [16, headOf(8, CTA_IP_V4_DST)],
+  [24, headOf(28, CTA_TUPLE_PROTO | NLA_F_NESTED)],
+  [28, headOf(5, CTA_PROTO_NUM)],
+  [36, headOf(6, CTA_PROTO_SRC_PORT)],
+  [44, headOf(6, CTA_PROTO_DST_PORT)],
+];
+const PLAIN_LENGTH = 52;
+
+function headOf(length: number, type: number): number {
+  return ((type << 16) | length) >>> 0;
+}
+
+/**
+ * Decodes an entry that has exactly this form, as those of IPv4 have: a fifth of the time of a walk that allows any. Null for any
+ * other, which is then walked.
+ */
+function decodePlainIPv4(payload: DataView): TrackedConnection | null {
+  const first = GENERIC_LENGTH;
+  const second = first + PLAIN_LENGTH;
+  if (payload.byteLength < second + PLAIN_LENGTH) return null;
+  if (!isPlainTuple(payload, first, CTA_TUPLE_ORIG) || !isPlainTuple(payload, second, CTA_TUPLE_REPLY))
+    return null;
+  // What follows is of no interest, but it has to be attributes, and none twice. Their types are bits, of which a number has 31.
+  let seen = (1 << CTA_TUPLE_ORIG) | (1 << CTA_TUPLE_REPLY);
+  for (let at = second + PLAIN_LENGTH; at < payload.byteLength; ) {
+    if (at + 4 > payload.byteLength) return null;
+    const length = payload.getUint16(at, true);
+    const type = payload.getUint16(at + 2, true) & ATTRIBUTE_TYPE;
+    if (length < 4 || at + length > payload.byteLength || type > 30) return null;
+    if ((seen & (1 << type)) !== 0) return null;
+    seen |= 1 << type;
+    at += align(length);
+  }
+  return { original: plainTuple(payload, first), reply: plainTuple(payload, second) };
+}
+
+function isPlainTuple(payload: DataView, at: number, type: number): boolean {
+  if (payload.getUint32(at, true) !== headOf(PLAIN_LENGTH, type | NLA_F_NESTED)) return false;
+  for (const [offset, word] of PLAIN_TUPLE) if (payload.getUint32(at + offset, true) !== word) return false;
+  return payload.getUint8(at + 32) === IPPROTO_TCP;
+}
+
+const plainTuple = (payload: DataView, at: number): Tuple => ({
+  sourceAddress: fourBytes(payload, at + 12),
+  destinationAddress: fourBytes(payload, at + 20),
+  sourcePort: payload.getUint16(at + 40, false),
+  destinationPort: payload.getUint16(at + 48, false),
+});
 
 function decodeTuple(view: DataView | undefined): Tuple | null {
   if (view === undefined) return null;

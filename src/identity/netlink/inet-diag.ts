@@ -1,5 +1,12 @@
 import { sameAddress, unmapped } from "../address.ts";
-import { FLAG_REQUEST, HEADER_LENGTH, readAttributes, writeHeader } from "./message.ts";
+import {
+  FLAG_REQUEST,
+  fourBytes,
+  HEADER_LENGTH,
+  readAttributes,
+  writeHeader,
+  writeSequence,
+} from "./message.ts";
 
 /**
  * NETLINK_SOCK_DIAG for one TCP socket (linux/sock_diag.h, linux/inet_diag.h).
@@ -51,24 +58,33 @@ export interface DiagSocket {
  * The interface is loopback's: a connection between two sockets of one machine runs over it, so the kernel finds the
  * socket to which it would deliver our answer. With interface 0 a socket that its owner bound to a device would not be
  * found, while another's, with the same addresses and ports but not bound, would (inet_match in net/inet_hashtables.h).
+ *
+ * @returns bytes that are valid until the next call.
  */
 export function encodeSocketRequest(tuple: Tuple, sequence: number): Uint8Array {
-  const bytes = new Uint8Array(REQUEST_LENGTH);
-  const view = new DataView(bytes.buffer);
-  writeHeader(view, SOCK_DIAG_BY_FAMILY, FLAG_REQUEST, sequence, REQUEST_LENGTH);
-  bytes[HEADER_LENGTH] = tuple.sourceAddress.length === 4 ? AF_INET : AF_INET6;
-  bytes[HEADER_LENGTH + 1] = IPPROTO_TCP;
-  view.setUint32(HEADER_LENGTH + 4, 0xffffffff, true); // idiag_states: not looked at in an exact request
-  const id = HEADER_LENGTH + 8;
-  view.setUint16(id, tuple.sourcePort, false); // __be16 idiag_sport
-  view.setUint16(id + 2, tuple.destinationPort, false); // __be16 idiag_dport
-  bytes.set(tuple.sourceAddress, id + 4); // __be32 idiag_src[4]
-  bytes.set(tuple.destinationAddress, id + 20); // __be32 idiag_dst[4]
-  view.setUint32(id + 36, LOOPBACK_IFINDEX, true); // __u32 idiag_if
-  view.setUint32(id + 40, 0xffffffff, true); // INET_DIAG_NOCOOKIE
-  view.setUint32(id + 44, 0xffffffff, true);
-  return bytes;
+  const size = tuple.sourceAddress.length;
+  writeSequence(requestView, sequence);
+  requestBytes[HEADER_LENGTH] = size === 4 ? AF_INET : AF_INET6;
+  requestView.setUint16(SOCKET_ID, tuple.sourcePort, false); // __be16 idiag_sport
+  requestView.setUint16(SOCKET_ID + 2, tuple.destinationPort, false); // __be16 idiag_dport
+  // __be32 idiag_src[4], idiag_dst[4]: an address of IPv4 is the first of the four.
+  if (size === 4) requestBytes.fill(0, SOCKET_ID + 4, SOCKET_ID + 36);
+  requestBytes.set(tuple.sourceAddress, SOCKET_ID + 4);
+  requestBytes.set(tuple.destinationAddress, SOCKET_ID + 20);
+  return requestBytes;
 }
+
+/** Where struct inet_diag_sockid begins in a request. */
+const SOCKET_ID = HEADER_LENGTH + 8;
+/** The request, of which each look-up writes what differs. */
+const requestBytes = new Uint8Array(new ArrayBuffer(REQUEST_LENGTH));
+const requestView = new DataView(requestBytes.buffer);
+writeHeader(requestView, SOCK_DIAG_BY_FAMILY, FLAG_REQUEST, 0, REQUEST_LENGTH);
+requestBytes[HEADER_LENGTH + 1] = IPPROTO_TCP;
+requestView.setUint32(HEADER_LENGTH + 4, 0xffffffff, true); // idiag_states: not looked at in an exact request
+requestView.setUint32(SOCKET_ID + 36, LOOPBACK_IFINDEX, true); // __u32 idiag_if
+requestView.setUint32(SOCKET_ID + 40, 0xffffffff, true); // INET_DIAG_NOCOOKIE
+requestView.setUint32(SOCKET_ID + 44, 0xffffffff, true);
 
 /** Decodes struct inet_diag_msg and its attributes; null where it is none. */
 export function decodeSocket(payload: DataView): DiagSocket | null {
@@ -79,11 +95,12 @@ export function decodeSocket(payload: DataView): DiagSocket | null {
   if (attributes === null) return null;
   const cgroup = attributes.get(ATTRIBUTE_CGROUP_ID);
   if (cgroup !== undefined && cgroup.byteLength !== 8) return null;
-  const size = family === AF_INET ? 4 : 16;
   const address = (offset: number) =>
-    unmapped(
-      new Uint8Array(payload.buffer.slice(payload.byteOffset + offset, payload.byteOffset + offset + size)),
-    );
+    family === AF_INET
+      ? fourBytes(payload, offset)
+      : unmapped(
+          new Uint8Array(payload.buffer.slice(payload.byteOffset + offset, payload.byteOffset + offset + 16)),
+        );
   return {
     state: payload.getUint8(1),
     tuple: {

@@ -20,6 +20,9 @@ export type Reply =
   /** Not a reply that can be believed, and why. */
   | { readonly kind: "malformed"; readonly why: string };
 
+/** NLA_TYPE_MASK: nla_type without the flags NLA_F_NESTED and NLA_F_NET_BYTEORDER. */
+export const ATTRIBUTE_TYPE = 0x3fff;
+
 /** NLMSG_ALIGN and NLA_ALIGN: both round up to 4. */
 export const align = (length: number): number => (length + 3) & ~3;
 
@@ -36,6 +39,19 @@ export function writeHeader(
   view.setUint16(6, flags, true);
   view.setUint32(8, sequence, true);
   view.setUint32(12, 0, true); // nlmsg_pid: 0 lets the kernel fill in our port
+}
+
+/** Writes nlmsg_seq anew. */
+export const writeSequence = (view: DataView, sequence: number): void => view.setUint32(8, sequence, true);
+
+/** Four bytes at an offset, such as an address; a copy. */
+export function fourBytes(view: DataView, offset: number): Uint8Array {
+  const bytes = new Uint8Array(4);
+  bytes[0] = view.getUint8(offset);
+  bytes[1] = view.getUint8(offset + 1);
+  bytes[2] = view.getUint8(offset + 2);
+  bytes[3] = view.getUint8(offset + 3);
+  return bytes;
 }
 
 /**
@@ -112,7 +128,7 @@ export function readAttributes(view: DataView, offset: number): Attributes | nul
     if (at + 4 > end) return null;
     const length = view.getUint16(at, true);
     if (length < 4 || at + length > end) return null;
-    if (!found.add(view.getUint16(at + 2, true) & 0x3fff, at + 4, length - 4)) return null;
+    if (!found.add(view.getUint16(at + 2, true) & ATTRIBUTE_TYPE, at + 4, length - 4)) return null;
     at += align(length);
   }
   return found;
