@@ -105,29 +105,57 @@ export const exemptOf = (accounts: readonly StandingAccount[]): readonly number[
   accounts.flatMap(({ standing }) => (standing.kind === "exempt" ? [standing.uid] : []));
 
 function standingOf({ name, evidence }: PlatformAccount, facts: PlatformFacts): Standing {
+  const entry = systemEntry(name, facts);
+  if (entry === null) return { kind: "absent" };
+  const { uid, why } = entry;
+  if (uid === null || why !== null) return { kind: "refused", uid, why: why ?? "it has no uid" };
+  if (!evidence.some((path) => facts.exists(path)))
+    return {
+      kind: "refused",
+      uid,
+      why: `nothing here makes such an account (${evidence.join(", ")}: not there)`,
+    };
+  const login = loginProblem(name, entry.shell, facts);
+  return login === null ? { kind: "exempt", uid } : { kind: "refused", uid, why: login };
+}
+
+/**
+ * Why an account may be a person's rather than a daemon's own: it is not local, its uid is no system account's or another's too,
+ * or somebody may log in as it. Null for a daemon's. Pure.
+ */
+export function daemonProblem(name: string, facts: Pick<PlatformFacts, "passwd" | "shadow">): string | null {
+  const entry = systemEntry(name, facts);
+  if (entry === null) return "/etc/passwd does not have it";
+  return entry.why ?? loginProblem(name, entry.shell, facts);
+}
+
+/** An account of /etc/passwd, and why its uid is no system account's own; null where it is not there. */
+function systemEntry(
+  name: string,
+  facts: Pick<PlatformFacts, "passwd">,
+): { readonly uid: number | null; readonly shell: string; readonly why: string | null } | null {
   const accounts = accountLines(facts.passwd);
   const own = accounts.filter(([other]) => other === name);
   const [entry] = own;
-  if (entry === undefined) return { kind: "absent" };
+  if (entry === undefined) return null;
   const uid = /^\d+$/.test(entry[2] ?? "") ? Number(entry[2]) : null;
-  const refused = (why: string): Standing => ({ kind: "refused", uid, why });
-  if (own.length > 1) return refused("/etc/passwd has it more than once");
+  const found = (why: string | null) => ({ uid, shell: entry[6] ?? "", why });
+  if (own.length > 1) return found("/etc/passwd has it more than once");
   if (uid === null || uid === 0 || uid > LAST_SYSTEM_UID)
-    return refused(`its uid is ${entry[2] ?? ""}, which is no system account's (1 to ${LAST_SYSTEM_UID})`);
+    return found(`its uid is ${entry[2] ?? ""}, which is no system account's (1 to ${LAST_SYSTEM_UID})`);
   const twin = accounts.find(([other, , number]) => other !== name && Number(number) === uid);
-  if (twin !== undefined) return refused(`the account ${twin[0]} has the same uid, ${uid}`);
-  if (!evidence.some((path) => facts.exists(path)))
-    return refused(`nothing here makes such an account (${evidence.join(", ")}: not there)`);
-  if (/\/(?:nologin|false)$/.test(entry[6] ?? "")) return { kind: "exempt", uid };
-  if (facts.shadow === null)
-    return refused(`its shell is ${entry[6]}, and only root can see whether its password is locked`);
-  const password = accountLines(facts.shadow).find(([other]) => other === name)?.[1];
+  return found(twin === undefined ? null : `the account ${twin[0]} has the same uid, ${uid}`);
+}
+
+/** Why somebody may log in as the account; null where nobody can. */
+function loginProblem(name: string, shell: string, { shadow }: Pick<PlatformFacts, "shadow">): string | null {
+  if (/\/(?:nologin|false)$/.test(shell)) return null;
+  if (shadow === null) return `its shell is ${shell}, and only root can see whether its password is locked`;
+  const password = accountLines(shadow).find(([other]) => other === name)?.[1];
   // shadow(5): a field that begins with ! or * is no crypt(3) result; one that is empty lets anybody in.
-  if (password === undefined || !/^[!*]/.test(password))
-    return refused(
-      `its shell is ${entry[6]} and its password is not locked, so that somebody may log in as it`,
-    );
-  return { kind: "exempt", uid };
+  return password !== undefined && /^[!*]/.test(password)
+    ? null
+    : `its shell is ${shell} and its password is not locked, so that somebody may log in as it`;
 }
 
 /** This node's own facts. */

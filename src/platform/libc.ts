@@ -126,6 +126,22 @@ export class NetlinkSocket {
       libc.setsockopt(this.#descriptor, SOL_SOCKET, SO_SNDBUF, ptr(wanted), 4);
   }
 
+  /**
+   * Raises how much the kernel keeps of what this process has not read yet, by default net.core.rmem_default. Needs CAP_NET_ADMIN
+   * for more than net.core.rmem_max; without it, that is the limit.
+   */
+  makeReceiveRoom(bytes: number): void {
+    const wanted = Int32Array.of(bytes);
+    if (libc.setsockopt(this.#descriptor, SOL_SOCKET, SO_RCVBUFFORCE, ptr(wanted), 4) !== 0)
+      libc.setsockopt(this.#descriptor, SOL_SOCKET, SO_RCVBUF, ptr(wanted), 4);
+  }
+
+  /** As {@link receive}, but tells an overrun (ENOBUFS: the kernel dropped messages since the last call) from an empty queue. */
+  receiveOrOverrun(): DataView | "overrun" | null {
+    const datagram = this.receive();
+    return datagram === null && errno() === ENOBUFS ? "overrun" : datagram;
+  }
+
   receive(): DataView | null {
     this.#senderLength[0] = NETLINK_ADDRESS_LENGTH;
     const length = Number(
@@ -211,6 +227,7 @@ const MSG_NOSIGNAL = 0x4000;
 const EINTR = 4;
 const EAGAIN = 11;
 const ENOTSOCK = 88;
+const ENOBUFS = 105;
 /** PIPE_BUF (pipe(7)): a pipe that poll(2) says can be written to takes as much without blocking. */
 const PIPE_BYTES = 4_096;
 
@@ -347,6 +364,7 @@ const SO_REUSEADDR = 2;
 const SO_SNDBUF = 7;
 const SO_RCVBUF = 8;
 const SO_SNDBUFFORCE = 32;
+const SO_RCVBUFFORCE = 33;
 const SO_REUSEPORT = 15;
 const SO_ACCEPTCONN = 30;
 const IPPROTO_IPV6 = 41;

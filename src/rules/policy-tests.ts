@@ -60,7 +60,7 @@ export type TestedConfig = RulesConfig & { readonly exempt: readonly string[] };
 export function failedTests(config: TestedConfig, tests: readonly PolicyTest[]): FailedTest[] {
   const rules = compileRules(config, { hostname: "HOSTNAME" });
   return tests.flatMap((test, index) => {
-    const identity = identityOf(test.given);
+    const identity = identityOfGiven(test.given);
     if (typeof identity === "string") return [{ index, why: `(${nameOf(test, index)}) ${identity}` }];
     const asksForUid = config.rules.find(({ match }) => match.uid !== undefined);
     if (asksForUid !== undefined && identity.uid === null && identity.container === null) {
@@ -81,14 +81,15 @@ export function failedTests(config: TestedConfig, tests: readonly PolicyTest[]):
   });
 }
 
-const nameOf = ({ name, given: { user, uid, container } }: PolicyTest, index: number): string =>
+/** The name of a test in quotes; without one, whom it gives. */
+export const nameOf = ({ name, given: { user, uid, container } }: PolicyTest, index: number): string =>
   JSON.stringify(name ?? user ?? (uid === undefined ? (container ?? `test ${index + 1}`) : `uid ${uid}`));
 
 const isExempt = ({ exempt }: TestedConfig, { uid, user }: Identity): boolean =>
   uid === 0 || user === "root" || exempt.some((one) => one === user || one === String(uid));
 
-/** The caller whom a test gives; where that is nobody, why. */
-function identityOf(test: PolicyTest["given"]): Identity | string {
+/** The caller whom a test gives; where that is nobody, why not, in words that follow the test's name. */
+export function identityOfGiven(test: GivenCaller): Identity | string {
   const { user, uid, groups, slurmJob, unit, cgroup, container } = test;
   if (user === undefined && uid === undefined && container === undefined)
     return "gives nobody: set given.user, given.uid or given.container";

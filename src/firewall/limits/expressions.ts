@@ -20,6 +20,7 @@ import {
   IMMEDIATE,
   LIMIT,
   LIMIT_OVER,
+  LOG,
   LOOKUP,
   META,
   META_KEY,
@@ -128,8 +129,8 @@ const isFamily = (family: keyof typeof NFPROTO_BYTE): Attribute[] => [
   meta(META_KEY.NFPROTO),
   compare(CMP_OP.EQ, [NFPROTO_BYTE[family]]),
 ];
-/** `ip daddr ADDRESS tcp dport PORT tcp flags & (syn | ack) == syn`, or the same with `ip6`. */
-export const synTo = (address: Uint8Array, port: number): Attribute[] => {
+/** `ip daddr ADDRESS tcp dport PORT`, or the same with `ip6`. */
+export const tcpTo = (address: Uint8Array, port: number): Attribute[] => {
   const family = address.length === 4 ? "ipv4" : "ipv6";
   return [
     ...isFamily(family),
@@ -139,11 +140,22 @@ export const synTo = (address: Uint8Array, port: number): Attribute[] => {
     ...isTcp,
     load(PAYLOAD_BASE.TRANSPORT, 2, 2),
     compare(CMP_OP.EQ, [port >> 8, port & 0xff]),
-    load(PAYLOAD_BASE.TRANSPORT, 13, 1),
-    bitwise(REG.R1, [0x12], [0]),
-    compare(CMP_OP.EQ, [0x02]),
   ];
 };
+/** `ip daddr ADDRESS tcp dport PORT tcp flags & (syn | ack) == syn`, or the same with `ip6`. */
+export const synTo = (address: Uint8Array, port: number): Attribute[] => [
+  ...tcpTo(address, port),
+  load(PAYLOAD_BASE.TRANSPORT, 13, 1),
+  bitwise(REG.R1, [0x12], [0]),
+  compare(CMP_OP.EQ, [0x02]),
+];
+/** `ip length > BYTES` (struct iphdr: tot_len at 2), or `ip6 length > BYTES` (struct ipv6hdr: payload_len at 4). */
+export const longerThan = (family: keyof typeof NFPROTO_BYTE, size: number): Attribute[] => [
+  load(PAYLOAD_BASE.NETWORK, family === "ipv4" ? 2 : 4, 2),
+  compare(CMP_OP.GT, [size >> 8, size & 0xff]),
+];
+/** `iif != "lo"`: the packet did not come from this node. Loopback has index 1 in every network namespace (LOOPBACK_IFINDEX). */
+export const notFromLoopback: Attribute[] = [meta(META_KEY.IIF), compare(CMP_OP.NEQ, hostOrder(1))];
 const present = (operation: number, type: number): Attribute[] => [
   expression(
     "exthdr",
@@ -199,6 +211,15 @@ export const countOverFor = (set: string, count: number) =>
 /** `ct timeout set "NAME"` */
 export const useTimeout = (name: string) =>
   expression("objref", u32(OBJREF.IMM_TYPE, OBJECT_CT_TIMEOUT), text(OBJREF.IMM_NAME, name));
+
+/** `log group NUMBER snaplen BYTES queue-threshold 1`: to the NFLOG listener of that group, each packet at once. */
+export const logTo = (group: number, snaplen: number): Attribute =>
+  expression(
+    "log",
+    bytes(LOG.GROUP, Uint8Array.of(group >> 8, group & 0xff)),
+    u32(LOG.SNAPLEN, snaplen),
+    bytes(LOG.QTHRESHOLD, Uint8Array.of(0, 1)),
+  );
 
 /** A verdict as data: `goto CHAIN`, `drop`. */
 export const verdictData = (code: number, chain?: string): Attribute[] => [

@@ -43,6 +43,8 @@ export const MSG = {
 export const NFTA_LIST_ELEM = 1;
 /** enum nft_table_attributes */
 export const TABLE = { NAME: 1, FLAGS: 2, USE: 3, HANDLE: 4, USERDATA: 6, OWNER: 7 } as const;
+/** NFT_TABLE_F_OWNER, since linux 5.12: the table belongs to a netlink socket, and goes away with it. */
+export const TABLE_FLAG_OWNER = 2;
 /** enum nft_chain_attributes */
 export const CHAIN = {
   TABLE: 1,
@@ -169,6 +171,8 @@ export const LIMIT = { RATE: 1, UNIT: 2, BURST: 3, TYPE: 4, FLAGS: 5 } as const;
 /** NFT_LIMIT_F_INV: over the rate. */
 export const LIMIT_OVER = 1;
 export const COUNTER = { BYTES: 1, PACKETS: 2 } as const;
+/** enum nft_log_attributes */
+export const LOG = { GROUP: 1, PREFIX: 2, SNAPLEN: 3, QTHRESHOLD: 4 } as const;
 export const REJECT = { TYPE: 1, ICMP_CODE: 2 } as const;
 export const REJECT_TYPE = { ICMP_UNREACH: 0, TCP_RST: 1, ICMPX_UNREACH: 2 } as const;
 /** The extensions of x_tables inside nf_tables (net/netfilter/nft_compat.c): NFTA_MATCH_* and NFTA_TARGET_* are alike. */

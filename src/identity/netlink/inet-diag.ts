@@ -59,9 +59,14 @@ export interface DiagSocket {
  * socket to which it would deliver our answer. With interface 0 a socket that its owner bound to a device would not be
  * found, while another's, with the same addresses and ports but not bound, would (inet_match in net/inet_hashtables.h).
  *
+ * @param interfaceIndex another interface, for a connection that leaves the machine; default loopback's.
  * @returns bytes that are valid until the next call.
  */
-export function encodeSocketRequest(tuple: Tuple, sequence: number): Uint8Array {
+export function encodeSocketRequest(
+  tuple: Tuple,
+  sequence: number,
+  interfaceIndex: number = LOOPBACK_IFINDEX,
+): Uint8Array {
   const size = tuple.sourceAddress.length;
   writeSequence(requestView, sequence);
   requestBytes[HEADER_LENGTH] = size === 4 ? AF_INET : AF_INET6;
@@ -71,6 +76,7 @@ export function encodeSocketRequest(tuple: Tuple, sequence: number): Uint8Array 
   if (size === 4) requestBytes.fill(0, SOCKET_ID + 4, SOCKET_ID + 36);
   requestBytes.set(tuple.sourceAddress, SOCKET_ID + 4);
   requestBytes.set(tuple.destinationAddress, SOCKET_ID + 20);
+  requestView.setUint32(SOCKET_ID + 36, interfaceIndex, true); // __u32 idiag_if
   return requestBytes;
 }
 
@@ -82,7 +88,6 @@ const requestView = new DataView(requestBytes.buffer);
 writeHeader(requestView, SOCK_DIAG_BY_FAMILY, FLAG_REQUEST, 0, REQUEST_LENGTH);
 requestBytes[HEADER_LENGTH + 1] = IPPROTO_TCP;
 requestView.setUint32(HEADER_LENGTH + 4, 0xffffffff, true); // idiag_states: not looked at in an exact request
-requestView.setUint32(SOCKET_ID + 36, LOOPBACK_IFINDEX, true); // __u32 idiag_if
 requestView.setUint32(SOCKET_ID + 40, 0xffffffff, true); // INET_DIAG_NOCOOKIE
 requestView.setUint32(SOCKET_ID + 44, 0xffffffff, true);
 
