@@ -66,6 +66,7 @@ describe("imports point one way:", () => {
     "doctor",
     "wiring",
     "service",
+    "observe",
     "demo",
     "telemetry",
     "client",
@@ -98,7 +99,7 @@ describe("imports point one way:", () => {
       "platform",
     ].map((room) => ({
       from: `src/${room}`,
-      never: ["src/doctor", "src/wiring", "src/service", "src/demo"],
+      never: ["src/doctor", "src/wiring", "src/service", "src/demo", "src/observe"],
       why: "a part can be used and tested without the whole",
     })),
     ...["wiring", "service", "demo"].map((room) => ({
@@ -111,6 +112,18 @@ describe("imports point one way:", () => {
       never: ["src/wiring", "src/demo", "src/imds", "src/http"],
       why: "a node is judged by what it does, not by the parts of the proxy",
     },
+    {
+      from: "src/observe",
+      never: ["http", "upstream", "client", "telemetry", "wiring", "service", "demo"].map(
+        (room) => `src/${room}`,
+      ),
+      why: "it listens to the kernel alone: it asks no metadata service, and the proxy knows nothing of it",
+    },
+    ...["src/wiring", "src/service", "src/demo", "src/telemetry"].map((from) => ({
+      from,
+      never: ["src/observe"],
+      why: "what is observed decides nothing",
+    })),
     {
       from: "src/http",
       never: ["imds", "upstream", "client", "sessions", "rules", "config", "firewall", "telemetry"].map(
@@ -240,6 +253,20 @@ describe("pure parts are pure:", () => {
     "src/doctor/harmless.ts",
     "src/doctor/render.ts",
     "src/doctor/types.ts",
+    "src/observe/arguments.ts",
+    "src/observe/callers.ts",
+    "src/observe/connections.ts",
+    "src/observe/diff.ts",
+    "src/observe/nflog.ts",
+    "src/observe/observer.ts",
+    "src/observe/outcome.ts",
+    "src/observe/packet.ts",
+    "src/observe/place.ts",
+    "src/observe/plain-text.ts",
+    "src/observe/report.ts",
+    "src/observe/request.ts",
+    "src/observe/rules.ts",
+    "src/observe/suggest.ts",
   ];
   test("no clock, no file, no process, no network", () => {
     for (const room of PURE) expect([room, existsSync(room)]).toEqual([room, true]);
@@ -278,6 +305,8 @@ describe("what a command loads", () => {
     "src/cli/demo.ts",
     "src/cli/setup.ts",
     "src/cli/service.ts",
+    "src/cli/observe.ts",
+    "src/cli/config-diff.ts",
   ]) {
     test(`with ${start} is no AWS SDK`, () => {
       const sdk = [...loadedWith(start)].filter((name) => /^@(?:aws-sdk|smithy|aws-crypto)\//.test(name));

@@ -90,6 +90,6 @@ const schema = defineCommand({
 });
 
 export default defineCommand({
-  meta: { name: "config", description: "Check, show and describe the configuration" },
-  subCommands: { check, show, schema },
+  meta: { name: "config", description: "Check, show, compare and describe the configuration" },
+  subCommands: { check, show, schema, diff: async () => (await import("./config-diff.ts")).default },
 });

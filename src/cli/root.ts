@@ -20,6 +20,7 @@ export const root: AnyCommand = {
     serve: lazy(() => import("./serve.ts")),
     whoami: lazy(() => import("./whoami.ts")),
     warm: lazy(() => import("./warm.ts")),
+    observe: lazy(() => import("./observe.ts")),
     setup: lazy(() => import("./setup.ts")),
     service: lazy(() => import("./service.ts")),
     iptables: lazy(() => import("./iptables.ts")),

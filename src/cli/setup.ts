@@ -1,7 +1,9 @@
+import { existsSync } from "node:fs";
 import { defineCommand } from "citty";
 import { PLATFORMS, type Platform } from "../config/platforms.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { monotonicMs } from "../platform/clock.ts";
+import { OBSERVED } from "../service/paths.ts";
 import { problemLines } from "../service/proxy-health.ts";
 import { setup } from "../service/setup.ts";
 import { dryRunArg, jsonArg, overrideArgs, overridesOf } from "./common.ts";
@@ -61,6 +63,12 @@ export default defineCommand({
         "the service is installed and runs, but does not do what it should",
         "The rules are in place: users get what the proxy gives them, or nothing. What is installed stays so.\n" +
           "Mend what the lines above name, then: imdsproxy service status, or imdsproxy setup again.",
+      );
+    }
+    if (!args.json && !existsSync(OBSERVED)) {
+      console.log(
+        "note: nothing was ever observed on this node: imdsproxy observe --for 24h shows who asks the metadata service for what, " +
+          "and what each gets or is refused",
       );
     }
     if (!args.json) console.log(`done in ${((monotonicMs() - started) / 1000).toFixed(1)} s`);

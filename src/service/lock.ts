@@ -8,18 +8,20 @@ import { waitForLock } from "../platform/file-lock.ts";
  * @param path a file that only root can open.
  * @param waitMs how long to wait for the other, in milliseconds.
  * @param onWait called once where somebody else has the lock.
- * @param held what somebody else's lock means; default another setup.
  */
 export async function withLock<T>(
   path: string,
   waitMs: number,
   onWait: () => void,
   run: () => Promise<T>,
-  held = `another setup has been running for ${Math.round(waitMs / 1000)} s`,
 ): Promise<T> {
   const descriptor = await waitForLock(path, { limitMs: waitMs, pollMs: 200, onWait });
   if (descriptor === null) {
-    throw new ImdsProxyError("unhealthy", held, `find it with: fuser -v ${path}`);
+    throw new ImdsProxyError(
+      "unhealthy",
+      `another setup has been running for ${Math.round(waitMs / 1000)} s`,
+      `find it with: fuser -v ${path}`,
+    );
   }
   try {
     return await run();

@@ -24,10 +24,15 @@ export const KNOWN_RULES = `${RUNTIME_DIRECTORY}/rules.json`;
 /** Exists where the entry of HyperPod's agent has been seen in nat OUTPUT, and was not removed by `iptables remove-original`. */
 export const AGENT_ENTRY_SEEN = `${ROOT_STATE_DIRECTORY}/agent-entry`;
 
+/** What `observe` has seen, over all of its runs. */
+export const OBSERVED = `${ROOT_STATE_DIRECTORY}/observed.json`;
+
 /** The journal of an installation under way; see transaction.ts. */
 export const JOURNAL = `${CONFIG_DIRECTORY}/.setup-journal.json`;
 /** The lock of setup. In /run, where only root can write, so that no user can hold it. */
 export const LOCK = "/run/imdsproxy-setup.lock";
+/** The lock of observe: one run at a time. */
+export const OBSERVE_LOCK = "/run/imdsproxy-observe.lock";
 
 /** ip(8) of iproute2, where Debian, Ubuntu and Amazon Linux have it. */
 export const IP = "/sbin/ip";

@@ -9,7 +9,15 @@ import { TABLE_NAME } from "../../src/firewall/limits/table.ts";
 import { OWN_CHAINS } from "../../src/firewall/rules.ts";
 import { TABLES, USERS_SOURCE } from "../../src/firewall/wall/plan.ts";
 import { parseRoute } from "../../src/imds/routes.ts";
-import { ACCOUNT, BINARY, ROOT_STATE_DIRECTORY, RUNTIME_DIRECTORY, UNITS } from "../../src/service/paths.ts";
+import { TABLE_NAME as OBSERVE_TABLE } from "../../src/observe/rules.ts";
+import {
+  ACCOUNT,
+  BINARY,
+  OBSERVED,
+  ROOT_STATE_DIRECTORY,
+  RUNTIME_DIRECTORY,
+  UNITS,
+} from "../../src/service/paths.ts";
 import { Metrics } from "../../src/telemetry/metrics.ts";
 import { SOURCES } from "../telemetry/metrics-support.ts";
 
@@ -121,6 +129,7 @@ describe("contracts", () => {
     for (const name of Object.keys(TABLES)) expect(page).toContain(`\` ${name}`);
     expect(rows.get("source address of users' requests")).toEqual([USERS_SOURCE]);
     expect(rows.get("nftables table, family inet")).toEqual([TABLE_NAME]);
+    expect(rows.get("the same, only while `observe` runs")).toEqual([OBSERVE_TABLE]);
   });
 
   test("units and files: their names", () => {
@@ -129,6 +138,7 @@ describe("contracts", () => {
     expect(rows.get("account")).toEqual([ACCOUNT]);
     expect(rows.get("executable")).toEqual([BINARY]);
     expect(rows.get("root's state")).toEqual([ROOT_STATE_DIRECTORY]);
+    expect(rows.get("what was observed")).toEqual([OBSERVED]);
     expect(rows.get("state of this boot")).toEqual([RUNTIME_DIRECTORY]);
   });
 

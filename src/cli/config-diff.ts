@@ -1,0 +1,140 @@
+import { defineCommand } from "citty";
+import { loadConfig } from "../config/load.ts";
+import type { Config } from "../config/schema.ts";
+import { ImdsProxyError } from "../errors.ts";
+import { exemptionsHere } from "../firewall/exempt.ts";
+import type { Accounts } from "../identity/accounts.ts";
+import { difference, differenceText, type Subject } from "../observe/diff.ts";
+import { placeText } from "../observe/place.ts";
+import { readObserved } from "../observe/record.ts";
+import { programText, userText } from "../observe/report.ts";
+import { runProgram } from "../platform/programs.ts";
+import { compileRules } from "../rules/decide.ts";
+import { identityOfGiven, nameOf } from "../rules/policy-tests.ts";
+import { systemNames } from "../wiring/identities.ts";
+import { jsonArg } from "./common.ts";
+
+/** Accounts that are looked at, where a directory lists more. */
+const MOST_ACCOUNTS = 10_000;
+const LIST_MS = 30_000;
+/** As `explain` has them: a login, and a job as slurmstepd makes its cgroup. */
+const LOGIN = "/user.slice";
+const JOB = "/system.slice/slurmstepd.scope/job_1/step_0/user/task_0";
+
+export default defineCommand({
+  meta: {
+    name: "diff",
+    description: "Show whose outcome differs between two configurations; exit 0 whether any does or not",
+  },
+  args: {
+    old: { type: "positional", description: "The configuration as it is", required: true },
+    new: { type: "positional", description: "The configuration as it shall be", required: true },
+    against: {
+      type: "string",
+      description:
+        "The callers in this file of imdsproxy observe; default the accounts that getent passwd lists, which leaves out those of " +
+        "a directory that lists none",
+      valueHint: "FILE",
+    },
+    json: jsonArg,
+  },
+  async run({ args }) {
+    const before = await side(loadConfig({ path: args.old }));
+    const after = await side(loadConfig({ path: args.new }));
+    const configs = [before.config, after.config];
+    const seen =
+      args.against === undefined ? await subjectsOfAccounts(configs) : observedSubjects(args.against);
+    const subjects = [...seen, ...testedSubjects(configs)];
+    const found = difference(before, after, subjects);
+    if (args.json) {
+      const against = args.against ?? null;
+      console.log(JSON.stringify({ against, ...found }, null, 2));
+    } else
+      console.log(
+        differenceText(found, args.against === undefined ? "accounts and tests" : "callers and tests"),
+      );
+  },
+});
+
+const side = async (config: Config) => ({ config, exemptions: await exemptionsHere(config) });
+
+/** The callers whom the tests of the configurations give, each once. */
+function testedSubjects(configs: readonly Config[]): Subject[] {
+  const subjects = new Map<string, Subject>();
+  for (const [index, test] of configs.flatMap(({ tests }) => tests ?? []).entries()) {
+    const identity = identityOfGiven(test.given);
+    if (typeof identity === "string") continue;
+    const { uid, container, user, groups, cgroup } = identity;
+    subjects.set(JSON.stringify(identity), {
+      who: nameOf(test, index),
+      where: "a test",
+      uid,
+      container,
+      account: container === null ? { user, groups, subordinate: false } : null,
+      cgroup,
+      categories: [],
+    });
+  }
+  return [...subjects.values()];
+}
+
+function observedSubjects(path: string): Subject[] {
+  const observed = readObserved(path);
+  if (observed === null) {
+    throw new ImdsProxyError(
+      "config",
+      `config diff: there is no ${path}`,
+      "make one: imdsproxy observe --for 24h --file FILE",
+    );
+  }
+  return observed.callers.map((caller) => ({
+    who: userText(caller),
+    where: [placeText(caller.place), programText(caller)].join(", "),
+    ...caller,
+  }));
+}
+
+/** Every account that NSS lists, at a login, and inside of a Slurm job where a configuration looks at cgroups. */
+async function subjectsOfAccounts(configs: readonly Config[]): Promise<Subject[]> {
+  const { exitCode, stdout } = await runProgram(["getent", "passwd"], { timeoutMs: LIST_MS });
+  if (exitCode !== 0) {
+    throw new ImdsProxyError(
+      "unhealthy",
+      `config diff: the node's accounts cannot be listed: getent passwd ended with ${exitCode}`,
+      "look at the services in /etc/nsswitch.conf, or compare by a file of imdsproxy observe: --against FILE",
+    );
+  }
+  const uids = stdout
+    .split("\n")
+    .map((line) => line.split(":")[2] ?? "")
+    .filter((uid) => /^\d{1,10}$/.test(uid))
+    .map(Number);
+  const situations: [where: string, cgroup: string][] = [["login", LOGIN]];
+  if (configs.some((config) => compileRules(config).needs.cgroup)) situations.push(["Slurm job", JOB]);
+  const { accounts, close } = systemNames();
+  try {
+    const subjects: Subject[] = [];
+    for (const uid of [...new Set(uids)].slice(0, MOST_ACCOUNTS))
+      subjects.push(...(await of(uid, accounts, situations)));
+    return subjects;
+  } finally {
+    close();
+  }
+}
+
+async function of(
+  uid: number,
+  accounts: Accounts,
+  situations: readonly (readonly [where: string, cgroup: string])[],
+): Promise<Subject[]> {
+  const account = await accounts.resolve(uid);
+  return situations.map(([where, cgroup]) => ({
+    who: account.user ?? `uid ${uid}`,
+    where,
+    uid,
+    container: null,
+    account,
+    cgroup,
+    categories: [],
+  }));
+}

@@ -1,0 +1,37 @@
+import { plainText } from "./plain-text.ts";
+
+/** Arguments of a process, made fit to be kept: few, short, and without what could be a secret. Pure. */
+
+const MOST = 4;
+const LONGEST = 60;
+const HIDDEN = "***";
+/** Names of options whose value may be a secret, and the short ones of curl, wget, mysql, sshpass. */
+const SECRET_OPTION = /pass|secret|token|key|auth|cred|header|cookie|user|^-[HupbUPE]$/i;
+/** A word that a secret can look like: long, and of an alphabet without blanks or dots. */
+const LOOKS_SECRET = /[A-Za-z0-9+/_-]{20,}|:\/\/[^/]*@|^[^/]*:[^/]/;
+
+/**
+ * The first four arguments. Of each, nothing after `=`; nothing at all where it follows an option that may take a secret, or
+ * looks like one itself. A path is kept, unless a part of it looks like a secret.
+ *
+ * @param text as /proc/PID/cmdline has it, from the program's own name on, each ended by a NUL.
+ */
+export function redactedArguments(text: string): string[] {
+  const [, ...words] = text.split("\0");
+  if (words.at(-1) === "") words.pop();
+  return words.slice(0, MOST).map((word, index) => {
+    const before = words[index - 1] ?? "";
+    if (/^-/.test(before) && !before.includes("=") && SECRET_OPTION.test(before) && !word.startsWith("--"))
+      return HIDDEN;
+    const name = /^([^=]*)=/.exec(word)?.[1];
+    if (name !== undefined) return `${isSafe(name) ? plainText(name, LONGEST) : HIDDEN}=`;
+    // `-pSECRET`, as mysql(1) and sshpass(1) take it.
+    if (/^-[upPH]./.test(word)) return `${word.slice(0, 2)}${HIDDEN}`;
+    return isSafe(word) ? plainText(word, LONGEST) : HIDDEN;
+  });
+}
+
+const isSafe = (word: string): boolean => {
+  if (LOOKS_SECRET.test(word.startsWith("/") ? "" : word)) return false;
+  return !word.startsWith("/") || word.split("/").every((part) => !/^[A-Za-z0-9+_-]{32,}$/.test(part));
+};

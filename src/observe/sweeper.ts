@@ -1,0 +1,41 @@
+import { existsSync } from "node:fs";
+import { runProgram } from "../platform/programs.ts";
+
+/**
+ * For kernels before 5.12, where the table does not go away with its process: a transient unit that lasts as long as this process
+ * and removes the table when it ends, however that is.
+ */
+
+const UNIT = "imdsproxy-observe-sweep";
+
+/**
+ * Starts the unit.
+ *
+ * @param executable this program; null where it runs from source, and a unit cannot start it.
+ * @returns what is to be said where there is none.
+ */
+export async function armSweeper(executable: string | null, pid: number): Promise<string | null> {
+  const otherwise =
+    "the next imdsproxy observe, or imdsproxy observe --sweep, removes its table where this one is killed (kill -9)";
+  if (executable === null || !existsSync("/run/systemd/system"))
+    return `this kernel has no nftables tables with an owner (5.12 has), and there is no systemd: ${otherwise}`;
+  const { exitCode, stderr } = await runProgram([
+    "systemd-run",
+    "--quiet",
+    "--collect",
+    `--unit=${UNIT}`,
+    `--property=ExecStopPost=${executable} observe --sweep`,
+    "tail",
+    `--pid=${pid}`,
+    "-f",
+    "/dev/null",
+  ]);
+  return exitCode === 0
+    ? null
+    : `this kernel has no nftables tables with an owner (5.12 has), and systemd-run failed (${stderr.trim().slice(0, 200)}): ${otherwise}`;
+}
+
+/** Ends the unit, when the table is gone. */
+export async function disarmSweeper(): Promise<void> {
+  await runProgram(["systemctl", "--quiet", "stop", `${UNIT}.service`]);
+}
