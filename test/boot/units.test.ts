@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { readFileSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
+import type { Report } from "../../src/doctor/types.ts";
 import { buildDirectoryModule } from "../support/nss/directory.ts";
 import { describeAsRoot } from "../support/root.ts";
 import { FIRST_BOOT_LIMIT_MS, LIMIT_MS, type Machine, until } from "./support/machine.ts";
@@ -240,6 +241,53 @@ describeAsRoot("the units on a booted node", () => {
       }
       expect((await inside("ls -A /home /root")).stdout).not.toContain("alice");
       expect((await inside("echo x > /var/lib/imdsproxy/probe && rm /var/lib/imdsproxy/probe")).code).toBe(0);
+    },
+    LIMIT_MS,
+  );
+
+  test(
+    "doctor finds nothing on it, and then what units of others give away",
+    async () => {
+      // IAM is not to be had here; at an address of the node's own that is known at once.
+      await node.ok("echo '127.0.0.1 iam.amazonaws.com' >> /etc/hosts");
+      const doctor = async () => {
+        const { code, stdout, stderr } = await node.run("imdsproxy doctor --json");
+        if (stderr !== "") throw new Error(stderr);
+        return { code, ...(JSON.parse(stdout) as Report) };
+      };
+      const clean = await doctor();
+      expect([clean.code, clean.findings]).toEqual([0, []]);
+      expect(clean.unchecked.map(({ id }) => id)).toEqual(["role-escalation"]);
+
+      const unit = (name: string, text: string) =>
+        node.ok(`cat > /etc/systemd/system/${name}`, { input: text });
+      const SECRET = "AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEYab";
+      await node.ok("cat > /etc/app.env", { input: `${SECRET}\n` });
+      await unit("app.service", `[Service]\nUser=games\nEnvironment=${SECRET}\nExecStart=/bin/sleep 3600\n`);
+      await unit("env.service", "[Service]\nEnvironmentFile=/etc/app.env\nExecStart=/bin/sleep 3600\n");
+      await unit("web.socket", "[Socket]\nListenStream=8088\n");
+      await unit("web.service", "[Service]\nUser=games\nExecStart=/bin/sleep 3600\n");
+      await node.ok("systemctl daemon-reload && systemctl start app.service env.service web.socket");
+      const found = await doctor();
+      const what = (id: string) => found.findings.filter((one) => one.id === id).map((one) => one.what);
+      expect([found.code, new Set(found.findings.map(({ id }) => id))]).toEqual([
+        1,
+        new Set(["unit-environment", "process-environment", "socket-units", "system-files"]),
+      ]);
+      expect(what("unit-environment")).toEqual(["app.service has AWS_SECRET_ACCESS_KEY in its Environment="]);
+      expect(what("process-environment")).toEqual([
+        expect.stringMatching(
+          /^process \d+ \(sleep, uid 5\) of a service has AWS_SECRET_ACCESS_KEY in its environment$/,
+        ),
+      ]);
+      expect(what("socket-units")).toEqual([
+        "web.socket listens at [::]:8088 as root for web.service, which runs as games",
+      ]);
+      expect(what("system-files")).toEqual([
+        expect.stringContaining("/etc/app.env can be read by other users"),
+      ]);
+      expect(JSON.stringify(found)).not.toContain("wJalr");
+      await node.ok("systemctl stop app.service env.service web.socket");
     },
     LIMIT_MS,
   );
