@@ -27,7 +27,7 @@ const IP_MINTTL = 21;
 const POLLIN = 1;
 const POLLOUT = 4;
 const MSG_NOSIGNAL = 0x4000;
-/** Milliseconds for the connection, and for the answer. */
+/** Milliseconds. */
 const LIMIT_MS = 2_000;
 
 const REQUEST = Buffer.from(
@@ -35,15 +35,15 @@ const REQUEST = Buffer.from(
     "Content-Length: 0\r\nConnection: close\r\n\r\n",
 );
 
-/** Whether an answer to a request for a token arrives with at least this TTL. Blocks for 4 s at most. */
-function arrivesWith(ttl: number, address: string, port: number): boolean {
+/** Whether an answer to a request for a token arrives with at least this TTL. Blocks for twice the limit at most. */
+function arrivesWith(ttl: number, address: string, port: number, limitMs: number): boolean {
   const descriptor = libc.socket(AF_INET, STREAM, 0);
   if (descriptor < 0) return false;
   const ready = (events: number) => {
     const polled = new DataView(new ArrayBuffer(8));
     polled.setInt32(0, descriptor, true);
     polled.setInt16(4, events, true);
-    return libc.poll(ptr(polled.buffer), 1, LIMIT_MS) > 0 && (polled.getInt16(6, true) & events) !== 0;
+    return libc.poll(ptr(polled.buffer), 1, limitMs) > 0 && (polled.getInt16(6, true) & events) !== 0;
   };
   try {
     // struct sockaddr_in: u16 family, __be16 port, 4 bytes address, 8 of padding
@@ -69,14 +69,12 @@ function arrivesWith(ttl: number, address: string, port: number): boolean {
  * 1 where the answer may travel one hop, 2 where it may travel two or more; null where nothing answers.
  *
  * @param endpoint an IPv4 address.
+ * @param limitMs milliseconds for a connection, and for an answer; default 2,000.
  */
-export function answerHops({
-  address,
-  port,
-}: {
-  readonly address: string;
-  readonly port: number;
-}): 1 | 2 | null {
-  if (arrivesWith(2, address, port)) return 2;
-  return arrivesWith(1, address, port) ? 1 : null;
+export function answerHops(
+  { address, port }: { readonly address: string; readonly port: number },
+  limitMs: number = LIMIT_MS,
+): 1 | 2 | null {
+  if (arrivesWith(2, address, port, limitMs)) return 2;
+  return arrivesWith(1, address, port, limitMs) ? 1 : null;
 }

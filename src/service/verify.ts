@@ -287,6 +287,9 @@ function reasons(health: ProxyHealth): readonly Pick<Problem, "what" | "since" |
   return [];
 }
 
+/** What a probe says at the most; a usual one has some thousand letters. */
+const MOST_LETTERS = 1_000_000;
+
 /** `imdsproxy service probe` as the tester. */
 export async function probeAs(
   tester: Tester,
@@ -301,8 +304,12 @@ export async function probeAs(
     (resolve, reject) => {
       let text = "";
       let complaint = "";
-      child.stdout.on("data", (bytes) => (text += String(bytes)));
-      child.stderr.on("data", (bytes) => (complaint += String(bytes)));
+      // Another process of the tester's can make it say anything, without end.
+      child.stdout.on("data", (bytes) => {
+        text += String(bytes);
+        if (text.length > MOST_LETTERS) child.kill("SIGKILL");
+      });
+      child.stderr.on("data", (bytes) => (complaint = (complaint + String(bytes)).slice(0, MOST_LETTERS)));
       child.on("error", reject);
       child.on("close", (code) => resolve({ text, complaint, code }));
     },

@@ -5,6 +5,7 @@ import { parseSimulation, rolesOf, signedHeaders } from "../../src/doctor/gather
 import { rulesAbove } from "../../src/doctor/gather/firewall.ts";
 import { parseBridges, parseLxcUsers } from "../../src/doctor/gather/node.ts";
 import { isContainer } from "../../src/doctor/gather/process.ts";
+import { readFilesAnswer } from "../../src/doctor/gather/requests.ts";
 import { argumentsHaveSecret, hasSecret, namesIn, pathsIn } from "../../src/doctor/gather/secrets.ts";
 import { parseUnits } from "../../src/doctor/gather/units.ts";
 import { parseSave } from "../../src/firewall/state.ts";
@@ -228,4 +229,29 @@ test("signedHeaders() are signed as a service checks it", () => {
   expect(isSignedWith("secret", claim, request)).toBe(true);
   expect(isSignedWith("secret", claim, { ...request, body: Buffer.from(`${body}x`) })).toBe(false);
   expect(JSON.stringify(headers)).not.toContain('"secret"');
+});
+
+describe("readFilesAnswer(), of a process that its user may have changed", () => {
+  const file = { path: "/home/bob/.boto", of: "bob", use: "read", what: "keys" };
+  test("takes what it should be, and nothing beside it", () => {
+    expect(readFilesAnswer({ files: [{ ...file, more: 1 }], gaps: ["x"], more: 1 })).toEqual({
+      files: [file as never],
+      gaps: ["x"],
+    });
+  });
+  const others: unknown[] = [
+    null,
+    1,
+    [],
+    {},
+    { files: [] },
+    { files: {}, gaps: [] },
+    { files: [1], gaps: [] },
+    { files: [{ ...file, path: 1 }], gaps: [] },
+    { files: [{ ...file, of: {} }], gaps: [] },
+    { files: [{ ...file, use: "execute" }], gaps: [] },
+    { files: [], gaps: [{}] },
+  ];
+  for (const other of others)
+    test(`takes no ${JSON.stringify(other)}`, () => expect(readFilesAnswer(other)).toBeNull());
 });

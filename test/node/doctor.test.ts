@@ -219,12 +219,17 @@ describeAsRoot("doctor on a node", () => {
     expect(found.stdout).not.toContain("\u001b");
   }, 180_000);
 
-  test("leaves network file systems out, and prints text that does nothing to a terminal", async () => {
+  test("leaves network file systems out, names the role that STS refuses, and prints text that does nothing to a terminal", async () => {
+    // Nobody has asked for alice's session yet.
+    await proxied.node.sts.set({ fault: { kind: "error", status: 403, code: "AccessDenied" } });
     const { stdout, exitCode } = await doctor("--as", "alice", "--admin", "admin,bob");
     expect(exitCode).toBe(1);
     expect(stdout).toStartWith("as alice (uid 2001): OPEN: ");
     expect(stdout.replaceAll(/\s+/g, " ")).toContain("/run/home/carol of carol is on fuse: --network-homes");
     expect(/[^\P{C}\n]/u.test(stdout)).toBe(false);
+    expect(stdout).toMatch(/^WARNING {2}role-trust: .*ImdsProxyTestRole/m);
+    expect(stdout).toContain('"Action": "sts:AssumeRole"');
+    expect(stdout).toMatch(/^WARNING {2}user-role: /m);
     expect(stdout).not.toContain("bob is in the group sudo");
     // What alice has of her own is no finding for her.
     expect(stdout).not.toContain("/run/home/alice/.aws/config");

@@ -3,16 +3,10 @@ import { posix } from "node:path";
 import { beginningOf, mayUse, walkTo } from "../../platform/careful-path.ts";
 import { mountsHere, remoteAt } from "../../platform/mounts.ts";
 import type { UsableFile } from "../types.ts";
-import type { FilesRequest } from "./requests.ts";
+import type { FilesAnswer, FilesRequest } from "./requests.ts";
 import { hasSecret } from "./secrets.ts";
 
 /** Looks at files as the user of this process, who is ordinary. An edge: runs in a child process that can be killed. */
-
-/** What was found in one directory, and what was left out. */
-export interface FilesAnswer {
-  readonly files: readonly UsableFile[];
-  readonly gaps: readonly string[];
-}
 
 const MOST_BYTES = 64 * 1024;
 

@@ -26,7 +26,6 @@ import {
 } from "../types.ts";
 import { accountsHere, groupsHere, namesOf, sudoHere } from "./accounts.ts";
 import { clockAgainstSts, simulationsHere } from "./aws.ts";
-import type { FilesAnswer } from "./files.ts";
 import { firewallHere } from "./firewall.ts";
 import {
   bridgesHere,
@@ -37,7 +36,7 @@ import {
   ownFilesHere,
   portHere,
 } from "./node.ts";
-import type { FilesRequest, Task } from "./requests.ts";
+import { type FilesRequest, readFilesAnswer, readProcessAnswer, type Task } from "./requests.ts";
 import { carriedOut } from "./tasks.ts";
 import { imdsdHere, unitsHere } from "./units.ts";
 
@@ -196,8 +195,9 @@ async function reachHere(
       instanceRole,
     };
   } catch (error) {
-    if (!(error instanceof ImdsProxyError)) throw error;
-    const failed = unknown(error.problem, source);
+    // What the user's own process said may be anything: another process of that user can change it.
+    const why = error instanceof ImdsProxyError ? error.problem : "the answers of the check cannot be read";
+    const failed = unknown(why, source);
     return { reach: failed, containerEndpoints: failed, instanceRole: null };
   }
 }
@@ -235,8 +235,9 @@ async function processesHere(): Promise<Known<readonly ProcessFacts[]>> {
   const tasks = readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
     .map((name): Task => ({ kind: "process", pid: Number(name) }));
-  const result = await carriedOut<ProcessFacts>(tasks, {
+  const result = await carriedOut(tasks, {
     as: { uid: 0, gid: 0 },
+    read: readProcessAnswer,
     limitMs: TASK_MS,
     mostHanging: MOST_HANGING,
   });
@@ -323,8 +324,9 @@ async function filesHere(
   source: string,
 ): Promise<Known<readonly UsableFile[]>> {
   const tasks = requests.map((request): Task => ({ kind: "files", networkHomes, request }));
-  const result = await carriedOut<FilesAnswer>(tasks, {
+  const result = await carriedOut(tasks, {
     as: tester,
+    read: readFilesAnswer,
     limitMs: TASK_MS,
     mostHanging: MOST_HANGING,
   });

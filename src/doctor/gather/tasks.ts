@@ -7,8 +7,13 @@ import type { Task } from "./requests.ts";
  * limit and nothing else, since the child is killed and another goes on with the next task.
  */
 
-export interface TasksOptions {
+export interface TasksOptions<T> {
   readonly as: UserIds;
+  /**
+   * Reads an answer; null where it is none. The child may have an ordinary user's uid, and another process of that user can make it
+   * say anything (ptrace(2)).
+   */
+  readonly read: (answer: unknown) => T | null;
   /** Milliseconds for one task. */
   readonly limitMs: number;
   /** How many tasks may fail to end before the rest is left out. */
@@ -24,7 +29,10 @@ export interface TasksResult<T> {
   readonly failure: string | null;
 }
 
-export async function carriedOut<T>(tasks: readonly Task[], options: TasksOptions): Promise<TasksResult<T>> {
+export async function carriedOut<T>(
+  tasks: readonly Task[],
+  options: TasksOptions<T>,
+): Promise<TasksResult<T>> {
   const answers: (T | null)[] = tasks.map(() => null);
   const hanging: number[] = [];
   let from = 0;
@@ -48,12 +56,14 @@ type Run =
   | { readonly kind: "hangs"; readonly index: number }
   | { readonly kind: "failed"; readonly why: string };
 
+/** What a child may say in all. */
+const MOST_BYTES = 32 * 1024 * 1024;
 /** Milliseconds that a child has to start in, on a machine with much else to do. */
 const START_MS = 20_000;
 
 function runFrom<T>(
   tasks: readonly Task[],
-  { as, limitMs }: TasksOptions,
+  { as, limitMs, read }: TasksOptions<T>,
   take: (index: number, answer: T | null) => void,
 ): Promise<Run> {
   return new Promise((resolve) => {
@@ -61,6 +71,7 @@ function runFrom<T>(
     let begun = -1;
     let ended = -1;
     let rest = "";
+    let bytesSaid = 0;
     let complaint = "";
     const finish = (run: Run) => {
       cancel();
@@ -70,6 +81,8 @@ function runFrom<T>(
       for (const stream of [child.stdin, child.stdout, child.stderr]) stream.destroy();
       resolve(run);
     };
+    const isIndex = (value: unknown): value is number =>
+      Number.isSafeInteger(value) && Number(value) >= 0 && Number(value) < tasks.length;
     const late = () =>
       finish(begun > ended ? { kind: "hangs", index: begun } : { kind: "failed", why: "it does not start" });
     let cancel = after(START_MS, late);
@@ -79,15 +92,21 @@ function runFrom<T>(
     child.stdout.on("data", (bytes) => {
       cancel();
       cancel = after(limitMs, late);
+      bytesSaid += bytes.length;
       rest += String(bytes);
       const lines = rest.split("\n");
       rest = lines.pop() ?? "";
-      for (const line of lines) {
-        const message = JSON.parse(line) as { begins?: number; ends?: number; answer?: T | null };
-        if (message.begins !== undefined) begun = message.begins;
-        if (message.ends === undefined) continue;
-        ended = message.ends;
-        take(message.ends, message.answer ?? null);
+      try {
+        if (bytesSaid > MOST_BYTES) throw new Error("it says too much");
+        for (const line of lines) {
+          const { begins, ends, answer } = JSON.parse(line) as Record<string, unknown>;
+          if (isIndex(begins)) begun = begins;
+          if (!isIndex(ends)) continue;
+          ended = ends;
+          take(ends, read(answer));
+        }
+      } catch {
+        finish({ kind: "failed", why: "it does not answer as it should" });
       }
     });
     child.on("error", (error) => finish({ kind: "failed", why: error.message }));
