@@ -54,7 +54,7 @@ export function accountsHere(): Known<readonly LocalAccount[]> {
 }
 
 /** A directory that does not answer costs this much once: the groups are asked for at the same time. */
-const GROUP_MS = 3_000;
+const GROUP_MS = 10_000;
 
 /** Everybody who is in a group that gives power: its listed members, and accounts whose own group it is. */
 export async function groupsHere(accounts: readonly LocalAccount[]): Promise<Known<readonly GroupMembers[]>> {
@@ -100,7 +100,7 @@ export async function namesOf(uids: readonly number[]): Promise<readonly { name:
 
 /** Users whom sudo, or the account database, is asked about. */
 const MOST_USERS = 100;
-const SUDO_MS = 5_000;
+const SUDO_MS = 15_000;
 /** How many run at once. */
 const AT_ONCE = 4;
 

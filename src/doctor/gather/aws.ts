@@ -13,7 +13,10 @@ import { type Known, known, type Simulation, unknown } from "../types.ts";
 
 /** What AWS itself says: STS's clock, IAM's simulation. An edge; nothing of a credential leaves it but a signature. */
 
-const LIMIT_MS = 3_000;
+/** Milliseconds. */
+const LIMIT_MS = 10_000;
+/** IAM is often not to be reached from a node: who waits for it waits for nothing. */
+const IAM_LIMIT_MS = 4_000;
 const MOST_BYTES = 1024 * 1024;
 
 interface Reply {
@@ -26,6 +29,7 @@ interface Reply {
 function ask(
   url: URL,
   { method, headers, body }: { method: string; headers: Readonly<Record<string, string>>; body: string },
+  limitMs: number = LIMIT_MS,
 ): Promise<Reply> {
   return new Promise((resolve, reject) => {
     const fail = (why: string) => {
@@ -33,7 +37,7 @@ function ask(
       outgoing.destroy();
       reject(new Error(why));
     };
-    const cancel = after(LIMIT_MS, () => fail(`no answer in ${LIMIT_MS / 1000} s`));
+    const cancel = after(limitMs, () => fail(`no answer in ${limitMs / 1000} s`));
     const request = url.protocol === "https:" ? httpsRequest : httpRequest;
     const outgoing = request(url, { method, headers, agent: false }, (incoming) => {
       let text = "";
@@ -208,7 +212,7 @@ async function simulate(roleArn: string, keys: Keys): Promise<Simulation | strin
   const date = new Date(systemClock.now()).toISOString().replaceAll(/[-:]|\.\d+/g, "");
   try {
     const headers = signedHeaders({ host, region, service: "iam", body, date }, keys);
-    const reply = await ask(new URL(`https://${host}/`), { method: "POST", headers, body });
+    const reply = await ask(new URL(`https://${host}/`), { method: "POST", headers, body }, IAM_LIMIT_MS);
     if (reply.status === 200) return { roleArn, allowed: parseSimulation(reply.body) };
     const code = /<Code>([\w.]{1,64})<\/Code>/.exec(reply.body)?.[1] ?? `status ${reply.status}`;
     return `${roleArn}: ${code}`;

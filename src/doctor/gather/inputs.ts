@@ -6,6 +6,7 @@ import { METADATA, sameEndpoint } from "../../firewall/addresses.ts";
 import { directEndpoints } from "../../firewall/direct-access.ts";
 import { buildFirewallSpec, type ResolvedFirewall } from "../../firewall/spec.ts";
 import { endpointText } from "../../identity/endpoint.ts";
+import { sleep } from "../../platform/clock.ts";
 import { answerHops } from "../../platform/hop-limit.ts";
 import { probe } from "../../service/probe.ts";
 import { proxyHealth } from "../../service/proxy-health.ts";
@@ -158,6 +159,12 @@ export async function gather(options: GatherOptions): Promise<DoctorInputs> {
 /** For a node whose configuration cannot be read: nobody is exempt but root. */
 const loadDefaults = (): Config => loadConfig({ path: "/dev/null" });
 
+/** What passes by itself is asked for again, as SDKs do: no answer in time, or one that says to come back (503). */
+const MOST_TRIES = 3;
+const AGAIN_MS = 1_000;
+const isPassing = ({ list, credentials }: Reach["user"]): boolean =>
+  [0, 503].includes(list.status) || (list.status === 200 && [0, 503].includes(credentials.status));
+
 async function reachHere(
   tester: Tester,
   config: Config | null,
@@ -171,10 +178,18 @@ async function reachHere(
   const extra = [...ECS_ENDPOINTS, ...EKS_ENDPOINTS];
   const direct = resolved.kind === "known" ? directEndpoints(resolved.value.spec) : Object.values(METADATA);
   try {
-    const root = await probe(null, []);
+    let root = await probe(null, []);
+    for (let tries = 1; isPassing(root) && tries < MOST_TRIES; tries++) {
+      await sleep(AGAIN_MS);
+      root = await probe(null, []);
+    }
     const listed = root.list.status === 200 ? root.list.text.trim() : "";
     const instanceRole = /^[\w+=,.@-]{1,64}$/.test(listed) ? listed : null;
-    const user = await probeAs(tester, instanceRole, [...direct, ...extra]);
+    let user = await probeAs(tester, instanceRole, [...direct, ...extra]);
+    for (let tries = 1; isPassing(user) && tries < MOST_TRIES; tries++) {
+      await sleep(AGAIN_MS);
+      user = await probeAs(tester, instanceRole, [...direct, ...extra]);
+    }
     const isExtra = ({ endpoint }: Probed) => extra.some((one) => sameEndpoint(one, endpoint));
     const own = { ...user, direct: user.direct.filter((one) => !isExtra(one)) };
     return {
@@ -206,7 +221,11 @@ type Probed = Reach["user"]["direct"][number];
 async function healthHere(config: Config | null): Promise<DoctorInputs["health"]> {
   const source = "the proxy's own health";
   if (config === null) return unknown("the configuration cannot be read", source);
-  const health = await proxyHealth(config);
+  let health = await proxyHealth(config);
+  if (health.kind === "silent") {
+    await sleep(AGAIN_MS);
+    health = await proxyHealth(config);
+  }
   if (health.kind === "not-root") return unknown("only root is told", source);
   if (health.kind === "answered") return known(health.problems, source);
   return known(

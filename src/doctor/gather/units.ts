@@ -6,7 +6,7 @@ import { METADATA_VARIABLES, SECRET_VARIABLES } from "./secrets.ts";
 /** The services and sockets that systemd has loaded. An edge: runs systemctl. */
 
 const PROPERTIES = "Id,LoadState,ActiveState,User,Environment,EnvironmentFiles,Listen,Triggers";
-const UNITS_MS = 15_000;
+const UNITS_MS = 30_000;
 
 /** Names of variables that are assigned in the text of Environment=, as systemctl prints it. */
 const assigned = (text: string, names: readonly string[]): string[] =>
