@@ -255,7 +255,12 @@ describeAsRoot("the units on a booted node", () => {
         if (stderr !== "") throw new Error(stderr);
         return { code, ...(JSON.parse(stdout) as Report) };
       };
-      const clean = await doctor();
+      // What the tests above broke, and the proxy remembers, ends with its process.
+      await node.ok("systemctl restart imdsproxy");
+      await getsRole(node, ROLE, "alice");
+      let clean = await doctor();
+      // On a busy machine an answer may come too late for it.
+      for (let tries = 1; clean.findings.length > 0 && tries < 3; tries++) clean = await doctor();
       expect([clean.code, clean.findings]).toEqual([0, []]);
       expect(clean.unchecked.map(({ id }) => id)).toEqual(["role-escalation"]);
 
