@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { describeAsRoot } from "../support/root.ts";
-import { makeEc2Node, releaseIsServed, userData } from "./support/ec2.ts";
+import { makeEc2Node, userData } from "./support/ec2.ts";
 import { FIRST_BOOT_LIMIT_MS, LIMIT_MS, type Machine, until } from "./support/machine.ts";
 import {
   addHammers,
@@ -90,12 +90,10 @@ describeAsRoot("a plain EC2 node", () => {
   afterAll(() => node?.destroy(), LIMIT_MS);
 
   /** The final stage, with a digest that install.sh asks for besides. */
-  const finalStage = async (digest: string) => {
-    await releaseIsServed(node);
-    return node.run(
+  const finalStage = (digest: string) =>
+    node.run(
       `echo "export IMDSPROXY_SHA256=${digest}" | cat - /root/user-data >/root/runcmd; systemctl start cloud-final`,
     );
-  };
 
   test(
     "by cloud-init: IMDS is closed to users before the first of them can ask, also where the installation fails, until the rules are there",

@@ -21,6 +21,13 @@ ExecStart=/bin/ip netns exec far ${STAND_IN} imds 169.254.169.254:80
 Restart=always
 `);
 
+/** The server of the release; the boot waits until it answers, as a release of an operator's is there before the node. */
+const RELEASE = `[Service]
+ExecStart=${STAND_IN} files 127.0.0.1:8000
+ExecStartPost=/usr/bin/curl -fsS --retry 120 --retry-connrefused --retry-delay 1 -o /dev/null http://127.0.0.1:8000/SHA256SUMS
+TimeoutStartSec=150
+`;
+
 const digest = (content: string | Uint8Array) => createHash("sha256").update(content).digest("hex");
 
 /** Makes the machine, off, with a release behind http://127.0.0.1:8000/. */
@@ -35,19 +42,13 @@ export function makeEc2Node(): Machine {
   for (const [name, text, target] of [
     ["node-network.service", NETWORK, "sysinit.target"],
     ["hyperpod-agent.service", METADATA_SERVICE, "sysinit.target"],
-    ["files.service", `[Service]\nExecStart=${STAND_IN} files 127.0.0.1:8000\n`, "multi-user.target"],
+    ["files.service", RELEASE, "multi-user.target"],
   ] as const) {
     node.write(`etc/systemd/system/${name}`, text);
     node.enable(name, target);
   }
   return node;
 }
-
-/** Waits for the server of the release, which may come later than the boot's end. */
-export const releaseIsServed = (node: Machine): Promise<string> =>
-  node.ok(
-    "curl -fsS --retry 120 --retry-connrefused --retry-delay 1 -o /dev/null http://127.0.0.1:8000/SHA256SUMS",
-  );
 
 /** scripts/lifecycle/user-data.yaml with an operator's values, as text and by its keys. */
 export function userData(): { readonly text: string; readonly bootcmd: string; readonly runcmd: string } {
