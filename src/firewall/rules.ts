@@ -60,8 +60,9 @@ export function silence(
   return `${source}-p tcp -m owner ${owner} -m tcp --sport ${port} -j DROP`;
 }
 
-/** The uids that cannot be the agent's: people's uids begin at 1000 (UID_MIN, login.defs(5)). */
-const PEOPLE = "1000-4294967294";
+/** The uids that cannot be the agent's begin here: people's (UID_MIN, login.defs(5)). */
+export const FIRST_PERSON = 1000;
+const PEOPLE = `${FIRST_PERSON}-4294967294`;
 
 /** The endpoints of a family that give out the instance role. Only exempt users may send packets there. */
 export function guardedEndpoints(spec: FirewallSpec, family: Family): Endpoint[] {
@@ -79,6 +80,10 @@ export function guardedEndpoints(spec: FirewallSpec, family: Family): Endpoint[]
   }
   return guarded;
 }
+
+/** Those of them that may be an agent's on this node, whose place users can take while it is away. */
+export const agentEndpoints = (spec: FirewallSpec, family: Family): Endpoint[] =>
+  guardedEndpoints(spec, family).filter((endpoint) => !sameEndpoint(endpoint, METADATA[family]));
 
 /** The ports of an upstream on this node that may listen on every address: closed at all addresses of the node, of either family. */
 const toAnyLocal = ({ localPorts = [] }: FirewallSpec): string[] =>
@@ -132,9 +137,9 @@ function filterOutput(spec: FirewallSpec, family: Family): WantedChain {
       silence(target.port),
       // Nor may people answer from the agent's port, which any user can bind while the agent does not run: root's own requests
       // would reach them. System accounts may, because one of them may be the agent's.
-      ...guardedEndpoints(spec, family)
-        .filter((endpoint) => !sameEndpoint(endpoint, METADATA[family]))
-        .map((endpoint) => silence(endpoint.port, { impostors: PEOPLE, from: endpoint })),
+      ...agentEndpoints(spec, family).map((endpoint) =>
+        silence(endpoint.port, { impostors: PEOPLE, from: endpoint }),
+      ),
       // Connections to the proxy's own port, at every local address of its listener. Nobody needs them, and they could occupy
       // the source ports of other users' redirected connections.
       `${listener} -m conntrack ! --ctstate DNAT ${RESET}`,

@@ -13,6 +13,7 @@ import {
 } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode, Who } from "../support/simulated-node.ts";
+import { letPeopleAnswer } from "./support/agents-place.ts";
 import { SHOW_PROGRAMS } from "./support/attack.ts";
 
 /**
@@ -24,8 +25,6 @@ const ROOT: Who = { user: "root" };
 const ALICE: Who = { user: "alice" };
 const BOB: Who = { user: "bob" };
 const AT = [ADDRESSES.agent, String(ADDRESSES.agentPort)];
-/** The rule by which people answer nobody from there, as iptables-save shows it. */
-const SILENCE = `-s ${ADDRESSES.agent}/32 -p tcp -m owner --uid-owner 1000-4294967294 -m tcp --sport ${ADDRESSES.agentPort} -j DROP`;
 const FORGED = /evil|impostor/i;
 
 /** What successor.py says. */
@@ -83,9 +82,9 @@ describeAsRoot("the agent's queue", () => {
   const isServed = async () => (await ask()).status === 200;
 
   describe("with alice bound beforehand, SO_REUSEADDR and SO_REUSEPORT on both sides, and migration of requests on", () => {
-    // The rule that keeps her from answering anybody stands for itself (agent.test.ts): here the proxy has to tell her by itself.
+    // What keeps her from answering anybody stands for itself (agent.test.ts): here the proxy has to tell her by itself.
     beforeAll(async () => {
-      await mustExec(node, ROOT, ["iptables", "-D", "IMDSPROXY", ...SILENCE.split(" ")]);
+      await letPeopleAnswer(node);
       await sysctl("net.ipv4.tcp_migrate_req=1");
     });
 
@@ -203,6 +202,46 @@ describeAsRoot("the agent's queue", () => {
     expect([bob.status, FORGED.test(bob.body), root.exitCode]).toEqual([503, false, 28]);
     expect((await report(alice)).seen).toEqual([]);
   }, 180_000);
+
+  test("connections that alice has begun from its place to every port of root's and the proxy's keep nobody from it once it is back", async () => {
+    await applyRules(node);
+    const range = (await mustExec(node, ROOT, ["sysctl", "-n", "net.ipv4.ip_local_port_range"])).trim();
+    // Among 28,000 ports it takes her as many sockets for each address.
+    const [first, last] = [40_000, 40_063];
+    await sysctl(`net.ipv4.ip_local_port_range=${first} ${last}`);
+    const rootAsks = () => curl(node, ROOT, `${IMDS4}/latest/meta-data/instance-type`, ["--max-time", "2"]);
+    /** She begins hers, the agent comes back, and somebody asks: what she holds of it then. */
+    async function whileShe(happens: () => Promise<void>): Promise<{ holds: number }> {
+      const from = [ADDRESSES.agent, ADDRESSES.node4];
+      const alice = await program(ALICE, "crossing", ...AT, String(first), String(last), ...from);
+      const agent = await program(ROOT, "impostor", ...AT, "SO_REUSEADDR");
+      try {
+        await happens();
+        return JSON.parse(alice.stdout().split("\n")[1] ?? "") as { holds: number };
+      } finally {
+        await end(alice);
+        await end(agent);
+      }
+    }
+    try {
+      const { holds } = await whileShe(async () => {
+        await eventually("root is served", async () => (await rootAsks()).exitCode === 0);
+        await eventually("bob is served", isServed);
+      });
+      expect(holds).toBe(0);
+      await letPeopleAnswer(node, "wall");
+      const without = await whileShe(async () => {
+        await eventually(
+          "root's request finds her in its way",
+          async () => (await rootAsks()).exitCode === 28,
+        );
+      });
+      expect(without.holds).toBeGreaterThan(0);
+    } finally {
+      await sysctl(`net.ipv4.ip_local_port_range=${range}`);
+      await applyRules(node);
+    }
+  }, 240_000);
 
   test("an agent that listens by MPTCP, as programs in Go do, is asked and believed", async () => {
     const agent = await program(ROOT, "impostor", ...AT, "SO_REUSEADDR", "mptcp");

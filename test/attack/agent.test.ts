@@ -12,6 +12,7 @@ import {
 } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode, Who } from "../support/simulated-node.ts";
+import { letPeopleAnswer } from "./support/agents-place.ts";
 import { SHOW_PROGRAMS, whileStopped } from "./support/attack.ts";
 
 /**
@@ -24,8 +25,6 @@ const ALICE: Who = { user: "alice" };
 const BOB: Who = { user: "bob" };
 const AT = [ADDRESSES.agent, String(ADDRESSES.agentPort)];
 const PLACE = AT.join(":");
-/** The rule by which people answer nobody from there, as iptables-save shows it. */
-const SILENCE = `-s ${ADDRESSES.agent}/32 -p tcp -m owner --uid-owner 1000-4294967294 -m tcp --sport ${ADDRESSES.agentPort} -j DROP`;
 /** What her programs make up. */
 const FORGED = /evil|impostor/i;
 /** The proxy's restarts in the first test: on a slow machine fewer, in the time that it has. */
@@ -82,8 +81,8 @@ describeAsRoot("the agent's place", () => {
   const complaints = () => proxied.proxy.output();
 
   test("taken 700 times a second while the agent restarts: not a byte of a token, and nothing of hers is believed", async () => {
-    // The rule that keeps her from answering anybody stands for itself below: here the proxy has to tell her by itself.
-    await mustExec(node, ROOT, ["iptables", "-D", "IMDSPROXY", ...SILENCE.split(" ")]);
+    // What keeps her from answering anybody stands for itself below: here the proxy has to tell her by itself.
+    await letPeopleAnswer(node);
     const alice = await program(ALICE, "contender", ...AT);
     const answers: CurlAnswer[] = [];
     const ask = async () => {
@@ -149,10 +148,16 @@ describeAsRoot("the agent's place", () => {
       // 28: root's time was over, since nothing of hers leaves.
       expect([root?.exitCode, bob?.status]).toEqual([28, 503]);
       expect(alice.stdout()).toBe("listening\n");
-      // A SYN-ACK that nobody's socket sends gets through, and not a byte that she writes.
+      // Nor while the firewall is flushed: her SYN-ACK has no route.
+      await mustExec(node, ROOT, ["iptables", "-F"]);
+      const [flushed] = await asked();
+      expect([flushed?.exitCode, alice.stdout()]).toEqual([28, "listening\n"]);
+      await applyRules(node);
+      // Nor a SYN-ACK that no socket sends.
       await cookies(2);
       const answers = await asked();
-      expect(answers.map(({ body }) => FORGED.test(body))).toEqual([false, false]);
+      expect(answers.map(({ exitCode, status }) => exitCode || status)).toEqual([28, 503]);
+      expect(alice.stdout()).toBe("listening\n");
       await end(alice);
       await back();
       for (const who of [ROOT, BOB]) {

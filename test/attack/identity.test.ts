@@ -368,6 +368,16 @@ describeAsRoot("identity by attack", () => {
       expect(said.sessionName).toStartWith("alice@");
     });
 
+    test("a socket is given away to none but a subordinate uid of its maker's, and is counted as such", async () => {
+      const given = async (prefix: readonly string[], uid: number) =>
+        JSON.parse(await mustExec(node, ALICE, [...prefix, ...python("chown", uid)])) as Whoami;
+      for (const uid of [0, BOB_UID, SUBORDINATE[0] + 5])
+        expect([uid, await given([], uid)]).toEqual([uid, { refused: "Operation not permitted" } as never]);
+      // There 1 is the first of her range.
+      const inside = await given(["unshare", "-U", "--map-auto", "--map-root-user"], 6);
+      expect(inside).toMatchObject({ uid: SUBORDINATE[0] + 5, user: "alice", subordinate: true });
+    });
+
     test("a subordinate uid that is an account's as well is neither's", async () => {
       // Alice reaches erin's uid through her own range: the kernel cannot tell them apart, and neither can we.
       const argv = ["unshare", "-U", "--map-auto", "--setuid", "7", ...python("whoami")];

@@ -1,9 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import type { Running } from "../../src/demo/run.ts";
+import { USERS_SOURCE } from "../../src/firewall/wall/plan.ts";
 import { curl, IMDS4, IMDS6, mustExec } from "../support/node.ts";
 import { eventually, givenCredentials, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode, Who } from "../support/simulated-node.ts";
+import { endSendingRules } from "./support/agents-place.ts";
 import { SHOW_PROGRAMS } from "./support/attack.ts";
 
 /**
@@ -16,6 +18,10 @@ const ALICE: Who = { user: "alice" };
 const BOB: Who = { user: "bob" };
 const PORT = 254;
 const CHAIN_RULE = `IMDSPROXY -p tcp -m owner --socket-exists -m tcp --sport ${PORT} -j DROP`;
+/** Among 28,000 ports it takes her as many sockets. */
+const [FIRST, LAST] = [40_000, 40_063];
+/** Where root alone is exempt. */
+const WALL_RULE = `ipproto tcp sport ${PORT} uidrange 1-4294967294`;
 
 describeAsRoot("listening on the proxy's port where it is everybody's", () => {
   let proxied: ProxiedNode;
@@ -65,6 +71,7 @@ describeAsRoot("listening on the proxy's port where it is everybody's", () => {
 
     test("the attack is sound: without the rule, bob has her credentials", async () => {
       await mustExec(node, ROOT, ["iptables", "-w", "5", "-D", ...CHAIN_RULE.split(" ")]);
+      await endSendingRules(node, WALL_RULE);
       try {
         expect(await impostor("127.0.0.1")).toBe("listening");
         await eventually("bob has hers", async () => (await bobAsks(IMDS4)).includes("IMPOSTOR"));
@@ -82,6 +89,45 @@ describeAsRoot("listening on the proxy's port where it is everybody's", () => {
         expect(await end()).toBe("");
       });
     }
+
+    test("connections that she has begun from there to every port of bob's do not keep him from the proxy once it is back", async () => {
+      const range = (await mustExec(node, ROOT, ["sysctl", "-n", "net.ipv4.ip_local_port_range"])).trim();
+      const crossing = async () => {
+        const argv = ["/usr/bin/python3", "/run/attack/crossing.py", "127.0.0.1", String(PORT)];
+        const alice = node.spawn({
+          ...ALICE,
+          argv: [...argv, String(FIRST), String(LAST), USERS_SOURCE],
+          timeoutMs: 0,
+        });
+        await eventually("she says what came of it", () => alice.stdout().includes("}"));
+        return {
+          alice,
+          ...(JSON.parse(alice.stdout().split("\n")[1] ?? "") as { holds: number }),
+        };
+      };
+      await mustExec(node, ROOT, ["sysctl", "-qw", `net.ipv4.ip_local_port_range=${FIRST} ${LAST}`]);
+      try {
+        const { alice, holds } = await crossing();
+        await proxied.restart();
+        expect((await givenCredentials(node, BOB)).body).toContain("SESSION/ImdsProxyTestRole/");
+        alice.kill("SIGKILL");
+        await Promise.all([alice.done, proxied.proxy.stop()]);
+        expect(holds).toBe(0);
+        await endSendingRules(node, WALL_RULE);
+        const without = await crossing();
+        expect(without.holds).toBeGreaterThan(0);
+        await proxied.restart();
+        await eventually(
+          "bob's request finds her in its way",
+          async () => (await bobAsks(IMDS4)) === "nothing",
+        );
+        without.alice.kill("SIGKILL");
+        await Promise.all([without.alice.done, proxied.proxy.stop()]);
+      } finally {
+        await mustExec(node, ROOT, ["sysctl", "-qw", `net.ipv4.ip_local_port_range=${range}`]);
+        await mustExec(node, ROOT, ["/run/bin/imdsproxy", "iptables", "apply"]);
+      }
+    }, 180_000);
 
     test("she keeps the proxy from starting, which says who to look for; when she is gone, it starts and bob is served", async () => {
       expect(await impostor("127.0.0.1")).toBe("listening");

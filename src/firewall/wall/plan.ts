@@ -1,6 +1,6 @@
 import { familyOf, HYPERPOD_AGENT, hostMask, METADATA, redirectTarget, sameEndpoint } from "../addresses.ts";
 import { CLOSED_TABLE } from "../closed-state.ts";
-import { guardedEndpoints } from "../rules.ts";
+import { agentEndpoints, FIRST_PERSON, guardedEndpoints } from "../rules.ts";
 import { FAMILIES, type Family, type FirewallSpec } from "../types.ts";
 import { LINK_LOCAL, PROTOCOL_KERNEL } from "./rtnetlink.ts";
 import { routeText, ruleText } from "./text.ts";
@@ -133,7 +133,7 @@ function userRules(
   { addresses, rules }: Pick<RoutingState, "addresses" | "rules">,
 ): RoutingRule[] {
   const metadata = METADATA[family];
-  const closed = guardedEndpoints(spec, family).filter((endpoint) => !sameEndpoint(endpoint, metadata));
+  const closed = agentEndpoints(spec, family);
   const sink = family === "ipv4" ? [lookup(TABLES.sink), PROHIBIT] : [PROHIBIT];
   // IPv6 has rules in place of routes: a `prohibit` route is on lo, and a look-up for another interface skips it.
   const own = addresses.filter((one) => one.family === "ipv6" && !isLinkLocal(one.address));
@@ -162,6 +162,31 @@ function userRules(
       ]),
     ];
   });
+}
+
+/**
+ * The rules by which users send nothing from the proxy's port, and people nothing from an agent's address and port. They can bind
+ * the first where net.ipv4.ip_unprivileged_port_start lets them, the second while the agent is away, and then:
+ * - a listener without a route for its SYN-ACK answers nobody (tcp_conn_request in net/ipv4/tcp_input.c);
+ * - connect(2) fails. Without this, a user could begin connections from there to each port from which others may connect, and have
+ *   them stay in the state SYN_SENT: the filter drops their SYNs, or TCP_FASTOPEN_CONNECT sends none. A rightful listener that
+ *   sets SO_REUSEADDR comes back nevertheless, but the kernel looks for connections before it looks for a listener
+ *   (__inet_lookup), takes each SYN from such a port for the other half of a simultaneous open, and nobody reaches the listener.
+ * System accounts may send from an agent's place, because one of them may be the agent's.
+ */
+function sendingRules(spec: FirewallSpec, family: Family): RoutingRule[] {
+  const users = usersBut(spec.exemptUids);
+  const people = users.flatMap(([first, last]): (readonly [number, number])[] =>
+    last < FIRST_PERSON ? [] : [[Math.max(first, FIRST_PERSON), last]],
+  );
+  const sink = family === "ipv4" ? [lookup(TABLES.sink), PROHIBIT] : [PROHIBIT];
+  const selectors: readonly Selector[] = [
+    ...users.map((uids) => ({ tcpSourcePort: spec.listen.port, uids })),
+    ...agentEndpoints(spec, family).flatMap(({ address, port }) =>
+      people.map((uids) => ({ from: address, tcpSourcePort: port, uids })),
+    ),
+  ];
+  return selectors.flatMap((selector) => sink.map((action) => at(family, selector, action)));
 }
 
 /**
@@ -284,6 +309,7 @@ export function wantedWall(
 ): WantedWall {
   const rules = families.flatMap((family) => [
     ...userRules(spec, family, { addresses, rules: present }),
+    ...sendingRules(spec, family),
     ...(family === "ipv4" ? sourceRules(spec, addresses) : []),
     ...containerRules(spec, family, present),
   ]);

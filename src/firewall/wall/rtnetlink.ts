@@ -9,6 +9,7 @@ import {
 } from "../nftables/attributes.ts";
 import type { ReadMessage } from "../nftables/batch.ts";
 import type { Family } from "../types.ts";
+import { isTcp } from "./text.ts";
 import type { Change, Link, LocalAddress, Route, RoutingRule } from "./types.ts";
 
 /**
@@ -64,7 +65,9 @@ const FRA = {
   UID_RANGE: 20,
   PROTOCOL: 21,
   IP_PROTO: 22,
+  SPORT_RANGE: 23,
   DPORT_RANGE: 24,
+  SPORT_MASK: 28,
   DPORT_MASK: 29,
 } as const;
 /** FR_ACT_* */
@@ -191,9 +194,9 @@ function encodeRule(type: number, flags: number, rule: RoutingRule, sequence: nu
   if (action.kind === "goto") attributes.push(u32(FRA.GOTO, action.preference));
   if (rule.uids !== undefined) attributes.push(pair(FRA.UID_RANGE, 32, ...rule.uids));
   attributes.push({ type: FRA.PROTOCOL, value: Uint8Array.of(rule.protocol) });
-  if (rule.tcpPort !== undefined || rule.tcp === true) {
-    attributes.push({ type: FRA.IP_PROTO, value: Uint8Array.of(IPPROTO_TCP) });
-  }
+  if (isTcp(rule)) attributes.push({ type: FRA.IP_PROTO, value: Uint8Array.of(IPPROTO_TCP) });
+  if (rule.tcpSourcePort !== undefined)
+    attributes.push(pair(FRA.SPORT_RANGE, 16, rule.tcpSourcePort, rule.tcpSourcePort));
   if (rule.tcpPort !== undefined) attributes.push(pair(FRA.DPORT_RANGE, 16, rule.tcpPort, rule.tcpPort));
   return message(type, ACK | flags, sequence, header, attributes);
 }
@@ -253,11 +256,12 @@ export function decodeRule(read: ReadMessage): RoutingRule | null {
   const { byte, attributes, payload } = found;
   const at = (type: number) => get(attributes, type);
   const uids = at(FRA.UID_RANGE);
-  const ports = at(FRA.DPORT_RANGE);
   const proto = at(FRA.IP_PROTO)?.getUint8(0);
   const whole = (length: number) => length === 0 || length === BITS[family];
   const kind = byte(7);
-  const port = ports?.byteLength === 4 ? [ports.getUint16(0, true), ports.getUint16(2, true)] : [];
+  const range = (ports: DataView | undefined) =>
+    ports?.byteLength === 4 ? [ports.getUint16(0, true), ports.getUint16(2, true)] : [];
+  const [port, sourcePort] = [range(at(FRA.DPORT_RANGE)), range(at(FRA.SPORT_RANGE))];
   const flags = payload.getUint32(8, true) & ~RULE_UNRESOLVED;
   const suppress = number(at(FRA.SUPPRESS_PREFIXLEN)) ?? 0xffffffff;
   const prefix = `${address(at(FRA.DST))}/${byte(1)}`;
@@ -270,7 +274,8 @@ export function decodeRule(read: ReadMessage): RoutingRule | null {
     iif: text(at(FRA.IIFNAME)),
     oif: text(at(FRA.OIFNAME)),
     tcpPort: port[0],
-    tcp: proto === IPPROTO_TCP && port.length === 0 ? true : undefined,
+    tcpSourcePort: sourcePort[0],
+    tcp: proto === IPPROTO_TCP && port.length + sourcePort.length === 0 ? true : undefined,
     uids: uids?.byteLength === 8 ? ([uids.getUint32(0, true), uids.getUint32(4, true)] as const) : undefined,
     protocol: at(FRA.PROTOCOL)?.getUint8(0) ?? 0,
   };
@@ -281,8 +286,9 @@ export function decodeRule(read: ReadMessage): RoutingRule | null {
     flags !== 0 ||
     suppress !== 0xffffffff ||
     port[0] !== port[1] ||
-    // Linux 6.15 and later send a mask; a full one where none was given.
-    (at(FRA.DPORT_MASK)?.getUint16(0, true) ?? 0xffff) !== 0xffff ||
+    sourcePort[0] !== sourcePort[1] ||
+    // Linux 6.15 and later send masks; full ones where none were given.
+    [FRA.DPORT_MASK, FRA.SPORT_MASK].some((mask) => (at(mask)?.getUint16(0, true) ?? 0xffff) !== 0xffff) ||
     (proto !== undefined && proto !== IPPROTO_TCP) ||
     attributes.some(({ type }) => !SILENT.has(type)) ||
     !(Object.values(ACTION) as number[]).includes(kind);

@@ -2,6 +2,10 @@ import type { Route, RoutingRule } from "./types.ts";
 
 /** Formats rules and routes as ip(8) shows them. Pure. */
 
+/** Whether a rule applies to TCP alone. */
+export const isTcp = ({ tcp, tcpPort, tcpSourcePort }: RoutingRule): boolean =>
+  tcp === true || tcpPort !== undefined || tcpSourcePort !== undefined;
+
 /** Such as `pref 0 to 169.254.169.254 ipproto tcp dport 80 uidrange 1-999 prohibit protocol kernel`. */
 export function ruleText(rule: RoutingRule): string {
   const { action, uids } = rule;
@@ -13,7 +17,8 @@ export function ruleText(rule: RoutingRule): string {
     ...(rule.to === undefined ? [] : [`to ${whole(rule.to)}`]),
     ...(rule.iif === undefined ? [] : [`iif ${rule.iif}`]),
     ...(rule.oif === undefined ? [] : [`oif ${rule.oif}`]),
-    ...(rule.tcp === true || rule.tcpPort !== undefined ? ["ipproto tcp"] : []),
+    ...(isTcp(rule) ? ["ipproto tcp"] : []),
+    ...(rule.tcpSourcePort === undefined ? [] : [`sport ${rule.tcpSourcePort}`]),
     ...(rule.tcpPort === undefined ? [] : [`dport ${rule.tcpPort}`]),
     ...(uids === undefined ? [] : [`uidrange ${uids[0]}-${uids[1]}`]),
     action.kind === "lookup"

@@ -17,6 +17,8 @@ export interface RoutingRule {
   readonly oif?: string | undefined;
   /** FRA_IP_PROTO 6 and FRA_DPORT_RANGE, since linux 4.17. Absent: any packet. */
   readonly tcpPort?: number | undefined;
+  /** FRA_IP_PROTO 6 and FRA_SPORT_RANGE: the port of the sending socket. Absent: any. */
+  readonly tcpSourcePort?: number | undefined;
   /** FRA_IP_PROTO 6 without a port. */
   readonly tcp?: boolean | undefined;
   /** FRA_UID_RANGE, both ends included. Absent: every uid, and packets without a uid. */

@@ -1,5 +1,5 @@
 import type { RoutingKernel } from "../../../src/firewall/wall/kernel.ts";
-import { routeText } from "../../../src/firewall/wall/text.ts";
+import { isTcp, routeText } from "../../../src/firewall/wall/text.ts";
 import type { Change, Route, RoutingRule, RoutingState } from "../../../src/firewall/wall/types.ts";
 
 /** The rule for a table that every kernel has; preference 0 is that of `local`. */
@@ -86,10 +86,9 @@ export class FakeRouting implements RoutingKernel {
 }
 
 function matches(rule: RoutingRule, request: RoutingRule): boolean {
-  const named = (["from", "to", "iif", "oif", "tcpPort"] as const).every(
+  const named = (["from", "to", "iif", "oif", "tcpPort", "tcpSourcePort"] as const).every(
     (part) => request[part] === undefined || request[part] === rule[part],
   );
-  const isTcp = (one: RoutingRule) => one.tcp === true || one.tcpPort !== undefined;
   return (
     named &&
     rule.family === request.family &&

@@ -72,18 +72,25 @@ describe("wantedWall()", () => {
         `pref 0 ${agent} ${uids} lookup 1692543 protocol kernel`,
         `pref 0 ${agent} ${uids} prohibit protocol kernel`,
       ]),
+      ...users.flatMap((uids) => [
+        `pref 0 ipproto tcp sport 254 ${uids} lookup 1692543 protocol kernel`,
+        `pref 0 ipproto tcp sport 254 ${uids} prohibit protocol kernel`,
+      ]),
+      "pref 0 from 169.254.0.2/32 ipproto tcp sport 9081 uidrange 1000-4294967294 lookup 1692543 protocol kernel",
+      "pref 0 from 169.254.0.2/32 ipproto tcp sport 9081 uidrange 1000-4294967294 prohibit protocol kernel",
       `pref 0 from ${USERS_SOURCE}/32 ipproto tcp dport 9081 lookup 1692543 protocol kernel`,
       `pref 0 from ${USERS_SOURCE}/32 ipproto tcp dport 9081 prohibit protocol kernel`,
       `pref 0 from ${USERS_SOURCE}/32 to 127.0.0.1/32 ipproto tcp lookup 1692547 protocol kernel`,
       `pref 0 from ${USERS_SOURCE}/32 ipproto tcp lookup 1692543 protocol kernel`,
       `pref 0 from ${USERS_SOURCE}/32 ipproto tcp prohibit protocol kernel`,
     ]);
-    expect(rulesFor(HYPERPOD, "ipv6")).toEqual(
-      users.flatMap((uids) => [
+    expect(rulesFor(HYPERPOD, "ipv6")).toEqual([
+      ...users.flatMap((uids) => [
         `pref 0 to fd00:ec2::254/128 ipproto tcp dport 80 ${uids} lookup 1692541 protocol kernel`,
         `pref 0 to fd00:ec2::254/128 ipproto tcp dport 80 ${uids} prohibit protocol kernel`,
       ]),
-    );
+      ...users.map((uids) => `pref 0 ipproto tcp sport 254 ${uids} prohibit protocol kernel`),
+    ]);
     // On every kind of node, for the agent may come later.
     expect(rulesFor(EC2, "ipv4")).toEqual(rulesFor(HYPERPOD, "ipv4"));
   });
@@ -96,6 +103,18 @@ describe("wantedWall()", () => {
     expect(rulesFor(six, "ipv6")).toContain(
       "pref 0 to fd00::9/128 ipproto tcp dport 8080 uidrange 1-4294967294 prohibit protocol kernel",
     );
+  });
+  test("lets people send nothing from the place of an agent, in either family; exempt users and system accounts may", () => {
+    const from = (spec: FirewallSpec, family: "ipv4" | "ipv6") =>
+      rulesFor(spec, family).filter((text) => text.includes("sport") && !text.includes("sport 254"));
+    const six: FirewallSpec = { ...EC2, exemptUids: [0, 1500], upstream: { address: "fd00::9", port: 8080 } };
+    expect(from(six, "ipv6")).toEqual([
+      "pref 0 from fd00::9/128 ipproto tcp sport 8080 uidrange 1000-1499 prohibit protocol kernel",
+      "pref 0 from fd00::9/128 ipproto tcp sport 8080 uidrange 1501-4294967294 prohibit protocol kernel",
+    ]);
+    // The metadata service's own answers come from elsewhere.
+    for (const family of ["ipv4", "ipv6"] as const)
+      expect(from(EC2, family).join()).not.toMatch(/sport 80 |from (?:169\.254\.169\.254|fd00:ec2)/);
   });
   test("closes the port of an agent on this node on every address of it, and on no other", () => {
     const { routes } = wantedWall(AGENT_HERE, new FakeRouting());
@@ -122,7 +141,11 @@ describe("wantedWall()", () => {
     const port = "pref 0 ipproto tcp dport 9081 uidrange 501-4294967294";
     const last = (family: "ipv4" | "ipv6") => {
       const { rules, after } = wantedWall(AGENT_HERE, kernel);
-      const users = rules.filter((rule) => rule.family === family && rule.uids?.[0] === 501).map(ruleText);
+      const users = rules
+        .filter(
+          (rule) => rule.family === family && rule.uids?.[0] === 501 && rule.tcpSourcePort === undefined,
+        )
+        .map(ruleText);
       const own = after.filter((rule) => rule.family === family).map(ruleText);
       return [...users.slice(users.indexOf(`${port} lookup 1692545 protocol kernel`) + 1), ...own];
     };

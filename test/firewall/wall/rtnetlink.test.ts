@@ -185,6 +185,20 @@ describe("the decoders", () => {
     const { from: _, ...rest } = RULE;
     expect(decodeRule(first(listed)) as RoutingRule).toEqual(rest);
   });
+  test("read a rule by the sender's port, as linux 6.18 lists it and as it was asked for", () => {
+    const { tcpPort: _, ...base } = RULE;
+    const rule: RoutingRule = { ...base, tcpSourcePort: 9081 };
+    const asked = encodeChange({ kind: "add-rule", rule }, 1);
+    expect(hex(asked)).toContain(hex(bytes("0800 1700 7923 7923 . FRA_SPORT_RANGE 9081 9081")));
+    expect(decodeRule(first(asked)) as RoutingRule).toEqual(rule);
+    const more = (attribute: string) => {
+      const data = Uint8Array.from([...asked, ...Buffer.from(attribute, "hex")]);
+      new DataView(data.buffer).setUint32(0, data.length, true);
+      return decodeRule(first(data));
+    };
+    expect(more("06001c00ffff0000")).toEqual(rule); // FRA_SPORT_MASK, linux 6.15
+    expect(more("06001c000f000000")?.foreign).toBe(true);
+  });
   test("tell a rule that asks for more: a mark, half a port, the opposite", () => {
     const base = encodeChange({ kind: "add-rule", rule: RULE }, 1);
     const more = (attribute: string) => {
