@@ -1,5 +1,7 @@
+import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { SYSTEM_PATH } from "../platform/programs.ts";
 
 /** Checks that this node's Slurm puts jobs into cgroups, by which the proxy recognizes them. */
 
@@ -22,10 +24,12 @@ export function slurmValue(text: string, key: string): string | null {
  * fetch it later.
  *
  * @param read the text of a file, or null where there is none.
+ * @param version what `slurmd -V` prints, as `slurm 22.05.8`; null where there is no slurmd.
  */
 export function slurmProblem(
   environment: Readonly<Record<string, string | undefined>> = process.env,
   read: (path: string) => string | null = textOf,
+  version: () => string | null = slurmdVersion,
 ): string | null {
   const places = [environment["SLURM_CONF"] ?? "", ...PLACES].filter((path) => path !== "");
   for (const path of places) {
@@ -40,9 +44,20 @@ export function slurmProblem(
     if (plugin.toLowerCase() === "cgroup/v1" || plugin.toLowerCase() === "disabled") {
       return `${cgroup} has CgroupPlugin=${plugin}: jobs are known by their cgroup v2 alone; set CgroupPlugin=cgroup/v2 (Slurm 22.05 or newer)`;
     }
+    const [found = "", year, month] = /(\d+)\.(\d+)\S*/.exec(version() ?? "") ?? [];
+    if (found !== "" && (Number(year) < 22 || (Number(year) === 22 && Number(month) < 5))) {
+      return `this node has Slurm ${found}, whose jobs have no cgroup v2: no job is known, and rules with slurmJob: true never match; Slurm 22.05 and newer have the plugin cgroup/v2`;
+    }
     return null;
   }
   return null;
+}
+
+/** ParallelCluster's and PCS's own place is not in root's PATH. */
+function slurmdVersion(): string | null {
+  const env = { PATH: `${SYSTEM_PATH}:/opt/slurm/sbin` };
+  const { status, stdout } = spawnSync("slurmd", ["-V"], { encoding: "utf8", timeout: 5_000, env });
+  return status === 0 ? stdout : null;
 }
 
 function textOf(path: string): string | null {

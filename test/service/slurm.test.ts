@@ -38,4 +38,14 @@ describe("slurmProblem()", () => {
     const good = files({ "/etc/slurm/slurm.conf": "", "/etc/slurm/cgroup.conf": "CgroupPlugin=cgroup/v2" });
     expect(slurmProblem({}, good)).toBeNull();
   });
+  test("a Slurm that has no cgroup/v2 yet, by what its slurmd says", () => {
+    const read = files({ "/etc/slurm/slurm.conf": "ProctrackType=proctrack/cgroup\n" });
+    const of = (version: string | null) => slurmProblem({}, read, () => version);
+    for (const version of ["slurm-wlm 20.11.4\n", "slurm 21.08.8-2\n", "slurm 22.02.1\n"]) {
+      expect(of(version)).toContain(version.trim().split(" ")[1] ?? "");
+    }
+    for (const version of ["slurm 22.05.8\n", "slurm-wlm 24.11.5\n", "slurm 26.05.0\n", "", null]) {
+      expect(of(version)).toBeNull();
+    }
+  });
 });
