@@ -68,12 +68,13 @@ test-firewalls: build ## As root: real ufw, firewalld and Docker in a namespace,
 	@sh scripts/install-test-packages.sh --firewalls
 	@$(BUN) test --timeout=60000 ./test/attack/real-firewalls.ts
 
-# CELLS='bookworm trixie:install,boot' chooses cells and scenarios; without it, all of test/platforms/cells.ts. CI does not run it.
+# CELLS='userland-trixie kernel-forky trixie:install,boot' chooses cells and scenarios; without it, all of test/platforms/cells.ts. CI does not
+# run it. In a mount namespace of its own, for the images that it mounts.
 CELLS ?=
 .PHONY: test-platforms
-test-platforms: build ## As root: the node on other kernels, in emulated machines; half an hour a cell (CELLS=NAME)
+test-platforms: build ## As root: other releases' userlands in containers, their kernels in emulated machines; writes docs/platforms.md (CELLS=NAME)
 	@sh scripts/install-test-packages.sh --platforms
-	@$(SUDO) $(BUN) test/platforms/run.ts $(CELLS)
+	@$(SUDO) unshare --mount --propagation private $(BUN) test/platforms/run.ts $(CELLS)
 
 .PHONY: test-directory
 test-directory: build ## As root: users of a real LDAP directory by SSSD, which goes away; not run by CI

@@ -1,10 +1,8 @@
 /**
- * Runs the platform tests: `bun test/platforms/run.ts [CELL[:SCENARIO,…]…]`, as root. Without arguments every cell. CI does not run
- * it: an emulated machine takes half an hour a cell. What was found is written to results/CELL.json, and of all results
+ * Runs the platform tests: `bun test/platforms/run.ts [CELL[:SCENARIO,…]…]`, as root, in a mount namespace of its own (`make
+ * test-platforms`). Without arguments every cell. CI does not run it. A container cell takes ten minutes, a cell with its own kernel and
+ * systemd half an hour on an idle machine. What was found is written to results/CELL.json after each scenario, and of all results
  * docs/platforms.md is made.
- *
- * Of the ordinary cells none has run to its end yet: the image of bookworm boots, and `install` and `conntrack` have run in parts. Until
- * then there is no docs/platforms.md, and the other scenarios are to be tried. What the cell `slurm` found stands in docs/slurm.md.
  *
  * IMDSPROXY_PLATFORM_REQUESTS (default 2500) and IMDSPROXY_PLATFORM_FLUSHES (default 100) say how often.
  */
@@ -18,15 +16,18 @@ import { conntrack } from "./scenarios/conntrack.ts";
 import { disable } from "./scenarios/disable.ts";
 import { flush } from "./scenarios/flush.ts";
 import { install } from "./scenarios/install.ts";
+import { kernel } from "./scenarios/kernel.ts";
 import { mainJob } from "./scenarios/main-job.ts";
 import { restart } from "./scenarios/restart.ts";
 import { slurm } from "./scenarios/slurm.ts";
 import { uids } from "./scenarios/uids.ts";
-import { buildPayload, startNode } from "./support/node.ts";
+import { upgrade } from "./scenarios/upgrade.ts";
+import type { Machine } from "./support/machine.ts";
+import { buildPayload, type Payload, startNode } from "./support/node.ts";
 import type { Check, Scenario } from "./support/scenario.ts";
-import { REPOSITORY, type VirtualMachine } from "./support/virtual-machine.ts";
+import { REPOSITORY } from "./support/virtual-machine.ts";
 
-const SCENARIOS: readonly Scenario[] = [
+const SYSTEMD: readonly Scenario[] = [
   install,
   mainJob,
   flush,
@@ -34,24 +35,31 @@ const SCENARIOS: readonly Scenario[] = [
   conntrack,
   backends,
   restart,
+  upgrade,
   boot,
   disable,
 ];
-/** Those that only a cell which names them runs. */
-const PARTICULAR: readonly Scenario[] = [slurm];
+/** What a cell of each kind runs that names no scenarios. The table of tracked connections is the whole kernel's. */
+const SCENARIOS: Readonly<Record<Cell["kind"], readonly Scenario[]>> = {
+  machine: SYSTEMD,
+  container: SYSTEMD.filter((one) => one !== conntrack),
+  kernel: [kernel],
+};
+const ALL: readonly Scenario[] = [...SYSTEMD, kernel, slurm];
 const RESULTS = join(import.meta.dir, "results");
 const PAGE = join(REPOSITORY, "docs/platforms.md");
 
 const number = (name: string, otherwise: number) => Number(process.env[name] ?? otherwise);
 
-async function versions(machine: VirtualMachine): Promise<Record<string, string>> {
+async function versions(machine: Machine, { kind }: Cell): Promise<Record<string, string>> {
   const [kernel, systemd, iptables, iproute, slurmd] = (
     await machine.ok(
       "uname -r; systemctl --version | head -n 1; iptables --version; ip -V; slurmd -V 2>/dev/null || true",
     )
   ).split("\n");
   return {
-    kernel: kernel ?? "",
+    // Of the machine that runs the tests, its number alone.
+    kernel: (kind === "container" ? kernel?.split("-")[0] : kernel) ?? "",
     systemd: systemd?.split(" ")[1] ?? "",
     iptables: iptables?.split(" ")[1] ?? "",
     iproute2: iproute?.split("-").at(-1) ?? "",
@@ -59,14 +67,14 @@ async function versions(machine: VirtualMachine): Promise<Record<string, string>
   };
 }
 
-async function runCell(cell: Cell, wanted: readonly Scenario[], payload: string): Promise<CellResult> {
+async function runCell(cell: Cell, wanted: readonly Scenario[], payload: Payload): Promise<CellResult> {
   const machine = await startNode(cell, payload);
   try {
     const path = join(RESULTS, `${cell.name}.json`);
     const before = existsSync(path) ? (JSON.parse(readFileSync(path, "utf8")) as CellResult) : undefined;
     let result: CellResult = {
       cell: cell.name,
-      versions: await versions(machine),
+      versions: await versions(machine, cell),
       scenarios: before?.scenarios ?? {},
     };
     for (const scenario of wanted) {
@@ -79,7 +87,9 @@ async function runCell(cell: Cell, wanted: readonly Scenario[], payload: string)
           what,
           tries,
           failures,
-          ...(found === undefined || found === "" ? {} : { found: found.slice(0, 2000) }),
+          ...(found === undefined || found === ""
+            ? {}
+            : { found: found.slice(0, failures === 0 ? 300 : 2000) }),
         });
       };
       const context = {
@@ -114,8 +124,8 @@ for (const argument of arguments_.length === 0 ? CELLS.map(({ name }) => name) :
   const cell = cellOf(name);
   const its =
     cell.scenarios === undefined
-      ? SCENARIOS
-      : [...SCENARIOS, ...PARTICULAR].filter((one) => cell.scenarios?.includes(one.name));
+      ? SCENARIOS[cell.kind]
+      : ALL.filter((one) => cell.scenarios?.includes(one.name));
   const wanted = its.filter((one) => only === undefined || only.split(",").includes(one.name));
   const result = await runCell(cell, wanted, payload);
   for (const { name: scenario } of wanted) {

@@ -39,6 +39,8 @@ export interface MachineOptions {
   readonly ext4?: { readonly mib: number; readonly inodes: number };
   /** What the node's cgroups are: v2 alone, or v1 with v2 beside it, as on older systems. Default v2. */
   readonly cgroups?: "v2" | "v1";
+  /** Directories of this machine that are shown there, read-only, by where. */
+  readonly show?: Readonly<Record<string, string>>;
 }
 
 const SIGRTMIN = 34;
@@ -151,6 +153,7 @@ export class Machine {
         ...["--register=no", "--keep-unit", "--console=pipe", "--resolv-conf=off", "--timezone=off"],
         ...[`--machine=${this.name}`, "--hostname=node", `--directory=${layers("root")}`],
         `--bind-ro=${REPOSITORY}:/opt/imdsproxy-source`,
+        ...Object.entries(this.#options.show ?? {}).map(([here, there]) => `--bind-ro=${here}:${there}`),
         // Hides the pages of this machine's journal from the node's, and lets sysctls of the network be set.
         "--link-journal=no",
       ],

@@ -267,9 +267,9 @@ export async function credentialsOf(machine: Machine, role: string, who?: string
 /** The file at a path of this repository. */
 export const sourceFile = (path: string): string => readFileSync(join(REPOSITORY, path), "utf8");
 
-/** Builds the executable with another version and commit, as the next release would be; kept in the cache directory. */
-export function executableOf(version: string): string {
-  const outfile = join(REPOSITORY, ".cache", `imdsproxy-${version}`);
+/** Builds the executable with another version and commit, as the next release would be; kept in the cache directory unless told. */
+export function executableOf(version: string, directory = join(REPOSITORY, ".cache")): string {
+  const outfile = join(directory, `imdsproxy-${version}`);
   const build = Bun.spawnSync(
     [
       ...[join(REPOSITORY, "node_modules/.bin/bun"), "build", "--compile", "--format=esm", "--bytecode"],

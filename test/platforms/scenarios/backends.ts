@@ -1,7 +1,8 @@
 /** iptables is switched from nft to legacy and back under a running node. */
+
+import { until } from "../support/machine.ts";
 import { ROLES, roleOf } from "../support/node.ts";
 import type { Scenario } from "../support/scenario.ts";
-import { until } from "../support/virtual-machine.ts";
 import { flushes } from "./flush.ts";
 
 export const backends: Scenario = {

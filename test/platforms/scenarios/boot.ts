@@ -1,7 +1,8 @@
 /** Reboots with an attacker from sysinit.target on: an ordinary one, one on a full disk, and one whose rules cannot come. */
+
+import { until } from "../support/machine.ts";
 import { forgetHammered, hammered, ROLES, roleOf } from "../support/node.ts";
 import type { Context, Scenario } from "../support/scenario.ts";
-import { until } from "../support/virtual-machine.ts";
 
 async function bootUnderAttack(
   { machine, count, holds }: Context,
@@ -46,7 +47,7 @@ export const boot: Scenario = {
     await bootUnderAttack(context, "a reboot", true);
     // No inode and no block is left.
     await machine.ok(
-      `mkdir -p /home/alice/fill; cd /home/alice/fill; python3 -c 'for i in range(10**7): open("%d" % i, "x")' 2>&1 | grep 'No space left'; for s in 1M 4k 512; do dd if=/dev/zero bs=$s of=0 oflag=append conv=notrunc 2>/dev/null; done; ! touch /tmp/x`,
+      `mkdir -p /home/alice/fill; cd /home/alice/fill; python3 -c 'for i in range(10**7): open("%d" % i, "x")' 2>&1 | grep 'No space left'; for s in 1M 4k 512; do dd if=/dev/zero bs=$s of=0 oflag=append conv=notrunc 2>/dev/null; done; ! touch /home/alice/x`,
       { as: "alice", limitMs: 3_600_000 },
     );
     holds(

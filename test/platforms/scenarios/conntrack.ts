@@ -2,9 +2,10 @@
  * The kernel's table of tracked connections, really full. It is the whole machine's (net.netfilter.nf_conntrack_max), so this needs a
  * kernel of its own: alice fills it with connections to herself and to a second node of hers, and bob and root want to be served.
  */
+
+import { type Machine, until } from "../support/machine.ts";
 import { CONFIGURATION } from "../support/node.ts";
 import type { Scenario } from "../support/scenario.ts";
-import { until, type VirtualMachine } from "../support/virtual-machine.ts";
 
 /** Small, so that an emulated machine fills it in seconds. */
 const MOST = 4_096;
@@ -20,7 +21,7 @@ interface Victim {
 
 const failed = ({ failures }: Victim): number => Object.values(failures).reduce((sum, one) => sum + one, 0);
 
-async function ask(machine: VirtualMachine, as: string | undefined, seconds: number): Promise<Victim> {
+async function ask(machine: Machine, as: string | undefined, seconds: number): Promise<Victim> {
   const asked = await machine.ok(
     `python3 ${PROGRAMS}/victim.py ${seconds} 50`,
     as === undefined ? {} : { as },
@@ -28,17 +29,17 @@ async function ask(machine: VirtualMachine, as: string | undefined, seconds: num
   return JSON.parse(asked) as Victim;
 }
 
-const tracked = async (machine: VirtualMachine): Promise<number> =>
+const tracked = async (machine: Machine): Promise<number> =>
   Number(await machine.ok("cat /proc/sys/net/netfilter/nf_conntrack_count"));
 
-async function configure(machine: VirtualMachine, limit: "auto" | "null"): Promise<void> {
+async function configure(machine: Machine, limit: "auto" | "null"): Promise<void> {
   const text = `${CONFIGURATION}limits: { trackedConnectionsPerUser: ${limit} }\n`;
   await machine.write("/etc/imdsproxy/config.yaml", text);
   await machine.ok("imdsproxy iptables apply && conntrack -F 2>/dev/null");
 }
 
 /** Alice attacks, and bob and root ask as soon as `begun` says so. */
-async function attacked(machine: VirtualMachine, kind: string, begun: (count: number) => boolean) {
+async function attacked(machine: Machine, kind: string, begun: (count: number) => boolean) {
   await machine.ok("conntrack -F 2>/dev/null");
   const alice = machine.run(`ulimit -n 65536; exec python3 ${PROGRAMS}/tracked.py ${kind}`, { as: "alice" });
   await until("alice has filled what she can", async () => begun(await tracked(machine)));

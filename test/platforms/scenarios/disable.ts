@@ -1,7 +1,8 @@
 /** disable and uninstall give the node back as it was. */
+
+import { until } from "../support/machine.ts";
 import { INSTANCE_ROLE, roleOf } from "../support/node.ts";
 import type { Scenario } from "../support/scenario.ts";
-import { until } from "../support/virtual-machine.ts";
 
 export const disable: Scenario = {
   name: "disable and uninstall",

@@ -1,7 +1,8 @@
 /** Somebody flushes the firewall, with the watch at work and without it, while alice tries each of her ways. */
+
+import { type Machine, until } from "../support/machine.ts";
 import { INSTANCE_ROLE, PAYLOAD } from "../support/node.ts";
 import type { Context, Scenario } from "../support/scenario.ts";
-import { until } from "../support/virtual-machine.ts";
 
 const ENTRY =
   "OUTPUT -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.0.2:9081";
@@ -56,13 +57,18 @@ export async function flushes(context: Context, kinds: readonly string[], when: 
   }
 }
 
+/** The file of rules that is restored: one with the agent's entry and nothing of ours. */
+export async function writeOlderRules(machine: Machine): Promise<void> {
+  await machine.ok(
+    `printf '*nat\\n:PREROUTING ACCEPT [0:0]\\n:INPUT ACCEPT [0:0]\\n:OUTPUT ACCEPT [0:0]\\n:POSTROUTING ACCEPT [0:0]\\n-A ${ENTRY}\\nCOMMIT\\n*filter\\nCOMMIT\\n' >/run/before.rules`,
+  );
+}
+
 export const flush: Scenario = {
   name: "flush",
   async run(context) {
     const { machine, holds } = context;
-    await machine.ok(
-      `printf '*nat\\n:PREROUTING ACCEPT [0:0]\\n:INPUT ACCEPT [0:0]\\n:OUTPUT ACCEPT [0:0]\\n:POSTROUTING ACCEPT [0:0]\\n-A ${ENTRY}\\nCOMMIT\\n*filter\\nCOMMIT\\n' >/run/before.rules`,
-    );
+    await writeOlderRules(machine);
     await flushes(context, Object.keys(KINDS), "with the watch at work");
     await until(
       "the watch has put everything back",

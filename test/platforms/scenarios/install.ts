@@ -1,8 +1,8 @@
 /** install.sh and setup on a node whose users have had the instance role until then. */
 
+import { until } from "../support/machine.ts";
 import { CONFIGURATION, forgetHammered, hammered, PAYLOAD } from "../support/node.ts";
 import type { Scenario } from "../support/scenario.ts";
-import { until } from "../support/virtual-machine.ts";
 
 export const install: Scenario = {
   name: "install",
@@ -18,7 +18,7 @@ export const install: Scenario = {
     holds(
       "install.sh and setup end with 0",
       ran.code === 0,
-      ran.code === 0 ? `${seconds} s, emulated` : `${ran.stdout}\n${ran.stderr}`,
+      ran.code === 0 ? `${seconds} s` : `${ran.stdout}\n${ran.stderr}`,
     );
     await forgetHammered(machine);
     await until("the attacker has tried", async () => (await hammered(machine)).tries > 50);
@@ -28,15 +28,19 @@ export const install: Scenario = {
     holds(
       "the routing rules of the second wall stand, in both families",
       wall.split("1692541").length > 2,
-      wall,
+      wall.split("1692541").length > 2 ? "" : wall,
     );
     const table = await machine.run("nft list table inet imdsproxy_limits");
-    holds("the table of limits stands in nf_tables", table.code === 0, table.stderr);
+    holds("the table of limits stands in nf_tables, and this nft lists it", table.code === 0, table.stderr);
     const warnings = ran.stderr.split("\n").filter((line) => /warn/i.test(line));
     holds("setup warns of nothing", warnings.length === 0, warnings.join("\n"));
     for (const command of ["service status", "iptables status"]) {
       const status = await machine.run(`imdsproxy ${command}`);
-      holds(`imdsproxy ${command} exits 0`, status.code === 0, status.stdout + status.stderr);
+      holds(
+        `imdsproxy ${command} exits 0`,
+        status.code === 0,
+        status.code === 0 ? "" : status.stdout + status.stderr,
+      );
     }
   },
 };

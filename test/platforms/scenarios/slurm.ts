@@ -4,9 +4,9 @@
  */
 
 import { STS } from "../../boot/support/node.ts";
+import { type Machine, until } from "../support/machine.ts";
 import { INSTANCE_ROLE, PAYLOAD } from "../support/node.ts";
 import type { Context, Scenario } from "../support/scenario.ts";
-import { until, type VirtualMachine } from "../support/virtual-machine.ts";
 
 const SLURM = `ClusterName=test
 SlurmctldHost=node
@@ -99,7 +99,7 @@ const answersIn = (text: string): Answer[] =>
 const jobOf = (path: string) => /\/job_(\d+)\//.exec(`${path}/`)?.[1] ?? null;
 
 /** What STS was asked for: by the session's name, the role and the tag `job`. */
-async function sessions(machine: VirtualMachine) {
+async function sessions(machine: Machine) {
   const lines = (await machine.ok("cat /var/lib/stand-in/sts.log")).split("\n").filter((line) => line !== "");
   return new Map(
     lines.map((line) => {
@@ -111,12 +111,12 @@ async function sessions(machine: VirtualMachine) {
 }
 
 /** slurmd's and slurmctld's last words. */
-const words = (machine: VirtualMachine) =>
+const words = (machine: Machine) =>
   machine.ok(
     "sinfo; squeue; scontrol show node; systemctl status --no-pager -n 15 munge slurmctld slurmd; tail -n 20 /var/log/slurm/*.log; true",
   );
 
-async function idle(machine: VirtualMachine): Promise<void> {
+async function idle(machine: Machine): Promise<void> {
   try {
     await until(
       "Slurm's node is idle",
@@ -172,7 +172,7 @@ async function begin({ machine, holds }: Context): Promise<void> {
 }
 
 /** Runs a batch script of alice's to its end; says its id and what it wrote. */
-async function batch(machine: VirtualMachine, options: string, script: string, as = "alice") {
+async function batch(machine: Machine, options: string, script: string, as = "alice") {
   const ran = await machine.run(`cd /home/${as} && HOME=/home/${as} sbatch -W --parsable ${options}`, {
     as,
     stdin: `#!/bin/sh\n${script}\n`,
@@ -279,6 +279,19 @@ export const slurm: Scenario = {
       environment.length === 2 && environment.every((id) => id === hetero.id),
       environment.join(" "),
     );
+
+    const outlived = await batch(
+      machine,
+      "-o out-%j",
+      "setsid sleep 98765 >/dev/null 2>&1 &\nsleep 1\n/usr/local/bin/ask",
+    );
+    await areOfJobs("a job that leaves a process behind", outlived.text, 1, [outlived.id]);
+    await until(
+      "the job has ended",
+      async () => (await machine.ok(`squeue -h -j ${outlived.id} 2>/dev/null; true`)).trim() === "",
+    );
+    const behind = await machine.run("pgrep -u alice -f 'sleep 98765'");
+    holds("a process that was to outlive its job has ended with it", behind.code === 1, behind.stdout);
 
     for (const hook of ["prolog", "epilog"]) {
       await until(`the ${hook} ran`, async () => (await machine.run(`test -s /run/${hook}.log`)).code === 0);

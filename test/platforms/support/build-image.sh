@@ -54,9 +54,10 @@ printf '#!/bin/sh\nexit 101\n' >"$tree/usr/sbin/policy-rc.d"
 chmod 755 "$tree/usr/sbin/policy-rc.d"
 mount -t proc proc "$tree/proc"
 trap 'umount "$tree/proc" 2>/dev/null || true' EXIT
+# A mirror may be older than what the Release file of its suite allows (Valid-Until).
 # shellcheck disable=SC2016 # the inner shell's
 chroot "$tree" env DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin sh -euc '
-  apt-get update -qq
+  apt-get update -qq -o Acquire::Check-Valid-Until=false
   apt-get install -qq -y --no-install-recommends initramfs-tools linux-image-cloud-amd64 "$@"' sh "$@" >>"$log" 2>&1 ||
   failed "apt-get install"
 umount "$tree/proc"

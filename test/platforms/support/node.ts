@@ -1,9 +1,11 @@
 /** A virtual machine as a node of a cluster: the agent of HyperPod, STS, three users; the release to install at /opt/payload. */
-import { cpSync, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { writeRelease } from "../../../scripts/release.ts";
-import { HAMMER, INSTANCE_ROLE, nodeUnits, STS } from "../../boot/support/node.ts";
+import { executableOf, HAMMER, INSTANCE_ROLE, nodeUnits, STS } from "../../boot/support/node.ts";
 import type { Cell } from "../cells.ts";
+import { Container } from "./container.ts";
+import type { Machine } from "./machine.ts";
 import { buildImage, CACHE, REPOSITORY, VirtualMachine } from "./virtual-machine.ts";
 
 export const PAYLOAD = "/opt/payload";
@@ -35,8 +37,19 @@ function must(argv: readonly string[]): void {
   if (ran.exitCode !== 0) throw new Error(`${argv.join(" ")}: ${ran.stderr.toString()}`);
 }
 
-/** The disk with what is to be installed, the stand-ins and the attackers' programs. Made anew for each run. */
-export function buildPayload(): string {
+/** What is to be installed, the stand-ins and the attackers' programs: as a directory, and as a disk with it. */
+export interface Payload {
+  readonly directory: string;
+  readonly disk: string;
+}
+
+/** The version of the executable in the payload that stands for the next release, at PAYLOAD/next. */
+export const NEXT_VERSION = "9.9.9";
+
+/** Made anew for each run; IMDSPROXY_PLATFORM_PAYLOAD=keep takes the last run's, as a second run beside the first has to. */
+export function buildPayload(): Payload {
+  const last = { directory: join(CACHE, "payload"), disk: join(CACHE, "payload.img") };
+  if (process.env["IMDSPROXY_PLATFORM_PAYLOAD"] === "keep" && existsSync(last.disk)) return last;
   const executable = join(REPOSITORY, "dist/imdsproxy");
   if (!existsSync(executable)) throw new Error(`${executable} is missing: make build`);
   const directory = join(CACHE, "payload");
@@ -53,35 +66,53 @@ export function buildPayload(): string {
   ]);
   cpSync(join(REPOSITORY, "test/attack/programs"), join(directory, "programs"), { recursive: true });
   cpSync(join(REPOSITORY, "test/platforms/programs"), join(directory, "programs"), { recursive: true });
-  const image = join(CACHE, "payload.img");
-  rmSync(image, { force: true });
-  must(["truncate", "-s", "640M", image]);
-  must(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-L", "payload", "-d", directory, image]);
-  return image;
+  renameSync(executableOf(NEXT_VERSION, directory), join(directory, "next"));
+  const disk = join(CACHE, "payload.img");
+  rmSync(disk, { force: true });
+  must(["truncate", "-s", "640M", disk]);
+  must(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-L", "payload", "-d", directory, disk]);
+  return { directory, disk };
 }
 
 /** A cell's machine, on, with what is around a node, and nothing of ours installed yet. */
-export async function startNode(cell: Cell, payload: string): Promise<VirtualMachine> {
-  const { suite, packages, kernelArguments, memoryMiB } = cell;
-  const machine = new VirtualMachine({
-    image: buildImage(suite, packages),
-    payload,
-    ...(kernelArguments === undefined ? {} : { kernelArguments }),
-    ...(memoryMiB === undefined ? {} : { memoryMiB }),
-  });
+export async function startNode(cell: Cell, payload: Payload): Promise<Machine> {
+  const machine = makeMachine(cell, payload);
   try {
     await machine.boot();
+    if (cell.kind === "kernel") return machine;
     await machine.booted();
     await surround(machine);
     return machine;
   } catch (error) {
+    const console = machine.console().slice(-2000);
     await machine.destroy();
-    throw error;
+    throw new Error(`${error}\n${console}`);
   }
 }
 
+function makeMachine(cell: Cell, payload: Payload): Container | VirtualMachine {
+  const { kind, suite, packages, kernelArguments = [], memoryMiB, cgroups } = cell;
+  const image = buildImage(suite, packages);
+  if (kind === "container")
+    return new Container({
+      image,
+      payload: payload.directory,
+      ...(cgroups === undefined ? {} : { cgroups }),
+    });
+  return new VirtualMachine({
+    image,
+    payload: payload.disk,
+    // Without systemd, the agent is the first process: it brings the machine up itself.
+    kernelArguments: [
+      ...kernelArguments,
+      ...(kind === "kernel" ? ["init=/usr/bin/python3", "--", "/usr/local/lib/vm-agent.py"] : []),
+    ],
+    ...(memoryMiB === undefined ? {} : { memoryMiB }),
+  });
+}
+
 /** Brings the agent, STS and the attackers: a unit that runs as alice from sysinit.target on. */
-async function surround(machine: VirtualMachine): Promise<void> {
+async function surround(machine: Machine): Promise<void> {
   const units = nodeUnits({ agent: "early", standIn: STAND_IN });
   for (const { name, text } of units) await machine.write(`/etc/systemd/system/${name}`, text);
   // The agent's executable is on the payload's disk.
@@ -105,7 +136,7 @@ async function surround(machine: VirtualMachine): Promise<void> {
 }
 
 /** What the attacker had since the count was last begun anew. */
-export async function hammered(machine: VirtualMachine): Promise<{ tries: number; leaks: number }> {
+export async function hammered(machine: Machine): Promise<{ tries: number; leaks: number }> {
   const text = await machine.ok(
     "grep -c '^169' /dev/shm/hammer.log; grep -c 'LEAK$' /dev/shm/hammer.log; true",
   );
@@ -113,10 +144,10 @@ export async function hammered(machine: VirtualMachine): Promise<{ tries: number
   return { tries, leaks };
 }
 
-export const forgetHammered = (machine: VirtualMachine) => machine.ok("truncate -s 0 /dev/shm/hammer.log");
+export const forgetHammered = (machine: Machine) => machine.ok("truncate -s 0 /dev/shm/hammer.log");
 
 /** What a caller's list of roles says, or what curl complained of. */
-export async function roleOf(machine: VirtualMachine, as?: string): Promise<string> {
+export async function roleOf(machine: Machine, as?: string): Promise<string> {
   const base = "http://169.254.169.254/latest";
   const ran = await machine.run(
     `t=$(curl -sS -m 20 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' ${base}/api/token) && ` +

@@ -1,6 +1,6 @@
 /** What a scenario is, and how it reports. */
 import type { Cell } from "../cells.ts";
-import type { VirtualMachine } from "./virtual-machine.ts";
+import type { Machine } from "./machine.ts";
 
 /** One sentence that was tried, how often, and how often it did not hold. */
 export interface Check {
@@ -13,7 +13,7 @@ export interface Check {
 
 export interface Context {
   readonly cell: Cell;
-  readonly machine: VirtualMachine;
+  readonly machine: Machine;
   /** How many requests of each caller the long parts make. */
   readonly requests: number;
   /** How many flushes of each kind. */
