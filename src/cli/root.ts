@@ -18,6 +18,7 @@ export const root: AnyCommand = {
   },
   subCommands: {
     serve: lazy(() => import("./serve.ts")),
+    status: lazy(() => import("./status.ts")),
     whoami: lazy(() => import("./whoami.ts")),
     warm: lazy(() => import("./warm.ts")),
     observe: lazy(() => import("./observe.ts")),

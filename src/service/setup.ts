@@ -380,7 +380,13 @@ export interface ServiceStatus {
   readonly notes: readonly string[];
 }
 
-export async function serviceStatus(run: RunCommand = runCommand): Promise<ServiceStatus> {
+/** What is installed, and what systemd says of it. */
+export interface UnitsStatus extends Pick<ServiceStatus, "installed" | "account" | "units" | "version"> {
+  /** What is wrong with the units, by their names; empty where nothing is installed. */
+  readonly problems: readonly (Pick<Problem, "what" | "remedy"> & { readonly unit: string })[];
+}
+
+export async function unitsStatus(run: RunCommand = runCommand): Promise<UnitsStatus> {
   const units = await Promise.all(
     Object.values(UNITS).map(async (name) => ({
       name,
@@ -389,42 +395,58 @@ export async function serviceStatus(run: RunCommand = runCommand): Promise<Servi
     })),
   );
   const installed = existsSync(BINARY);
-  const version = installed ? (await mustRun(run, [BINARY, "--version"])).trim() : null;
-  const problems: Pick<Problem, "what" | "remedy">[] = [];
-  if (!installed) problems.push({ what: "the service is not installed", remedy: "imdsproxy setup" });
-  else {
-    for (const { name, enabled, active } of units) {
-      // The closed unit runs at boot alone: setup does not start it.
-      const runs = active === "active" || (name === UNITS.closed && active === "inactive");
-      if (enabled === "enabled" && runs) continue;
-      problems.push({
-        what: `${name} is ${enabled}, ${active}`,
-        remedy: `imdsproxy service enable; journalctl -u ${name}`,
-      });
-    }
-  }
+  // The closed unit runs at boot alone: setup does not start it.
+  const runs = ({ name, enabled, active }: (typeof units)[number]) =>
+    enabled === "enabled" && (active === "active" || (name === UNITS.closed && active === "inactive"));
+  return {
+    installed,
+    account: (await findAccount()) !== null,
+    units,
+    version: installed ? (await mustRun(run, [BINARY, "--version"])).trim() : null,
+    problems: !installed
+      ? []
+      : units
+          .filter((unit) => !runs(unit))
+          .map(({ name, enabled, active }) => ({
+            unit: name,
+            what: `${name} is ${enabled}, ${active}`,
+            remedy: `imdsproxy service enable; journalctl -u ${name}`,
+          })),
+  };
+}
+
+export const NOT_INSTALLED = { what: "the service is not installed", remedy: "imdsproxy setup" } as const;
+
+export async function serviceStatus(run: RunCommand = runCommand): Promise<ServiceStatus> {
+  const found = await unitsStatus(run);
+  const { installed, account, units, version } = found;
+  const problems: Pick<Problem, "what" | "remedy">[] = installed
+    ? found.problems.map(({ what, remedy }) => ({ what, remedy }))
+    : [NOT_INSTALLED];
   const config = installed ? installedConfiguration(problems) : null;
   const proxy = config === null ? null : await proxyHealth(config);
   if (proxy?.kind === "answered") problems.push(...proxy.problems);
   if (proxy?.kind === "silent") problems.push(proxy);
   return {
     installed,
-    account: (await findAccount()) !== null,
+    account,
     units,
     version,
     healthy: problems.length === 0,
     proxy,
     problems,
-    notes:
-      config === null
-        ? []
-        : [
-            ...portWarnings(config.listen, portFacts()),
-            ...(await othersWarnings(run)),
-            ...(await lockWarnings()),
-          ],
+    notes: config === null ? [] : await nodeNotes(config, run),
   };
 }
+
+/** What an operator should know of the node, one line each. */
+export const nodeNotes = async (
+  config: Pick<Config, "listen">,
+  run: RunCommand = runCommand,
+): Promise<readonly string[]> => [
+  ...portWarnings(config.listen, portFacts()),
+  ...(await othersWarnings(run)),
+];
 
 /** The installed configuration; where it cannot be read, the defaults, with a problem that says why. */
 function installedConfiguration(problems: Pick<Problem, "what" | "remedy">[]): Config {

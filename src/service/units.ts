@@ -1,5 +1,6 @@
 import { CLOSED_TABLE, closedRules } from "../firewall/closed-state.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
+import { STATUS_DIRECTORY } from "../telemetry/status-document.ts";
 import { ACCOUNT, BINARY, CONFIG, IP, MIGRATE_BEFORE, ROOT_STATE_DIRECTORY, UNITS } from "./paths.ts";
 
 /**
@@ -145,6 +146,9 @@ function proxyService(facts: UnitFacts): readonly Line[] {
     "AmbientCapabilities=CAP_NET_ADMIN CAP_NET_BIND_SERVICE",
     "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE",
     ...serviceState(facts.stateDirectory),
+    "# The sockets of `imdsproxy status`: nobody but root and the service can put another in their place. It stays over a restart.",
+    `RuntimeDirectory=${STATUS_DIRECTORY.replace(/^\/run\//, "")}`,
+    "RuntimeDirectoryPreserve=yes",
     "",
     "# A node that is short of memory kills a job, not the door to its credentials.",
     "OOMScoreAdjust=-900",
@@ -218,7 +222,9 @@ function handover(facts: UnitFacts): readonly Line[] {
       .filter(
         (line) =>
           typeof line !== "string" ||
-          !/^(?:# systemd keeps the listening|FileDescriptorStoreMax=)/.test(line),
+          !/^(?:# systemd keeps the listening|FileDescriptorStoreMax=|# The sockets of|RuntimeDirectory)/.test(
+            line,
+          ),
       )
       .filter((line) => typeof line !== "string" || !line.startsWith("RestartSec="))
       .filter((line) => typeof line === "string" || !line.line.startsWith("Restart")),

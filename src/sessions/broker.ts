@@ -112,6 +112,18 @@ export interface BrokerCounts {
  */
 export type SessionState = "fresh" | "low" | "pending" | "denied" | "failed";
 
+/** The sessions of one role, for a person who looks. */
+export interface RoleSessions {
+  readonly role: string;
+  /** Sessions that are valid now. */
+  readonly sessions: number;
+  /** When the first of them ends, as clients are told, in milliseconds since the epoch; null where there is none. */
+  readonly firstEndMs: number | null;
+  /** Requests that STS denied, and those that failed for now; with a session that is served meanwhile, or without. */
+  readonly denied: number;
+  readonly failing: number;
+}
+
 export interface BrokerOptions {
   readonly sts: Sts;
   readonly clock: Clock;
@@ -340,6 +352,29 @@ export class SessionBroker {
     if (held !== "ended") return held;
     if (entry.denial !== null) return "denied";
     return entry.failures > 0 ? "failed" : "pending";
+  }
+
+  /**
+   * What is in memory for each role, by the role's name.
+   *
+   * @param owner counts the entries of this owner alone; null counts all.
+   */
+  byRole(owner: Subject | null = null): readonly RoleSessions[] {
+    const nowMs = this.#clock.now();
+    const roles = new Map<string, { -readonly [Key in keyof RoleSessions]: RoleSessions[Key] }>();
+    for (const entry of this.#entries.values()) {
+      if (owner !== null && entry.owner !== owner) continue;
+      const { roleArn: role } = entry.request;
+      const found = roles.get(role) ?? { role, sessions: 0, firstEndMs: null, denied: 0, failing: 0 };
+      roles.set(role, found);
+      if (entry.denial !== null) found.denied++;
+      else if (entry.failures > 0) found.failing++;
+      if (entry.held === null || this.#standing(entry) === "ended") continue;
+      found.sessions++;
+      const endMs = expiryToPublish(entry.held.life, nowMs);
+      found.firstEndMs = Math.min(found.firstEndMs ?? endMs, endMs);
+    }
+    return [...roles.values()].sort((a, b) => (a.role < b.role ? -1 : 1));
   }
 
   /** Aborts all attempts and drops all sessions. Callers who wait are told that the service stops. */

@@ -11,6 +11,7 @@ export class LoadedConfiguration {
   #text: string | null;
   #problem: string | null = null;
   #loadedAtMs: number;
+  #lastReload: { readonly atMs: number; readonly problem: string | null } | null = null;
 
   /**
    * @param options.read default: from the disk. Throws where it cannot.
@@ -30,12 +31,14 @@ export class LoadedConfiguration {
     this.#problem = null;
     this.#loadedAtMs = this.#now();
     this.#reloads.success++;
+    this.#lastReload = { atMs: this.#now(), problem: null };
   }
 
   /** To be called when the file was refused: the configuration before stays in effect. */
   refused(problem: string): void {
     this.#problem = problem;
     this.#reloads.failure++;
+    this.#lastReload = { atMs: this.#now(), problem };
   }
 
   /** Reloads since the start, by result. */
@@ -46,6 +49,15 @@ export class LoadedConfiguration {
   /** When the configuration in effect was loaded: milliseconds since the epoch. */
   get loadedAtMs(): number {
     return this.#loadedAtMs;
+  }
+
+  /** The last reload, in milliseconds since the epoch, and why it was refused; null where there was none since the start. */
+  get lastReload(): { readonly atMs: number; readonly problem: string | null } | null {
+    return this.#lastReload;
+  }
+
+  get path(): string {
+    return this.#path;
   }
 
   /** False after a reload that failed, until one succeeds. */

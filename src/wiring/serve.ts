@@ -33,6 +33,8 @@ import { readFirewallHealth } from "../telemetry/firewall-health.ts";
 import { Health } from "../telemetry/health.ts";
 import { createLog } from "../telemetry/log.ts";
 import { Metrics } from "../telemetry/metrics.ts";
+import { NamesHealth } from "../telemetry/names-health.ts";
+import { ROOT_SOCKET, STATUS_DIRECTORY } from "../telemetry/status-document.ts";
 import { MetadataCache } from "../upstream/cache.ts";
 import { upstreamGuard } from "../upstream/guard.ts";
 import { followAgent, upstreamOf } from "../upstream/locator.ts";
@@ -60,6 +62,8 @@ import {
 } from "./self-check.ts";
 import type { Signals } from "./signals.ts";
 import { watchStartRole } from "./start-role.ts";
+import { Status } from "./status.ts";
+import { StatusServer } from "./status-server.ts";
 import { TokenPolicy } from "./token-policy.ts";
 
 const DRAIN_MS = 5_000;
@@ -104,6 +108,7 @@ export async function serve(options: {
   const key = keyOf(config.stateDirectory, log);
   const tokens = new TokenMint(key.bytes);
   const { upstream: endpoint, reason } = await upstreamOf(config);
+  let upstreamBecause = reason;
   const { uids: exempt } = await exemptUids(config.exempt);
   const guard = upstreamGuard({
     lookup,
@@ -123,13 +128,21 @@ export async function serve(options: {
   const events = eventSinks(log, audit);
   const upstream = new Upstream({ endpoint, clock: systemClock, guard, onRequest: events.upstream });
   const metadata = new MetadataCache({ source: upstream, clock: systemClock });
+  const status = new Status({ now: () => systemClock.now() });
+  const namesHealth = new NamesHealth({ now: monotonicMs });
   const region = config.region === "auto" ? nodeRegion({ metadata, log }) : fixedRegion(config.region);
   const sts = createSts({
     region: region.find,
     endpoint: config.sts.endpoint,
     metadata: upstream,
   });
-  const stsUrl = async () => config.sts.endpoint ?? stsEndpoint(await region.find());
+  /** As it was found last: whoever looks at errors does not wait for the region. */
+  let lastStsUrl: string | null = config.sts.endpoint;
+  const stsUrl = async () => {
+    const url = config.sts.endpoint ?? (await stsEndpoint(await region.find()));
+    lastStsUrl = url;
+    return url;
+  };
   const optional: OptionalListener[] = [];
   let kept: KeptCallers | null = null;
   const health = new Health({
@@ -139,6 +152,7 @@ export async function serve(options: {
       upstream: async () => upstreamFinding(upstream),
       configuration: () => loadedConfiguration.finding(),
       firewall: () => firewallFinding(readFirewallHealth()),
+      directory: () => namesHealth.finding(),
       tokenKey: () => key.finding,
       callers: () => kept?.finding() ?? null,
       clock: () => clockFinding(sts.clockOffsetMs()),
@@ -152,6 +166,7 @@ export async function serve(options: {
     onEvent(event) {
       events.session(event);
       health.session(event);
+      status.session(event, () => lastStsUrl);
     },
     allowance: new CallAllowance({
       user: config.limits.assumeRolePerUser,
@@ -161,9 +176,15 @@ export async function serve(options: {
   const tokenPolicy = new TokenPolicy({ setting: config.imds.tokens, upstream, clock: systemClock });
   const listenOn = endpoints(config);
 
-  const names = systemNames(events.names);
+  const names = systemNames((event) => {
+    events.names(event);
+    namesHealth.unavailable(event);
+    status.names(event);
+  });
   whole = wholeIdentities(names.accounts);
   let policy = policyOf(config, listenOn, names.accounts);
+  /** Of the configuration whose rules run. */
+  let ruled = { rules: config.rules.length, defaultRole: config.role };
   const lag = new LagMeter({ clock: systemClock, monotonicMs });
   lag.start();
   const recent = new RecentCallers();
@@ -179,6 +200,7 @@ export async function serve(options: {
     onRequest(event) {
       given.note(event);
       events.request(event);
+      status.request(event);
     },
     health: {
       document: async () => ({ version, problems: await health.problems() }),
@@ -206,8 +228,14 @@ export async function serve(options: {
     store: options.store,
     shareOfUid,
     isContainer: containerTest(config),
-    onUnidentified: events.unidentified,
-    onAcceptFailure: events.acceptFailure,
+    onUnidentified(why) {
+      events.unidentified(why);
+      status.unidentified(why);
+    },
+    onAcceptFailure(code) {
+      events.acceptFailure(code);
+      status.acceptFailure(code);
+    },
     onTurnedAway: events.turnedAway,
   });
   const metrics = new Metrics(
@@ -247,6 +275,32 @@ export async function serve(options: {
     const remedy = `see who has it: ss -ltnp 'sport = :${listen.port}'; choose another metrics.listen, below 1024 so that no user can take it, or metrics: null`;
     alsoListen("metrics", remedy, () => metricsServer?.listen(listen));
   }
+  let stopStatus = () => {};
+  if (servesStatus()) {
+    const facts = () => ({
+      listen: listenOn.map(endpointText),
+      upstream: { url: upstream.url, reason: upstreamBecause },
+      configuration: {
+        path: configPath,
+        current: loadedConfiguration.isCurrent,
+        ...ruled,
+        lastReload: reloadOf(loadedConfiguration),
+      },
+    });
+    const sources = {
+      broker,
+      problems: () => health.problems(),
+      facts,
+    };
+    const remedy = `see whether ${STATUS_DIRECTORY} can be written: ls -ld ${STATUS_DIRECTORY}; df -i ${STATUS_DIRECTORY}`;
+    alsoListen(`imdsproxy status at ${ROOT_SOCKET}`, remedy, () => {
+      stopStatus = startStatus({
+        document: (asker) => status.document(asker, sources),
+        shareOfUid,
+        nowMs: monotonicMs,
+      });
+    });
+  }
   if (config.listen.port > 1023) {
     log.warn(
       "the port is above 1023: while the proxy is away, any user can take it and answer in its place",
@@ -268,6 +322,7 @@ export async function serve(options: {
     );
   }
   const onMoved = () => {
+    upstreamBecause = "the HyperPod agent was found later";
     // Everything that the former service gave is dropped: metadata, the instance credentials, the region.
     metadata.clear();
     sts.forgetCredentials();
@@ -300,6 +355,7 @@ export async function serve(options: {
     }
     loadedConfiguration.loaded();
     given.follow(policy.rules);
+    ruled = { rules: fresh.rules.length, defaultRole: fresh.role };
     const needRestart = (
       ["listen", "upstream", "region", "sts", "metrics", "stateDirectory", "imds", "limits", "log"] as const
     ).filter(
@@ -366,6 +422,7 @@ export async function serve(options: {
   lag.stop();
   stopAnew();
   for (const one of optional) one.stop();
+  stopStatus();
   await server.drain(DRAIN_MS);
   await metricsServer?.drain(0);
   audit.stop();
@@ -378,6 +435,27 @@ export async function serve(options: {
   stopWatchdog();
   log.info("stopped");
 }
+
+/**
+ * Whether this process answers `imdsproxy status`. systemd makes the directory of its sockets, and names it in RUNTIME_DIRECTORY
+ * (systemd.exec(5)); the second proxy of an upgrade has none. Root makes it itself.
+ */
+const servesStatus = (): boolean =>
+  (process.env["RUNTIME_DIRECTORY"] ?? "").split(":").includes(STATUS_DIRECTORY) || process.getuid?.() === 0;
+
+/** @throws ImdsProxyError `unsafe` where the sockets cannot be made. */
+function startStatus(options: ConstructorParameters<typeof StatusServer>[0]): () => void {
+  try {
+    return new StatusServer(options).start();
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    const why = code ?? (error instanceof Error ? error.message : "unknown");
+    throw new ImdsProxyError("unsafe", `no socket can be made in ${STATUS_DIRECTORY} (${why})`);
+  }
+}
+
+const reloadOf = ({ lastReload }: LoadedConfiguration) =>
+  lastReload === null ? null : { at: new Date(lastReload.atMs).toISOString(), problem: lastReload.problem };
 
 /** @throws ImdsProxyError `missing` where the rules need what this node does not have. */
 function policyOf(config: Config, own: readonly Endpoint[], accounts: Accounts): Policy {

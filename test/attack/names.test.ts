@@ -225,6 +225,11 @@ const HAVE_GCC = Bun.which("gcc") !== null;
         expect(said.reason).toStartWith(why);
         expect(said.reason).toContain(SERVICE);
         expect((await explain("5001")).reason).toStartWith(why);
+        // Where it hangs, this waits as long as everything else that asks it.
+        if (mode === "away") {
+          const { stdout } = await node.exec({ ...ROOT, argv: ["imdsproxy", "status"] });
+          expect(stdout).toMatch(/^NOT healthy: the account database does not answer/);
+        }
       } finally {
         set("up");
       }

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { describeAsRoot } from "../support/root.ts";
 import { type Machine, until } from "./support/machine.ts";
-import { credentialsOf, makeNode, ROLE, SETUP } from "./support/node.ts";
+import { credentialsOf, DOWNLOADED, makeNode, ROLE, SETUP } from "./support/node.ts";
 
 /**
  * What keeps users from credentials, on a booted node: the first commands that a person types name it. Not a part of the suite,
@@ -49,6 +49,8 @@ describeAsRoot("when something is wrong on a booted node", () => {
           alice,
           json: JSON.parse((await node.run("imdsproxy service status --json")).stdout),
           rules: await node.run("imdsproxy iptables status"),
+          screen: await node.run("imdsproxy status"),
+          own: await node.run("imdsproxy status", { as: "alice" }),
         };
       };
       const failures: [fault: object, what: RegExp, remedy: string, own: RegExp][] = [
@@ -65,7 +67,11 @@ describeAsRoot("when something is wrong on a booted node", () => {
         await breakSts(fault);
         // Without what it knows of the last failure, and without alice's session.
         await node.ok("systemctl restart imdsproxy");
-        const { status, json, rules, alice } = await named(what, own);
+        const { status, json, rules, alice, screen, own: hers } = await named(what, own);
+        const first = new RegExp(what.source.replace("^PROBLEM", "^NOT healthy:"));
+        expect([screen.code, screen.stdout]).toEqual([1, expect.stringMatching(first)]);
+        expect(screen.stdout).toContain("imdsproxy.service enabled, active");
+        expect(hers.stdout).toMatch(/^NOT healthy: /);
         expect([status.code, status.stdout]).toEqual([1, expect.stringContaining(remedy)]);
         expect(status.stdout).toMatch(/^ {2}since \d{4}-/m);
         expect(json.healthy).toBe(false);
@@ -78,7 +84,8 @@ describeAsRoot("when something is wrong on a booted node", () => {
       await breakSts({ kind: "none" });
       await node.ok("systemctl restart imdsproxy && systemctl stop hyperpod-agent");
       const away = /^PROBLEM .*169\.254\.0\.2:9081 does not answer/m;
-      const { status, json, rules } = await named(away);
+      const { status, json, rules, screen } = await named(away);
+      expect(screen.stdout).toMatch(/^NOT healthy: .*169\.254\.0\.2:9081 does not answer/);
       await node.ok("systemctl start hyperpod-agent");
       expect([status.code, status.stdout]).toEqual([1, expect.stringContaining("sport = 9081")]);
       expect(json.healthy).toBe(false);
@@ -99,6 +106,36 @@ describeAsRoot("when something is wrong on a booted node", () => {
         throw new Error(`${error}\n${last}`);
       });
       expect((await node.run("imdsproxy whoami", { as: "alice" })).stdout).not.toContain("last error");
+      const well = await node.run("imdsproxy status");
+      expect([well.code, well.stdout]).toEqual([0, expect.stringMatching(/^healthy: /)]);
+      expect(well.stdout).toMatch(/^ {2}alice .* credentials of ImdsProxyTestRole$/m);
+      const sockets = await node.ok(
+        "stat -c '%U %a %n' /run/imdsproxy /run/imdsproxy/proxy /run/imdsproxy/proxy/*",
+      );
+      expect(sockets.trim().split("\n")).toEqual([
+        "root 755 /run/imdsproxy",
+        "imdsproxy 755 /run/imdsproxy/proxy",
+        "imdsproxy 600 /run/imdsproxy/proxy/root.sock",
+        "imdsproxy 666 /run/imdsproxy/proxy/users.sock",
+      ]);
+      // They stand over a restart, and in an upgrade the first proxy or the next one answers.
+      await node.ok("systemctl restart imdsproxy");
+      expect((await node.run("imdsproxy status", { as: "alice" })).stdout).toMatch(/^healthy: you get /);
+      // The proxy dead, then the rules gone as well.
+      await node.ok("systemctl stop imdsproxy");
+      const dead = await node.run("imdsproxy status");
+      expect(dead.stdout).toMatch(
+        /^NOT healthy: the proxy is not running[^\n]* \(imdsproxy.service is inactive\)/,
+      );
+      await node.ok("systemctl stop imdsproxy-repair && iptables -t nat -F");
+      expect((await node.run("imdsproxy status")).stdout).toMatch(
+        /^NOT healthy: the firewall rules are not as they should be/,
+      );
+      await node.ok("imdsproxy service uninstall");
+      expect((await node.run("test -e /run/imdsproxy")).code).toBe(1);
+      expect((await node.run(`${DOWNLOADED} status`)).stdout).toMatch(
+        /^NOT healthy: the service is not installed/,
+      );
     },
     5 * MINUTES,
   );

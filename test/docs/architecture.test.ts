@@ -19,6 +19,7 @@ import {
   UNITS,
 } from "../../src/service/paths.ts";
 import { Metrics } from "../../src/telemetry/metrics.ts";
+import { ROOT_SOCKET, USERS_SOCKET } from "../../src/telemetry/status-document.ts";
 import { SOURCES } from "../telemetry/metrics-support.ts";
 
 /** docs/architecture.md against the code. */
@@ -140,6 +141,7 @@ describe("contracts", () => {
     expect(rows.get("root's state")).toEqual([ROOT_STATE_DIRECTORY]);
     expect(rows.get("what was observed")).toEqual([OBSERVED]);
     expect(rows.get("state of this boot")).toEqual([RUNTIME_DIRECTORY]);
+    expect(rows.get("sockets of `imdsproxy status`")).toEqual([ROOT_SOCKET, USERS_SOCKET]);
   });
 
   test("metrics: each, with its type and its help text", async () => {

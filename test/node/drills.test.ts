@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import { mustExec, TEST_ROLE } from "../support/node.ts";
+import { IMDS4, mustExec, TEST_ROLE } from "../support/node.ts";
 import {
+  applyRules,
   credentialsOf,
   eventually,
   getWithToken,
@@ -67,9 +68,21 @@ describeAsRoot("when something is wrong, the first command names it:", () => {
     };
   };
 
+  /** The first line of `imdsproxy status`, which `--json` has as well, and how it ended. */
+  const firstLine = async (who: { user: string } = ROOT) => {
+    const { stdout, exitCode } = await proxied.node.exec({ ...who, argv: ["imdsproxy", "status"] });
+    return { text: stdout, first: stdout.split("\n")[0] ?? "", exitCode };
+  };
+  const statusJson = async (who: { user: string } = ROOT) => {
+    const { stdout } = await proxied.node.exec({ ...who, argv: ["imdsproxy", "status", "--json"] });
+    return JSON.parse(stdout);
+  };
+
   test("nothing is wrong: no problem, and no last error", async () => {
     const who = someone();
     expect((await givenCredentials(proxied.node, who)).status).toBe(200);
+    expect(await firstLine()).toMatchObject({ exitCode: 0, first: expect.stringMatching(/^healthy: /) });
+    expect(await firstLine(who)).toMatchObject({ exitCode: 0, first: `healthy: you get ${TEST_ROLE}` });
     expect((await statusOf()).proxy).toEqual({ kind: "answered", problems: [] });
     expect((await whoami(who)).lastError).toBeNull();
   });
@@ -131,10 +144,14 @@ describeAsRoot("when something is wrong, the first command names it:", () => {
       expect(problem?.remedy).toMatch(remedy);
       expect(Date.parse(problem?.since ?? "")).toBeGreaterThan(0);
       expect(await shown()).toMatch(what);
+      const { first, exitCode } = await firstLine();
+      expect([exitCode, first]).toEqual([1, expect.stringMatching(what)]);
+      expect(first).toStartWith("NOT healthy: ");
       const { lastError, sessionEnds } = await whoami(who);
       expect(sessionEnds).toBeNull();
       expect(lastError?.message).toMatch(own);
       expect(lastError?.remedy.length).toBeGreaterThan(20);
+      expect((await firstLine(who)).first).toBe(`NOT healthy: ${lastError?.message}`);
       const text = await proxied.node.exec({ ...who, argv: ["imdsproxy", "whoami"] });
       expect(text.stdout).toContain("no session: STS gave none");
       expect(text.stdout).toContain("last error");
@@ -191,6 +208,7 @@ describeAsRoot("when something is wrong, the first command names it:", () => {
         return problem !== undefined;
       });
       expect(problem?.what).toContain("169.254.0.2:9081 does not answer");
+      expect((await firstLine()).first).toMatch(/^NOT healthy: .*169\.254\.0\.2:9081 does not answer/);
       expect(problem?.remedy).toContain("sport = 9081");
     } finally {
       await mustExec(proxied.node, ROOT, ["kill", "-CONT", String(pid)]);
@@ -234,6 +252,7 @@ describeAsRoot("when something is wrong, the first command names it:", () => {
       expect(problem).toMatchObject({ id: "callers", lasting: false });
       expect(problem?.what).toContain(`${state} takes no file (ENOSPC)`);
       expect(problem?.remedy).toContain(`df -h ${state}`);
+      expect((await firstLine()).first).toContain(`NOT healthy: ${state} takes no file (ENOSPC)`);
       await mustExec(node, ROOT, ["rm", `${state}/filler`]);
       await givenCredentials(node, someone());
       await eventually("it is over", async () => (await statusOf()).proxy.problems.length === 0);
@@ -279,6 +298,7 @@ describeAsRoot("when something is wrong, the first command names it:", () => {
       );
       const [problem] = (await statusOfBroken()).problems;
       expect(problem?.what).toContain("was not loaded");
+      expect((await firstLine()).first).toMatch(/^NOT healthy: .*config\.yaml was not loaded.*role/);
       expect(problem?.what).toContain("role");
       node.write(path, good);
       process.kill(proxied.proxy.pid, "SIGHUP");
@@ -287,6 +307,12 @@ describeAsRoot("when something is wrong, the first command names it:", () => {
         async () => (await metric("imdsproxy_config_last_reload_successful")) === "1",
       );
       expect((await statusOf()).proxy.problems).toEqual([]);
+      const { lastReload, current } = (await statusJson()).configuration;
+      expect([current, lastReload.problem, Number.isNaN(Date.parse(lastReload.at))]).toEqual([
+        true,
+        null,
+        false,
+      ]);
     } finally {
       node.write(path, before);
       void proxy;
@@ -306,6 +332,70 @@ describeAsRoot("when something is wrong, the first command names it:", () => {
       const who = someone();
       expect((await getWithToken(proxied.node, who, "/imdsproxy/health")).status).toBe(404);
     });
+  });
+
+  test("the proxy is dead: the first line says so, the rest of the screen is there, and a user is told", async () => {
+    await proxied.proxy.stop("SIGKILL");
+    try {
+      const { text, first, exitCode } = await firstLine();
+      expect(exitCode).toBe(1);
+      expect(first).toBe("NOT healthy: the proxy is not running: users get no credentials");
+      expect(text).toContain("rules       in place");
+      expect(text).toContain("169.254.0.2:9081");
+      expect(await statusJson()).toMatchObject({ summary: first, proxy: { running: false }, sessions: null });
+      expect((await firstLine(someone())).first).toMatch(
+        /^NOT healthy: nothing answers at the metadata address/,
+      );
+    } finally {
+      await proxied.restart();
+    }
+  });
+
+  test("the rules are gone: the first line says so", async () => {
+    const { node } = proxied;
+    await mustExec(node, ROOT, ["iptables", "-t", "nat", "-F"]);
+    try {
+      const { text, first, exitCode } = await firstLine();
+      expect([exitCode, first]).toEqual([
+        1,
+        expect.stringMatching(/^NOT healthy: the firewall rules are not as/),
+      ]);
+      expect(text).toContain("to do: sudo imdsproxy iptables apply");
+      const { rules, summary } = await statusJson();
+      expect([rules.inPlace, summary]).toEqual([false, first]);
+    } finally {
+      await applyRules(node);
+    }
+    expect((await firstLine()).first).toStartWith("healthy: ");
+  });
+
+  test("root sees every user with version and outcome, and a user sees themselves alone", async () => {
+    const [one, other] = [someone(), someone()];
+    const uidOf = ({ user }: { user: string }) => users.find(({ name }) => name === user)?.uid;
+    await givenCredentials(proxied.node, one);
+    await givenCredentials(proxied.node, other);
+    await mustExec(proxied.node, one, ["curl", "-sS", `${IMDS4}/latest/meta-data/instance-id`]);
+    const all = await statusJson();
+    const row = (who: { user: string }) =>
+      all.users.rows.find(({ user }: { user: string | null }) => user === who.user);
+    expect(row(one)).toMatchObject({ uid: uidOf(one), v1: 1, outcome: "credentials", role: TEST_ROLE });
+    expect(row(other)).toMatchObject({ uid: uidOf(other), v1: 0, outcome: "credentials" });
+    expect(all.sessions.rows).toMatchObject([{ role: TEST_ROLE, sessions: 2, denied: 0, failing: 0 }]);
+    expect(Date.parse(all.sessions.rows[0].firstEnd)).toBeGreaterThan(Date.now());
+    const own = await statusJson(one);
+    expect(own.proxy.users.rows).toMatchObject([{ uid: uidOf(one), v1: 1, outcome: "credentials" }]);
+    expect(own.proxy.sessions.rows).toMatchObject([{ role: TEST_ROLE, sessions: 1 }]);
+    expect(Object.keys(own.proxy).sort()).toEqual(["for", "sessions", "started", "uid", "users", "version"]);
+    for (const text of [JSON.stringify(own), (await firstLine(one)).text]) {
+      expect(text).not.toContain(other.user);
+      expect(text).not.toContain(String(uidOf(other)));
+      expect(text).not.toContain(proxied.node.roleName);
+    }
+    // The text says what the JSON says.
+    const { text } = await firstLine();
+    expect(text).toMatch(new RegExp(`^  ${one.user} .*credentials of ImdsProxyTestRole$`, "m"));
+    expect(text).toContain("users of the last four hours");
+    expect(text).toContain(all.upstream.url);
   });
 
   test("from a network namespace of its own, whoami says that there is no network", async () => {

@@ -94,6 +94,11 @@ describe("unitTexts()", () => {
     }
   });
 
+  test("gives the proxy a directory for the sockets of status, which stays over a restart", () => {
+    expect(lines(units["imdsproxy.service"])).toContain("RuntimeDirectory=imdsproxy/proxy");
+    expect(lines(units["imdsproxy.service"])).toContain("RuntimeDirectoryPreserve=yes");
+  });
+
   test("gives the proxy two capabilities, and the firewall's units no other's", () => {
     expect(lines(units["imdsproxy.service"])).toContain(
       "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE",
@@ -188,12 +193,15 @@ describe("handoverUnitText()", () => {
       if (/^(?:Restart|ExecStart=|ExecReload=|\[Install\]|WantedBy=)/.test(line)) continue;
       // Its sockets end with it: systemd would close what it keeps only after the setting for two listeners is back.
       if (/^(?:FileDescriptorStoreMax=|# systemd keeps)/.test(line)) continue;
+      // The first proxy, or the next one, answers `imdsproxy status`.
+      if (/^(?:RuntimeDirectory|# The sockets of)/.test(line)) continue;
       expect(kept).toContain(line);
     }
   });
 
   test("keeps no sockets, and has systemd put the setting for two listeners back however it ends", () => {
     expect(text).not.toContain("FileDescriptorStoreMax=");
+    expect(text).not.toContain("RuntimeDirectory");
     expect(lines(text).find((line) => line.startsWith("ExecStopPost="))).toContain("tcp_migrate_req");
   });
 

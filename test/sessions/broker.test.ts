@@ -945,3 +945,31 @@ test("the counts tell each state, and by role when the first session ends", asyn
     [B]: 14 * MINUTE - 4 * SECOND,
   });
 });
+
+describe("byRole()", () => {
+  const A = "arn:aws:iam::123456789012:role/A";
+  const B = "arn:aws:iam::123456789012:role/B";
+  test("counts what is in memory for each role, with the first end that clients are told", async () => {
+    const { broker, sts, clock } = aBroker();
+    expect(broker.byRole()).toEqual([]);
+    const first = await broker.get(aRequest({ roleArn: B, sessionName: "one" }), 1);
+    await clock.advance(MINUTE);
+    await broker.get(aRequest({ roleArn: B, sessionName: "two" }), 2);
+    await broker.get(aRequest({ roleArn: A }), 1);
+    sts.failing = () => denied();
+    await broker.get(aRequest({ roleArn: A, sessionName: "denied" }), 2);
+    sts.failing = () => passing();
+    await broker.get(aRequest({ roleArn: A, sessionName: "failing" }), 2);
+    const endMs = first.kind === "session" ? first.publishedExpiryMs : Number.NaN;
+    expect(broker.byRole()).toEqual([
+      { role: A, sessions: 1, firstEndMs: endMs + MINUTE, denied: 1, failing: 1 },
+      { role: B, sessions: 2, firstEndMs: endMs, denied: 0, failing: 0 },
+    ]);
+    // An owner's own alone.
+    expect(broker.byRole(1)).toEqual([
+      { role: A, sessions: 1, firstEndMs: endMs + MINUTE, denied: 0, failing: 0 },
+      { role: B, sessions: 1, firstEndMs: endMs, denied: 0, failing: 0 },
+    ]);
+    expect(broker.byRole(3)).toEqual([]);
+  });
+});

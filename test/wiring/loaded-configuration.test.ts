@@ -30,6 +30,16 @@ describe("LoadedConfiguration", () => {
     loaded.loaded();
     expect([loaded.isCurrent, loaded.lastReloadSuccessful, loaded.finding()]).toEqual([true, true, null]);
   });
+  test("tells when it was reloaded last, and why that was refused", () => {
+    let nowMs = 5;
+    const loaded = new LoadedConfiguration({ path: "/c.yaml", read: () => "", now: () => nowMs });
+    expect([loaded.path, loaded.lastReload]).toEqual(["/c.yaml", null]);
+    loaded.refused("line 1");
+    expect(loaded.lastReload).toEqual({ atMs: 5, problem: "line 1" });
+    nowMs = 6;
+    loaded.loaded();
+    expect(loaded.lastReload).toEqual({ atMs: 6, problem: null });
+  });
   test("no file is a state like another", () => {
     disk.text = null;
     const loaded = aLoaded();

@@ -1,44 +1,29 @@
 import { defineCommand } from "citty";
 import { systemIptables } from "../../firewall/iptables.ts";
-import { limitsStatus, limitsThere, TABLE_NAME } from "../../firewall/limits/own-table.ts";
+import { limitsThere, TABLE_NAME } from "../../firewall/limits/own-table.ts";
 import { listenerLines, upstreamListeners } from "../../firewall/listeners.ts";
 import { listChains, listText } from "../../firewall/listing.ts";
-import { type FirewallStatus, firewallStatus } from "../../firewall/status.ts";
 import { systemWall } from "../../firewall/wall/wall.ts";
 import { withoutWall } from "../../firewall/walls.ts";
 import { portFacts } from "../../service/facts.ts";
 import { portWarnings } from "../../service/port-warnings.ts";
 import { type ProxyHealth, problemLines, proxyHealth } from "../../service/proxy-health.ts";
+import { type RulesStatus, rulesStatus } from "../../service/rules-status.ts";
 import { configArg, jsonArg } from "../common.ts";
 import { resolveSpec, specArgs, specLine } from "./common.ts";
 
-/** State of the second wall. */
-interface WallStatus {
-  /** Why this kernel cannot have one; null where it can. */
-  readonly unavailable: string | null;
-  readonly problems: readonly string[];
-}
-
-function statusLines(
-  status: FirewallStatus,
-  limits: readonly string[],
-  wall: WallStatus,
-  agent: readonly string[],
-): string[] {
-  const { copies, aboveOurs } = status.original;
+function statusLines(found: RulesStatus, notes: readonly string[], agent: readonly string[]): string[] {
+  const { wall } = found;
+  const { copies, aboveOurs } = found.rules.original;
   const place = aboveOurs ? "before our redirect" : "after our redirect, where it does nothing";
   const original =
     copies === 0
       ? "the HyperPod agent's entry: not there"
       : `the HyperPod agent's entry: there${copies === 1 ? "" : ` ${copies} times`}, ${place}`;
   return [
-    status.healthy ? "the firewall is as it should be" : "the firewall is NOT as it should be:",
-    ...status.deviations.map(
-      ({ family, table, detail }) => `  ${family === "ipv4" ? "IPv4" : "IPv6"} ${table}: ${detail}`,
-    ),
-    ...limits.map((problem) => `  ${problem}`),
-    ...wall.problems.map((problem) => `  second wall: ${problem}`),
-    ...(status.healthy ? [] : ["  to put it right: sudo imdsproxy iptables apply"]),
+    found.healthy ? "the firewall is as it should be" : "the firewall is NOT as it should be:",
+    ...found.differences.map((difference) => `  ${difference}`),
+    ...(found.healthy ? [] : ["  to put it right: sudo imdsproxy iptables apply"]),
     ...(wall.unavailable === null
       ? wall.problems.length === 0
         ? ["the second wall (routing rules by uid): as it should be"]
@@ -46,7 +31,7 @@ function statusLines(
       : [withoutWall(wall.unavailable)]),
     original,
     ...agent,
-    ...status.notes.map((note) => `note: ${note}`),
+    ...notes.map((note) => `note: ${note}`),
   ];
 }
 
@@ -67,17 +52,11 @@ export const status = defineCommand({
   args: { ...specArgs, json: jsonArg },
   async run({ args }) {
     const resolved = await resolveSpec(args);
-    const rules = await firewallStatus(systemIptables(), resolved.spec);
-    const wanted = resolved.spec.limits;
-    const limits = wanted === undefined ? { problems: [], notes: [] } : limitsStatus(wanted);
-    const secondWall = systemWall();
-    const wall = { unavailable: secondWall.unavailable, problems: secondWall.problems(resolved.spec) };
-    const healthy = rules.healthy && limits.problems.length === 0 && wall.problems.length === 0;
-    const found = { ...rules, healthy };
+    const found = await rulesStatus(resolved.spec);
+    const { limits, wall } = found;
     const listeners = upstreamListeners(resolved.spec);
     const notes = [
       ...found.notes,
-      ...limits.notes,
       ...(resolved.unknownExempt === null ? [] : [resolved.unknownExempt.problem]),
       ...portWarnings(resolved.spec.listen, portFacts()),
     ];
@@ -86,7 +65,8 @@ export const status = defineCommand({
     if (args.json) {
       const { spec, upstream } = resolved;
       const shown = {
-        ...found,
+        ...found.rules,
+        healthy: found.healthy,
         notes,
         limits,
         wall,
@@ -98,7 +78,7 @@ export const status = defineCommand({
       console.log(JSON.stringify(shown, null, 2));
     } else {
       const lines = [
-        ...statusLines({ ...found, notes }, limits.problems, wall, listenerLines(listeners)),
+        ...statusLines(found, notes, listenerLines(listeners)),
         specLine(resolved),
         ...proxyLines(proxy),
       ];

@@ -1,0 +1,83 @@
+/** What commands print for people: times as they are said, lines as wide as the terminal, colours on terminals alone. */
+
+const UNITS: readonly (readonly [name: string, seconds: number])[] = [
+  ["d", 86_400],
+  ["h", 3_600],
+  ["min", 60],
+  ["s", 1],
+];
+
+/** A duration in at most two units: `12 s`, `43 min`, `3 h 12 min`, `2 d 4 h`. */
+export function durationText(ms: number): string {
+  const seconds = Math.max(0, Math.round(ms / 1_000));
+  const at = Math.max(
+    0,
+    UNITS.findIndex(([, size]) => seconds >= size),
+  );
+  const [name, size] = UNITS[seconds === 0 ? 3 : at] ?? ["s", 1];
+  const [next, smaller] = UNITS[at + 1] ?? ["", 0];
+  const whole = Math.floor(seconds / size);
+  const rest = smaller === 0 || name === "min" ? 0 : Math.floor((seconds - whole * size) / smaller);
+  return `${whole} ${name}${rest === 0 ? "" : ` ${rest} ${next}`}`;
+}
+
+/** A moment, as seen from another: `in 43 min`, `5 s ago`, `now`. */
+export function momentText(iso: string, nowMs: number): string {
+  const ms = Date.parse(iso) - nowMs;
+  if (Number.isNaN(ms)) return "at an unknown time";
+  if (Math.abs(ms) < 1_000) return "now";
+  return ms > 0 ? `in ${durationText(ms)}` : `${durationText(-ms)} ago`;
+}
+
+/**
+ * What a terminal could take for a command, and what changes the direction of a text: control characters of C0 and C1, DEL, and the
+ * marks of bidirectional text (Unicode TR 36, 2.10).
+ */
+const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+
+const escaped = (letter: string): string => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`;
+
+/** A text without anything that is not printed: names and messages are not ours to choose. */
+export const plain = (text: string): string => text.replaceAll(UNPRINTABLE, escaped);
+
+/** JSON in lines, in which nothing is left that a terminal could take for a command. */
+export const jsonText = (value: unknown): string =>
+  JSON.stringify(value, null, 2)
+    .split("\n")
+    .map((line) => line.replaceAll(UNPRINTABLE, escaped))
+    .join("\n");
+
+/** A text in lines of at most `width` columns; further lines begin with `indent`. A word that is longer stays whole. */
+export function wrap(text: string, width: number, indent = ""): string[] {
+  const lines: string[] = [];
+  let line = "";
+  for (const word of text.split(" ")) {
+    const longer = line === "" ? word : `${line} ${word}`;
+    if (longer.length <= width || line.trim() === "") line = line === "" ? word : longer;
+    else {
+      lines.push(line);
+      line = `${indent}${word}`;
+    }
+  }
+  lines.push(line);
+  return lines;
+}
+
+/** The width to wrap at: a terminal's, of at least 40; null where the output is none, so that a line stays one to search in. */
+export const widthOf = (stream: { isTTY?: boolean; columns?: number }): number | null =>
+  stream.isTTY === true ? Math.max(40, stream.columns ?? 80) : null;
+
+export type Style = "bold" | "red" | "green" | "yellow" | "dim";
+const CODES: Readonly<Record<Style, number>> = { bold: 1, dim: 2, red: 31, green: 32, yellow: 33 };
+
+/** Whether to write colours to a stream (no-color.org). */
+export const takesColours = (
+  stream: { isTTY?: boolean },
+  variables: Readonly<Record<string, string | undefined>> = process.env,
+): boolean => stream.isTTY === true && (variables["NO_COLOR"] ?? "") === "" && variables["TERM"] !== "dumb";
+
+/** Writes texts in a style, or as they are. */
+export const painter =
+  (colours: boolean) =>
+  (style: Style, text: string): string =>
+    colours ? `\u001b[${CODES[style]}m${text}\u001b[0m` : text;

@@ -1,0 +1,132 @@
+import { dlopen, FFIType, ptr } from "bun:ffi";
+import { lstatSync, renameSync, rmSync } from "node:fs";
+
+/**
+ * Unix stream sockets whose other end is known: the kernel says who connected, and who listens (unix(7), SO_PEERCRED). Bun's own
+ * listener cannot tell, and accepts without a limit. Nothing here blocks.
+ */
+
+const { symbols: libc } = dlopen("libc.so.6", {
+  socket: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  bind: { args: [FFIType.i32, FFIType.ptr, FFIType.u32], returns: FFIType.i32 },
+  listen: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  accept4: { args: [FFIType.i32, FFIType.ptr, FFIType.ptr, FFIType.i32], returns: FFIType.i32 },
+  getsockopt: {
+    args: [FFIType.i32, FFIType.i32, FFIType.i32, FFIType.ptr, FFIType.ptr],
+    returns: FFIType.i32,
+  },
+  poll: { args: [FFIType.ptr, FFIType.u64_fast, FFIType.i32], returns: FFIType.i32 },
+  shutdown: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  close: { args: [FFIType.i32], returns: FFIType.i32 },
+});
+
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+const SOCK_NONBLOCK = 0o4000;
+const SOCK_CLOEXEC = 0o2000000;
+const SOL_SOCKET = 1;
+const SO_PEERCRED = 17;
+/** struct ucred: i32 pid, u32 uid, u32 gid (linux/socket.h). */
+const UCRED_LENGTH = 12;
+const SHUT_WR = 1;
+const POLLERR = 8;
+const POLLHUP = 16;
+/** sun_path has 108 bytes, a NUL at its end included (linux/un.h). */
+const LONGEST_PATH = 107;
+
+/**
+ * The uid of the process at the other end: of who called connect(2), or, for the side that connected, of who called listen(2).
+ * Null where the descriptor is no Unix socket.
+ */
+export function peerUid(descriptor: number): number | null {
+  const credentials = new DataView(new ArrayBuffer(UCRED_LENGTH));
+  const length = Uint32Array.of(UCRED_LENGTH);
+  const failed = libc.getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, ptr(credentials.buffer), ptr(length));
+  // What is no Unix socket has pid 0 and uid -1 there.
+  if (failed !== 0 || length[0] !== UCRED_LENGTH || credentials.getInt32(0, true) === 0) return null;
+  return credentials.getUint32(4, true);
+}
+
+/** Those of the connections whose other end is closed. One poll(2) for all of them. */
+export function hungUp(descriptors: readonly number[]): Set<number> {
+  const gone = new Set<number>();
+  if (descriptors.length === 0) return gone;
+  // struct pollfd: i32 fd, i16 events, i16 revents. Without events, an end and an error are still told.
+  const polled = new DataView(new ArrayBuffer(8 * descriptors.length));
+  for (const [index, descriptor] of descriptors.entries()) polled.setInt32(8 * index, descriptor, true);
+  if (libc.poll(ptr(polled.buffer), descriptors.length, 0) <= 0) return gone;
+  for (const [index, descriptor] of descriptors.entries()) {
+    if ((polled.getInt16(8 * index + 6, true) & (POLLERR | POLLHUP)) !== 0) gone.add(descriptor);
+  }
+  return gone;
+}
+
+/** Ends what we send: the other side reads to the end of it. */
+export const endSending = (descriptor: number): void => void libc.shutdown(descriptor, SHUT_WR);
+
+export const closeDescriptor = (descriptor: number): void => void libc.close(descriptor);
+
+/** A listening Unix socket at a path. */
+export class UnixListener {
+  readonly #descriptor: number;
+  readonly #path: string;
+  readonly #inode: number;
+
+  /**
+   * Takes the place of whatever is at the path, in one step. Nobody but this process's account and root may be able to write into
+   * the directory.
+   *
+   * @param options.mode permissions of the socket: who may write may connect.
+   * @param options.backlog connections that may wait to be accepted.
+   * @throws Error where it cannot be made.
+   */
+  constructor(options: { path: string; mode: number; backlog: number }) {
+    const draft = `${options.path}.new`;
+    const name = Buffer.from(draft);
+    if (name.length > LONGEST_PATH) throw new Error(`${draft} is too long for a socket`);
+    // struct sockaddr_un: u16 sun_family, char sun_path[108].
+    const address = new Uint8Array(2 + name.length + 1);
+    address[0] = AF_UNIX;
+    address.set(name, 2);
+    rmSync(draft, { force: true });
+    this.#descriptor = libc.socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (this.#descriptor < 0) throw new Error("no socket can be made");
+    this.#path = options.path;
+    try {
+      // bind(2) gives it the mode, by the umask. chmod(2) would follow a link that the directory's owner puts in its place.
+      const umask = process.umask(0o777 & ~options.mode);
+      const bound = libc.bind(this.#descriptor, ptr(address), address.length);
+      process.umask(umask);
+      if (bound !== 0) throw new Error(`no socket can be made at ${draft}`);
+      if (libc.listen(this.#descriptor, options.backlog) !== 0)
+        throw new Error(`nothing can listen at ${draft}`);
+      this.#inode = lstatSync(draft).ino;
+      renameSync(draft, options.path);
+    } catch (error) {
+      libc.close(this.#descriptor);
+      rmSync(draft, { force: true });
+      throw error;
+    }
+  }
+
+  /** The next connection, with the uid of who made it; null where none waits. The descriptor is the caller's to close. */
+  accept(): { readonly descriptor: number; readonly uid: number } | null {
+    for (;;) {
+      const descriptor = libc.accept4(this.#descriptor, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC);
+      if (descriptor < 0) return null;
+      const uid = peerUid(descriptor);
+      if (uid !== null) return { descriptor, uid };
+      libc.close(descriptor);
+    }
+  }
+
+  /** Stops listening, and removes the socket where it is still this one. */
+  close(): void {
+    libc.close(this.#descriptor);
+    try {
+      if (lstatSync(this.#path).ino === this.#inode) rmSync(this.#path);
+    } catch {
+      // It is gone already.
+    }
+  }
+}

@@ -1,0 +1,189 @@
+import { existsSync } from "node:fs";
+import { DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
+import type { Config } from "../config/schema.ts";
+import { ImdsProxyError } from "../errors.ts";
+import { buildFirewallSpec } from "../firewall/spec.ts";
+import { endpointText } from "../identity/endpoint.ts";
+import type { RootStatus } from "../telemetry/status-document.ts";
+import { UNITS } from "./paths.ts";
+import { type RulesStatus, rulesStatus } from "./rules-status.ts";
+import { NOT_INSTALLED, nodeNotes, type UnitsStatus, unitsStatus } from "./setup.ts";
+
+/** The state of the node on one screen: what is looked at here, and what the running proxy says of itself. */
+
+/** Something that is wrong. */
+export interface Trouble {
+  /** `not-installed`, `rules`, `proxy`, `unit`, `configuration`, or the id of the proxy's problem: stable, for scripts. */
+  readonly id: string;
+  readonly what: string;
+  /** ISO 8601, UTC; null where it is not known. */
+  readonly since: string | null;
+  readonly remedy: string | null;
+}
+
+/** What the proxy told, or why it did not. */
+export type ProxyAnswer =
+  | { readonly kind: "answered"; readonly status: RootStatus }
+  | { readonly kind: "silent"; readonly why: string };
+
+/** What of the node was found. */
+export interface NodeFindings {
+  readonly proxy: ProxyAnswer;
+  readonly units: UnitsStatus;
+  /** Whether there is a configuration: without one, and without the service, nothing is expected to run. */
+  readonly configured: boolean;
+  /** Null where it cannot be compared, because the configuration cannot be read. */
+  readonly rules: Pick<RulesStatus, "healthy" | "differences" | "notes"> | null;
+  /** The upstream that the configuration means on this node; null where that is not known. */
+  readonly upstream: { readonly url: string; readonly reason: string } | null;
+  /** Why the configuration's file cannot be taken; null where it can. */
+  readonly configurationProblem: { readonly what: string; readonly remedy: string | null } | null;
+  readonly notes: readonly string[];
+}
+
+/** What root is shown; `--json` prints it as it is. */
+export interface NodeStatus {
+  readonly healthy: boolean;
+  /** One line: that all is well, or the first trouble. */
+  readonly summary: string;
+  /** The most serious first. */
+  readonly troubles: readonly Trouble[];
+  readonly proxy:
+    | {
+        readonly running: true;
+        readonly version: string;
+        readonly started: string;
+        readonly listen: readonly string[];
+      }
+    | { readonly running: false; readonly why: string };
+  readonly installed: Pick<UnitsStatus, "version" | "units"> | null;
+  readonly upstream: { readonly url: string; readonly reason: string } | null;
+  /** `inPlace` is null where it could not be compared. */
+  readonly rules: { readonly inPlace: boolean | null; readonly differences: readonly string[] };
+  readonly configuration: RootStatus["configuration"] | null;
+  readonly sessions: RootStatus["sessions"] | null;
+  readonly users: RootStatus["users"] | null;
+  readonly errors: RootStatus["errors"] | null;
+  readonly notes: readonly string[];
+}
+
+/** Looks at the node. @param configPath default: the installed configuration, if it is there. */
+export async function findNode(
+  configPath: string | undefined,
+  proxy: Promise<ProxyAnswer>,
+): Promise<NodeFindings> {
+  let config: Config | null = null;
+  let configurationProblem: NodeFindings["configurationProblem"] = null;
+  try {
+    config = loadConfig({ path: configPath });
+  } catch (error) {
+    if (!(error instanceof ImdsProxyError)) throw error;
+    configurationProblem = { what: error.problem, remedy: error.remedy };
+  }
+  const [units, firewall, notes] = await Promise.all([
+    unitsStatus(),
+    config === null ? null : firewallOf(config),
+    config === null ? [] : nodeNotes(config),
+  ]);
+  return {
+    proxy: await proxy,
+    units,
+    configured: existsSync(configPath ?? DEFAULT_CONFIG_PATH),
+    rules: firewall?.rules ?? null,
+    upstream: firewall?.upstream ?? null,
+    configurationProblem,
+    notes: [...(firewall?.notes ?? []), ...notes],
+  };
+}
+
+async function firewallOf(config: Config) {
+  const { spec, upstream, unknownExempt } = await buildFirewallSpec(config);
+  const rules = await rulesStatus(spec);
+  return {
+    rules,
+    upstream: { url: `http://${endpointText(spec.upstream)}`, reason: upstream.reason },
+    notes: [...rules.notes, ...(unknownExempt === null ? [] : [unknownExempt.problem])],
+  };
+}
+
+/** Puts the findings together; pure. */
+export function nodeStatus(found: NodeFindings): NodeStatus {
+  const told = found.proxy.kind === "answered" ? found.proxy.status : null;
+  const troubles = troublesOf(found, told);
+  const [first, ...further] = troubles;
+  const more = further.length === 0 ? "" : `; and ${further.length} more, below`;
+  const { installed, version, units } = found.units;
+  return {
+    healthy: first === undefined,
+    summary:
+      first === undefined
+        ? "healthy: the proxy runs, the rules are in place, nothing keeps users from their roles"
+        : `NOT healthy: ${first.what}${more}`,
+    troubles,
+    proxy:
+      told === null
+        ? { running: false, why: found.proxy.kind === "silent" ? found.proxy.why : "" }
+        : { running: true, version: told.version, started: told.started, listen: told.listen },
+    installed: installed ? { version, units } : null,
+    upstream: told?.upstream ?? found.upstream,
+    rules: { inPlace: found.rules?.healthy ?? null, differences: found.rules?.differences ?? [] },
+    configuration: told?.configuration ?? null,
+    sessions: told?.sessions ?? null,
+    users: told?.users ?? null,
+    errors: told?.errors ?? null,
+    notes: [
+      ...(told !== null && !installed ? ["the proxy was started by hand: no service is installed"] : []),
+      ...(told !== null && told.problems.more > 0
+        ? [`${told.problems.more} more problems of the proxy`]
+        : []),
+      ...found.notes,
+    ],
+  };
+}
+
+/** What others follow from comes first: without the upstream there are no credentials for STS. Else the proxy's own order stays. */
+const CAUSES = ["upstream", "clock"];
+const causeRank = (id: string): number => (CAUSES.includes(id) ? CAUSES.indexOf(id) : CAUSES.length);
+
+function troublesOf(
+  { proxy, units, configured, rules, configurationProblem }: NodeFindings,
+  told: RootStatus | null,
+): Trouble[] {
+  if (told === null && !units.installed && !configured) {
+    return [{ id: "not-installed", since: null, ...NOT_INSTALLED }];
+  }
+  const troubles: Trouble[] = [];
+  if (rules !== null && !rules.healthy) {
+    const count = rules.differences.length;
+    troubles.push({
+      id: "rules",
+      what: `the firewall rules are not as they should be, so users may reach the instance role (${rules.differences[0]}${count > 1 ? `; and ${count - 1} more` : ""})`,
+      since: null,
+      remedy: "sudo imdsproxy iptables apply; then: journalctl -u imdsproxy-repair",
+    });
+  }
+  const proxyUnit = units.units.find(({ name }) => name === UNITS.proxy);
+  if (proxy.kind === "silent") {
+    const state = units.installed ? ` (${UNITS.proxy} is ${proxyUnit?.active ?? "unknown"})` : "";
+    troubles.push({
+      id: "proxy",
+      what: `${proxy.why}${state}: users get no credentials`,
+      since: null,
+      remedy: `systemctl status ${UNITS.proxy}; journalctl -u ${UNITS.proxy} -n 20`,
+    });
+  }
+  const problems = [...(told?.problems.rows ?? [])].sort((a, b) => causeRank(a.id) - causeRank(b.id));
+  for (const { id, what, since, remedy } of problems) {
+    // The comparison of this moment says more than the last report of the watch.
+    if (id !== "firewall" || rules === null) troubles.push({ id, what, since, remedy });
+  }
+  const isToldAlready = troubles.some(({ id }) => id === "configuration");
+  if (configurationProblem !== null && !isToldAlready) {
+    troubles.push({ id: "configuration", since: null, ...configurationProblem });
+  }
+  for (const { unit, what, remedy } of units.problems) {
+    if (proxy.kind === "answered" || unit !== UNITS.proxy)
+      troubles.push({ id: "unit", what, since: null, remedy });
+  }
+  return troubles;
+}

@@ -1,0 +1,102 @@
+import { type Subject, shareOf, subjectOf } from "../identity/caller.ts";
+import type { RequestEvent } from "../imds/handler.ts";
+
+/** Who asked lately, and what they got: for a person who looks. In memory alone, and bounded. */
+
+/** Milliseconds for which a user is remembered after their last request. */
+export const SEEN_MS = 4 * 3_600_000;
+/** Users that are remembered. Subordinate uids count as their owner, so that nobody can fill this by themselves. */
+const MAX_USERS = 1_024;
+
+/**
+ * What came of the last request for a role or its credentials. `metadata`: none was asked for. `denied`: by STS. `refused`: by the
+ * rules, or because nobody could say who asks.
+ */
+export type SeenOutcome = "credentials" | "denied" | "unavailable" | "refused" | "metadata";
+
+/** A user who asked. Times are milliseconds since the epoch. */
+export interface SeenUser {
+  readonly share: Subject;
+  /** The uid of the last request, or the address of a container. */
+  readonly subject: Subject;
+  /** Their name, as the last answer that depended on it had it; null where none has, or where they have none. */
+  readonly user: string | null;
+  readonly firstMs: number;
+  readonly lastMs: number;
+  readonly requests: number;
+  /** Requests without a token, which are IMDSv1's. */
+  readonly v1: number;
+  readonly v2: number;
+  readonly outcome: SeenOutcome;
+  /** ARN of the role; null where there is none. */
+  readonly role: string | null;
+  /** Why there is none. */
+  readonly why: string | null;
+}
+
+type Row = { -readonly [Key in keyof SeenUser]: SeenUser[Key] };
+
+export class SeenUsers {
+  readonly #now: () => number;
+  readonly #users = new Map<Subject, Row>();
+
+  /** @param options.now milliseconds since the epoch. */
+  constructor(options: { readonly now: () => number }) {
+    this.#now = options.now;
+  }
+
+  /** Notes a request that was answered. Looking at oneself (`whoami`) counts for nothing, and root, who looks at the health. */
+  request(event: RequestEvent): void {
+    const { caller, decided } = event;
+    if (caller.kind === "unknown" || event.route === "whoami") return;
+    if (caller.kind === "owner" && caller.owner.uid === 0) return;
+    const nowMs = this.#now();
+    const [share, subject] = [shareOf(caller), subjectOf(caller)];
+    let row = this.#users.get(share);
+    if (row === undefined) {
+      if (this.#users.size >= MAX_USERS) this.#forgetOldest();
+      row = { share, subject, firstMs: nowMs, lastMs: nowMs, requests: 0, v1: 0, v2: 0, ...NOTHING_ASKED };
+      this.#users.set(share, row);
+    }
+    row.subject = subject;
+    row.lastMs = nowMs;
+    row.requests++;
+    if (event.imdsVersion === 1) row.v1++;
+    else row.v2++;
+    if (decided !== null) row.user = decided.identity.user;
+    const outcome = outcomeOf(event);
+    if (outcome === null) return;
+    row.outcome = outcome;
+    row.role = decided?.decision.kind === "role" ? decided.decision.roleArn : null;
+    row.why = event.why ?? null;
+  }
+
+  /** Those who asked within the last four hours, the last first. */
+  list(): readonly SeenUser[] {
+    const sinceMs = this.#now() - SEEN_MS;
+    for (const [share, { lastMs }] of this.#users) if (lastMs < sinceMs) this.#users.delete(share);
+    return [...this.#users.values()].sort((a, b) => b.lastMs - a.lastMs);
+  }
+
+  /** One of them; null where they have not asked. */
+  of(share: Subject): SeenUser | null {
+    const row = this.#users.get(share);
+    return row === undefined || row.lastMs < this.#now() - SEEN_MS ? null : row;
+  }
+
+  #forgetOldest(): void {
+    let oldest: Row | null = null;
+    for (const row of this.#users.values()) if (oldest === null || row.lastMs < oldest.lastMs) oldest = row;
+    if (oldest !== null) this.#users.delete(oldest.share);
+  }
+}
+
+const NOTHING_ASKED = { user: null, outcome: "metadata", role: null, why: null } as const;
+
+/** Null where the request says nothing of what its user gets. */
+function outcomeOf({ accessKeyId, failure, refusal }: RequestEvent): SeenOutcome | null {
+  if (accessKeyId !== null) return "credentials";
+  if (failure !== null) return failure.kind;
+  if (refusal === "rule" || refusal === "identity") return "refused";
+  return refusal === "unavailable" ? "unavailable" : null;
+}
