@@ -30,6 +30,7 @@ export const root: AnyCommand = {
     iam: lazy(() => import("./iam.ts")),
     config: lazy(() => import("./config.ts")),
     demo: lazy(() => import("./demo.ts")),
+    completion: lazy(() => import("./completion.ts")),
     "demo-ask": lazy(() => import("./demo-ask.ts")),
     "resolve-names": lazy(() => import("./resolve-names.ts")),
     "doctor-look": lazy(() => import("./doctor-look.ts")),

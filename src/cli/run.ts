@@ -1,8 +1,11 @@
-import { parseArgs, stripVTControlCharacters } from "node:util";
-import { type ArgsDef, type CommandDef, renderUsage, runCommand } from "citty";
+import { parseArgs } from "node:util";
+import { type ArgsDef, type CommandDef, runCommand } from "citty";
 import { ImdsProxyError } from "../errors.ts";
 import { versionText } from "../version.ts";
+import { describeCommand, kebab, resolve, shownCommands } from "./describe.ts";
+import { topicsText, topicText, usageText } from "./help.ts";
 import { root } from "./root.ts";
+import { painter, takesColours, widthOf } from "./terminal.ts";
 
 /**
  * citty resolves and documents commands; what it lets pass is refused here, because a mistyped `--dryrun` that is
@@ -11,9 +14,6 @@ import { root } from "./root.ts";
 
 type AnyCommand = CommandDef<ArgsDef>;
 
-const resolve = async <T>(value: T | (() => T | Promise<T>) | Promise<T>): Promise<T> =>
-  typeof value === "function" ? (value as () => T | Promise<T>)() : value;
-
 /** Runs one command line (without the program's name). Output goes to the terminal; errors are thrown. */
 export async function run(argv: readonly string[]): Promise<void> {
   if (argv[0] === "--version" || argv[0] === "-V") {
@@ -21,7 +21,6 @@ export async function run(argv: readonly string[]): Promise<void> {
     return;
   }
   let command: AnyCommand = root;
-  let parent: AnyCommand | undefined;
   let rest = [...argv];
   // The command so far, without the program's name: main.ts begins every error with that.
   const path: string[] = [];
@@ -30,53 +29,50 @@ export async function run(argv: readonly string[]): Promise<void> {
     const subCommands = command.subCommands === undefined ? undefined : await resolve(command.subCommands);
     if (subCommands === undefined) break;
     const name = rest[0];
+    const topic = name === "help" && path.length === 0 ? rest[1] : undefined;
+    if (topic !== undefined) {
+      const text = topicText(topic);
+      if (text !== null && rest.length === 2) {
+        console.log(text);
+        return;
+      }
+      // `imdsproxy help iptables apply` is `imdsproxy iptables apply --help`.
+      if (!Object.hasOwn(await shownCommands(command), topic)) {
+        throw new ImdsProxyError("usage", `help: no command or topic ${JSON.stringify(topic)}`, topicsText());
+      }
+      return run([...rest.slice(1), "--help"]);
+    }
     if (name === undefined || name === "--help" || name === "-h" || name === "help") {
-      const shown = await usage(await visible(command), parent);
+      const shown = await usage(command, path);
       if (name === undefined) throw new ImdsProxyError("usage", saidOf("which command?"), shown);
       console.log(shown);
       return;
     }
     const next = Object.hasOwn(subCommands, name) ? subCommands[name] : undefined;
     if (next === undefined) {
-      const known = Object.keys(await namesOf(command)).join(", ");
+      const known = Object.keys(await shownCommands(command)).join(", ");
       throw new ImdsProxyError("usage", saidOf(`no command ${JSON.stringify(name)}`), `commands: ${known}`);
     }
-    parent = command;
     command = (await resolve(next as AnyCommand)) as AnyCommand;
     path.push(name);
     rest = rest.slice(1);
   }
   if (rest.includes("--help") || rest.includes("-h")) {
-    console.log(await usage(command, parent));
+    console.log(await usage(command, path));
     return;
   }
   refuseUnknown(path.join(" "), (await resolve(command.args ?? {})) as ArgsDef, rest);
   await runCommand(command, { rawArgs: rest });
 }
 
-/** The help text. citty writes colours even where the output is no terminal; they are removed there. */
-async function usage(command: AnyCommand, parent: AnyCommand | undefined): Promise<string> {
-  const text = await renderUsage(command, parent);
-  return process.stdout.isTTY && process.stderr.isTTY ? text : stripVTControlCharacters(text);
+/** The help of a command, with colours where the terminal takes them. */
+async function usage(command: AnyCommand, path: readonly string[]): Promise<string> {
+  const info = await describeCommand(command, path);
+  return usageText(info, {
+    width: widthOf(process.stdout) ?? 80,
+    paint: painter(takesColours(process.stdout)),
+  });
 }
-
-/** The subcommands that are not hidden. */
-async function namesOf(command: AnyCommand): Promise<Record<string, AnyCommand>> {
-  const all = await resolve(command.subCommands ?? {});
-  const shown: Record<string, AnyCommand> = {};
-  for (const [name, lazy] of Object.entries(all)) {
-    const sub = (await resolve(lazy as AnyCommand)) as AnyCommand;
-    if ((await resolve(sub.meta ?? {})).hidden !== true) shown[name] = sub;
-  }
-  return shown;
-}
-
-const visible = async (command: AnyCommand): Promise<AnyCommand> => ({
-  ...command,
-  subCommands: await namesOf(command),
-});
-
-const kebab = (name: string) => name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 
 function refuseUnknown(path: string, args: ArgsDef, rest: readonly string[]): void {
   const options: Record<string, { type: "string" | "boolean"; short?: string }> = {};

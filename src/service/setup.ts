@@ -446,6 +446,7 @@ export const nodeNotes = async (
 ): Promise<readonly string[]> => [
   ...portWarnings(config.listen, portFacts()),
   ...(await othersWarnings(run)),
+  ...(await lockWarnings()),
 ];
 
 /** The installed configuration; where it cannot be read, the defaults, with a problem that says why. */

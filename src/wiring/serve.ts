@@ -292,8 +292,7 @@ export async function serve(options: {
       problems: () => health.problems(),
       facts,
     };
-    const remedy = `see whether ${STATUS_DIRECTORY} can be written: ls -ld ${STATUS_DIRECTORY}; df -i ${STATUS_DIRECTORY}`;
-    alsoListen(`imdsproxy status at ${ROOT_SOCKET}`, remedy, () => {
+    alsoListen(`imdsproxy status at ${ROOT_SOCKET}`, null, () => {
       stopStatus = startStatus({
         document: (asker) => status.document(asker, sources),
         shareOfUid,
@@ -450,7 +449,11 @@ function startStatus(options: ConstructorParameters<typeof StatusServer>[0]): ()
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
     const why = code ?? (error instanceof Error ? error.message : "unknown");
-    throw new ImdsProxyError("unsafe", `no socket can be made in ${STATUS_DIRECTORY} (${why})`);
+    throw new ImdsProxyError(
+      "unsafe",
+      `no socket can be made in ${STATUS_DIRECTORY} (${why})`,
+      `see whether it can be written: ls -ld ${STATUS_DIRECTORY}; df -i ${STATUS_DIRECTORY}`,
+    );
   }
 }
 
