@@ -88,6 +88,16 @@ test-iam: build ## Reads what `imdsproxy iam` prints by cfn-lint and a parser of
 		.cache/iam-linters/bin/pip install --quiet cfn-lint==1.58.0 python-hcl2==8.1.4; }
 	@LINTERS=$(CURDIR)/.cache/iam-linters/bin $(BUN) test --timeout=60000 ./test/host/iam-linters.ts
 
+.PHONY: test-prometheus
+test-prometheus: build ## As root: Debian's Prometheus scrapes a proxy under load; every query of docs/prometheus returns data
+	@sh scripts/install-test-packages.sh
+	@$(SUDO) $(BUN) test --timeout=60000 ./test/node/prometheus.ts
+
+.PHONY: test-audit
+test-audit: build ## As root: the SQL of docs/audit.md on events as CloudTrail has them, in DuckDB, which pip installs in .cache
+	@sh scripts/install-test-packages.sh
+	@$(SUDO) $(BUN) test --timeout=60000 ./test/node/audit-queries.ts
+
 .PHONY: run-proxy
 run-proxy: build ## Runs the proxy in the foreground, to try it; Ctrl-C ends it
 	@$(SUDO) $(BINARY) serve $(CONFIG_FLAG) $(FLAGS)
