@@ -26,7 +26,7 @@ const SELDOM_MS = 600_000;
 const SWEEP_MS = 60_000;
 const UNWRITTEN_MS = SELDOM_MS + SWEEP_MS;
 /** Milliseconds that a line waits for the caller's name and cgroup, where no rule needed them. */
-const IDENTIFY_MS = 1_000;
+const IDENTIFY_MS = 5_000;
 /** Sessions of which it is known who got them, and callers of one session. */
 const MAX_SESSIONS = 8_192;
 const MAX_CALLERS = 4_096;

@@ -5,7 +5,16 @@ import type { Report } from "../../src/doctor/types.ts";
 import { buildDirectoryModule } from "../support/nss/directory.ts";
 import { describeAsRoot } from "../support/root.ts";
 import { FIRST_BOOT_LIMIT_MS, LIMIT_MS, type Machine, until } from "./support/machine.ts";
-import { getsRole, INSTANCE_ROLE, makeNode, ROLE, roleOf, SETUP } from "./support/node.ts";
+import {
+  credentialsOf,
+  getsRole,
+  INSTANCE_ROLE,
+  makeNode,
+  ROLE,
+  ROLE_ARN,
+  roleOf,
+  SETUP,
+} from "./support/node.ts";
 
 const OURS = ["imdsproxy.service", "imdsproxy-iptables.service", "imdsproxy-repair.service"];
 
@@ -293,6 +302,83 @@ describeAsRoot("the units on a booted node", () => {
       ]);
       expect(JSON.stringify(found)).not.toContain("wJalr");
       await node.ok("systemctl stop app.service env.service web.socket");
+    },
+    LIMIT_MS,
+  );
+
+  test(
+    "each query of docs/audit.md for the journal finds what the proxy wrote, and nothing that alice forged",
+    async () => {
+      const queries = new Map(
+        [...readFileSync("docs/audit.md", "utf8").matchAll(/^```sh journal=(\w+)\n(.*)\n```$/gm)].map(
+          ([, name = "", command = ""]) => [name, command],
+        ),
+      );
+      expect([...queries.keys()]).toEqual(["key", "keys", "job", "refused", "user"]);
+      const keyOf = (body: string) => /"AccessKeyId": "(\w+)"/.exec(body)?.[1] ?? "";
+      const key = keyOf(await credentialsOf(node, ROLE, "alice"));
+      expect(key).toStartWith("ASIA");
+      const find = (name: string) =>
+        node.ok(`${queries.get(name)?.replace("ASIAEXAMPLEEXAMPLE12", key)} --quiet --no-pager`);
+      const lines = (text: string) =>
+        text
+          .split("\n")
+          .filter((line) => line !== "")
+          .map((line) => JSON.parse(line));
+
+      // A process of alice's in a cgroup that only Slurm's daemon, or root, can make. On a busy machine the cgroup may not be found
+      // in time for the line; another cgroup has another.
+      const job = "/sys/fs/cgroup/system.slice/slurmstepd.scope/job_12";
+      for (let tries = 0; tries < 10 && (await find("job")) === ""; tries++) {
+        const before = lines(await find("key")).length;
+        await node.ok(
+          `mkdir -p ${job}; echo $$ >${job}/cgroup.procs; setpriv --reuid=alice --regid=alice --init-groups ` +
+            `curl -fsS -o /dev/null http://169.254.169.254/latest/meta-data/iam/security-credentials/${ROLE}; ` +
+            "echo $$ >/sys/fs/cgroup/init.scope/cgroup.procs",
+        );
+        await until("it has a line", async () => lines(await find("key")).length > before);
+        await node.ok(`rmdir ${job}`);
+      }
+      // Asks for the instance role, which is not hers.
+      await credentialsOf(node, INSTANCE_ROLE, "alice");
+      const forge = (...fields: string[]) =>
+        node.ok("logger --journald", {
+          as: "alice",
+          input: `${["MESSAGE=forged", "SYSLOG_IDENTIFIER=imdsproxy", ...fields].join("\n")}\n`,
+        });
+      await forge(`IMDSPROXY_ACCESS_KEY_ID=${key}`, "IMDSPROXY_USER=bob", "IMDSPROXY_DECISION=granted");
+      await forge("IMDSPROXY_USER=alice", "IMDSPROXY_DECISION=refused", "IMDSPROXY_SLURM_JOB=12");
+      // It is in the journal: a query that names no unit finds it.
+      await until("the journal has what she forged", async () => {
+        const { stdout } = await node.run("journalctl -o cat --no-pager IMDSPROXY_USER=alice MESSAGE=forged");
+        return stdout.includes("forged");
+      });
+      await until("the journal has the proxy's lines", async () =>
+        (await find("refused")).includes('"kind":"role"'),
+      );
+
+      const ofKey = lines(await find("key"));
+      for (const line of ofKey) {
+        expect(line).toMatchObject({ decision: "granted", user: "alice", accessKeyId: key, role: ROLE_ARN });
+      }
+      const inJob = ofKey.filter(({ slurmJob }) => slurmJob === "12");
+      expect(inJob).toHaveLength(1);
+      expect(ofKey.length).toBeGreaterThan(1);
+      expect(lines(await find("job"))).toEqual(inJob);
+      const keys = lines(await find("keys")).map((entry) => entry["IMDSPROXY_ACCESS_KEY_ID"]);
+      expect(keys).toContain(key);
+      // The tests above may have had others refused.
+      const refused = lines(await find("refused"));
+      for (const line of refused) expect(line).toMatchObject({ decision: "refused", user: "alice" });
+      expect(refused).toContainEqual(expect.objectContaining({ kind: "role", status: 404 }));
+      const whole = await find("user");
+      expect(whole).toContain("IMDSPROXY_USER=alice");
+      expect(whole).toContain(`IMDSPROXY_ACCESS_KEY_ID=${key}`);
+      expect(whole).not.toContain("forged");
+      // One stream: the line is there once, and nothing of it came by standard error as well.
+      const all = await node.ok("journalctl -u imdsproxy -o cat --no-pager");
+      const granted = all.split("\n").filter((line) => line.includes(key) && line.includes('"granted"'));
+      expect(granted).toHaveLength(ofKey.length);
     },
     LIMIT_MS,
   );

@@ -30,6 +30,10 @@ export interface StsLogEntry {
   readonly action: string;
   /** Who signed it, or null where nobody did that is known. */
   readonly principalArn: string | null;
+  /** The access key that it was signed with, or null likewise. */
+  readonly accessKeyId: string | null;
+  /** The access key of the session that was given for it; null where none was. */
+  readonly issuedKeyId: string | null;
   /** The form as sent: RoleArn, RoleSessionName, Tags.member.1.Key, … */
   readonly parameters: Readonly<Record<string, string>>;
   readonly userAgent: string;
@@ -128,6 +132,8 @@ export async function startStsStandIn(
       atMs: systemClock.now(),
       action: question.action,
       principalArn: known?.arn ?? null,
+      accessKeyId: known?.accessKeyId ?? null,
+      issuedKeyId: /<AccessKeyId>(\w+)</.exec(reply?.body ?? "")?.[1] ?? null,
       parameters: question.parameters,
       userAgent: headers["user-agent"] ?? "",
       status: reply?.status ?? null,
