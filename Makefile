@@ -146,8 +146,12 @@ check-direct-access: build ## Tries to get past the proxy as an ordinary user: f
 # --- End of the firewall ------------------------------------------------------------------------------------------
 
 .PHONY: bench
-bench: build ## Measures the proxy against nginx, the direct path and BEFORE=another build
+bench: build ## As root: what a request costs, beside nginx, a minimal Bun server and BEFORE=another build
 	@$(BUN) scripts/bench.ts
+
+.PHONY: bench-code
+bench-code: node_modules/.installed ## What our own code takes of a request, without the kernel; also on a busy machine
+	@$(BUN) scripts/bench-code.ts
 
 .PHONY: bench-wall
 bench-wall: build ## Measures what the second wall costs connections that have nothing to do with it

@@ -1,141 +1,117 @@
 /**
- * `make bench`: how fast warm credentials are, as ratios within one run, because machines are noisy.
+ * `make bench`: what a request costs the proxy, beside others on the same machine, in the same minutes and through the same redirect:
  *
- *   against nginx      its static `return` of a body of the same size, reached directly
- *   against direct     the metadata service's stand-in, as root reaches it
- *   against BEFORE     another build of this program: BEFORE=path/to/imdsproxy make bench
+ *   nginx     one worker, whose answers stand in its configuration
+ *   bun       the least that a server by Bun can do (scripts/bench/hello.ts)
+ *   before    another build of this program: BEFORE=path/to/imdsproxy make bench
  *
- * Rounds alternate between the contestants; each figure is the median of its rounds. Needs root, wrk and nginx.
+ * CPU time of the server per 10,000 requests is what noise hides the least. Rounds take turns, and each figure is the median of its
+ * rounds. The latencies are of an open loop at one rate for all: half of what we reached. It writes the table of docs/benchmarks.md
+ * and docs/benchmarks.svg where WRITE=1, and exits 1 where a row falls short of its bound. Needs root, wrk and nginx.
+ *
+ *   ROUNDS=5 SECONDS_EACH=3   how long; ROWS='tokens, new|metadata' only rows whose title has one of these parts
  */
-import type { startNode } from "../src/demo/node.ts";
-import type { RunningProxy } from "../src/demo/proxy.ts";
-import { startProxiedNode, TOKEN_HEADER, tokenOf } from "../test/support/proxied.ts";
+import { readFileSync, writeFileSync } from "node:fs";
+import { cpus, release } from "node:os";
+import { bodiesOf, type Contestant, startHello, startNginx, startProxy } from "./bench/contestants.ts";
+import { measureLatencies, measureRound, type Round, type Row } from "./bench/measure.ts";
+import {
+  type Bound,
+  type Figures,
+  type MeasuredRow,
+  median,
+  OURS,
+  plotOf,
+  shortfalls,
+  tableOf,
+  withTable,
+} from "./bench/report.ts";
 
 const ROUNDS = Number(process.env["ROUNDS"] ?? 5);
 const SECONDS = Number(process.env["SECONDS_EACH"] ?? 3);
-const CONNECTIONS = 32;
-const ROLE_PATH = "/latest/meta-data/iam/security-credentials/ImdsProxyTestRole";
-const NGINX = "http://127.0.0.1:8089/";
+const ONLY = (process.env["ROWS"] ?? "").split("|");
+const PAGE = "docs/benchmarks.md";
+/** Seconds before the first round in which each server's code is compiled by its just-in-time compiler. */
+const WARM_SECONDS = 3;
+const LATENCY_SECONDS = 4;
 
-type Node = Awaited<ReturnType<typeof startNode>>;
+const ROWS: readonly Row[] = (
+  [
+    ["credentials", true],
+    ["credentials", false],
+    ["metadata", true],
+    ["tokens", false],
+  ] as const
+).flatMap(([load, withToken]) => [true, false].map((isNew) => ({ load, withToken, isNew })));
 
-const median = (values: readonly number[]): number => {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
-};
+const titleOf = ({ load, withToken, isNew }: Row): string =>
+  `${load}${load === "tokens" ? "" : withToken ? " with a token" : " without a token"}, ${isNew ? "new" : "kept"}`;
 
-async function requestsPerSecond(
-  node: Node,
-  user: string,
-  url: string,
-  headers: readonly string[],
-): Promise<number> {
-  const argv = [
-    "wrk",
-    "-t1",
-    `-c${CONNECTIONS}`,
-    `-d${SECONDS}s`,
-    ...headers.flatMap((header) => ["-H", header]),
-    url,
-  ];
-  const { stdout, stderr } = await node.exec({ user, argv, timeoutMs: (SECONDS + 20) * 1000 });
-  const rate = Number(/Requests\/sec:\s+([\d.]+)/.exec(stdout)?.[1]);
-  if (!(rate > 0)) throw new Error(`wrk printed no rate: ${stdout}${stderr}`);
-  const bad = /Non-2xx or 3xx responses: (\d+)/.exec(stdout)?.[1];
-  if (bad !== undefined) throw new Error(`${bad} answers of ${url} were no success`);
-  return rate;
-}
+/** See docs/benchmarks.md for where they come from. */
+const BOUNDS: readonly Bound[] = [
+  { other: "before", what: "cpu", ratio: 1.05, isNew: null },
+  { other: "before", what: "rate", ratio: 0.95, isNew: null },
+  { other: "bun", what: "cpu", ratio: 2.8, isNew: true },
+  { other: "bun", what: "cpu", ratio: 2.3, isNew: false },
+];
 
-async function credentialsLength(node: Node, token: string): Promise<number> {
-  const argv = ["curl", "-sf", "-H", `${TOKEN_HEADER}: ${token}`, `http://169.254.169.254${ROLE_PATH}`];
-  const { stdout, exitCode } = await node.exec({ user: "alice", argv });
-  if (exitCode !== 0) throw new Error("no credentials to measure with");
-  return stdout.length;
-}
-
-async function startNginx(node: Node, bodyLength: number): Promise<void> {
-  node.write(
-    "/run/nginx.conf",
-    `worker_processes 1; daemon off; error_log /dev/null; pid /run/nginx.pid;
-events { worker_connections 4096; }
-http { access_log off; keepalive_requests 1000000;
-  client_body_temp_path /run/n1; proxy_temp_path /run/n2; fastcgi_temp_path /run/n3; uwsgi_temp_path /run/n4; scgi_temp_path /run/n5;
-  server { listen 127.0.0.1:8089 backlog=4096; location / { return 200 "${"x".repeat(bodyLength)}"; } } }
-`,
-  );
-  node.spawn({ user: "root", argv: ["nginx", "-c", "/run/nginx.conf"], timeoutMs: 0 });
-  await Bun.sleep(500);
-}
-
-interface Contestant {
-  readonly name: string;
-  readonly rate: (close: boolean) => Promise<number>;
-}
-
-async function contestantsOf(node: Node, name: string): Promise<Contestant> {
-  const token = await tokenOf(node, { user: "alice" }, 21_600);
-  const headers = [`${TOKEN_HEADER}: ${token}`];
-  return {
-    name,
-    rate: (close) =>
-      requestsPerSecond(node, "alice", `http://169.254.169.254${ROLE_PATH}`, [
-        ...headers,
-        ...(close ? ["Connection: close"] : []),
-      ]),
-  };
-}
-
-// Named, for a build of before may have another default.
-const LISTEN = { listen: "127.0.0.1:254" };
-const proxied = await startProxiedNode({}, LISTEN);
-const before =
-  process.env["BEFORE"] === undefined
-    ? null
-    : await startProxiedNode({ executable: process.env["BEFORE"] }, LISTEN);
-const proxies: RunningProxy[] = [proxied.proxy, ...(before === null ? [] : [before.proxy])];
-try {
-  const { node } = proxied;
-  const token = await tokenOf(node, { user: "alice" });
-  await startNginx(node, await credentialsLength(node, token));
-  const direct = (await tokenOf(node, { user: "root" }, 21_600)).trim();
-  const ours = await contestantsOf(node, "imdsproxy");
-  const others: Contestant[] = [
-    {
-      name: "nginx",
-      rate: (close) => requestsPerSecond(node, "alice", NGINX, close ? ["Connection: close"] : []),
-    },
-    {
-      name: "direct",
-      rate: (close) =>
-        requestsPerSecond(node, "root", "http://169.254.169.254/latest/meta-data/placement/region", [
-          `${TOKEN_HEADER}: ${direct}`,
-          ...(close ? ["Connection: close"] : []),
-        ]),
-    },
-    ...(before === null ? [] : [await contestantsOf(before.node, "before")]),
-  ];
-  for (const close of [true, false]) {
-    const rates = new Map<string, number[]>([ours, ...others].map(({ name }) => [name, []]));
-    const ratios = new Map<string, number[]>(others.map(({ name }) => [name, []]));
-    for (let round = 0; round < ROUNDS; round++) {
-      const own = await ours.rate(close);
-      rates.get(ours.name)?.push(own);
-      for (const other of others) {
-        const rate = await other.rate(close);
-        rates.get(other.name)?.push(rate);
-        ratios.get(other.name)?.push(own / rate);
-      }
-    }
-    console.log(close ? "new connection for each request" : "kept connections");
-    for (const [name, list] of rates)
-      console.log(`  ${name.padEnd(10)} ${Math.round(median(list))} requests/s`);
-    for (const [name, list] of ratios) {
-      const spread = `${Math.min(...list).toFixed(2)} to ${Math.max(...list).toFixed(2)}`;
-      console.log(`  imdsproxy / ${name}: ${median(list).toFixed(2)} (${spread}, ${ROUNDS} rounds)`);
-    }
+async function measured(contestants: readonly Contestant[], row: Row): Promise<MeasuredRow> {
+  const rounds = new Map<string, Round[]>(contestants.map(({ name }) => [name, []]));
+  for (const contestant of contestants) await measureRound(contestant, row, WARM_SECONDS);
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const contestant of contestants)
+      rounds.get(contestant.name)?.push(await measureRound(contestant, row, SECONDS));
   }
-} finally {
-  for (const proxy of proxies) await proxy.stop();
-  await proxied.node.stop();
-  await before?.node.stop();
+  const ours = median((rounds.get(OURS) ?? []).map(({ perSecond }) => perSecond));
+  const figures: Figures[] = [];
+  for (const contestant of contestants) {
+    const own = rounds.get(contestant.name) ?? [];
+    figures.push({
+      name: contestant.name,
+      perSecond: median(own.map(({ perSecond }) => perSecond)),
+      userSeconds: median(own.map(({ userSeconds }) => userSeconds)),
+      systemSeconds: median(own.map(({ systemSeconds }) => systemSeconds)),
+      latencies: await measureLatencies(contestant, row, Math.floor(ours / 2), LATENCY_SECONDS),
+    });
+  }
+  return { title: titleOf(row), isNew: row.isNew, figures };
 }
+
+function machine(): string {
+  const nginx = Bun.spawnSync(["nginx", "-v"]).stderr.toString().trim();
+  const load = readFileSync("/proc/loadavg", "utf8").split(" ").slice(0, 3).join(" ");
+  return [
+    `${new Date().toISOString().slice(0, 10)}, ${cpus().length} x ${cpus()[0]?.model ?? "unknown"}, Linux ${release()}`,
+    `Bun ${Bun.version}, ${nginx}, load ${load} at the end, ROUNDS=${ROUNDS} SECONDS_EACH=${SECONDS}`,
+  ].join("; ");
+}
+
+const contestants: Contestant[] = [];
+try {
+  const ours = await startProxy(OURS, null);
+  contestants.push(ours);
+  const before = process.env["BEFORE"];
+  if (before !== undefined) contestants.push(await startProxy("before", before));
+  const bodies = await bodiesOf(ours);
+  contestants.push(await startNginx(bodies), await startHello(bodies));
+
+  const rows: MeasuredRow[] = [];
+  for (const row of ROWS) {
+    if (!ONLY.some((part) => titleOf(row).includes(part))) continue;
+    const one = await measured(contestants, row);
+    rows.push(one);
+    console.log(tableOf([one]));
+  }
+  console.log(machine());
+  if (process.env["WRITE"] === "1") {
+    const page = readFileSync(PAGE, "utf8");
+    writeFileSync(PAGE, withTable(page, `${machine()}\n\n${tableOf(rows)}`));
+    writeFileSync("docs/benchmarks.svg", plotOf(rows));
+  }
+  const short = shortfalls(rows, BOUNDS);
+  for (const line of short) console.error(`bench: ${line}`);
+  if (short.length > 0) process.exitCode = 1;
+} finally {
+  for (const contestant of contestants) await contestant.stop();
+}
+process.exit(process.exitCode);

@@ -35,6 +35,8 @@ export interface FaultyStsMode extends StsMode {
   readonly fault: StsFault;
   /** Milliseconds before each answer. */
   readonly delayMs: number;
+  /** The length that each session token is filled up to, null for as it is. STS does not know the longer token again. */
+  readonly sessionTokenLength: number | null;
 }
 
 export type FaultyStsOptions = Omit<StsStandInOptions, "mode"> & { readonly mode?: Partial<FaultyStsMode> };
@@ -42,20 +44,41 @@ export type FaultySts = Omit<StsStandIn, "set"> & { set(mode: Partial<FaultyStsM
 
 /** The demo's stand-in for STS, which fails and is late as a test orders. */
 export async function startFaultySts(options: FaultyStsOptions): Promise<FaultySts> {
-  let mode = { fault: { kind: "none" } as StsFault, delayMs: 0, ...options.mode };
+  let mode = {
+    fault: { kind: "none" } as StsFault,
+    delayMs: 0,
+    sessionTokenLength: null as number | null,
+    ...options.mode,
+  };
   const intercept: StsIntercept = (action, serve) => {
     const fault: StsFault = action === "AssumeRole" ? mode.fault : { kind: "none" };
-    return { answer: answerOf(fault, serve), cut: fault.kind === "drop", delayMs: mode.delayMs };
+    const answer = answerOf(fault, serve);
+    return {
+      answer:
+        answer === null ? null : { ...answer, body: withTokensOf(mode.sessionTokenLength, answer.body) },
+      cut: fault.kind === "drop",
+      delayMs: mode.delayMs,
+    };
   };
-  const { fault: _, delayMs: __, ...rest } = options.mode ?? {};
+  const { fault: _, delayMs: __, sessionTokenLength: ___, ...rest } = options.mode ?? {};
   const sts = await startStsStandIn({ ...options, mode: rest }, intercept);
   return {
     ...sts,
-    set({ fault = mode.fault, delayMs = mode.delayMs, ...others }) {
-      mode = { ...mode, fault, delayMs };
+    set({
+      fault = mode.fault,
+      delayMs = mode.delayMs,
+      sessionTokenLength = mode.sessionTokenLength,
+      ...others
+    }) {
+      mode = { ...mode, fault, delayMs, sessionTokenLength };
       sts.set(others);
     },
   };
+}
+
+function withTokensOf(length: number | null, body: string): string {
+  if (length === null) return body;
+  return body.replace(/(?<=<SessionToken>)[^<]*/, (token) => token.padEnd(length, "x"));
 }
 
 /** Null: no answer at all. */
