@@ -21,18 +21,27 @@ export interface SystemEvidence extends Evidence {
   close(): void;
 }
 
+/** Null where another file system is mounted over it. */
+function openMount(mount: string): KernfsMount | null {
+  try {
+    return new KernfsMount(mount);
+  } catch {
+    return null;
+  }
+}
+
 export function systemEvidence(): SystemEvidence {
   const diag = new NetlinkSocket(NETLINK_SOCK_DIAG, "sock_diag");
   const sockets = new SenderSockets(diag);
   const processes = new Processes();
   const mount = cgroupMount();
-  const cgroups = mount === null ? null : new KernfsMount(mount);
+  const cgroups = mount === null ? null : openMount(mount);
   const paths = new Map<bigint, string>();
   const evidence: SystemEvidence = {
     processes,
     notes:
-      mount === null
-        ? ["cgroup v2 is not mounted: units, jobs, containers and programs are unknown here"]
+      cgroups === null
+        ? ["cgroup v2 cannot be read here: units, jobs, containers and programs are unknown"]
         : [],
     socket: (tuple, outInterface) => sockets.find(tuple, outInterface),
     cgroupPath(id) {

@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import type { Running } from "../../src/demo/run.ts";
 import { cgroupMount } from "../../src/identity/cgroup-tree.ts";
 import { observeChains } from "../../src/observe/rules.ts";
+import { BRIDGE } from "../support/bridge.ts";
 import { curl, IMDS4, IMDS6, mustExec, startTestNode } from "../support/node.ts";
 import { applyRules, TOKEN_HEADER, TTL_HEADER, testConfig, tokenOf } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
@@ -20,6 +21,7 @@ const JOB = 910_000_000 + (process.pid % 1_000_000);
 
 interface SeenCaller {
   readonly uid: number | null;
+  readonly container: string | null;
   readonly place: { kind: string; name?: string };
   readonly program: string;
   readonly arguments: string[] | null;
@@ -81,10 +83,11 @@ describeAsRoot("observe", () => {
   const rules = () => mustExec(node, ROOT, ["nft", "--stateless", "list", "ruleset"]);
 
   /** Starts it, and resolves when its rules are there. */
-  async function observe(...flags: string[]): Promise<Running> {
+  const observe = (...flags: string[]) => start("--file", FILE, ...flags);
+  async function start(...flags: string[]): Promise<Running> {
     const one = node.spawn({
       ...ROOT,
-      argv: ["imdsproxy", "observe", "--file", FILE, ...flags],
+      argv: ["imdsproxy", "observe", ...flags],
       timeoutMs: 0,
     });
     running.push(one);
@@ -102,7 +105,7 @@ describeAsRoot("observe", () => {
   async function end(one: Running): Promise<Seen> {
     one.kill("SIGINT");
     const { exitCode, stdout, stderr } = await one.done;
-    expect([exitCode, stderr.replace(/^listening;.*\n/, "")]).toEqual([0, ""]);
+    expect([exitCode, stderr.replace(/^(?:note: cgroup v2 .*\n)?listening;.*\n/, "")]).toEqual([0, ""]);
     return JSON.parse(stdout) as Seen;
   }
   /** Starts a program of alice's in a cgroup, and resolves when it has asked. */
@@ -276,13 +279,7 @@ describeAsRoot("observe", () => {
       ]);
     };
     const before = await answers();
-    const one = node.spawn({
-      ...ROOT,
-      argv: ["imdsproxy", "observe", "--file", "none", "--json"],
-      timeoutMs: 0,
-    });
-    running.push(one);
-    while (!one.stderr().includes("listening;")) await Bun.sleep(10);
+    const one = await start("--file", "none", "--json");
     const many = mustExec(node, { user: "alice" }, [
       "/usr/bin/python3",
       "/run/seen/many.py",
@@ -390,12 +387,7 @@ describeAsRoot("observe", () => {
     node.write("/etc/imdsproxy/config.yaml", JSON.stringify(testConfig(node)));
     await applyRules(node);
     await node.startProxy();
-    const one = node.spawn({
-      ...ROOT,
-      argv: ["imdsproxy", "observe", "--file", "none", "--json"],
-      timeoutMs: 0,
-    });
-    while (!one.stderr().includes("listening;")) await Bun.sleep(10);
+    const one = await start("--file", "none", "--json");
     for (let i = 0; i < 3; i++) {
       const answer = await curl(node, { user: "alice" }, `${IMDS4}/latest/${CREDENTIALS}/`);
       expect([answer.status, answer.body]).toEqual([200, "ImdsProxyTestRole"]);
@@ -407,6 +399,25 @@ describeAsRoot("observe", () => {
     expect(counted(alice, "categories")).toEqual({ [CREDENTIALS]: 3, "user-data": 1 });
     expect(alice.every(({ wouldGet }) => wouldGet?.role?.endsWith("role/ImdsProxyTestRole"))).toBe(true);
     expect(alice.flatMap(({ wouldBe404 }) => wouldBe404)).toEqual(["user-data"]);
+  });
+
+  test("sees containers behind a bridge by their address, once", async () => {
+    await mustExec(node, ROOT, ["sh", "-euc", BRIDGE]);
+    const one = await start("--file", "none", "--json");
+    const path = "/latest/meta-data/instance-id";
+    const asked = ["ip", "netns", "exec", "box", "curl", "-s", "--max-time", "40", `${IMDS4}${path}`];
+    expect(await mustExec(node, ROOT, asked)).toStartWith("i-");
+    const boxes = (await end(one)).callers.filter(({ place }) => place.kind === "bridge");
+    expect(boxes).toMatchObject([
+      {
+        uid: null,
+        container: "172.17.0.2",
+        connections: 1,
+        requests: 1,
+        v1: 1,
+        wouldGet: { kind: "untouched" },
+      },
+    ]);
   });
 
   test("lets an operator's firewall be loaded anew, and stays", async () => {
