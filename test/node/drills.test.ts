@@ -380,7 +380,11 @@ describeAsRoot("when something is wrong, the first command names it:", () => {
       all.users.rows.find(({ user }: { user: string | null }) => user === who.user);
     expect(row(one)).toMatchObject({ uid: uidOf(one), v1: 1, outcome: "credentials", role: TEST_ROLE });
     expect(row(other)).toMatchObject({ uid: uidOf(other), v1: 0, outcome: "credentials" });
-    expect(all.sessions.rows).toMatchObject([{ role: TEST_ROLE, sessions: 2, denied: 0, failing: 0 }]);
+    // Beside theirs there may be sessions of users of the drills before: STS gave them once it was well again.
+    expect(all.sessions.rows).toMatchObject([
+      { role: TEST_ROLE, sessions: expect.any(Number), denied: 0, failing: 0 },
+    ]);
+    expect(all.sessions.rows[0].sessions).toBeGreaterThanOrEqual(2);
     expect(Date.parse(all.sessions.rows[0].firstEnd)).toBeGreaterThan(Date.now());
     const own = await statusJson(one);
     expect(own.proxy.users.rows).toMatchObject([{ uid: uidOf(one), v1: 1, outcome: "credentials" }]);

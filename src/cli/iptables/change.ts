@@ -1,6 +1,7 @@
 import { defineCommand } from "citty";
 import { endClosedState } from "../../firewall/closed-node.ts";
 import { systemIptables } from "../../firewall/iptables.ts";
+import { sharedTables } from "../../firewall/limits/node.ts";
 import { bringLimits, takeLimits } from "../../firewall/limits/operations.ts";
 import type { Part } from "../../firewall/operations.ts";
 import { systemWall } from "../../firewall/wall/wall.ts";
@@ -21,9 +22,13 @@ const bring = (name: string, part: Part, description: string, what: string) =>
       const resolved = await resolveSpec(args);
       console.error(specLine(resolved));
       const dryRun = args["dry-run"];
+      const tracksBefore = sharedTables.conntrackMax() !== null;
       const walls = await applyWalls(systemWalls(), resolved.spec, part, dryRun);
+      // The rules of nat load connection tracking, and the limits depend on the size of its table, which can be read only then.
+      const isNew = !tracksBefore && sharedTables.conntrackMax() !== null;
+      const { spec } = isNew ? await resolveSpec(args) : resolved;
       // The limits come last, because the rules do not depend on them. They belong to the block.
-      const outcome = part === "nat" ? walls : { ...walls, ...bringLimits(walls, resolved.spec, dryRun) };
+      const outcome = part === "nat" ? walls : { ...walls, ...bringLimits(walls, spec, dryRun) };
       if (part === "both" && !dryRun) endClosedState();
       await printOutcome(outcome, dryRun, {
         done: `${what} is in place`,
