@@ -316,8 +316,11 @@ describeAsRoot("the units on a booted node", () => {
       );
       expect([...queries.keys()]).toEqual(["key", "keys", "job", "refused", "user"]);
       const keyOf = (body: string) => /"AccessKeyId": "(\w+)"/.exec(body)?.[1] ?? "";
-      const key = keyOf(await credentialsOf(node, ROLE, "alice"));
-      expect(key).toStartWith("ASIA");
+      let key = "";
+      await until("alice has credentials", async () => {
+        key = keyOf(await credentialsOf(node, ROLE, "alice"));
+        return key.startsWith("ASIA");
+      });
       const find = (name: string) =>
         node.ok(`${queries.get(name)?.replace("ASIAEXAMPLEEXAMPLE12", key)} --quiet --no-pager`);
       const lines = (text: string) =>
@@ -325,22 +328,29 @@ describeAsRoot("the units on a booted node", () => {
           .split("\n")
           .filter((line) => line !== "")
           .map((line) => JSON.parse(line));
+      await until("that has a line", async () => lines(await find("key")).length > 0);
 
       // A process of alice's in a cgroup that only Slurm's daemon, or root, can make. On a busy machine the cgroup may not be found
-      // in time for the line; another cgroup has another.
+      // in time for the line, or the answer may be 503; another try has another cgroup.
       const job = "/sys/fs/cgroup/system.slice/slurmstepd.scope/job_12";
-      for (let tries = 0; tries < 10 && (await find("job")) === ""; tries++) {
+      const inJobLines = async () =>
+        lines(await find("job")).filter(({ decision }) => decision === "granted");
+      const ask =
+        "token=$(curl -fsS -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token) && " +
+        'curl -fsS -o /dev/null -H "X-aws-ec2-metadata-token: $token" ' +
+        `http://169.254.169.254/latest/meta-data/iam/security-credentials/${ROLE}`;
+      await until("a process in a job was given credentials, and its line says so", async () => {
+        if ((await inJobLines()).length > 0) return true;
         const before = lines(await find("key")).length;
-        await node.ok(
-          `mkdir -p ${job}; echo $$ >${job}/cgroup.procs; setpriv --reuid=alice --regid=alice --init-groups ` +
-            `curl -fsS -o /dev/null http://169.254.169.254/latest/meta-data/iam/security-credentials/${ROLE}; ` +
-            "echo $$ >/sys/fs/cgroup/init.scope/cgroup.procs",
+        const { code } = await node.run(
+          `mkdir -p ${job}; echo $$ >${job}/cgroup.procs; setpriv --reuid=alice --regid=alice --init-groups sh -c '${ask.replaceAll("'", `'"'"'`)}'; ` +
+            "given=$?; echo $$ >/sys/fs/cgroup/init.scope/cgroup.procs; exit $given",
         );
-        await until("it has a line", async () => lines(await find("key")).length > before);
+        // The cgroup is there until the line is.
+        if (code === 0) await until("it has a line", async () => lines(await find("key")).length > before);
         await node.ok(`rmdir ${job}`);
-      }
-      // Asks for the instance role, which is not hers.
-      await credentialsOf(node, INSTANCE_ROLE, "alice");
+        return false;
+      });
       const forge = (...fields: string[]) =>
         node.ok("logger --journald", {
           as: "alice",
@@ -353,9 +363,10 @@ describeAsRoot("the units on a booted node", () => {
         const { stdout } = await node.run("journalctl -o cat --no-pager IMDSPROXY_USER=alice MESSAGE=forged");
         return stdout.includes("forged");
       });
-      await until("the journal has the proxy's lines", async () =>
-        (await find("refused")).includes('"kind":"role"'),
-      );
+      await until("it is told that she asked for the instance role, which is not hers", async () => {
+        await credentialsOf(node, INSTANCE_ROLE, "alice");
+        return (await find("refused")).includes('"kind":"role"');
+      });
 
       const ofKey = lines(await find("key"));
       for (const line of ofKey) {
@@ -364,7 +375,7 @@ describeAsRoot("the units on a booted node", () => {
       const inJob = ofKey.filter(({ slurmJob }) => slurmJob === "12");
       expect(inJob).toHaveLength(1);
       expect(ofKey.length).toBeGreaterThan(1);
-      expect(lines(await find("job"))).toEqual(inJob);
+      expect(await inJobLines()).toEqual(inJob);
       const keys = lines(await find("keys")).map((entry) => entry["IMDSPROXY_ACCESS_KEY_ID"]);
       expect(keys).toContain(key);
       // The tests above may have had others refused.
@@ -378,7 +389,7 @@ describeAsRoot("the units on a booted node", () => {
       // One stream: the line is there once, and nothing of it came by standard error as well.
       const all = await node.ok("journalctl -u imdsproxy -o cat --no-pager");
       const granted = all.split("\n").filter((line) => line.includes(key) && line.includes('"granted"'));
-      expect(granted).toHaveLength(ofKey.length);
+      expect([granted.length >= ofKey.length, new Set(granted).size]).toEqual([true, granted.length]);
     },
     LIMIT_MS,
   );
