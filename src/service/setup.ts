@@ -204,7 +204,8 @@ function refuseUnmet(facts: NodeFacts): void {
     problems.length === 1
       ? `cannot set up here: ${problems[0]}`
       : `cannot set up here:\n  ${problems.join("\n  ")}`,
-    "nothing was changed; do what is said there, and run it again",
+    // One problem says itself what is to do, in one line.
+    problems.length === 1 ? null : "nothing was changed; do what is said there, and run it again",
   );
 }
 

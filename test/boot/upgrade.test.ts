@@ -151,7 +151,8 @@ describeAsRoot("an upgrade under load", () => {
           const left = await node.ok(
             "systemctl list-units --all --no-legend 'imdsproxy-handover*'; ls /run/imdsproxy",
           );
-          return left === "firewall.json\nrules.json\n";
+          // `proxy` has the sockets of imdsproxy status.
+          return left === "firewall.json\nproxy\nrules.json\n";
         });
       },
       LIMIT_MS,

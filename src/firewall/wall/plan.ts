@@ -309,8 +309,10 @@ export function wantedWall(
 ): WantedWall {
   const rules = families.flatMap((family) => [
     ...userRules(spec, family, { addresses, rules: present }),
-    ...sendingRules(spec, family),
     ...(family === "ipv4" ? sourceRules(spec, addresses) : []),
+    // Behind all others of users, so that nothing of theirs has to be replaced when the proxy's port changes; before those of
+    // containers, of which the first lets whatever this node sends pass on.
+    ...sendingRules(spec, family),
     ...containerRules(spec, family, present),
   ]);
   return {
@@ -355,6 +357,18 @@ export function isWallRule(rule: RoutingRule): boolean {
   if (rule.preference === 1) return isLocal(rule);
   return rule.preference === 0 && rule.action.kind !== "lookup" && !isPlain(rule);
 }
+
+/** Whether the deletion of `rule` would take `other` if it came first: what a request leaves out may be anything (rule_find). */
+const takes = (rule: RoutingRule, other: RoutingRule): boolean =>
+  JSON.stringify(rule.action) === JSON.stringify(other.action) &&
+  ([rule.from, rule.to, rule.iif, rule.oif, rule.tcpPort, rule.tcpSourcePort, rule.uids] as const).every(
+    (part, index) =>
+      part === undefined ||
+      JSON.stringify(part) ===
+        JSON.stringify(
+          [other.from, other.to, other.iif, other.oif, other.tcpPort, other.tcpSourcePort, other.uids][index],
+        ),
+  );
 
 /** The differences, and the changes that correct them. Their order keeps the wall closed and a rule for `local` present throughout. */
 export interface WallPlan {
@@ -405,10 +419,19 @@ export function planWall(state: RoutingState, wanted: WantedWall, families = FAM
       problems.push(...missing.map((text) => `missing: ip ${label}rule ${text}`));
       problems.push(...surplus.map((text) => `one too many: ip ${label}rule ${text}`));
       if (missing.length + surplus.length === 0) problems.push(`ip ${label}rule: in another order`);
-      // All rules are added again after the present ones. Then the rule for `local` before them is deleted, and the old ones
-      // last, in the kernel's order, because a deletion takes the first match.
-      const gone = [...have.filter(isLocal), ...have.filter((rule) => !isLocal(rule))];
-      changes.push(...want.map((rule): Change => ({ kind: "add-rule", rule })));
+      // From the first difference on, all rules are added again after the present ones. Then the rule for `local` before them is
+      // deleted, and the old ones last, in the kernel's order, because a deletion takes the first match. What is before the first
+      // difference stays, unless a deletion could take one of these: between the deletion of a rule that lets pass and of one that
+      // refuses, connections would be refused.
+      const same = wantKeys.findIndex((text, index) => text !== haveKeys[index]);
+      const before = same === -1 ? wantKeys.length : same;
+      const isSafe = have
+        .slice(before)
+        .every((rule) => !have.slice(0, before).some((one) => takes(rule, one)));
+      const kept = isSafe ? before : 0;
+      const old = have.slice(kept);
+      const gone = [...old.filter(isLocal), ...old.filter((rule) => !isLocal(rule))];
+      changes.push(...want.slice(kept).map((rule): Change => ({ kind: "add-rule", rule })));
       changes.push(...gone.map((rule): Change => ({ kind: "delete-rule", rule })));
     }
     const rightAfter = wantAfter.map(ruleText);

@@ -72,17 +72,17 @@ describe("wantedWall()", () => {
         `pref 0 ${agent} ${uids} lookup 1692543 protocol kernel`,
         `pref 0 ${agent} ${uids} prohibit protocol kernel`,
       ]),
+      `pref 0 from ${USERS_SOURCE}/32 ipproto tcp dport 9081 lookup 1692543 protocol kernel`,
+      `pref 0 from ${USERS_SOURCE}/32 ipproto tcp dport 9081 prohibit protocol kernel`,
+      `pref 0 from ${USERS_SOURCE}/32 to 127.0.0.1/32 ipproto tcp lookup 1692547 protocol kernel`,
+      `pref 0 from ${USERS_SOURCE}/32 ipproto tcp lookup 1692543 protocol kernel`,
+      `pref 0 from ${USERS_SOURCE}/32 ipproto tcp prohibit protocol kernel`,
       ...users.flatMap((uids) => [
         `pref 0 ipproto tcp sport 254 ${uids} lookup 1692543 protocol kernel`,
         `pref 0 ipproto tcp sport 254 ${uids} prohibit protocol kernel`,
       ]),
       "pref 0 from 169.254.0.2/32 ipproto tcp sport 9081 uidrange 1000-4294967294 lookup 1692543 protocol kernel",
       "pref 0 from 169.254.0.2/32 ipproto tcp sport 9081 uidrange 1000-4294967294 prohibit protocol kernel",
-      `pref 0 from ${USERS_SOURCE}/32 ipproto tcp dport 9081 lookup 1692543 protocol kernel`,
-      `pref 0 from ${USERS_SOURCE}/32 ipproto tcp dport 9081 prohibit protocol kernel`,
-      `pref 0 from ${USERS_SOURCE}/32 to 127.0.0.1/32 ipproto tcp lookup 1692547 protocol kernel`,
-      `pref 0 from ${USERS_SOURCE}/32 ipproto tcp lookup 1692543 protocol kernel`,
-      `pref 0 from ${USERS_SOURCE}/32 ipproto tcp prohibit protocol kernel`,
     ]);
     expect(rulesFor(HYPERPOD, "ipv6")).toEqual([
       ...users.flatMap((uids) => [
@@ -286,6 +286,20 @@ describe("the second wall", () => {
     };
     wall.bring({ ...EC2, exemptUids: [0, 600] });
     wall.bring({ ...AGENT_HERE, containers: "reject" });
+  });
+  test("is never without a rule that lets users through to the proxy while the proxy's port changes", () => {
+    const kernel = new FakeRouting();
+    const wall = new SecondWall(kernel);
+    wall.bring(EC2);
+    const others = () =>
+      kernel.rules.filter(({ tcpSourcePort }) => tcpSourcePort === undefined).map(ruleText);
+    const isLocal = (text: string) => text.startsWith("pref 0 lookup local");
+    const before = others().filter((text) => !isLocal(text));
+    const listen = { address: "127.0.0.1", port: 987 };
+    kernel.after = () => expect(others().filter((text) => !isLocal(text))).toEqual(before);
+    expect(wall.bring({ ...EC2, listen })).not.toEqual([]);
+    kernel.after = () => {};
+    expect(wall.problems({ ...EC2, listen })).toEqual([]);
   });
   test("is put right whatever somebody did to it", () => {
     const pick = fc.nat();
