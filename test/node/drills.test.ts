@@ -381,9 +381,7 @@ describeAsRoot("when something is wrong, the first command names it:", () => {
     expect(row(one)).toMatchObject({ uid: uidOf(one), v1: 1, outcome: "credentials", role: TEST_ROLE });
     expect(row(other)).toMatchObject({ uid: uidOf(other), v1: 0, outcome: "credentials" });
     // Beside theirs there may be sessions of users of the drills before: STS gave them once it was well again.
-    expect(all.sessions.rows).toMatchObject([
-      { role: TEST_ROLE, sessions: expect.any(Number), denied: 0, failing: 0 },
-    ]);
+    expect(all.sessions.rows).toMatchObject([{ role: TEST_ROLE, denied: 0, failing: 0 }]);
     expect(all.sessions.rows[0].sessions).toBeGreaterThanOrEqual(2);
     expect(Date.parse(all.sessions.rows[0].firstEnd)).toBeGreaterThan(Date.now());
     const own = await statusJson(one);
