@@ -329,7 +329,7 @@ export function wantedWall(
 
 const isPlain = (rule: RoutingRule): boolean =>
   rule.foreign !== true &&
-  [rule.from, rule.to, rule.iif, rule.oif, rule.tcpPort, rule.tcp, rule.uids].every(
+  [rule.from, rule.to, rule.iif, rule.oif, rule.tcpPort, rule.tcpSourcePort, rule.tcp, rule.uids].every(
     (part) => part === undefined,
   );
 

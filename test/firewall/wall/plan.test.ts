@@ -382,6 +382,18 @@ describe("the second wall", () => {
     wall.bring(null);
     expect(kernel.rules.map(ruleText)).toEqual(before);
   });
+  test("takes a rule of others by the sender's port for none of its own, and not for that of `local`", () => {
+    const kernel = new FakeRouting();
+    const theirs: RoutingRule = { ...tableRule("ipv4", 0, 255), tcpSourcePort: 5000, protocol: 4 };
+    kernel.rules = [tableRule("ipv4", 0, 255), theirs, tableRule("ipv6", 0, 255)];
+    const wall = new SecondWall(kernel);
+    const before = kernel.rules.map(ruleText);
+    kernel.after = () => expect(kernel.rules.map(ruleText)).toContain(ruleText(theirs));
+    wall.bring(HYPERPOD);
+    expect(wall.problems(HYPERPOD)).toEqual([]);
+    wall.bring(null);
+    expect(kernel.rules.map(ruleText).sort()).toEqual(before.sort());
+  });
   test("is nothing where the kernel has no such rules", () => {
     const kernel = new FakeRouting();
     kernel.problem = "linux 4.14 has no routing rules by port";
