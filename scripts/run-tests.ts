@@ -1,7 +1,7 @@
 /**
- * Runs the tests: `bun scripts/run-tests.ts [PATH…]`. With paths, those and nothing else. Without, all, in two lanes at once,
- * since most tests wait for other programs: the booted nodes beside the rest, and then, with the machine to themselves, the
- * attacks that measure how long a user waits or race the node (ALONE). What needs a registry or hours (OPT_IN) has a target
+ * Runs the tests: `bun scripts/run-tests.ts [PATH…]`. With paths, those and nothing else. Without, all, in three lanes at
+ * once, since most tests wait for other programs: the booted nodes, the simulated nodes and the rest; and then, with the
+ * machine to themselves, the attacks that measure how long a user waits or race the node (ALONE). What needs a registry or hours (OPT_IN) has a target
  * of its own.
  *
  * What failed is printed once more before the last paragraph, since the lane that it belongs to may have ended long before and
@@ -10,7 +10,7 @@
  */
 import { readdirSync } from "node:fs";
 
-/** A limit that no test comes near but one that hangs: a machine may be ten times slower than ours, and runs two lanes at once. */
+/** A limit that no test comes near but one that hangs: a machine may be ten times slower than ours, and runs three lanes at once. */
 const OPTIONS = ["--timeout=180000"];
 export const OPT_IN = ["clients", "platforms"];
 const NO_TESTS = ["support"];
@@ -98,13 +98,13 @@ export function lanes(
   entries: readonly string[],
   attacks: readonly string[],
 ): readonly (readonly (readonly string[])[])[] {
-  const own = ["boot", "attack"];
+  const own = ["attack", "boot", "node"];
   const others = entries.filter((name) => ![...own, ...OPT_IN, ...NO_TESTS].includes(name));
   const tests = attacks.filter((name) => name.endsWith(".test.ts")).map((name) => `attack/${name}`);
   const isAlone = (name: string) => ALONE.includes(name.slice("attack/".length));
   const paths = (names: readonly string[]) => names.map((name) => `./test/${name}`);
-  const beside = [...others, ...tests.filter((name) => !isAlone(name))];
-  return [[paths(beside), paths(["boot"])], [paths(tests.filter(isAlone))]];
+  const rest = [...others, ...tests.filter((name) => !isAlone(name))];
+  return [[paths(rest), paths(["boot"]), paths(["node"])], [paths(tests.filter(isAlone))]];
 }
 
 /**
