@@ -16,8 +16,13 @@ import { monotonicMs, systemClock } from "../src/platform/clock.ts";
 import { processUsage } from "../src/platform/process-usage.ts";
 import { NO_STORE } from "../src/platform/socket-store.ts";
 import { SessionBroker } from "../src/sessions/broker.ts";
+import { Audit } from "../src/telemetry/audit.ts";
+import { createLog } from "../src/telemetry/log.ts";
 import { Metrics } from "../src/telemetry/metrics.ts";
 import { MetadataCache } from "../src/upstream/cache.ts";
+import { eventSinks } from "../src/wiring/events.ts";
+import { GivenSessions } from "../src/wiring/given-sessions.ts";
+import { Status } from "../src/wiring/status.ts";
 import { identityOf, policyOf, ROLE } from "../test/imds/support.ts";
 import { FakeKernel } from "../test/support/fake-kernel.ts";
 
@@ -69,7 +74,8 @@ class Canned implements NetlinkChannel {
   }
 }
 
-function cannedLookup(): SocketLookup {
+/** @param port where the server listens: its end of the connections that it accepts. */
+function cannedLookup(port: number): SocketLookup {
   const [here, metadata] = [Uint8Array.of(127, 0, 0, 1), Uint8Array.of(169, 254, 169, 254)];
   const original = {
     sourceAddress: here,
@@ -79,7 +85,7 @@ function cannedLookup(): SocketLookup {
   };
   const reply = {
     sourceAddress: here,
-    sourcePort: real.localPort,
+    sourcePort: port,
     destinationAddress: here,
     destinationPort: real.peerPort,
   };
@@ -134,6 +140,19 @@ const metrics = new Metrics({
   lostLines: () => 0,
   process: processUsage,
 });
+// What the running proxy does for each request; see wiring/serve.ts.
+const log = createLog({ level: "warn", format: "json" });
+const audit = new Audit({
+  log: { record() {}, line: () => "" },
+  journal: null,
+  identify: null,
+  clock: systemClock,
+  monotonicMs,
+});
+const events = eventSinks(log, audit);
+events.attach(metrics);
+const given = new GivenSessions({ broker, clock: systemClock, hasCgroup: async () => true });
+const status = new Status({ now: () => systemClock.now() });
 const handler = new Handler({
   clock: systemClock,
   monotonicMs,
@@ -145,15 +164,28 @@ const handler = new Handler({
   broker,
   policy: () => policy,
   tokensRequired: () => false,
-  onRequest: (event) => metrics.request(event),
+  onRequest(event) {
+    given.note(event);
+    events.request(event);
+    status.request(event);
+  },
   health: { document: async () => ({}), ownFailure: () => null },
   lagMs: () => 0,
   onAsked: (owner, user) => recent.note(owner, user, systemClock.now()),
 });
+let lookup: SocketLookup | null = null;
 const server = new Server({
   handler,
   serverName: SERVER_NAME,
-  lookup: cannedLookup(),
+  lookup: {
+    identify(accepted) {
+      lookup ??= cannedLookup(accepted.localPort);
+      const startedMs = monotonicMs();
+      const found = lookup.identify(accepted);
+      events.lookedUp(found.kind, monotonicMs() - startedMs);
+      return found;
+    },
+  },
   monotonicMs,
   limits: limitsFor(65_536),
   sharePort: true,

@@ -5,7 +5,7 @@ import { type Answer, errorPage } from "./answer.ts";
 import { EncodedAnswers } from "./encoded-answers.ts";
 import { isBad, type Request } from "./request.ts";
 import { RequestReader } from "./request-reader.ts";
-import type { Reader, RequestSource } from "./scheduling.ts";
+import type { Reader, RequestSource, RoundRobin } from "./scheduling.ts";
 
 /** The deadline of a head in milliseconds: from the accepted connection, and again from the head's first byte. */
 const HEAD_MS = 5_000;
@@ -24,10 +24,10 @@ export const encodedAnswers = new EncodedAnswers();
 
 /**
  * Answers requests. A promise is given only where something has to be waited for, because one costs as much as reading the
- * request (docs/benchmarks.md); it must not reject.
+ * request (docs/benchmarks.md); it must not reject. `turnMs` is when the request's turn began, by the server's clock that nobody sets.
  */
 export interface RequestHandler {
-  handle(request: Request, caller: Caller): Answer | Promise<Answer>;
+  handle(request: Request, caller: Caller, turnMs: number): Answer | Promise<Answer>;
 }
 
 /** What a connection needs of its server; one for all connections. */
@@ -35,8 +35,8 @@ export interface ConnectionHost {
   readonly handler: RequestHandler;
   /** The value of the header Server. */
   readonly serverName: string;
-  /** Milliseconds of a clock that nobody sets. */
-  monotonicMs(): number;
+  /** Milliseconds of a clock that nobody sets, as far as deadlines need it: see {@link RoundRobin.roughMs}. */
+  roughMs(): number;
   /** Puts a connection that has a whole request into its user's queue. {@link Connection.handleNext} is called in its turn. */
   enqueue(connection: Connection): void;
   /** Counts a read. Returns false where the user's budget is exceeded: {@link Connection.resumeReading} is called later. */
@@ -106,7 +106,7 @@ export class Connection implements RequestSource, Reader {
     this.caller = caller;
     this.user = user;
     this.#host = host;
-    this.#deadlineMs = host.monotonicMs() + HEAD_MS;
+    this.#deadlineMs = host.roughMs() + HEAD_MS;
   }
 
   get state(): ConnectionState {
@@ -170,7 +170,7 @@ export class Connection implements RequestSource, Reader {
       this.#host.turnedAway(this, "busy", 503);
       this.#answer(request, errorPage(503));
     } else {
-      const answered = this.#host.handler.handle(request, this.caller);
+      const answered = this.#host.handler.handle(request, this.caller, this.#host.roughMs());
       if (answered instanceof Promise) {
         void answered.then((answer) => {
           if (this.#state === "handling") this.#answer(request, answer);
@@ -218,7 +218,7 @@ export class Connection implements RequestSource, Reader {
     }
     this.#isLastAnswer = true;
     if (this.#state === "reading") {
-      this.#deadlineMs = Math.min(this.#deadlineMs, this.#host.monotonicMs() + STOPPING_MS);
+      this.#deadlineMs = Math.min(this.#deadlineMs, this.#host.roughMs() + STOPPING_MS);
     }
   }
 
@@ -308,7 +308,7 @@ export class Connection implements RequestSource, Reader {
   }
 
   #setDeadline(ms: number): void {
-    this.#deadlineMs = this.#host.monotonicMs() + ms;
+    this.#deadlineMs = this.#host.roughMs() + ms;
   }
 
   #pause(reason: number): void {

@@ -58,6 +58,8 @@ export class RoundRobin {
   #requestsLeft = MAX_REQUESTS;
   #msLeft = MAX_REQUESTS_MS;
   #running = false;
+  /** When the current turn began; null outside of one. */
+  #turnMs: number | null = null;
 
   constructor(iterations: LoopIterations, monotonicMs: () => number) {
     this.#iterations = iterations;
@@ -80,6 +82,11 @@ export class RoundRobin {
     if (!this.#running) this.#run();
   }
 
+  /** The time of the clock, for what need not be exact to the millisecond: within a turn, when it began. */
+  roughMs(): number {
+    return this.#turnMs ?? this.#monotonicMs();
+  }
+
   #run(): void {
     this.#running = true;
     try {
@@ -91,6 +98,7 @@ export class RoundRobin {
         const source = queue.shift();
         this.#queues.delete(user);
         if (queue.length > 0) this.#queues.set(user, queue);
+        this.#turnMs = startMs;
         source?.handleNext();
         const endMs = this.#monotonicMs();
         this.#msLeft -= endMs - startMs;
@@ -98,6 +106,7 @@ export class RoundRobin {
       }
     } finally {
       this.#running = false;
+      this.#turnMs = null;
       // Also where the queues are empty: a thousand sockets read in one iteration share one budget.
       this.#iterations.requestNext();
     }

@@ -5,7 +5,7 @@ import { type Caller, type Subject, shareOf } from "../identity/caller.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import type { SocketLookup } from "../identity/lookup.ts";
 import { every, sleep, systemClock } from "../platform/clock.ts";
-import { socketEnds } from "../platform/libc.ts";
+import { type LocalEnd, socketEnds } from "../platform/libc.ts";
 import type { SocketStore } from "../platform/socket-store.ts";
 import { Connection, type ConnectionHost, encodedAnswers, type RequestHandler } from "./connection.ts";
 import { Listener } from "./listener.ts";
@@ -115,7 +115,7 @@ export class Server {
     this.#host = {
       handler: options.handler,
       serverName: options.serverName,
-      monotonicMs: options.monotonicMs,
+      roughMs: () => this.#queues.roughMs(),
       enqueue: (connection) => this.#queues.enqueue(connection.user, connection),
       spendRead: (connection) => this.#readBudget.spend(connection.user, connection),
       isBusy: ({ user }) => (this.#abandoned.get(user) ?? 0) >= options.limits.perUser,
@@ -184,6 +184,8 @@ export class Server {
   }
 
   #listener(address: Uint8Array, port: number, inherited: number | null): Listener<Connection | undefined> {
+    const isSpecific = address.some((byte) => byte !== 0);
+    const bound = isSpecific ? { localAddress: address, localPort: port } : null;
     return new Listener<Connection | undefined>({
       address,
       port,
@@ -193,7 +195,7 @@ export class Server {
       monotonicMs: this.#options.monotonicMs,
       onFailure: (code) => this.#options.onAcceptFailure?.(code),
       handlers: {
-        open: (socket) => this.#accept(socket),
+        open: (socket) => this.#accept(socket, bound),
         data: (socket, bytes) => socket.data?.received(bytes),
         drain: (socket) => socket.data?.drained(),
         end: (socket) => socket.data?.ended(),
@@ -223,9 +225,10 @@ export class Server {
     for (const connections of this.#connections.values()) for (const one of connections) one.terminate();
   }
 
-  #accept(socket: Socket<Connection | undefined>): void {
+  /** @param bound see {@link socketEnds}. */
+  #accept(socket: Socket<Connection | undefined>, bound: LocalEnd | null): void {
     // The kernel has no addresses of a connection that its client has reset before it was accepted.
-    const ends = socketEnds((socket as unknown as DescribedSocket).fd);
+    const ends = socketEnds((socket as unknown as DescribedSocket).fd, bound);
     if (ends === null) {
       socket.terminate();
       return;

@@ -13,6 +13,7 @@ import { parseRoleArn } from "../sessions/arn.ts";
 import type { FirstAttempt, SessionBroker } from "../sessions/broker.ts";
 import type { SessionOutcome, SessionRequest } from "../sessions/types.ts";
 import type { MetadataCache, UpstreamAnswer } from "../upstream/cache.ts";
+import { CheckedTokens } from "./checked-tokens.ts";
 import { credentialsDocument, infoDocument } from "./documents.ts";
 import { Holding } from "./holding.ts";
 import type { OwnFailure } from "./own-failure.ts";
@@ -158,6 +159,8 @@ interface Task {
   readonly caller: KnownCaller;
   readonly policy: Policy;
   readonly notes: Notes;
+  /** When it came: milliseconds since the epoch. For what is done at once; what waits reads the clock again. */
+  readonly nowMs: number;
 }
 
 /** The look-up of a caller's first session. */
@@ -177,6 +180,7 @@ interface Parsed {
 export class Handler {
   readonly #options: HandlerOptions;
   readonly #holding: Holding;
+  readonly #checked: CheckedTokens;
   /** First sessions that were looked up for requests of tokens, by caller; valid under `#lookedUnder` alone. */
   readonly #looked = new Map<string, Looked>();
   #lookedUnder: Policy | null = null;
@@ -190,14 +194,16 @@ export class Handler {
   constructor(options: HandlerOptions) {
     this.#options = options;
     this.#holding = new Holding(options);
+    this.#checked = new CheckedTokens(options.tokens);
   }
 
   /**
    * Answers one request; at once where nothing has to be waited for. Never throws or rejects: an error inside is a 503, whose
    * cause is in the log alone.
+   *
+   * @param turnMs when the request's turn began, by the clock of `monotonicMs`; default now.
    */
-  handle(request: Request, caller: Caller): Soon<Answer> {
-    const startedMs = this.#options.monotonicMs();
+  handle(request: Request, caller: Caller, turnMs = this.#options.monotonicMs()): Soon<Answer> {
     const notes = noNotes();
     let answer: Soon<Answer>;
     try {
@@ -205,19 +211,19 @@ export class Handler {
     } catch (error) {
       answer = failed(error, notes);
     }
-    if (!(answer instanceof Promise)) return this.#told(answer, request, caller, notes, startedMs);
+    if (!(answer instanceof Promise)) return this.#told(answer, request, caller, notes, turnMs);
     return answer
       .catch((error) => failed(error, notes))
-      .then((given) => this.#told(given, request, caller, notes, startedMs));
+      .then((given) => this.#told(given, request, caller, notes, turnMs));
   }
 
-  #told(answer: Answer, request: Request, caller: Caller, notes: Notes, startedMs: number): Answer {
+  #told(answer: Answer, request: Request, caller: Caller, notes: Notes, turnMs: number): Answer {
     this.#options.onRequest({
       subject: caller.kind === "unknown" ? null : subjectOf(caller),
       caller,
       method: request.method,
       imdsVersion: notes.route === "token" || request.headers.has(TOKEN_HEADER) ? 2 : 1,
-      tookMs: this.#options.monotonicMs() - startedMs,
+      tookMs: this.#options.monotonicMs() - turnMs,
       decided: notes.decided,
       accessKeyId: notes.accessKeyId,
       failure: notes.failure,
@@ -236,7 +242,8 @@ export class Handler {
       return { ...errorPage(403), close: true };
     }
     const policy = this.#options.policy();
-    const task: Task = { caller, policy, notes };
+    const nowMs = this.#options.clock.now();
+    const task: Task = { caller, policy, notes, nowMs };
     const route = this.#routeOf(request, policy);
     notes.route = route.kind;
     if (route.kind === "refused-spelling") throw new Refusal(400, "request", route.why);
@@ -256,7 +263,7 @@ export class Handler {
       }
       return this.#get(route, task);
     }
-    const check = this.#options.tokens.check(token, subjectOf(caller), this.#options.clock.now());
+    const check = this.#checked.check(request, token, subjectOf(caller), nowMs);
     if (!check.valid) throw new Refusal(401, "token", "the token is wrong or expired");
     return next(this.#get(route, task), (answer) => this.#tellTtl(answer, check.remainingSeconds));
   }
@@ -301,7 +308,7 @@ export class Handler {
     if (request.method !== "PUT") return { ...errorPage(405), body: "", allow: ALLOWED_FOR_TOKEN };
     const ttl = parseTtl(request.headers.get("x-aws-ec2-metadata-token-ttl-seconds"));
     if (ttl === null) throw new Refusal(400, "request", "the token's TTL is not 1 to 21600");
-    const token = this.#options.tokens.issue(subjectOf(task.caller), ttl, this.#options.clock.now());
+    const token = this.#options.tokens.issue(subjectOf(task.caller), ttl, task.nowMs);
     const answer: Answer = { ...text(token), headers: ttlHeader(ttl) };
     const first = this.#early(task);
     if (first === null) return answer;
@@ -313,14 +320,13 @@ export class Handler {
    * not reported here: it is reported to the request that needs the session. Null where there is nothing to wait for.
    */
   #early(task: Task): Promise<FirstAttempt | null> | null {
-    const { caller, policy } = task;
+    const { caller, policy, nowMs } = task;
     if (this.#lookedUnder !== policy) {
       this.#lookedUnder = policy;
       this.#looked.clear();
     }
     const cgroup = caller.kind === "owner" && policy.rules.needs.cgroup ? caller.owner.cgroupId : "";
     const key = `${subjectOf(caller)} ${cgroup}`;
-    const nowMs = this.#options.clock.now();
     const known = this.#looked.get(key);
     if (known !== undefined && Math.abs(nowMs - known.atMs) < LOOKED_MS) return known.attempt;
     const looked: Looked = { atMs: nowMs, attempt: this.#begin(task) };
@@ -338,7 +344,8 @@ export class Handler {
    * @param leave see SessionBroker.prepareEarly.
    */
   expect(caller: KnownCaller, leave: number): void {
-    void this.#begin({ caller, policy: this.#options.policy(), notes: noNotes() }, leave);
+    const nowMs = this.#options.clock.now();
+    void this.#begin({ caller, policy: this.#options.policy(), notes: noNotes(), nowMs }, leave);
   }
 
   async #begin(task: Task, leave = 0): Promise<FirstAttempt | null> {

@@ -34,6 +34,13 @@ export function parseTtl(text: string | undefined): number | null {
   return ttl >= MIN_TTL_SECONDS && ttl <= MAX_TTL_SECONDS ? ttl : null;
 }
 
+/**
+ * Whether a token that ends in so many seconds is good. An end beyond the longest TTL comes from a clock that was ahead: the token would
+ * live longer than its TTL.
+ */
+export const isWithinLife = (remainingSeconds: number): boolean =>
+  remainingSeconds > 0 && remainingSeconds <= MAX_TTL_SECONDS + CLOCK_SLACK_SECONDS;
+
 /** Makes and checks tokens under one key. */
 export class TokenMint {
   /** The HMAC with the key and the purpose in it, of which each token takes a copy: a fifth of the time of a new one. */
@@ -60,8 +67,7 @@ export class TokenMint {
     const token = Buffer.from(text, "base64url");
     const genuine = timingSafeEqual(this.#code(token, subject), token.subarray(HEAD_LENGTH));
     const remainingSeconds = token.readUIntBE(1, 5) - Math.floor(nowMs / 1000);
-    // An expiry beyond the longest TTL comes from a clock that was ahead: the token would live longer than its TTL.
-    const current = remainingSeconds > 0 && remainingSeconds <= MAX_TTL_SECONDS + CLOCK_SLACK_SECONDS;
+    const current = isWithinLife(remainingSeconds);
     return genuine && token[0] === FORMAT && current ? { valid: true, remainingSeconds } : { valid: false };
   }
 

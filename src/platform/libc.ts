@@ -65,6 +65,8 @@ export class NetlinkSocket {
   // Each with a buffer of its own, which stays where it is: its address is asked for once.
   readonly #buffer = new Uint8Array(new ArrayBuffer(16_384));
   readonly #bufferAt = ptr(this.#buffer);
+  /** What was received last. */
+  #datagram = new DataView(this.#buffer.buffer, 0, 0);
   readonly #kernel = new Uint8Array(new ArrayBuffer(NETLINK_ADDRESS_LENGTH));
   readonly #kernelAt = ptr(this.#kernel);
   readonly #sender = new DataView(new ArrayBuffer(NETLINK_ADDRESS_LENGTH));
@@ -157,7 +159,9 @@ export class NetlinkSocket {
     if (length < 0) return null;
     // nl_pid 0 is the kernel; any other number is another process that sent to our socket.
     if (this.#sender.getUint32(4, true) !== 0) throw new Error("a process answered for the kernel");
-    return new DataView(this.#buffer.buffer, 0, length);
+    // The kernel's answers to one kind of question have mostly one length.
+    if (this.#datagram.byteLength !== length) this.#datagram = new DataView(this.#buffer.buffer, 0, length);
+    return this.#datagram;
   }
 
   /**
@@ -178,10 +182,14 @@ export class NetlinkSocket {
   }
 }
 
-/** Both ends of a connected TCP socket, addresses of 4 or 16 bytes in network order. */
-export interface SocketEnds {
+/** Our end of a TCP connection, the address of 4 or 16 bytes in network order. */
+export interface LocalEnd {
   readonly localAddress: Uint8Array;
   readonly localPort: number;
+}
+
+/** Both ends of a connected TCP socket. */
+export interface SocketEnds extends LocalEnd {
   readonly peerAddress: Uint8Array;
   readonly peerPort: number;
 }
@@ -195,14 +203,21 @@ const endLength = new Uint32Array(new ArrayBuffer(4));
 const endLengthAt = ptr(endLength);
 
 /**
- * Both ends of a connection, by one system call each and without text (getsockname(2), getpeername(2)); null where the kernel has
- * none, as of one that its client has reset.
+ * Both ends of a connection, without text (getsockname(2), getpeername(2)); null where the kernel has none, as of one that its client
+ * has reset.
+ *
+ * @param bound where the listening socket is bound: the local end of each connection that it accepts, which then need not be asked for.
+ *   Null where it is bound to every address.
  */
-export function socketEnds(descriptor: number): SocketEnds | null {
-  endLength[0] = SOCKADDR_LENGTH;
-  if (libc.getsockname(descriptor, endNameAt, endLengthAt) !== 0) return null;
-  const localAddress = addressOfEnd();
-  const localPort = endView.getUint16(2, false);
+export function socketEnds(descriptor: number, bound: LocalEnd | null): SocketEnds | null {
+  let localAddress = bound?.localAddress ?? null;
+  let localPort = bound?.localPort ?? 0;
+  if (bound === null) {
+    endLength[0] = SOCKADDR_LENGTH;
+    if (libc.getsockname(descriptor, endNameAt, endLengthAt) !== 0) return null;
+    localAddress = addressOfEnd();
+    localPort = endView.getUint16(2, false);
+  }
   endLength[0] = SOCKADDR_LENGTH;
   if (libc.getpeername(descriptor, endNameAt, endLengthAt) !== 0) return null;
   const peerAddress = addressOfEnd();

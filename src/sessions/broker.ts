@@ -262,10 +262,11 @@ export class SessionBroker {
    */
   getAtHand(request: SessionRequest): SessionOutcome | null {
     const entry = this.#stopped ? undefined : this.#entries.get(sessionKey(request));
-    if (entry === undefined || this.#standing(entry) !== "fresh") return null;
+    const nowMs = this.#clock.now();
+    if (entry === undefined || this.#standing(entry, nowMs) !== "fresh") return null;
     this.#touch(entry);
-    this.#asked(entry);
-    return this.#answer(entry);
+    this.#asked(entry, nowMs);
+    return this.#answer(entry, nowMs);
   }
 
   /**
@@ -389,14 +390,14 @@ export class SessionBroker {
   }
 
   /** Notes that a caller asks, and begins an attempt where one is due. Returns the standing of the session in memory. */
-  #asked(entry: Entry): "fresh" | "low" | "ended" {
+  #asked(entry: Entry, nowMs = this.#clock.now()): "fresh" | "low" | "ended" {
     entry.asked = true;
     entry.unaskedAttempts = 0;
     if (entry.denial?.brief === true) {
       entry.denial.cancel();
       this.#deny(entry, entry.denial.message, DENIAL_MS, false);
     }
-    const held = this.#standing(entry);
+    const held = this.#standing(entry, nowMs);
     if (held !== "fresh") this.#attempt(entry, "asked");
     else if (entry.refreshMissed) this.#attempt(entry, "refresh");
     return held;
@@ -412,20 +413,20 @@ export class SessionBroker {
     };
   }
 
-  #standing(entry: Entry): "fresh" | "low" | "ended" {
-    return entry.held === null ? "ended" : standing(entry.held.life, this.#clock.now());
+  #standing(entry: Entry, nowMs = this.#clock.now()): "fresh" | "low" | "ended" {
+    return entry.held === null ? "ended" : standing(entry.held.life, nowMs);
   }
 
-  #answer(entry: Entry): SessionOutcome {
+  #answer(entry: Entry, nowMs = this.#clock.now()): SessionOutcome {
     const { held, denial } = entry;
-    if (held !== null && this.#standing(entry) !== "ended") {
-      const publishedExpiryMs = expiryToPublish(held.life, this.#clock.now());
+    if (held !== null && this.#standing(entry, nowMs) !== "ended") {
+      const publishedExpiryMs = expiryToPublish(held.life, nowMs);
       return { kind: "session", session: held.session, publishedExpiryMs };
     }
     if (denial !== null) return { kind: "denied", message: denial.message };
     const message = entry.failure ?? "STS has not answered yet; try again shortly";
     if (entry.putOffUntilMs === null) return unavailable(message);
-    return { ...unavailable(message), retryAfterMs: Math.max(0, entry.putOffUntilMs - this.#clock.now()) };
+    return { ...unavailable(message), retryAfterMs: Math.max(0, entry.putOffUntilMs - nowMs) };
   }
 
   /** Waits until an attempt at this entry has ended, at most `limitMs`. */

@@ -74,8 +74,8 @@ type Unfinished = Omit<AuditRecord, "atMs" | "count">;
 export class Audit {
   readonly #options: AuditOptions;
   readonly #limit: DecisionLimit;
-  /** By access key id, the callers who got the session; false where the line could not be written yet. */
-  readonly #given = new Map<string, Map<string, boolean>>();
+  /** By access key id. */
+  readonly #given = new Map<string, Given>();
   /** Lines that wait for a name. */
   readonly #waiting = new Set<() => void>();
   readonly #counts: AuditCounts = { journal: 0, stderr: 0, suppressed: 0 };
@@ -140,19 +140,26 @@ export class Audit {
 
   #granted(event: RequestEvent, accessKeyId: string): void {
     const { caller } = event;
-    let callers = this.#given.get(accessKeyId);
-    if (callers === undefined) {
-      callers = new Map();
-      this.#given.set(accessKeyId, callers);
+    let given = this.#given.get(accessKeyId);
+    if (given === undefined) {
+      given = { callers: new Map(), last: null };
+      this.#given.set(accessKeyId, given);
       if (this.#given.size > MAX_SESSIONS) {
         const oldest = this.#given.keys().next().value;
         if (oldest !== undefined) this.#given.delete(oldest);
       }
     }
+    // Who asks again is mostly who asked last: no text is made of a uid and a cgroup for them.
+    const { callers, last } = given;
+    const owner = caller.kind === "owner" ? caller.owner : null;
+    if (owner !== null && last?.uid === owner.uid && last.cgroupId === owner.cgroupId) return;
     const key =
       caller.kind === "owner" ? `${caller.owner.uid} ${caller.owner.cgroupId ?? ""}` : userOf(caller);
     const written = callers.get(key);
-    if (written === true) return;
+    if (written === true) {
+      given.last = owner;
+      return;
+    }
     const user = userOf(caller);
     const count = written === undefined ? this.#limit.admit(user, "granted", 0) : this.#limit.retry(user);
     if (count === null && written === undefined) this.#counts.suppressed++;
@@ -226,6 +233,14 @@ export class Audit {
     for (const { user, count } of this.#limit.takeUnwritten(ageMs))
       this.#options.log.record("info", "decisions without a line of their own", { user, count });
   }
+}
+
+/** The callers who got one session. */
+interface Given {
+  /** Those who have had a line, and false for those whose line could not be written yet. */
+  readonly callers: Map<string, boolean>;
+  /** One of those who have had a line: who asked last. */
+  last: Pick<SocketOwner, "uid" | "cgroupId"> | null;
 }
 
 const NO_GROUPS: ReadonlySet<string> = new Set();

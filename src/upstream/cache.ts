@@ -75,8 +75,9 @@ export class MetadataCache {
     const key = `${version}/${path}`;
     const entry = this.#entries.get(key);
     if (entry === undefined) return null;
-    if (entry.validUntilMs > this.#clock.now() && entry.validUntilMs <= this.#clock.now() + STABLE_MS)
-      return entry.answer;
+    const leftMs = entry.validUntilMs - this.#clock.now();
+    // An end beyond the longest life comes from a clock that was ahead.
+    if (leftMs > 0 && leftMs <= STABLE_MS) return entry.answer;
     this.#entries.delete(key);
     return null;
   }

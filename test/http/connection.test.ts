@@ -65,7 +65,7 @@ function aConnection() {
           return new Promise<Answer>((resolve) => waiting.push({ request, answer: resolve }));
         },
       },
-      monotonicMs: () => script.nowMs,
+      roughMs: () => script.nowMs,
       enqueue: () => void log.push("enqueue"),
       spendRead: () => script.withinBudget,
       isBusy: () => script.busy,

@@ -103,6 +103,24 @@ describe("RoundRobin", () => {
     expect(log).toEqual(["b"]);
   });
 
+  test("tells when a turn began as long as it lasts, also one that fails, and else what the clock says", () => {
+    const { queues, clock } = aLoop();
+    const told: number[] = [];
+    const source = (costMs: number, fails = false): RequestSource => ({
+      handleNext() {
+        told.push(queues.roughMs());
+        clock.ms += costMs;
+        told.push(queues.roughMs());
+        if (fails) throw new Error("on purpose");
+      },
+    });
+    clock.ms = 100;
+    queues.enqueue(1, source(3));
+    expect(() => queues.enqueue(1, source(4, true))).toThrow("on purpose");
+    expect(told).toEqual([100, 100, 103, 103]);
+    expect(queues.roughMs()).toBe(107);
+  });
+
   test("goes round between users, one request each, however many connections one has", () => {
     const log: string[] = [];
     const loop = aLoop();

@@ -23,6 +23,7 @@ const owned = (uid: number): Found => ({ kind: "owner", owner: { uid, cgroupId: 
 function aServer(
   over: Partial<ServerOptions> = {},
   handle: () => Answer | Promise<Answer> = () => text("x"),
+  address = "127.0.0.1",
 ) {
   const next: Found[] = [];
   const tuples: Tuple[] = [];
@@ -54,13 +55,13 @@ function aServer(
     ...over,
   });
   cleanups.push(() => server.drain(0));
-  const port = listenAnywhere((free) => server.listen({ address: "127.0.0.1", port: free }));
+  const port = listenAnywhere((free) => server.listen({ address, port: free }));
 
   /** A connection of this caller's, once the server has accepted it. */
-  async function connect(found: Found) {
+  async function connect(found: Found, host = "127.0.0.1") {
     const accepted = tuples.length;
     next.push(found);
-    const socket = createConnection({ host: "127.0.0.1", port });
+    const socket = createConnection({ host, port });
     cleanups.push(() => socket.destroy());
     const client = new Client(socket);
     while (tuples.length === accepted) await turn();
@@ -112,6 +113,19 @@ describe("who asks is found out when a connection is accepted:", () => {
     ]);
     for (let request = 0; request < 3; request++) expect(await client.ask()).toBe("HTTP/1.1 200 OK");
     expect(tuples).toHaveLength(1);
+  });
+
+  test("by the address that it was made to, where the server listens at every address", async () => {
+    const { connect, tuples, port } = aServer({}, undefined, "0.0.0.0");
+    for (const last of [1, 2]) {
+      const client = await connect(owned(2001), `127.0.0.${last}`);
+      expect(tuples.at(-1)).toEqual({
+        localAddress: Uint8Array.of(127, 0, 0, last),
+        localPort: port,
+        peerAddress: Uint8Array.of(127, 0, 0, 1),
+        peerPort: client.socket.localPort as number,
+      });
+    }
   });
 
   const CASES: [name: string, found: Found, caller: Caller, why: string[]][] = [

@@ -134,6 +134,8 @@ const PLAIN_TUPLE: readonly (readonly [offset: number, word: number])[] = [
   [36, headOf(6, CTA_PROTO_SRC_PORT)],
   [44, headOf(6, CTA_PROTO_DST_PORT)],
 ];
+const PLAIN_OFFSETS = PLAIN_TUPLE.map(([offset]) => offset);
+const PLAIN_WORDS = PLAIN_TUPLE.map(([, word]) => word);
 const PLAIN_LENGTH = 52;
 
 function headOf(length: number, type: number): number {
@@ -166,7 +168,9 @@ function decodePlainIPv4(payload: DataView): TrackedConnection | null {
 
 function isPlainTuple(payload: DataView, at: number, type: number): boolean {
   if (payload.getUint32(at, true) !== headOf(PLAIN_LENGTH, type | NLA_F_NESTED)) return false;
-  for (const [offset, word] of PLAIN_TUPLE) if (payload.getUint32(at + offset, true) !== word) return false;
+  for (let index = 0; index < PLAIN_OFFSETS.length; index++) {
+    if (payload.getUint32(at + (PLAIN_OFFSETS[index] as number), true) !== PLAIN_WORDS[index]) return false;
+  }
   return payload.getUint8(at + 32) === IPPROTO_TCP;
 }
 
