@@ -97,6 +97,15 @@ describeAsRoot("tokens through the redirect", () => {
       expect((await get(token, bob)).status).toBe(200);
     });
 
+    test("with another user's token is 401 also where its owner is answered the same bytes in between", async () => {
+      const token = await tokenOf(node, bob, 21_600);
+      for (let round = 0; round < 3; round++) {
+        expect((await get(token, bob)).status).toBe(200);
+        expect((await get(token, bob)).status).toBe(200);
+        expect((await get(token, alice)).status).toBe(401);
+      }
+    });
+
     test("with a token of the node's own service is 401", async () => {
       const { body } = await curl(node, { user: "root" }, IMDS4 + TOKEN_PATH, [
         "-X",
