@@ -1,6 +1,8 @@
 import { existsSync, readFileSync } from "node:fs";
 import type { Platform } from "../config/platforms.ts";
-import { accountLines } from "./accounts.ts";
+import { accountLines, uidInPasswd } from "./accounts.ts";
+import { sharedTables } from "./limits/node.ts";
+import { personWhoCanTake } from "./taken-uids.ts";
 
 /**
  * Accounts of the node's own daemons that need the instance role, by platform: with the lesser role of users a ParallelCluster
@@ -78,6 +80,8 @@ export interface PlatformFacts {
   readonly passwd: string;
   /** The text of /etc/shadow; null where it cannot be read, as by others than root. */
   readonly shadow: string | null;
+  /** The text of subuid(5); default empty. */
+  readonly subordinateUids?: string;
   exists(path: string): boolean;
 }
 
@@ -123,7 +127,10 @@ function standingOf({ name, evidence }: PlatformAccount, facts: PlatformFacts): 
  * Why an account may be a person's rather than a daemon's own: it is not local, its uid is no system account's or another's too,
  * or somebody may log in as it. Null for a daemon's. Pure.
  */
-export function daemonProblem(name: string, facts: Pick<PlatformFacts, "passwd" | "shadow">): string | null {
+export function daemonProblem(
+  name: string,
+  facts: Pick<PlatformFacts, "passwd" | "shadow" | "subordinateUids">,
+): string | null {
   const entry = systemEntry(name, facts);
   if (entry === null) return "/etc/passwd does not have it";
   return entry.why ?? loginProblem(name, entry.shell, facts);
@@ -132,7 +139,7 @@ export function daemonProblem(name: string, facts: Pick<PlatformFacts, "passwd" 
 /** An account of /etc/passwd, and why its uid is no system account's own; null where it is not there. */
 function systemEntry(
   name: string,
-  facts: Pick<PlatformFacts, "passwd">,
+  facts: Pick<PlatformFacts, "passwd" | "subordinateUids">,
 ): { readonly uid: number | null; readonly shell: string; readonly why: string | null } | null {
   const accounts = accountLines(facts.passwd);
   const own = accounts.filter(([other]) => other === name);
@@ -144,7 +151,13 @@ function systemEntry(
   if (uid === null || uid === 0 || uid > LAST_SYSTEM_UID)
     return found(`its uid is ${entry[2] ?? ""}, which is no system account's (1 to ${LAST_SYSTEM_UID})`);
   const twin = accounts.find(([other, , number]) => other !== name && Number(number) === uid);
-  return found(twin === undefined ? null : `the account ${twin[0]} has the same uid, ${uid}`);
+  if (twin !== undefined) return found(`the account ${twin[0]} has the same uid, ${uid}`);
+  const person = personWhoCanTake(uid, facts.subordinateUids ?? "", (owner) =>
+    uidInPasswd(facts.passwd, owner),
+  );
+  return found(
+    person === null ? null : `its uid, ${uid}, is also a subordinate uid of ${person} in /etc/subuid`,
+  );
 }
 
 /** Why somebody may log in as the account; null where nobody can. */
@@ -167,7 +180,12 @@ export function platformFacts(): PlatformFacts {
       return null;
     }
   };
-  return { passwd: read("/etc/passwd") ?? "", shadow: read("/etc/shadow"), exists: existsSync };
+  return {
+    passwd: read("/etc/passwd") ?? "",
+    shadow: read("/etc/shadow"),
+    subordinateUids: sharedTables.subordinateUids(),
+    exists: existsSync,
+  };
 }
 
 /** The expected accounts of a platform as they are on this node. */

@@ -18,6 +18,7 @@ import {
   type StandingAccount,
   standingAccounts,
 } from "./platform-accounts.ts";
+import { personWhoCanTake } from "./taken-uids.ts";
 import type { FirewallSpec } from "./types.ts";
 
 /**
@@ -84,7 +85,7 @@ export async function buildFirewallSpec(
       ? await node.detectUpstream()
       : { upstream: config.upstream, reason: "the configuration names it", certain: true };
   const platformAccounts = accountsOf(config.platform ?? "none", node);
-  const { uids: named, unknown } = await exemptUids(config.exempt, node.accounts);
+  const { uids: named, unknown } = await exemptUids(config.exempt, node.accounts, tables.subordinateUids);
   const uids = [...new Set([...named, ...exemptOf(platformAccounts)])].sort((a, b) => a - b);
   const base: FirewallSpec = {
     upstream: canonicalEndpoint(upstream.upstream),
@@ -131,20 +132,34 @@ function portsOfThisNode(
 }
 
 /**
- * Uids of the exempt users, root's first; with an error for those who are unknown. A name that /etc/passwd has is that account's,
- * also where nsswitch.conf has a directory asked first, and only another name is looked up in a directory.
+ * Uids of the exempt users, root's first; with an error for those who are unknown, or whose uid somebody else can take. A name that
+ * /etc/passwd has is that account's, also where nsswitch.conf has a directory asked first, and only another name is looked up in a
+ * directory.
+ *
+ * @param subordinateUids the text of subuid(5).
  */
 export async function exemptUids(
   names: readonly string[],
   accounts: Accounts = systemAccounts,
+  subordinateUids: () => string = sharedTables.subordinateUids,
 ): Promise<{ uids: readonly number[]; unknown: ImdsProxyError | null }> {
   const uids = new Set([0]);
   const problems: string[] = [];
+  const ranges = subordinateUids();
+  const add = (uid: number, name: string): void => {
+    const person = personWhoCanTake(uid, ranges, (owner) => accounts.localUidOf(owner));
+    if (person === null) uids.add(uid);
+    else
+      problems.push(
+        `${name === String(uid) ? `uid ${uid}` : `${name} (uid ${uid})`} is also a subordinate uid of ${JSON.stringify(person)}, ` +
+          "who would have the instance role by newuidmap; take the uid out of their range in /etc/subuid",
+      );
+  };
   const words = (error: unknown, name: string) =>
     error instanceof ImdsProxyError ? error.problem : `cannot look up ${JSON.stringify(name)}`;
   try {
     const service = accounts.localUidOf(SERVICE_ACCOUNT);
-    if (service !== null) uids.add(service);
+    if (service !== null) add(service, SERVICE_ACCOUNT);
   } catch (error) {
     problems.push(words(error, SERVICE_ACCOUNT));
   }
@@ -158,7 +173,7 @@ export async function exemptUids(
       // Ambiguous where an account with another uid has these digits as its name: neither is exempt. Where the directory is
       // unavailable, the digits are taken for a uid.
       const named = await accounts.uidOf(name).catch(() => null);
-      if (named === null || named === number) uids.add(number);
+      if (named === null || named === number) add(number, name);
       else
         problems.push(
           `${name} is ambiguous: it is uid ${number}, and the name of an account whose uid is ${named}; ` +
@@ -171,7 +186,7 @@ export async function exemptUids(
     try {
       const uid = accounts.localUidOf(name) ?? (await accounts.uidOf(name));
       if (uid === null) problems.push(`there is no account ${JSON.stringify(name)}`);
-      else uids.add(uid);
+      else add(uid, name);
     } catch (error) {
       problems.push(words(error, name));
     }
@@ -182,7 +197,7 @@ export async function exemptUids(
       : new ImdsProxyError(
           "config",
           `exempt: ${problems.join("; ")}`,
-          "name accounts that getent passwd knows on this node, or uids",
+          "name accounts that getent passwd knows on this node, or uids, which no range of /etc/subuid has",
         );
   return { uids: [...uids].sort((a, b) => a - b), unknown };
 }

@@ -4,6 +4,7 @@ import { lastingAccounts, systemAccounts } from "../firewall/accounts.ts";
 import { endClosedState, isClosed } from "../firewall/closed-node.ts";
 import { type DetectedUpstream, detectUpstream } from "../firewall/detect.ts";
 import { backendStamp, systemIptables, unlessChanging } from "../firewall/iptables.ts";
+import { SUBORDINATE_UIDS } from "../firewall/limits/node.ts";
 import { captureRules, restoreRules, rulesGeneration } from "../firewall/nftables/known-rules.ts";
 import { asSnapshot, type Snapshot } from "../firewall/nftables/snapshot.ts";
 import { apply } from "../firewall/operations.ts";
@@ -105,7 +106,8 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
   }
 
   configurationStamp(): string {
-    return stampOf(this.#options.configPath ?? DEFAULT_CONFIG_PATH);
+    // A new line of /etc/subuid can end an exemption, and newuidmap heeds it at once.
+    return `${stampOf(this.#options.configPath ?? DEFAULT_CONFIG_PATH)} ${stampOf(SUBORDINATE_UIDS)}`;
   }
 
   restore(): readonly string[] {

@@ -97,6 +97,24 @@ for (const backend of ["nft", "legacy"] as const) {
         expect([await direct(3001), await direct(2001)]).toEqual(["other", CLOSED]);
         await node.shell("imdsproxy iptables remove");
       });
+      test("a uid that a person can take by newuidmap is nobody's who is exempt; one of root's or a daemon's range is", async () => {
+        // As useradd gives ranges, and a directory uids.
+        const people = "ops:x:3100:3100::/:/bin/sh\ndockremap:x:980:980::/:/bin/false\n";
+        const ranges = "2905:3100:10\ndockremap:3110:10\nroot:3120:10\n";
+        await node.shell(`printf '${people}' >>/etc/passwd; printf '${ranges}' >/etc/subuid`);
+        configure({ exempt: ["root", "ops", "3101", "3111", "3121"] });
+        const { exitCode, stderr } = await node.iptables("apply");
+        expect([await direct(3100), await direct(3101), await direct(3111)]).toEqual([
+          CLOSED,
+          CLOSED,
+          "other",
+        ]);
+        expect(exitCode).not.toBe(0);
+        expect(stderr).toContain('ops (uid 3100) is also a subordinate uid of "2905"');
+        expect(stderr).toContain('uid 3101 is also a subordinate uid of "2905"');
+        expect(await owners()).toEqual(["0", "3111", "3121", String(SERVICE_UID)]);
+        await node.shell(": >/etc/subuid; imdsproxy iptables remove");
+      });
     });
 
     test("a service whose account is called like a number is not made by it: the name counts", async () => {

@@ -2,6 +2,9 @@ import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { SYSTEM_PATH } from "../../platform/programs.ts";
 
+/** subuid(5) */
+export const SUBORDINATE_UIDS = "/etc/subuid";
+
 /** The facts of the node on which the limits depend. */
 export interface SharedTables {
   /** net.netfilter.nf_conntrack_max; null where connection tracking is not loaded. */
@@ -36,7 +39,7 @@ const read = (path: string): string => {
 /** Reads these facts on this machine. */
 export const sharedTables: SharedTables = {
   conntrackMax: () => Number(read("/proc/sys/net/netfilter/nf_conntrack_max")) || null,
-  subordinateUids: () => read("/etc/subuid"),
+  subordinateUids: () => read(SUBORDINATE_UIDS),
   nftNeedsPlainKeys() {
     // Once in a process: a free process may be missing later, and then the table must not change because of that.
     plainKeys ??= needsPlainKeys(
