@@ -1,4 +1,4 @@
-import { type BigIntStats, readFileSync } from "node:fs";
+import { type BigIntStats, readFileSync, statSync } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import type { Cgroup, CgroupTree } from "./cgroup.ts";
 
@@ -51,6 +51,13 @@ export function cgroupTree(mount: string): CgroupTree {
       );
     },
     below: (subtree) => breadthFirst(mount, subtree, SUBTREE_BUDGET, () => false),
+    isThere(path, id) {
+      try {
+        return statSync(`${mount}${path}`, { bigint: true, throwIfNoEntry: false })?.ino === id;
+      } catch {
+        return true;
+      }
+    },
   };
 }
 

@@ -26,8 +26,15 @@ export interface CgroupTree {
   outside(): AsyncIterable<Cgroup>;
   /** A user subtree from its top down, up to a budget that each subtree has for itself. */
   below(subtree: string): AsyncIterable<Cgroup>;
+  /**
+   * Whether the cgroup of that path still is the one with this id; true where that cannot be told. Without a wait: it takes two
+   * microseconds, and a thread, which another way would need, may not be had on a node without a free process.
+   */
+  isThere(path: string, id: bigint): boolean;
 }
 
+/** Milliseconds for which a cgroup that was seen counts as being there. */
+const SEEN_LIFE_MS = 1_000;
 /** Milliseconds for which an absent id is remembered, and how many of them. */
 const ABSENT_LIFE_MS = 1_000;
 const MAX_ABSENT = 4_096;
@@ -79,10 +86,22 @@ export class Cgroups {
     this.#clock = clock;
   }
 
-  /** The path; null where the cgroup is gone, or beyond the budget of its user subtree. */
+  /**
+   * The path; null where the cgroup is gone, or beyond the budget of its user subtree. A socket has the cgroup in which it was made,
+   * and another process can have it by now (unix(7), SCM_RIGHTS): so a job's end ends what its sockets are given, a second later at
+   * the most.
+   */
   resolve(id: bigint): string | null | Promise<string | null> {
-    const path = this.#known.get(id);
-    if (path !== undefined) return path;
+    const known = this.#known.get(id);
+    if (known !== undefined) {
+      const nowMs = this.#clock.now();
+      const ageMs = nowMs - known.seenAtMs;
+      if (!known.hasEnded && (ageMs < 0 || ageMs >= SEEN_LIFE_MS)) {
+        known.seenAtMs = nowMs;
+        known.hasEnded = !this.#tree.isThere(known.path, id);
+      }
+      return known.hasEnded ? null : known.path;
+    }
     if (this.#isAbsent(id)) return null;
     const waiter = this.#waiting.get(id);
     // The cgroup is older than the first request for it, so that the first request's answer holds for later ones too.
@@ -170,7 +189,7 @@ export class Cgroups {
   }
 
   #meet({ id, path }: Cgroup, subtree: string | null): void {
-    this.#known.add(id, path, subtree);
+    this.#known.add(id, path, subtree, this.#clock.now());
     this.#waiting.get(id)?.answer(path);
     this.#waiting.delete(id);
   }

@@ -61,6 +61,7 @@ describe("Cgroups.resolve()", () => {
   function aTree() {
     const tree = new Map<bigint, string>([[1n, "/"]]);
     const walks: (() => void)[] = [];
+    const looks: bigint[] = [];
     const clock = new FakeClock();
     const cgroups = new Cgroups(
       {
@@ -70,6 +71,10 @@ describe("Cgroups.resolve()", () => {
           for (const [id, path] of found) yield { id, path, subtree: false };
         },
         async *below() {},
+        isThere(path, id) {
+          looks.push(id);
+          return tree.get(id) === path;
+        },
       },
       clock,
     );
@@ -78,7 +83,7 @@ describe("Cgroups.resolve()", () => {
       walks.shift()?.();
       await settle();
     };
-    return { tree, walks, cgroups, walk, clock };
+    return { tree, walks, looks, cgroups, walk, clock };
   }
 
   test("walks the tree once for all who wait, and answers at once after that", async () => {
@@ -107,17 +112,35 @@ describe("Cgroups.resolve()", () => {
     expect([await second, await third]).toEqual(["/b", "/b"]);
   });
 
-  test("knows a cgroup that has ended, for a socket that outlives it", async () => {
-    const { tree, cgroups, walk } = aTree();
+  test("does not know one that has ended, for a socket that outlives it: a second later at the most, and for ever", async () => {
+    const { tree, looks, walks, cgroups, walk, clock } = aTree();
+    tree.set(7n, "/a");
+    const first = cgroups.resolve(7n);
+    await walk();
+    expect(await first).toBe("/a");
+    tree.delete(7n);
+    await clock.advance(999);
+    expect(cgroups.resolve(7n)).toBe("/a");
+    await clock.advance(1);
+    for (let asked = 0; asked < 50; asked++) expect(cgroups.resolve(7n)).toBeNull();
+    // A cgroup of the same name is another.
+    tree.set(8n, "/a");
+    await clock.advance(10_000);
+    expect(cgroups.resolve(7n)).toBeNull();
+    expect([looks, walks]).toEqual([[7n], []]);
+  });
+
+  test("looks once a second whether one is still there,", async () => {
+    const { tree, looks, cgroups, walk, clock } = aTree();
     tree.set(7n, "/a");
     const first = cgroups.resolve(7n);
     await walk();
     await first;
-    tree.delete(7n);
-    const other = cgroups.resolve(9n);
-    await walk();
-    expect(await other).toBeNull();
-    expect(cgroups.resolve(7n)).toBe("/a");
+    for (let second = 0; second < 3; second++) {
+      await clock.advance(1_000);
+      for (let asked = 0; asked < 50; asked++) expect(cgroups.resolve(7n)).toBe("/a");
+    }
+    expect(looks).toEqual([7n, 7n, 7n]);
   });
 
   test("knows null of one that never was", async () => {
@@ -184,6 +207,7 @@ describe("Cgroups.resolve()", () => {
         yield { id: 7n, path: "/a", subtree: false };
       },
       async *below() {},
+      isThere: () => true,
     };
     const cgroups = new Cgroups(tree, new FakeClock());
     await expect(Promise.resolve(cgroups.resolve(7n))).rejects.toThrow("broken");
@@ -220,6 +244,7 @@ describe("Cgroups.resolve() beside a user with any number of cgroups", () => {
           yield { id: 1_000_000n + BigInt(made), path: `${subtree}/${made}`, subtree: false };
         }
       },
+      isThere: () => true,
     };
     const clock = new FakeClock();
     return { log, inJob, subtrees, state, clock, cgroups: new Cgroups(tree, clock) };
@@ -371,6 +396,16 @@ describe("cgroupTree()", () => {
     for (const { id, path } of met) expect(id).toBe(statSync(`${mount}${path}`, { bigint: true }).ino);
   });
 
+  test("tells whether a cgroup is still there: not one that has gone, nor another in its place", () => {
+    const tree = cgroupTree(mount);
+    const path = "/system.slice/slurmstepd.scope/job_99";
+    const id = make(path);
+    expect([tree.isThere(path, id), tree.isThere(path, id + 1n)]).toEqual([true, false]);
+    rmdirSync(`${mount}${path}`);
+    expect(tree.isThere(path, id)).toBe(false);
+    expect(tree.isThere("/", statSync(mount, { bigint: true }).ino)).toBe(true);
+  });
+
   test("meets no more of a subtree than its budget", async () => {
     const met = await all(cgroupTree(mount).below(ALICE));
     expect(met).toHaveLength(4_096);
@@ -409,6 +444,7 @@ describe("cgroupTree()", () => {
           yield cgroup;
         }
       },
+      isThere: () => true,
     };
     const cgroups = new Cgroups(counted, new FakeClock());
     expect(await cgroups.resolve(taskId)).toBe(task);

@@ -105,6 +105,27 @@ exec setpriv --reuid=2001 --regid=2001 --clear-groups -- curl -fsS http://169.25
     );
   });
 
+  test("give nothing to sockets that a job has left to a process outside of it, once the job has ended", async () => {
+    const job = FIRST_JOB + 901;
+    await make(taskOf(job));
+    const go = "/tmp/job-has-ended";
+    const argv = [
+      "/usr/bin/python3",
+      "/run/attack/afterlife.py",
+      `${mount}${taskOf(job)}/cgroup.procs`,
+      "2001",
+      go,
+    ];
+    const left = node.spawn({ ...ROOT, argv, timeoutMs: 120_000 });
+    await eventually("the socket speaks for the job", () => left.stdout().includes(`alice-${job}`));
+    await shell(
+      `cd ${mount}/system.slice/slurmstepd.scope && find job_${job} -depth -type d -exec rmdir {} +; : >${go}`,
+    );
+    const { stdout, stderr } = await left.done;
+    expect(stderr).toBe("");
+    expect(stdout.trim().split("\n").at(-1)).toBe("no role");
+  });
+
   test("give a process outside of jobs what everybody has", async () => {
     await make(`/system.slice/not-slurmstepd-${FIRST_JOB}.scope/job_7/step_0`);
     const said = await whoamiIn(`/system.slice/not-slurmstepd-${FIRST_JOB}.scope/job_7/step_0`);
