@@ -12,19 +12,42 @@ export interface CallRates {
 /** The longest delay of a call in milliseconds. A call that would wait longer is refused, and takes no token. */
 export const LONGEST_WAIT_MS = 10_000;
 
+/** The calls of each owner that count as few: as those of a person who logs in. Subordinate uids and many jobs make more. */
+const FEW: Rate = { perSecond: 1 / 30, burst: 2 };
+/** The share of the node's calls that owners with more than a few can have, all together. */
+const OTHERS_SHARE = 3 / 4;
+
+/** The buckets of one owner. */
+interface Owner {
+  readonly all: TokenBucket;
+  /** Has a token while the owner has made few calls. */
+  readonly few: TokenBucket;
+}
+
 /**
  * The rate limit of STS calls: a token bucket for each owner, and one for the node. One user can have 65,536 uids, and where
  * the template of session names has the uid, each can have a session. Without a limit, these calls would exhaust the quota of
  * the whole AWS account (600 a second in a Region).
+ *
+ * Ten such users could use up the node's bucket, in which calls are granted in the order in which they are asked for. So a quarter of
+ * it is kept for owners who make few calls.
  */
 export class CallAllowance {
   readonly #rates: CallRates;
   readonly #node: TokenBucket;
-  readonly #users = new Map<Subject, TokenBucket>();
+  /** What owners with more than a few calls can have of it. */
+  readonly #many: TokenBucket;
+  readonly #users = new Map<Subject, Owner>();
 
   constructor(rates: CallRates) {
     this.#rates = rates;
     this.#node = new TokenBucket(rates.node, LONGEST_WAIT_MS);
+    const { perSecond, burst } = rates.node;
+    const many = {
+      perSecond: perSecond * OTHERS_SHARE,
+      burst: Math.max(1, Math.floor(burst * OTHERS_SHARE)),
+    };
+    this.#many = new TokenBucket(many, LONGEST_WAIT_MS);
   }
 
   /** Owners whose bucket is not full. */
@@ -39,11 +62,11 @@ export class CallAllowance {
    * @param nowMs of a clock that is not set back.
    */
   ask(owner: Subject, nowMs: number): { readonly granted: boolean; readonly waitMs: number } {
-    const user = this.#bucketOf(owner, nowMs);
-    const waitMs = Math.max(user.waitMs(nowMs), this.#node.waitMs(nowMs));
+    const { all, few } = this.#ownerOf(owner, nowMs);
+    const buckets = [all, this.#node, few.waitMs(nowMs) === 0 ? few : this.#many];
+    const waitMs = Math.max(...buckets.map((bucket) => bucket.waitMs(nowMs)));
     if (waitMs > LONGEST_WAIT_MS) return { granted: false, waitMs };
-    user.take(nowMs);
-    this.#node.take(nowMs);
+    for (const bucket of buckets) bucket.take(nowMs);
     return { granted: true, waitMs };
   }
 
@@ -52,7 +75,7 @@ export class CallAllowance {
    * sessions, and is rare: once in half a session's life.
    */
   count(owner: Subject, nowMs: number): void {
-    this.#bucketOf(owner, nowMs).take(nowMs);
+    this.#ownerOf(owner, nowMs).all.take(nowMs);
     this.#node.take(nowMs);
   }
 
@@ -66,13 +89,17 @@ export class CallAllowance {
     this.#node.take(nowMs);
   }
 
-  #bucketOf(owner: Subject, nowMs: number): TokenBucket {
+  #ownerOf(owner: Subject, nowMs: number): Owner {
     const known = this.#users.get(owner);
     if (known !== undefined) return known;
-    // Full buckets are dropped, so that those remain whose owners called within the time that a bucket takes to fill.
-    for (const [other, bucket] of this.#users) if (bucket.isFull(nowMs)) this.#users.delete(other);
-    const bucket = new TokenBucket(this.#rates.user, LONGEST_WAIT_MS);
-    this.#users.set(owner, bucket);
-    return bucket;
+    // Full buckets are dropped, so that those remain whose owners called within the time that their buckets take to fill.
+    for (const [other, { all, few }] of this.#users)
+      if (all.isFull(nowMs) && few.isFull(nowMs)) this.#users.delete(other);
+    const made = {
+      all: new TokenBucket(this.#rates.user, LONGEST_WAIT_MS),
+      few: new TokenBucket(FEW, LONGEST_WAIT_MS),
+    };
+    this.#users.set(owner, made);
+    return made;
   }
 }

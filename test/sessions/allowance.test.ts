@@ -113,6 +113,29 @@ describe("AssumeRole calls of the node", () => {
     );
   });
 
+  test("ten accounts with subordinate uids, asking for sessions without end, keep no other user's first session waiting", async () => {
+    const { broker, sts, clock } = aBroker({
+      allowance: allowance({ perSecond: 2, burst: 200 }, { perSecond: 20, burst: 500 }),
+    });
+    let asked = 0;
+    const flood = () => {
+      for (let account = 0; account < 10; account++)
+        for (let i = 0; i < 40; i++)
+          void broker.get(sessionOf(`${account}-${asked++}`), `account ${account}`);
+    };
+    for (let second = 0; second < 120; second++) {
+      flood();
+      await clock.advance(1 * SECOND);
+      if (second % 10 !== 0) continue;
+      // Each has no session yet.
+      for (let user = 0; user < 5; user++) {
+        const name = `user ${second}-${user}`;
+        expect(idOf(await broker.get(sessionOf(name), name))).toStartWith("ASIA");
+      }
+    }
+    expect(sts.calls).toBeLessThanOrEqual(500 + 20 * 120 + 20);
+  });
+
   test("what has to wait is an event, without a call", async () => {
     const { broker, events } = aBroker({ allowance: allowance({ perSecond: 0.01, burst: 1 }) });
     await broker.get(sessionOf(1), "alice");
