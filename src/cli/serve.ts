@@ -1,5 +1,6 @@
 import { defineCommand } from "citty";
 import { NO_STORE, systemdStore } from "../platform/socket-store.ts";
+import { systemdNotified } from "../platform/systemd-notify.ts";
 import { Signals } from "../wiring/signals.ts";
 import { configArg, overrideArgs, overridesOf } from "./common.ts";
 
@@ -34,6 +35,7 @@ export default defineCommand({
     } catch (error) {
       // The start failed. Without the stored sockets clients are refused at once; with them they would wait in the queue.
       store.forgetAll();
+      await systemdNotified();
       throw error;
     }
   },

@@ -42,9 +42,7 @@ const { symbols: libc } = dlopen("libc.so.6", {
   __errno_location: { args: [], returns: FFIType.ptr },
 });
 
-const AF_UNIX = 1;
 const AF_NETLINK = 16;
-const SOCK_DGRAM = 2;
 const SOCK_RAW = 3;
 const SOCK_CLOEXEC = 0o2000000;
 const MSG_DONTWAIT = 0x40;
@@ -555,34 +553,4 @@ export function keepBacklogs(): void {
   fprog.setBigUint64(8, BigInt(ptr(filter.buffer)), true);
   if (libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) !== 0) return;
   libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ptr(fprog.buffer), 0, 0);
-}
-
-/** The address of the socket in NOTIFY_SOCKET (sd_notify(3)), as the kernel takes it; null where there is none. */
-export function notifyAddress(): Uint8Array | null {
-  const path = process.env["NOTIFY_SOCKET"];
-  if (path === undefined || !/^[@/]/.test(path)) return null;
-  // struct sockaddr_un: u16 sun_family, char sun_path[108]; a leading @ stands for the abstract namespace's NUL.
-  const name = Buffer.from(path);
-  if (name.length > 107) return null;
-  if (path.startsWith("@")) name[0] = 0;
-  const address = new Uint8Array(2 + name.length + (path.startsWith("@") ? 0 : 1));
-  address[0] = AF_UNIX;
-  address.set(name, 2);
-  return address;
-}
-
-/**
- * Tells systemd of a change of state (sd_notify(3)): one datagram to the socket in NOTIFY_SOCKET.
- * Does nothing where there is none.
- *
- * @param state such as `READY=1`.
- */
-export function notifySystemd(state: string): void {
-  const address = notifyAddress();
-  if (address === null) return;
-  const descriptor = libc.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (descriptor < 0) return;
-  const message = Buffer.from(state);
-  libc.sendto(descriptor, ptr(message), message.length, 0, ptr(address), address.length);
-  libc.close(descriptor);
 }

@@ -1,5 +1,5 @@
-import { dlopen, FFIType, ptr } from "bun:ffi";
-import { notifyAddress, notifySystemd } from "./libc.ts";
+import { dlopen, FFIType } from "bun:ffi";
+import { notifySystemd } from "./systemd-notify.ts";
 
 /**
  * Listening sockets that systemd keeps while the service is away (systemd.service(5), FileDescriptorStoreMax=): over a
@@ -8,8 +8,6 @@ import { notifyAddress, notifySystemd } from "./libc.ts";
  */
 
 const { symbols: libc } = dlopen("libc.so.6", {
-  socket: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
-  sendmsg: { args: [FFIType.i32, FFIType.ptr, FFIType.i32], returns: FFIType.i64_fast },
   fcntl: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
   close: { args: [FFIType.i32], returns: FFIType.i32 },
 });
@@ -18,11 +16,6 @@ const { symbols: libc } = dlopen("libc.so.6", {
 const FIRST_DESCRIPTOR = 3;
 const F_SETFD = 2;
 const FD_CLOEXEC = 1;
-const AF_UNIX = 1;
-const SOCK_DGRAM = 2;
-const SOCK_CLOEXEC = 0o2000000;
-const SOL_SOCKET = 1;
-const SCM_RIGHTS = 1;
 
 /** What systemd handed to a process, by name; pure. Empty where nothing was meant for this process. */
 export function inheritedDescriptors(
@@ -83,7 +76,7 @@ export function systemdStore(): SocketStore {
     },
     keep(name, descriptor) {
       kept.add(name);
-      sendDescriptor(`FDSTORE=1\nFDNAME=${name}\nFDPOLL=0`, descriptor);
+      notifySystemd(`FDSTORE=1\nFDNAME=${name}\nFDPOLL=0`, descriptor);
     },
     forget,
     forgetRest() {
@@ -93,31 +86,4 @@ export function systemdStore(): SocketStore {
       for (const name of [...kept]) forget(name);
     },
   };
-}
-
-/** sd_pid_notify_with_fds(3): one datagram with a descriptor to the socket in NOTIFY_SOCKET; nothing where there is none. */
-function sendDescriptor(state: string, descriptor: number): void {
-  const address = notifyAddress();
-  if (address === null) return;
-  const text = Buffer.from(state);
-  // struct iovec: the base, then the length.
-  const iovec = new BigUint64Array([BigInt(ptr(text)), BigInt(text.length)]);
-  // struct cmsghdr: u64 cmsg_len (16 and the data), i32 cmsg_level, i32 cmsg_type; then the descriptor, and 4 of padding.
-  const control = new DataView(new ArrayBuffer(24));
-  control.setBigUint64(0, 20n, true);
-  control.setInt32(8, SOL_SOCKET, true);
-  control.setInt32(12, SCM_RIGHTS, true);
-  control.setInt32(16, descriptor, true);
-  // struct msghdr on a machine of 64 bits: name, u32 namelen, iov, iovlen, control, controllen, i32 flags.
-  const message = new DataView(new ArrayBuffer(56));
-  message.setBigUint64(0, BigInt(ptr(address)), true);
-  message.setUint32(8, address.length, true);
-  message.setBigUint64(16, BigInt(ptr(iovec)), true);
-  message.setBigUint64(24, 1n, true);
-  message.setBigUint64(32, BigInt(ptr(control.buffer)), true);
-  message.setBigUint64(40, 24n, true);
-  const socket = libc.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (socket < 0) return;
-  libc.sendmsg(socket, ptr(message.buffer), 0);
-  libc.close(socket);
 }

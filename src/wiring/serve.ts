@@ -19,10 +19,11 @@ import { TokenMint } from "../imds/tokens.ts";
 import { every, monotonicMs, sleep, systemClock } from "../platform/clock.ts";
 import { JournalSocket, standardErrorIsJournal } from "../platform/journal.ts";
 import { LagMeter } from "../platform/lag.ts";
-import { forbidDumps, keepBacklogs, notifySystemd, raiseFileLimit } from "../platform/libc.ts";
+import { forbidDumps, keepBacklogs, raiseFileLimit } from "../platform/libc.ts";
 import { lockProgram } from "../platform/memory-lock.ts";
 import { processUsage } from "../platform/process-usage.ts";
 import type { SocketStore } from "../platform/socket-store.ts";
+import { notifySystemd, systemdNotified } from "../platform/systemd-notify.ts";
 import { firstUnprivilegedPort } from "../platform/unprivileged-port.ts";
 import { compileRules } from "../rules/decide.ts";
 import { CallAllowance } from "../sessions/allowance.ts";
@@ -432,6 +433,7 @@ export async function serve(options: {
   upstream.close();
   names.close();
   stopWatchdog();
+  await systemdNotified();
   log.info("stopped");
 }
 

@@ -1,0 +1,155 @@
+import { dlopen, FFIType, ptr, read } from "bun:ffi";
+import { type Clock, monotonicMs, sleep, systemClock } from "./clock.ts";
+
+/**
+ * Tells systemd of changes of state (sd_notify(3)): datagrams to the socket in NOTIFY_SOCKET.
+ *
+ * Every user may write to that socket (/run/systemd/notify, mode 0777), and its queue has net.unix.max_dgram_qlen places. So nothing
+ * here waits in the kernel: a program that did would stand still for as long as a user keeps the queue full. What does not fit is
+ * sent later, in order.
+ */
+
+const { symbols: libc } = dlopen("libc.so.6", {
+  socket: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  sendmsg: { args: [FFIType.i32, FFIType.ptr, FFIType.i32], returns: FFIType.i64_fast },
+  close: { args: [FFIType.i32], returns: FFIType.i32 },
+  __errno_location: { args: [], returns: FFIType.ptr },
+});
+
+const AF_UNIX = 1;
+const SOCK_DGRAM = 2;
+const SOCK_CLOEXEC = 0o2000000;
+const SOL_SOCKET = 1;
+const SCM_RIGHTS = 1;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+/** EINTR, EAGAIN, ENOMEM, EMFILE, ENOBUFS: it may be sent later. With another error there is nobody who would take it. */
+const PASSING = new Set([4, 11, 12, 24, 105]);
+
+/** Milliseconds until what did not fit is tried again. The queue has a place whenever systemd has just taken a message from it. */
+const AGAIN_MS = 20;
+/** Messages that wait; a process sends a few in its life, besides the watchdog's, of which one waits at most. */
+const MOST_WAITING = 64;
+
+/** A message, and the descriptor that goes with it; null for none. */
+export interface Notification {
+  readonly state: string;
+  readonly descriptor: number | null;
+}
+
+/** Messages that are sent in order, as soon as each fits. */
+export class NotifyQueue {
+  readonly #send: (notification: Notification) => boolean;
+  readonly #clock: Pick<Clock, "schedule">;
+  #waiting: Notification[] = [];
+  #isScheduled = false;
+
+  /** @param options.send false where it may be sent later. */
+  constructor(options: {
+    readonly send: (notification: Notification) => boolean;
+    readonly clock: Pick<Clock, "schedule">;
+  }) {
+    this.#send = options.send;
+    this.#clock = options.clock;
+  }
+
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
+  add(notification: Notification): void {
+    // One that waits says the same.
+    if (this.#waiting.some(({ state, descriptor }) => state === notification.state && descriptor === null))
+      return;
+    if (this.#waiting.length >= MOST_WAITING) return;
+    this.#waiting.push(notification);
+    this.flush();
+  }
+
+  /** Sends what fits now. */
+  flush(): void {
+    for (let first = this.#waiting[0]; first !== undefined; first = this.#waiting[0]) {
+      if (!this.#send(first)) break;
+      this.#waiting.shift();
+    }
+    if (this.#waiting.length === 0 || this.#isScheduled) return;
+    this.#isScheduled = true;
+    this.#clock.schedule(AGAIN_MS, () => {
+      this.#isScheduled = false;
+      this.flush();
+    });
+  }
+}
+
+const queue = new NotifyQueue({ send: sendNow, clock: systemClock });
+
+/**
+ * Tells systemd of a change of state. Does nothing where there is no NOTIFY_SOCKET.
+ *
+ * @param state such as `READY=1`.
+ * @param descriptor one that goes with it (sd_pid_notify_with_fds(3)); it has to stay open.
+ */
+export const notifySystemd = (state: string, descriptor: number | null = null): void =>
+  queue.add({ state, descriptor });
+
+/** The longest wait for what was not sent when a process ends: systemd learns of the end without it. */
+const MOST_AT_END_MS = 2_000;
+
+/** Resolves when everything is sent, or after the limit: for a process that ends. */
+export async function systemdNotified(limitMs: number = MOST_AT_END_MS): Promise<void> {
+  const endMs = monotonicMs() + limitMs;
+  while (queue.waiting > 0 && monotonicMs() < endMs) {
+    await sleep(AGAIN_MS);
+    queue.flush();
+  }
+}
+
+/** The address of the socket in NOTIFY_SOCKET, as the kernel takes it; null where there is none. */
+function notifyAddress(): Uint8Array | null {
+  const path = process.env["NOTIFY_SOCKET"];
+  if (path === undefined || !/^[@/]/.test(path)) return null;
+  // struct sockaddr_un: u16 sun_family, char sun_path[108]; a leading @ stands for the abstract namespace's NUL.
+  const name = Buffer.from(path);
+  if (name.length > 107) return null;
+  if (path.startsWith("@")) name[0] = 0;
+  const address = new Uint8Array(2 + name.length + (path.startsWith("@") ? 0 : 1));
+  address[0] = AF_UNIX;
+  address.set(name, 2);
+  return address;
+}
+
+/** One datagram. True where it was sent, or nobody would take it. */
+function sendNow({ state, descriptor }: Notification): boolean {
+  const address = notifyAddress();
+  if (address === null) return true;
+  const text = Buffer.from(state);
+  // struct iovec: the base, then the length.
+  const iovec = new BigUint64Array([BigInt(ptr(text)), BigInt(text.length)]);
+  // struct msghdr on a machine of 64 bits: name, u32 namelen, iov, iovlen, control, controllen, i32 flags.
+  const message = new DataView(new ArrayBuffer(56));
+  message.setBigUint64(0, BigInt(ptr(address)), true);
+  message.setUint32(8, address.length, true);
+  message.setBigUint64(16, BigInt(ptr(iovec)), true);
+  message.setBigUint64(24, 1n, true);
+  // struct cmsghdr: u64 cmsg_len (16 and the data), i32 cmsg_level, i32 cmsg_type; then the descriptor, and 4 of padding.
+  const control = new DataView(new ArrayBuffer(24));
+  if (descriptor !== null) {
+    control.setBigUint64(0, 20n, true);
+    control.setInt32(8, SOL_SOCKET, true);
+    control.setInt32(12, SCM_RIGHTS, true);
+    control.setInt32(16, descriptor, true);
+    message.setBigUint64(32, BigInt(ptr(control.buffer)), true);
+    message.setBigUint64(40, 24n, true);
+  }
+  const socket = libc.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (socket < 0) return false;
+  const sent = Number(libc.sendmsg(socket, ptr(message.buffer), MSG_DONTWAIT | MSG_NOSIGNAL));
+  const isPassing = sent < 0 && PASSING.has(errno());
+  libc.close(socket);
+  return !isPassing;
+}
+
+function errno(): number {
+  const location = libc.__errno_location();
+  return location === null ? 0 : read.i32(location);
+}
