@@ -1,16 +1,20 @@
 import { defineCommand } from "citty";
 import { parseEndpoint } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
+import { linesTo, type Progress } from "../service/progress.ts";
 import { problemLines } from "../service/proxy-health.ts";
 import type { ServiceStatus } from "../service/setup.ts";
 import type { Finding } from "../service/verify.ts";
 import { dryRunArg, jsonArg, overrideArgs, overridesOf } from "./common.ts";
+import { progress } from "./progress.ts";
 
 /** One line for each finding. */
 export const findingLines = (findings: readonly Finding[]): string[] =>
   findings.map(({ what, ok, found }) => `${ok ? "ok  " : "FAIL"} ${what} (${found})`);
 
-const say = (line: string) => console.log(line);
+/** A dry run prints its plan, which is no progress. */
+export const told = (isDryRun: boolean): Progress =>
+  isDryRun ? linesTo((line) => console.log(line)) : progress();
 
 const install = defineCommand({
   meta: {
@@ -28,7 +32,12 @@ const install = defineCommand({
   },
   async run({ args }) {
     const { install } = await import("../service/setup.ts");
-    await install({ configFile: args.config, overrides: overridesOf(args), dryRun: args["dry-run"], say });
+    await install({
+      configFile: args.config,
+      overrides: overridesOf(args),
+      dryRun: args["dry-run"],
+      ...told(args["dry-run"]),
+    });
   },
 });
 
@@ -37,7 +46,7 @@ const enable = defineCommand({
   args: { "dry-run": dryRunArg },
   async run({ args }) {
     const { enable } = await import("../service/setup.ts");
-    await enable({ dryRun: args["dry-run"], say });
+    await enable({ dryRun: args["dry-run"], ...told(args["dry-run"]) });
   },
 });
 
@@ -46,7 +55,7 @@ const disable = defineCommand({
   args: { "dry-run": dryRunArg },
   async run({ args }) {
     const { disable } = await import("../service/setup.ts");
-    await disable({ dryRun: args["dry-run"], say });
+    await disable({ dryRun: args["dry-run"], ...told(args["dry-run"]) });
   },
 });
 
@@ -62,7 +71,7 @@ const uninstall = defineCommand({
   },
   async run({ args }) {
     const { uninstall } = await import("../service/setup.ts");
-    await uninstall({ keepState: args["keep-state"], dryRun: args["dry-run"], say });
+    await uninstall({ keepState: args["keep-state"], dryRun: args["dry-run"], ...told(args["dry-run"]) });
   },
 });
 

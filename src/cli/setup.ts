@@ -4,10 +4,11 @@ import { PLATFORMS, type Platform } from "../config/platforms.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import { OBSERVED } from "../service/paths.ts";
+import { SILENT } from "../service/progress.ts";
 import { problemLines } from "../service/proxy-health.ts";
 import { setup } from "../service/setup.ts";
 import { dryRunArg, jsonArg, overrideArgs, overridesOf } from "./common.ts";
-import { findingLines } from "./service.ts";
+import { findingLines, told } from "./service.ts";
 
 export default defineCommand({
   meta: {
@@ -50,7 +51,7 @@ export default defineCommand({
       exempt: (args.exempt ?? "").split(",").filter((name) => name !== ""),
       verifyAs: args["verify-as"],
       dryRun: args["dry-run"],
-      say: args.json && !args["dry-run"] ? () => {} : (line) => console.log(line),
+      ...(args.json && !args["dry-run"] ? SILENT : told(args["dry-run"])),
     });
     if (report === null) return;
     const ok = report.findings.every((finding) => finding.ok);

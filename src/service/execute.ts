@@ -16,14 +16,13 @@ import { mustRun, type RunCommand } from "./command.ts";
 import { findAccount, hasLocalAccount, hasLocalGroup } from "./facts.ts";
 import { ACCOUNT, HANDOVER_UNIT, JOURNAL, RUNTIME_UNIT_DIRECTORY } from "./paths.ts";
 import { HANDOVER_CONFIG, type Step } from "./plan.ts";
+import type { Progress } from "./progress.ts";
 import { commit, type FileChange, grant, stage } from "./transaction.ts";
 
 /** Carries out a plan; where a step before the commit fails, takes back what the steps before it did. */
 
-export interface Executor {
+export interface Executor extends Progress {
   readonly run: RunCommand;
-  /** Called before each step with what it does, in one line. */
-  readonly say: (line: string) => void;
 }
 
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
@@ -40,53 +39,55 @@ export async function execute(steps: readonly Step[], executor: Executor): Promi
   const onSignal = () => {
     interrupted = true;
   };
+  const carryOut = async (step: Step): Promise<void> => {
+    switch (step.kind) {
+      case "stage":
+        staged = step.changes;
+        unstage = stage(staged);
+        break;
+      case "create-account":
+        undo.push(...(await createAccount(executor.run, staged)));
+        break;
+      case "check-configuration":
+        await mustRun(executor.run, [step.binary, "config", "check", "--config", step.config]);
+        break;
+      case "start-handover":
+        undo.push(undoHandover(executor.run, step.creates));
+        await startHandover(executor.run, step.unit, step.config);
+        break;
+      case "commit":
+        commit(JOURNAL, step.changes);
+        undo = [];
+        committed = true;
+        break;
+      case "end-handover":
+        await endHandover(executor.run);
+        break;
+      case "run": {
+        const argv = step.argv.map((word) => (word === "@self" ? process.execPath : word));
+        if (step.mayFail === true) await executor.run(argv);
+        else await mustRun(executor.run, argv, step.remedy ?? null);
+        break;
+      }
+      case "remove":
+        for (const path of step.paths) rmSync(path, { recursive: true, force: true });
+        break;
+      case "remove-account":
+        await removeAccount(executor.run);
+        break;
+      case "keep-for-root":
+        if (existsSync(step.path))
+          await mustRun(executor.run, ["chown", "--recursive", "-h", "root:root", step.path]);
+        break;
+    }
+  };
   for (const signal of SIGNALS) process.on(signal, onSignal);
   try {
     for (const step of steps) {
       // After the commit, to go on is safer than to go back.
       if (interrupted && !committed)
         throw new ImdsProxyError("command-failed", "interrupted; nothing was changed", "run it again");
-      executor.say(describeStep(step));
-      switch (step.kind) {
-        case "stage":
-          staged = step.changes;
-          unstage = stage(staged);
-          break;
-        case "create-account":
-          undo.push(...(await createAccount(executor.run, staged)));
-          break;
-        case "check-configuration":
-          await mustRun(executor.run, [step.binary, "config", "check", "--config", step.config]);
-          break;
-        case "start-handover":
-          undo.push(undoHandover(executor.run, step.creates));
-          await startHandover(executor.run, step.unit, step.config);
-          break;
-        case "commit":
-          commit(JOURNAL, step.changes);
-          undo = [];
-          committed = true;
-          break;
-        case "end-handover":
-          await endHandover(executor.run);
-          break;
-        case "run": {
-          const argv = step.argv.map((word) => (word === "@self" ? process.execPath : word));
-          if (step.mayFail === true) await executor.run(argv);
-          else await mustRun(executor.run, argv, step.remedy ?? null);
-          break;
-        }
-        case "remove":
-          for (const path of step.paths) rmSync(path, { recursive: true, force: true });
-          break;
-        case "remove-account":
-          await removeAccount(executor.run);
-          break;
-        case "keep-for-root":
-          if (existsSync(step.path))
-            await mustRun(executor.run, ["chown", "--recursive", "-h", "root:root", step.path]);
-          break;
-      }
+      await executor.step(describeStep(step), () => carryOut(step));
     }
   } catch (error) {
     // The staged files first: on a full disk, nothing else can be undone before they are gone.

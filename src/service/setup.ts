@@ -48,6 +48,7 @@ import {
 } from "./plan.ts";
 import { detectPlatform } from "./platform.ts";
 import { portWarnings } from "./port-warnings.ts";
+import type { Progress } from "./progress.ts";
 import { type ProxyHealth, proxyHealth } from "./proxy-health.ts";
 import { type NodeFacts, unmet } from "./requirements.ts";
 import { discard, type FileChange, recover, stagedPath } from "./transaction.ts";
@@ -55,10 +56,8 @@ import { findExempt, findTester, type Verification, verify } from "./verify.ts";
 
 /** The operations of `setup` and `service`: each makes a plan and carries it out under one lock. */
 
-export interface ServiceOptions {
+export interface ServiceOptions extends Progress {
   readonly dryRun: boolean;
-  /** Called with each line for the person. */
-  readonly say: (line: string) => void;
 }
 
 export interface InstallOptions extends ServiceOptions {
@@ -211,7 +210,7 @@ function refuseUnmet(facts: NodeFacts): void {
 
 async function carryOut(steps: readonly Step[], options: ServiceOptions): Promise<void> {
   if (options.dryRun) options.say(describePlan(steps));
-  else await execute(steps, { run: runCommand, say: options.say });
+  else await execute(steps, { run: runCommand, say: options.say, step: options.step });
 }
 
 async function locked<T>(options: ServiceOptions, work: () => Promise<T>): Promise<T> {
@@ -319,15 +318,18 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
       return null;
     }
     await sayOfWalls(wanted.config, options);
-    options.say(`verify as ${names}`);
     const { config } = wanted;
-    const verification = await verify(config, tester, directAddresses(config), {
-      exempt,
-      locked: isLocked() ? async () => instanceProbe((await buildFirewallSpec(config)).spec.upstream) : null,
-      waitMs: VERIFY_WAIT_MS,
-      health: () => proxyHealth(config),
-      say: options.say,
-    });
+    const verification = await options.step(`verify as ${names}`, () =>
+      verify(config, tester, directAddresses(config), {
+        exempt,
+        locked: isLocked()
+          ? async () => instanceProbe((await buildFirewallSpec(config)).spec.upstream)
+          : null,
+        waitMs: VERIFY_WAIT_MS,
+        health: () => proxyHealth(config),
+        say: options.say,
+      }),
+    );
     return { ...verification, config };
   });
 }
