@@ -129,6 +129,7 @@ const metrics = new Metrics({
   server: () => ({ connections: 0, users: 0 }),
   broker: () => broker.counts(),
   firewall: () => null,
+  dropped: () => null,
   configuration: () => ({
     isCurrent: true,
     lastReloadSuccessful: true,

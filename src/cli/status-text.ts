@@ -1,3 +1,4 @@
+import type { Dropped } from "../firewall/limits/own-table.ts";
 import type { Whoami } from "../imds/whoami.ts";
 import type { NodeStatus, Trouble } from "../service/node-status.ts";
 import type { StatusBase, StatusUser, UserStatus } from "../telemetry/status-document.ts";
@@ -212,6 +213,23 @@ function differencesText(differences: readonly string[]): string {
   ].join("\n");
 }
 
+const DROPPED: Readonly<Record<keyof Dropped, string>> = {
+  new_user: "new connections of one user",
+  new_everyone: "new connections of all users together",
+  tracked_user: "tracked connections of one user",
+  tracked_everyone: "tracked connections of all users together",
+  source_routed: "routing headers and source routes",
+  unredirected: "past the redirect",
+};
+
+/** Nothing where nothing was dropped: that is as it should be. */
+function droppedLines(screen: Screen, dropped: Dropped | null): Line[] {
+  const kinds = (Object.keys(DROPPED) as (keyof Dropped)[]).filter((kind) => (dropped?.[kind] ?? 0) > 0);
+  if (dropped === null || kinds.length === 0) return [];
+  const text = kinds.map((kind) => `${DROPPED[kind]} ${dropped[kind]}`).join(", ");
+  return row(screen, "limits", `packets dropped since the rules came: ${text}`);
+}
+
 /** What root sees. */
 export function nodeLines(found: NodeStatus, screen: Screen): Line[] {
   const { proxy, rules, installed, upstream, configuration } = found;
@@ -233,6 +251,7 @@ export function nodeLines(found: NodeStatus, screen: Screen): Line[] {
     ),
     ...(upstream === null ? [] : row(screen, "upstream", `${upstream.url} (${upstream.reason})`)),
     ...row(screen, "rules", rulesText),
+    ...droppedLines(screen, found.dropped),
     ...row(
       screen,
       "units",

@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
+import type { Dropped } from "../firewall/limits/own-table.ts";
 import { buildFirewallSpec } from "../firewall/spec.ts";
 import { endpointText } from "../identity/endpoint.ts";
 import type { RootStatus } from "../telemetry/status-document.ts";
@@ -34,6 +35,8 @@ export interface NodeFindings {
   readonly configured: boolean;
   /** Null where it cannot be compared, because the configuration cannot be read. */
   readonly rules: Pick<RulesStatus, "healthy" | "differences" | "notes"> | null;
+  /** What the kernel's limits have dropped; null where that is not known. */
+  readonly dropped: Dropped | null;
   /** The upstream that the configuration means on this node; null where that is not known. */
   readonly upstream: { readonly url: string; readonly reason: string } | null;
   /** Why the configuration's file cannot be taken; null where it can. */
@@ -60,6 +63,8 @@ export interface NodeStatus {
   readonly upstream: { readonly url: string; readonly reason: string } | null;
   /** `inPlace` is null where it could not be compared. */
   readonly rules: { readonly inPlace: boolean | null; readonly differences: readonly string[] };
+  /** Packets that the kernel's limits of connections dropped since their table was made; null where that is not known. */
+  readonly dropped: Dropped | null;
   readonly configuration: RootStatus["configuration"] | null;
   readonly sessions: RootStatus["sessions"] | null;
   readonly users: RootStatus["users"] | null;
@@ -90,6 +95,7 @@ export async function findNode(
     units,
     configured: existsSync(configPath ?? DEFAULT_CONFIG_PATH),
     rules: firewall?.rules ?? null,
+    dropped: firewall?.rules.limits.dropped ?? null,
     upstream: firewall?.upstream ?? null,
     configurationProblem,
     notes: [...(firewall?.notes ?? []), ...notes],
@@ -127,6 +133,7 @@ export function nodeStatus(found: NodeFindings): NodeStatus {
     installed: installed ? { version, units } : null,
     upstream: told?.upstream ?? found.upstream,
     rules: { inPlace: found.rules?.healthy ?? null, differences: found.rules?.differences ?? [] },
+    dropped: found.dropped,
     configuration: told?.configuration ?? null,
     sessions: told?.sessions ?? null,
     users: told?.users ?? null,

@@ -1,5 +1,5 @@
 import { systemIptables } from "../firewall/iptables.ts";
-import { limitsStatus } from "../firewall/limits/own-table.ts";
+import { type Dropped, droppedPackets, limitsStatus } from "../firewall/limits/own-table.ts";
 import { type FirewallStatus, firewallStatus } from "../firewall/status.ts";
 import type { FirewallSpec } from "../firewall/types.ts";
 import { systemWall } from "../firewall/wall/wall.ts";
@@ -9,7 +9,12 @@ export interface RulesStatus {
   readonly healthy: boolean;
   /** The first wall. */
   readonly rules: FirewallStatus;
-  readonly limits: { readonly problems: readonly string[]; readonly notes: readonly string[] };
+  readonly limits: {
+    readonly problems: readonly string[];
+    readonly notes: readonly string[];
+    /** What the limits have dropped since their table was made; null where that cannot be read. */
+    readonly dropped: Dropped | null;
+  };
   readonly wall: {
     /** Why this kernel cannot have a second wall; null where it can. */
     readonly unavailable: string | null;
@@ -37,7 +42,7 @@ export async function rulesStatus(spec: FirewallSpec): Promise<RulesStatus> {
   return {
     healthy: differences.length === 0,
     rules,
-    limits,
+    limits: { ...limits, dropped: droppedPackets() },
     wall,
     differences,
     notes: [...rules.notes, ...limits.notes],

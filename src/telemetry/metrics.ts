@@ -18,6 +18,8 @@ export interface MetricsSources {
   readonly broker: () => BrokerCounts;
   /** The last report of the watch over the firewall; null where there is none. */
   readonly firewall: () => FirewallHealth | null;
+  /** Packets that the kernel's limits dropped, by limit; null where that cannot be read. */
+  readonly dropped: () => Readonly<Record<string, number>> | null;
   readonly configuration: () => ConfigurationCounts;
   /** How far the event loop is behind, in milliseconds. */
   readonly lagMs: () => number;
@@ -272,6 +274,13 @@ export class Metrics {
         const lastCheck = firewall()?.lastCheck ?? null;
         return lastCheck === null ? null : Date.parse(lastCheck) / 1_000;
       },
+    );
+
+    countedBy(
+      "imdsproxy_limit_dropped_packets_total",
+      "Packets that the kernel's limits of connections dropped since their table was made, by limit",
+      "limit",
+      () => sources.dropped() ?? {},
     );
 
     const configuration = sources.configuration;

@@ -5,6 +5,7 @@ import { DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
 import type { ConfigOverrides } from "../config/overrides.ts";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
+import { droppedPackets } from "../firewall/limits/own-table.ts";
 import { exemptUids } from "../firewall/spec.ts";
 import { limitsFor, Server } from "../http/server.ts";
 import type { Accounts } from "../identity/accounts.ts";
@@ -244,6 +245,7 @@ export async function serve(options: {
       server: () => server.counts(),
       broker: () => broker.counts(),
       firewall: readFirewallHealth,
+      dropped: droppedPackets,
       configuration: () => loadedConfiguration,
       lagMs: () => lag.lagMs,
       audit: () => audit.counts(),

@@ -46,6 +46,14 @@ const NODE: NodeStatus = {
   },
   upstream: { url: "http://169.254.0.2:9081", reason: "something listens at 169.254.0.2:9081" },
   rules: { inPlace: true, differences: [] },
+  dropped: {
+    new_user: 12,
+    new_everyone: 0,
+    tracked_user: 0,
+    tracked_everyone: 3,
+    source_routed: 0,
+    unredirected: 0,
+  },
   configuration: {
     path: "/etc/imdsproxy/config.yaml",
     current: false,
@@ -95,6 +103,8 @@ proxy       version 1.2.3, up for 3 h 12 min, listens at 127.0.0.1:254 and
             [::1]:254
 upstream    http://169.254.0.2:9081 (something listens at 169.254.0.2:9081)
 rules       in place
+limits      packets dropped since the rules came: new connections of one user
+            12, tracked connections of all users together 3
 units       installed: imdsproxy 1.2.3 (0123456789ab)
             imdsproxy.service enabled, active
             imdsproxy-iptables.service enabled, active
@@ -125,6 +135,12 @@ note: a note`,
 
   test("fits 80 columns, but for what has no space in it", () => {
     for (const { text } of nodeLines(NODE, { nowMs, width: 80 })) expect(text.length).toBeLessThanOrEqual(80);
+  });
+
+  test("has no line of what the limits dropped where that is nothing, or not known", () => {
+    const nothing = Object.fromEntries(Object.keys(NODE.dropped ?? {}).map((kind) => [kind, 0]));
+    for (const dropped of [null, nothing as NodeStatus["dropped"]])
+      expect(textOf(nodeLines({ ...NODE, dropped }, { nowMs, width: 80 }))).not.toMatch(/^limits/m);
   });
 
   test("leaves the first line whole where the output is no terminal", () => {

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { DROP_KINDS } from "../../src/firewall/limits/table.ts";
 import { attack, SHOW_PROGRAMS, victim, whileStopped } from "../attack/support/attack.ts";
 import { mustExec } from "../support/node.ts";
 import {
@@ -30,6 +31,17 @@ const RATE = { perSecond: 500, burst: 1_000 };
 const ATTACK = 10_000;
 const TABLE = ["table", "inet", "imdsproxy_limits"];
 
+/** Where the metrics are. */
+const METRICS = "127.0.0.1:9254";
+/** Begins 40 connections at the same moment and gives them up. */
+const BEGIN = `
+import socket
+for _ in range(40):
+    one = socket.socket()
+    one.setblocking(False)
+    one.connect_ex(("169.254.169.254", 80))
+    one.close()`;
+
 interface Flood {
   readonly connections: number;
   readonly refused: number;
@@ -53,13 +65,16 @@ describeAsRoot("a limit of new connections for each user", () => {
   }
 
   beforeAll(async () => {
-    proxied = await startProxiedNode({
-      users: [
-        { name: "alice", uid: 2001, subordinate: [SUBORDINATE, 65_536] },
-        { name: "bob", uid: 2002 },
-      ],
-      show: SHOW_PROGRAMS,
-    });
+    proxied = await startProxiedNode(
+      {
+        users: [
+          { name: "alice", uid: 2001, subordinate: [SUBORDINATE, 65_536] },
+          { name: "bob", uid: 2002 },
+        ],
+        show: SHOW_PROGRAMS,
+      },
+      { metrics: { listen: METRICS } },
+    );
     node = proxied.node;
     await mustExec(node, ROOT, ["sysctl", "-qw", "net.ipv4.ip_local_port_range=2048 65000"]);
     await victim(node, BOB, 1, 5);
@@ -135,7 +150,10 @@ print(resent)`;
         return [exitCode, JSON.parse(stdout).limits.problems];
       };
       const listing = async () =>
-        (await nft("list", ...TABLE)).replaceAll(/^\s*elements = \{[^}]*limit[^}]*\}\n/gm, "");
+        (await nft("list", ...TABLE))
+          .replaceAll(/^\s*elements = \{[^}]*limit[^}]*\}\n/gm, "")
+          // A table that is made anew begins to count anew.
+          .replaceAll(/packets \d+ bytes \d+/g, "packets 0 bytes 0");
       const right = await listing();
       expect(await status()).toEqual([0, []]);
       const changes = [
@@ -164,7 +182,8 @@ print(resent)`;
       const byNft = await nft("list", ...TABLE);
       await imdsproxy("apply");
       const byUs = (await nft("list", ...TABLE)).replaceAll(/ comment "imdsproxy [0-9a-f]{12}"/g, "");
-      expect(byUs).toBe(byNft);
+      const uncounted = (text: string) => text.replaceAll(/packets \d+ bytes \d+/g, "packets 0 bytes 0");
+      expect(uncounted(byUs)).toBe(uncounted(byNft));
       expect(await imdsproxy("remove", "--dry-run")).toContain("# nft delete table inet imdsproxy_limits");
       expect(await imdsproxy("list")).toContain("nft list table inet imdsproxy_limits");
     });
@@ -191,6 +210,39 @@ print(resent)`;
         await watch.done;
       }
     });
+
+    test("what is dropped is counted by limit: in the metrics, in status and in iptables status, as nft has it", async () => {
+      // One connection a second: the others are dropped.
+      await configure({ perSecond: 1, burst: 1 });
+      const json = async (...argv: string[]) => JSON.parse((await node.exec({ ...ROOT, argv })).stdout);
+      const nobody = Object.fromEntries(DROP_KINDS.map((kind) => [kind, 0]));
+      expect((await json("imdsproxy", "iptables", "status", "--json")).limits.dropped).toEqual(nobody);
+      await eventually("some of alice's connections are dropped", async () => {
+        await mustExec(node, ALICE, ["/usr/bin/python3", "-c", BEGIN]);
+        return (await json("imdsproxy", "iptables", "status", "--json")).limits.dropped.new_user > 0;
+      });
+      const listed = await nft("-j", "list", "counters", "table", "inet", "imdsproxy_limits");
+      const { nftables } = JSON.parse(listed) as {
+        nftables: { counter?: { name: string; packets: number } }[];
+      };
+      const counters = Object.fromEntries(
+        nftables.flatMap(({ counter }) => (counter ? [[counter.name, counter.packets]] : [])),
+      );
+      expect(Object.keys(counters).sort()).toEqual([...DROP_KINDS].sort());
+      expect((await json("imdsproxy", "iptables", "status", "--json")).limits.dropped).toEqual(counters);
+      expect((await json("imdsproxy", "status", "--json")).dropped).toEqual(counters);
+      expect((await node.exec({ ...ROOT, argv: ["imdsproxy", "status"] })).stdout).toContain(
+        `packets dropped since the rules came: new connections of one user ${counters["new_user"]}`,
+      );
+      // A text of the metrics is kept for a second.
+      await eventually("the metrics have the same", async () => {
+        const text = await mustExec(node, ROOT, ["curl", "-sS", `http://${METRICS}/metrics`]);
+        const found = text.matchAll(/^imdsproxy_limit_dropped_packets_total\{limit="(\w+)"\} (\d+)$/gm);
+        const metrics = Object.fromEntries([...found].map(([, kind, count]) => [kind, Number(count)]));
+        return Bun.deepEquals(metrics, counters);
+      });
+      await configure(RATE);
+    }, 120_000);
 
     test("remove leaves nothing of it", async () => {
       await imdsproxy("remove");

@@ -37,6 +37,7 @@ const HEALTHY: NodeFindings = {
   units: units(),
   configured: true,
   rules: { healthy: true, differences: [], notes: [] },
+  dropped: null,
   upstream: null,
   configurationProblem: null,
   notes: [],

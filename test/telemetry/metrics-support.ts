@@ -30,6 +30,7 @@ export const SOURCES: MetricsSources = {
     lastCheck: "2030-01-01T00:00:00.000Z",
     repairsByKind: { iptables: 3, routing: 1 },
   }),
+  dropped: () => ({ new_user: 11, unredirected: 0 }),
   configuration: () => ({
     isCurrent: true,
     lastReloadSuccessful: false,

@@ -52,6 +52,8 @@ describe("Metrics", () => {
     ["imdsproxy_session_least_life_seconds", "", 60.5],
     ["imdsproxy_firewall_repaired_total", 'kind="iptables"', 3],
     ["imdsproxy_firewall_repaired_total", 'kind="limits"', 0],
+    ["imdsproxy_limit_dropped_packets_total", 'limit="new_user"', 11],
+    ["imdsproxy_limit_dropped_packets_total", 'limit="unredirected"', 0],
     ["imdsproxy_event_loop_lag_seconds", "", 0.012],
     ["imdsproxy_audit_records_total", 'destination="journal"', 8],
     ["imdsproxy_audit_records_total", 'destination="stderr"', 1],
@@ -70,6 +72,11 @@ describe("Metrics", () => {
     expect(await value("imdsproxy_firewall_healthy")).toBeNull();
     expect(await value("imdsproxy_firewall_last_check_seconds")).toBeNull();
     expect(await value("imdsproxy_firewall_repairs_total")).toBe(0);
+  });
+
+  test("where the limits cannot be asked, nothing is said for them", async () => {
+    const { metrics } = aRegistry({ dropped: () => null });
+    expect(await metrics.text()).not.toMatch(/^imdsproxy_limit_dropped_packets_total/m);
   });
 
   test("a scrape reads the report on the firewall once, so that its three metrics are of the same moment", async () => {
@@ -244,6 +251,8 @@ describe("Metrics", () => {
         "imds_version",
         "kind",
         "le",
+        // One of six that the table of limits has.
+        "limit",
         "outcome",
         "result",
         "route",

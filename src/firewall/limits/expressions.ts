@@ -24,6 +24,7 @@ import {
   LOOKUP,
   META,
   META_KEY,
+  OBJECT_COUNTER,
   OBJECT_CT_TIMEOUT,
   OBJREF,
   PAYLOAD,
@@ -211,6 +212,10 @@ export const countOverFor = (set: string, count: number) =>
 /** `ct timeout set "NAME"` */
 export const useTimeout = (name: string) =>
   expression("objref", u32(OBJREF.IMM_TYPE, OBJECT_CT_TIMEOUT), text(OBJREF.IMM_NAME, name));
+
+/** `counter name "NAME"` */
+export const countBy = (name: string) =>
+  expression("objref", u32(OBJREF.IMM_TYPE, OBJECT_COUNTER), text(OBJREF.IMM_NAME, name));
 
 /** `log group NUMBER snaplen BYTES queue-threshold 1`: to the NFLOG listener of that group, each packet at once. */
 export const logTo = (group: number, snaplen: number): Attribute =>

@@ -3,6 +3,7 @@ import { type Attribute, bytes, encodeAttributes, nest, text, u32, u64 } from ".
 import { FLAG, type NftMessage } from "../nftables/batch.ts";
 import {
   CHAIN,
+  COUNTER,
   CT_TIMEOUT,
   ELEM,
   ELEM_FLAG,
@@ -14,6 +15,7 @@ import {
   NFPROTO,
   NFTA_LIST_ELEM,
   OBJECT,
+  OBJECT_COUNTER,
   OBJECT_CT_TIMEOUT,
   RULE,
   SET,
@@ -26,6 +28,8 @@ import {
 import { hostOrder, networkOrder, verdictData } from "./expressions.ts";
 import { CLOSED_SECONDS } from "./figures.ts";
 import {
+  DROP_KINDS,
+  type DropKind,
   type LimitSet,
   type LimitsTable,
   MOST_COUNTS,
@@ -74,6 +78,7 @@ export function replaceMessages(table: LimitsTable): NftMessage[] {
     message(MSG.NEWTABLE, FLAG.CREATE, inTable(TABLE.NAME)),
   ];
   if (table.shortTimes) messages.push(shortTimes());
+  if (table.counters) messages.push(...DROP_KINDS.map(counter));
   for (const { name, priority } of table.chains) {
     const base =
       priority === null
@@ -115,6 +120,17 @@ export function commentOf(userdata: Uint8Array): string | null {
   if (userdata[0] !== 0 || userdata.length < 2 + length || length === 0) return null;
   return Buffer.from(userdata.subarray(2, 1 + length)).toString("latin1");
 }
+
+/** A counter that begins at 0. */
+const counter = (kind: DropKind): NftMessage =>
+  message(
+    MSG.NEWOBJ,
+    FLAG.CREATE,
+    text(OBJECT.TABLE, TABLE_NAME),
+    text(OBJECT.NAME, kind),
+    u32(OBJECT.TYPE, OBJECT_COUNTER),
+    nest(OBJECT.DATA, u64(COUNTER.BYTES, 0n), u64(COUNTER.PACKETS, 0n)),
+  );
 
 const IPPROTO_TCP = 6;
 const u16 = (type: number, value: number): Attribute => bytes(type, Uint8Array.of(value >> 8, value & 0xff));

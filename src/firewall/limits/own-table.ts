@@ -1,12 +1,32 @@
 import { ImdsProxyError } from "../../errors.ts";
-import { bytesOf, find, text, textOf, u32Of, walkAttributes } from "../nftables/attributes.ts";
+import { bytesOf, find, text, textOf, u32, u32Of, u64Of, walkAttributes } from "../nftables/attributes.ts";
 import { type ReadMessage, readBody } from "../nftables/batch.ts";
-import { ELEM, ELEM_FLAG, ELEM_LIST, MSG, NFPROTO, RULE, TABLE } from "../nftables/names.ts";
+import {
+  COUNTER,
+  ELEM,
+  ELEM_FLAG,
+  ELEM_LIST,
+  MSG,
+  NFPROTO,
+  OBJECT,
+  OBJECT_COUNTER,
+  RULE,
+  TABLE,
+} from "../nftables/names.ts";
 import { NftError, NftSocket } from "../nftables/socket.ts";
 import { hostOrder, networkOrder } from "./expressions.ts";
 import type { LimitsSpec } from "./figures.ts";
 import { commentOf, fingerprint, removeMessages, replaceMessages } from "./messages.ts";
-import { type LimitSet, type LimitsTable, limitsTable, TABLE_NAME, tableText } from "./table.ts";
+import {
+  type Abilities,
+  DROP_KINDS,
+  type DropKind,
+  type LimitSet,
+  type LimitsTable,
+  limitsTable,
+  TABLE_NAME,
+  tableText,
+} from "./table.ts";
 
 /**
  * The edge to the kernel's table of limits. No function here waits, starts a process or looks up a name. Where the kernel has
@@ -23,24 +43,33 @@ export interface LimitsStatus {
   readonly notes: readonly string[];
 }
 
-/** What is tried, from the whole table to the smallest useful one. */
-const LADDER = [
-  { count: true, shortTimes: true, note: null },
+/** What is tried of the limits, from the whole table to the smallest useful one. */
+const RUNGS = [
+  { count: true, shortTimes: true, notes: [] },
   {
     count: true,
     shortTimes: false,
-    note:
+    notes: [
       "this kernel cannot shorten the time for which closed connections are tracked (CONFIG_NF_CONNTRACK_TIMEOUT): " +
-      "a user who opens and closes connections all the time can still fill the table of tracked connections",
+        "a user who opens and closes connections all the time can still fill the table of tracked connections",
+    ],
   },
   {
     count: false,
     shortTimes: false,
-    note:
+    notes: [
       "this kernel cannot count tracked connections (nft_connlimit, from 4.18): " +
-      "one user can fill the table of tracked connections",
+        "one user can fill the table of tracked connections",
+    ],
   },
 ] as const;
+const UNCOUNTED =
+  "this kernel cannot count what the limits drop (nft_counter and nft_objref): no metric and no status tells of it";
+/** The same, each with the counters of what is dropped and without: a limit is worth more than its counter. */
+const LADDER: readonly (Abilities & { readonly notes: readonly string[] })[] = RUNGS.flatMap((rung) => [
+  { ...rung, counters: true },
+  { ...rung, counters: false, notes: [...rung.notes, UNCOUNTED] },
+]);
 
 const WITHOUT =
   "nf_tables cannot be used here: users' new and tracked connections have no limit, and packets with a routing header pass";
@@ -89,9 +118,8 @@ export function limitsStatus(spec: LimitsSpec): LimitsStatus {
   try {
     return withSocket((socket) => {
       const found = read(socket);
-      for (const { note, ...abilities } of LADDER) {
-        if (same(limitsTable(spec, abilities), found))
-          return { problems: [], notes: note === null ? [] : [note] };
+      for (const { notes, ...abilities } of LADDER) {
+        if (same(limitsTable(spec, abilities), found)) return { problems: [], notes };
       }
       const state = found === null ? "is missing" : "is not as it should be";
       return { problems: [`nf_tables: the table inet ${TABLE_NAME} ${state}`], notes: [] };
@@ -115,10 +143,10 @@ export function applyLimits(spec: LimitsSpec): {
   const before = limitsStatus(spec);
   if (before.problems.length === 0) return { changed: false, notes: before.notes };
   let last: unknown = null;
-  for (const { note, ...abilities } of LADDER) {
+  for (const { notes, ...abilities } of LADDER) {
     try {
       withSocket((socket) => socket.transact(replaceMessages(limitsTable(spec, abilities))));
-      return { changed: true, notes: note === null ? [] : [note] };
+      return { changed: true, notes };
     } catch (error) {
       if (!isRefusal(error)) throw error;
       last = error;
@@ -143,6 +171,37 @@ export function removeLimits(dryRun = false): boolean {
   }
 }
 const EPERM = 1;
+
+/** Packets that the limits have dropped since the table was made. */
+export type Dropped = Readonly<Record<DropKind, number>>;
+
+/**
+ * What the limits have dropped: one dump of six counters. Needs CAP_NET_ADMIN.
+ *
+ * @returns null where there is no table, where this kernel cannot count, and where it cannot be asked.
+ */
+export function droppedPackets(): Dropped | null {
+  try {
+    const found = withSocket((socket) =>
+      socket.dump(MSG.GETOBJ, NFPROTO.INET, [
+        text(OBJECT.TABLE, TABLE_NAME),
+        u32(OBJECT.TYPE, OBJECT_COUNTER),
+      ]),
+    );
+    const packets = new Map(found.map((message) => [nameIn(message, OBJECT.NAME), packetsIn(message)]));
+    const counts = DROP_KINDS.map((kind) => [kind, packets.get(kind) ?? null] as const);
+    return counts.some(([, count]) => count === null) ? null : (Object.fromEntries(counts) as Dropped);
+  } catch (error) {
+    if (!isRefusal(error)) throw error;
+    return null;
+  }
+}
+
+function packetsIn(message: ReadMessage): number | null {
+  const data = find(readBody(message)?.attributes ?? [], OBJECT.DATA);
+  const packets = u64Of(find((data && walkAttributes(data)) ?? [], COUNTER.PACKETS));
+  return packets === null ? null : Number(packets);
+}
 
 /** Whether the table exists; false where that cannot be found out. */
 export function limitsThere(): boolean {

@@ -29,6 +29,38 @@ export interface LimitRule {
   readonly expressions: readonly Attribute[];
 }
 
+/**
+ * What drops a packet, as the counters of the table are called: over the limit of new connections of one user, or of all users
+ * together; the same of tracked connections; with a routing header or a source route; to the metadata address past the redirect.
+ */
+export const DROP_KINDS = [
+  "new_user",
+  "new_everyone",
+  "tracked_user",
+  "tracked_everyone",
+  "source_routed",
+  "unredirected",
+] as const;
+export type DropKind = (typeof DROP_KINDS)[number];
+
+/** The last part of a rule that drops, and counts what it drops where the kernel can. */
+type Dropping = (kind: DropKind) => { readonly text: string; readonly expressions: readonly Attribute[] };
+const dropping =
+  (counters: boolean): Dropping =>
+  (kind) =>
+    counters
+      ? { text: `counter name "${kind}" drop`, expressions: [is.countBy(kind), is.drop] }
+      : { text: "drop", expressions: [is.drop] };
+
+/** What of the table a kernel supports; the rest is left out. */
+export interface Abilities {
+  /** To count tracked connections. */
+  readonly count: boolean;
+  readonly shortTimes: boolean;
+  /** To count the packets that are dropped. */
+  readonly counters: boolean;
+}
+
 export interface LimitChain {
   readonly name: string;
   /** The hook `output` and its priority; null for a chain that others jump to. */
@@ -59,6 +91,8 @@ export interface LimitsTable {
   readonly spec: LimitsSpec;
   /** Whether users' closed connections have a shorter timeout. */
   readonly shortTimes: boolean;
+  /** Whether the packets that are dropped are counted. */
+  readonly counters: boolean;
   readonly sets: readonly LimitSet[];
   /** In the order in which they are created: a rule jumps only to chains before its own. */
   readonly chains: readonly LimitChain[];
@@ -78,14 +112,21 @@ const rule = (text: string, ...expressions: (Attribute | readonly Attribute[])[]
   text,
   expressions: expressions.flat() as Attribute[],
 });
+/** A rule that drops what the condition matches. */
+const dropRule = (
+  condition: string,
+  expressions: readonly (Attribute | readonly Attribute[])[],
+  end: ReturnType<Dropping>,
+): LimitRule => rule(`${condition} ${end.text}`.trimStart(), ...expressions, end.expressions);
 const rateText = ({ perSecond, burst }: Rate) => `limit rate over ${perSecond}/second burst ${burst} packets`;
 const exemptReturn = rule("meta skuid @exempt return", is.socketUid, is.inSet("exempt"), is.goBack);
 
-/** @param abilities what the kernel supports; the rest is left out. */
+/** @param abilities default: all. */
 export function limitsTable(
   spec: LimitsSpec,
-  abilities: { readonly count: boolean; readonly shortTimes: boolean } = { count: true, shortTimes: true },
+  abilities: Abilities = { count: true, shortTimes: true, counters: true },
 ): LimitsTable {
+  const dropped = dropping(abilities.counters);
   const sets: LimitSet[] = [{ kind: "uids", name: "exempt", uids: spec.exemptUids }];
   const chains: LimitChain[] = [];
   const early: LimitRule[] = [];
@@ -95,7 +136,7 @@ export function limitsTable(
   chains.push({
     name: "source_routed",
     priority: null,
-    rules: [exemptReturn, rule("drop", is.drop)],
+    rules: [exemptReturn, dropRule("", [], dropped("source_routed"))],
   });
   early.push(rule("exthdr rt exists jump source_routed", is.hasRoutingHeader, is.jump("source_routed")));
   for (const option of ["lsrr", "ssrr"] as const) {
@@ -108,9 +149,10 @@ export function limitsTable(
     );
   }
 
-  if (spec.newConnections !== null) early.push(...newConnections(spec, spec.newConnections, sets, chains));
+  if (spec.newConnections !== null)
+    early.push(...newConnections(spec, spec.newConnections, sets, chains, dropped));
   const tracked = abilities.count ? spec.tracked : null;
-  if (tracked !== null) trackedConnections(spec, tracked, abilities.shortTimes, sets, chains);
+  if (tracked !== null) trackedConnections(spec, tracked, abilities.shortTimes, sets, chains, dropped);
   // Before connection tracking (-200), so that dropped packets take no place in its table.
   chains.push({ name: "early", priority: -300, rules: early });
   if (tracked !== null) {
@@ -121,8 +163,14 @@ export function limitsTable(
       rules: [rule("ct status & confirmed == 0 jump tracked", is.beginsConnection, is.jump("tracked"))],
     });
   }
-  chains.push(...unredirected());
-  return { spec, shortTimes: tracked !== null && abilities.shortTimes, sets, chains };
+  chains.push(...unredirected(dropped));
+  return {
+    spec,
+    shortTimes: tracked !== null && abilities.shortTimes,
+    counters: abilities.counters,
+    sets,
+    chains,
+  };
 }
 
 /**
@@ -131,9 +179,13 @@ export function limitsTable(
  * interface which came while the watch was stopped, and where the address became this node's own meanwhile. A packet without a
  * socket's uid is nobody's that is exempt.
  */
-function unredirected(): LimitChain[] {
+function unredirected(dropped: Dropping): LimitChain[] {
   return [
-    { name: "unredirected", priority: null, rules: [exemptReturn, rule("drop", is.drop)] },
+    {
+      name: "unredirected",
+      priority: null,
+      rules: [exemptReturn, dropRule("", [], dropped("unredirected"))],
+    },
     // After the redirect (-100) and after the block (0), whose reset is what users are to see.
     { name: "late", priority: 10, rules: metadataSyns("unredirected") },
   ];
@@ -174,14 +226,15 @@ function newConnections(
   { user, own, everyone }: NewConnections,
   sets: LimitSet[],
   chains: LimitChain[],
+  dropped: Dropping,
 ): LimitRule[] {
   sets.push({ kind: "rates", name: "new_rates" }, { kind: "rates", name: "new_own" });
   chains.push({
     name: "new_everyone",
     priority: null,
-    rules: [rule(`${rateText(everyone)} drop`, is.over(everyone), is.drop)],
+    rules: [dropRule(rateText(everyone), [is.over(everyone)], dropped("new_everyone"))],
   });
-  const overRate = rule(`${rateText(user)} drop`, is.over(user), is.drop);
+  const overRate = dropRule(rateText(user), [is.over(user)], dropped("new_user"));
   const overOwn = rule(`${rateText(own)} goto new_everyone`, is.over(own), is.goTo("new_everyone"));
   for (const share of spec.subordinates) {
     chains.push({ name: chainOf("new", share), priority: null, rules: [overRate, overOwn] });
@@ -195,11 +248,10 @@ function newConnections(
     rules: [
       exemptReturn,
       ...(shares ? [toShares("new_subordinate")] : []),
-      rule(
-        `update @new_rates { meta skuid ${rateText(user)} } drop`,
-        is.socketUid,
-        is.overFor("new_rates", user),
-        is.drop,
+      dropRule(
+        `update @new_rates { meta skuid ${rateText(user)} }`,
+        [is.socketUid, is.overFor("new_rates", user)],
+        dropped("new_user"),
       ),
       rule(
         `update @new_own { meta skuid ${rateText(own)} } goto new_everyone`,
@@ -223,6 +275,7 @@ function trackedConnections(
   shortTimes: boolean,
   sets: LimitSet[],
   chains: LimitChain[],
+  dropped: Dropping,
 ): void {
   const ofUser = spread(user.live, MOST_LISTS_OF_USER);
   const ofAll = spread(everyone.live, MOST_LISTS);
@@ -233,31 +286,28 @@ function trackedConnections(
   sets.push({ kind: "count", name: "nobodys" }, { kind: "count", name: "everyones" });
 
   /** `add @SET { ct id & MASK ct count over N } drop` */
-  const overCount = (set: string, { lists, each }: typeof ofAll) =>
-    rule(
-      `add @${set} { ct id & ${lists - 1} ct count over ${each} } drop`,
-      is.chance(lists, REG.R1),
-      is.countOverFor(set, each),
-      is.drop,
+  const overCount = (set: string, { lists, each }: typeof ofAll, kind: DropKind) =>
+    dropRule(
+      `add @${set} { ct id & ${lists - 1} ct count over ${each} }`,
+      [is.chance(lists, REG.R1), is.countOverFor(set, each)],
+      dropped(kind),
     );
   /** The same with a key that depends on the uid. */
   const overUserCount = (key: string, load: Attribute | readonly Attribute[]) =>
-    rule(
-      `add @counts { ${key} . ct id & ${ofUser.lists - 1} ct count over ${ofUser.each} } drop`,
-      load,
-      is.chance(ofUser.lists, REG.R1_SECOND),
-      is.countOverFor("counts", ofUser.each),
-      is.drop,
+    dropRule(
+      `add @counts { ${key} . ct id & ${ofUser.lists - 1} ct count over ${ofUser.each} }`,
+      [load, is.chance(ofUser.lists, REG.R1_SECOND), is.countOverFor("counts", ofUser.each)],
+      dropped("tracked_user"),
     );
-  const overRate = rule(`${rateText(user.begun)} drop`, is.over(user.begun), is.drop);
+  const overRate = dropRule(rateText(user.begun), [is.over(user.begun)], dropped("tracked_user"));
   const toAll = rule("goto all_users", is.goTo("all_users"));
 
   chains.push({
     name: "all_users",
     priority: null,
     rules: [
-      rule(`${rateText(everyone.begun)} drop`, is.over(everyone.begun), is.drop),
-      overCount("everyones", ofAll),
+      dropRule(rateText(everyone.begun), [is.over(everyone.begun)], dropped("tracked_everyone")),
+      overCount("everyones", ofAll, "tracked_everyone"),
       // The counts above leave out closed connections (nf_conncount.c, already_closed), which stay in the table for two more
       // minutes: 14,000 connections a second that are closed at once would fill it.
       ...(shortTimes
@@ -271,7 +321,7 @@ function trackedConnections(
   chains.push({
     name: "nobody",
     priority: null,
-    rules: [overRate, overCount("nobodys", ofUser), toAll],
+    rules: [overRate, overCount("nobodys", ofUser, "tracked_user"), toAll],
   });
   for (const share of spec.subordinates) {
     chains.push({
@@ -293,11 +343,10 @@ function trackedConnections(
     rules: [
       exemptReturn,
       ...(shares ? [toShares("subordinate")] : []),
-      rule(
-        `update @rates { meta skuid ${rateText(user.begun)} } drop`,
-        is.socketUid,
-        is.overFor("rates", user.begun),
-        is.drop,
+      dropRule(
+        `update @rates { meta skuid ${rateText(user.begun)} }`,
+        [is.socketUid, is.overFor("rates", user.begun)],
+        dropped("tracked_user"),
       ),
       overUserCount("meta skuid", is.socketUid),
       rule("meta skuid 1-4294967294 goto all_users", is.anyUidButRoot, is.goTo("all_users")),
@@ -313,6 +362,7 @@ export function tableText(table: LimitsTable): string {
     lines.push(`  ct timeout ${SHORT_TIMES} {`, "    protocol tcp;", "    l3proto ip;");
     lines.push(`    policy = { time_wait : ${CLOSED_SECONDS}, close : ${CLOSED_SECONDS} };`, "  }");
   }
+  if (table.counters) lines.push(...DROP_KINDS.map((kind) => `  counter ${kind} { packets 0 bytes 0; }`));
   for (const set of table.sets) lines.push(...setText(set).map((line) => `  ${line}`));
   for (const { name, priority, rules } of table.chains) {
     lines.push(`  chain ${name} {`);

@@ -37,6 +37,7 @@ export const MSG = {
   NEWGEN: 15,
   GETGEN: 16,
   NEWOBJ: 18,
+  GETOBJ: 19,
 } as const;
 
 /** enum nft_list_attributes */
@@ -159,6 +160,8 @@ export const EXTHDR_PRESENT = 1;
 /** enum nft_object_attributes, enum nft_objref_attributes */
 export const OBJECT = { TABLE: 1, NAME: 2, TYPE: 3, DATA: 4 } as const;
 export const OBJREF = { IMM_TYPE: 1, IMM_NAME: 2 } as const;
+/** NFT_OBJECT_COUNTER; its data are those of the expression, COUNTER. */
+export const OBJECT_COUNTER = 1;
 /** NFT_OBJECT_CT_TIMEOUT, enum nft_ct_timeout_timeout_attributes */
 export const OBJECT_CT_TIMEOUT = 7;
 export const CT_TIMEOUT = { L3PROTO: 1, L4PROTO: 2, DATA: 3 } as const;

@@ -9,7 +9,7 @@ import {
 } from "../../../src/firewall/limits/figures.ts";
 import { fingerprint, replaceMessages } from "../../../src/firewall/limits/messages.ts";
 import { needsPlainKeys } from "../../../src/firewall/limits/node.ts";
-import { limitsTable, tableText } from "../../../src/firewall/limits/table.ts";
+import { DROP_KINDS, limitsTable, tableText } from "../../../src/firewall/limits/table.ts";
 import { encodeBatch } from "../../../src/firewall/nftables/batch.ts";
 import { holds } from "../../support/fuzz.ts";
 
@@ -137,7 +137,7 @@ describe("subordinateShares()", () => {
 describe("the table", () => {
   const shares = subordinateShares([{ owner: "alice", first: 100_000, last: 165_535 }]);
   test("is another where anything else is wanted, also where the kernel cannot do it", () => {
-    const without = { count: false, shortTimes: false };
+    const without = { count: false, shortTimes: false, counters: true };
     const prints = [
       limitsTable(specOf()),
       limitsTable(specOf({ exemptUids: [0] })),
@@ -146,7 +146,8 @@ describe("the table", () => {
       limitsTable(specOf({}, null)),
       limitsTable(specOf(), without),
       limitsTable(specOf({}, 500), without),
-      limitsTable(specOf(), { count: true, shortTimes: false }),
+      limitsTable(specOf(), { count: true, shortTimes: false, counters: true }),
+      limitsTable(specOf(), { count: true, shortTimes: true, counters: false }),
     ].map(fingerprint);
     expect(new Set(prints).size).toBe(prints.length);
     expect(fingerprint(limitsTable(specOf()))).toBe(prints[0] as string);
@@ -162,8 +163,25 @@ describe("the table", () => {
         "ip6 daddr fd00:ec2::254 tcp dport 80 tcp flags & (syn | ack) == syn jump unredirected",
       ]);
       const unredirected = chains.find(({ name }) => name === "unredirected");
-      expect(unredirected?.rules.map(({ text }) => text)).toEqual(["meta skuid @exempt return", "drop"]);
+      expect(unredirected?.rules.map(({ text }) => text)).toEqual([
+        "meta skuid @exempt return",
+        'counter name "unredirected" drop',
+      ]);
     }
+  });
+  test("counts whatever it drops, unless the kernel cannot count", () => {
+    const spec = specOf({ subordinates: shares });
+    const textWith = (counters: boolean) =>
+      tableText(limitsTable(spec, { count: true, shortTimes: true, counters }));
+    const drops = textWith(true)
+      .split("\n")
+      .filter((line) => line.endsWith("drop"));
+    const counted = drops.map((line) => /counter name "(\w+)" drop$/.exec(line)?.[1]);
+    expect(new Set(counted)).toEqual(new Set(DROP_KINDS));
+    expect(textWith(false)).not.toContain("counter");
+    const uncounted = textWith(true).replaceAll(/ ?counter name "\w+"|^ {2}counter \w+ \{.*\n/gm, "");
+    const bare = (text: string) => text.replaceAll(/ +/g, " ");
+    expect(bare(textWith(false))).toBe(bare(uncounted));
   });
   test("without limits refuses source routes still", () => {
     const spec = limitsSpec({ newConnectionsPerUser: null, trackedConnectionsPerUser: null }, NODE);
