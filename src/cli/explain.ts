@@ -2,6 +2,7 @@ import { hostname } from "node:os";
 import { defineCommand } from "citty";
 import { askMetadata } from "../client/metadata-address.ts";
 import { loadConfig } from "../config/load.ts";
+import { asksForJobs } from "../config/warnings.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { accountsHere, exemptOf } from "../firewall/platform-accounts.ts";
 import { exemptUids } from "../firewall/spec.ts";
@@ -9,6 +10,7 @@ import { NamesUnavailable } from "../identity/accounts.ts";
 import { slurmJobOf } from "../identity/cgroup.ts";
 import type { Identity } from "../identity/types.ts";
 import { compileRules, type Decision } from "../rules/decide.ts";
+import { slurmProblem } from "../service/slurm.ts";
 import { systemNames } from "../wiring/identities.ts";
 import { configArg, jsonArg } from "./common.ts";
 import { table } from "./table.ts";
@@ -50,12 +52,17 @@ export default defineCommand({
         ? [`${INSTANCE_ID} stands for the node's instance id, which no metadata service tells here`]
         : []),
     ];
+    const problem = exempt || !asksForJobs(config) ? null : slurmProblem();
+    const warnings = problem === null ? [] : [problem];
     if (args.json) {
       const shown = exempt ? null : withoutSecrets(decision);
-      console.log(JSON.stringify({ identity, exempt, decision: shown, assumptions }, null, 2));
+      console.log(JSON.stringify({ identity, exempt, decision: shown, assumptions, warnings }, null, 2));
       return;
     }
-    const notes = assumptions.map((text): [string, string] => ["assumed", text]);
+    const notes = [
+      ...warnings.map((text): [string, string] => ["warning", text]),
+      ...assumptions.map((text): [string, string] => ["assumed", text]),
+    ];
     console.log(table([...(exempt ? exemptRows(identity) : rows(identity, decision)), ...notes]));
   },
 });

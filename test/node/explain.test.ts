@@ -187,4 +187,21 @@ describeAsRoot("explain, whoami and iam", () => {
       role("DataEng"),
     ]);
   });
+
+  test("a Slurm without cgroup v2 (before 22.05): explain, config check and setup say that no job can be known", async () => {
+    const { node } = proxied;
+    const known = "this node has Slurm 21.08.5, whose jobs have no cgroup v2: no job is known";
+    await mustExec(node, ROOT, ["sh", "-euc", "mount -t tmpfs none /usr/local/sbin; mkdir -p /etc/slurm"]);
+    node.write("/usr/local/sbin/slurmd", "#!/bin/sh\necho slurm 21.08.5\n", 0o755);
+    node.write("/etc/slurm/slurm.conf", "ClusterName=c\n");
+    expect((await explain("bob")).warnings).toEqual([expect.stringContaining(known)]);
+    const config = "/etc/imdsproxy/config.yaml";
+    for (const argv of [
+      ["config", "check", config],
+      ["setup", "--dry-run", "--config", config],
+    ]) {
+      const { stdout, stderr } = await node.exec({ ...ROOT, argv: ["imdsproxy", ...argv] });
+      expect([argv[0], stdout + stderr]).toEqual([argv[0], expect.stringContaining(known)]);
+    }
+  });
 });
