@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import {
   appendFileSync,
   chmodSync,
@@ -10,13 +10,15 @@ import {
   writeFileSync,
 } from "node:fs";
 import type { Report } from "../../src/doctor/types.ts";
+import { cgroupMount } from "../../src/identity/cgroup-tree.ts";
 import { mustExec } from "../support/node.ts";
 import { eventually, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
+import { withoutNetlink } from "../support/without-netlink.ts";
 
 const ROOT = { user: "root" };
 const ALICE = { user: "alice" };
-const DOCTOR = ["/run/bin/imdsproxy", "doctor"];
+const DOCTOR = ["/run/bin/imdsproxy", "doctor"] as const;
 /** What a user would have a terminal do. */
 const ESCAPE = "\u001b]0;pwned\u0007";
 
@@ -47,6 +49,38 @@ listener = socket.create_server(("127.0.0.1", 51679))
 print("listens", flush=True)
 time.sleep(3600)
 `;
+
+/** Listens at an address of the node's. */
+const LISTEN = `
+import socket, sys, time
+listener = socket.create_server((sys.argv[1], int(sys.argv[2])))
+print("listens", flush=True)
+time.sleep(3600)
+`;
+/** IAM, as far as SimulatePrincipalPolicy: ssm:SendCommand is allowed. */
+const SIMULATES = `
+import http.server, ssl
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        body = b"<member><EvalActionName>ssm:SendCommand</EvalActionName><EvalDecision>allowed</EvalDecision></member>"
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args):
+        pass
+server = http.server.HTTPServer(("127.0.0.1", 443), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/run/iam/cert.pem", "/run/iam/key.pem")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print("listens", flush=True)
+server.serve_forever()
+`;
+/** linux/netlink.h */
+const NETLINK_NETFILTER = 12;
+/** A container's cgroup of this run's own, in the machine's tree. */
+const CONTAINER = `/system.slice/docker-${process.pid.toString(16).padStart(64, "0")}.scope`;
 
 describeAsRoot("doctor on a node", () => {
   let proxied: ProxiedNode;
@@ -235,4 +269,129 @@ describeAsRoot("doctor on a node", () => {
     // What alice has of her own is no finding for her.
     expect(stdout).not.toContain("/run/home/alice/.aws/config");
   }, 180_000);
+
+  describe("finds under its id", () => {
+    let found: Awaited<ReturnType<typeof report>>;
+    /** What another doctor finds while the rules are away and the kernel says that it is an old one. */
+    let open: typeof found;
+    /** What a third finds that may not use nf_tables, and has no configuration that can be read. */
+    let bare: typeof found;
+    const root = (...argv: string[]) => mustExec(proxied.node, ROOT, argv);
+    /** A process in a container's cgroup, with files of its own and the node's network, until the node ends. */
+    async function containerOf(uid: number): Promise<void> {
+      const place = `${cgroupMount()}${CONTAINER}`;
+      const script =
+        `mkdir -p ${place}; echo $$ >${place}/cgroup.procs; exec unshare --mount ` +
+        `setpriv --reuid=${uid} --regid=${uid} --clear-groups sh -c 'echo sleeps; exec sleep 3600'`;
+      const one = proxied.node.spawn({ ...ROOT, argv: ["sh", "-euc", script], timeoutMs: 0 });
+      void one.done;
+      await eventually("the container runs", () => one.stdout().includes("sleeps"));
+    }
+    async function other(argv: readonly string[], env = {}): Promise<typeof found> {
+      const { stdout, exitCode, stderr } = await proxied.node.exec({ ...ROOT, argv: [...argv], env });
+      if (stdout === "") throw new Error(stderr);
+      return { report: JSON.parse(stdout) as Report, exitCode, stdout };
+    }
+
+    beforeAll(async () => {
+      const { node } = proxied;
+      await node.sts.set({ fault: { kind: "none" }, clockOffsetMs: -90_000 });
+      const groups = readFileSync(path("/etc/group"), "utf8");
+      const members = { docker: "bob", wheel: "carol", disk: "dave", lxd: "bob", "incus-admin": "carol" };
+      const without = groups
+        .split("\n")
+        .filter((line) => !(((line.split(":")[0] ?? "") as string) in members));
+      const lines = Object.entries(members).map(([group, user], at) => `${group}:x:${46_900 + at}:${user}`);
+      writeFileSync(path("/etc/group"), [...without.filter((line) => line !== ""), ...lines, ""].join("\n"));
+      // Beside the rules that are: a rule that asks for jobs, of a Slurm that makes no cgroups for them.
+      const config = JSON.parse(readFileSync(path("/etc/imdsproxy/config.yaml"), "utf8"));
+      const jobs = { name: "jobs", match: { slurmJob: true }, role: config.role };
+      node.write("/etc/imdsproxy/config.yaml", JSON.stringify({ ...config, rules: [jobs] }));
+      node.write("/etc/slurm/slurm.conf", "ProctrackType=proctrack/linuxproc\n");
+      node.write(
+        "/run/open.yaml",
+        JSON.stringify({ ...config, upstream: "http://169.254.169.254:80", containers: "leave" }),
+      );
+      node.write("/run/broken.yaml", "rules: [{ nome: x }]\n");
+      node.write("/run/systemd/io.systemd.InstanceMetadata", "");
+      mkdirSync(path("/run/iam"), { recursive: true });
+      const legacy =
+        "-d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.0.2:9081";
+      for (const script of [
+        "mount -t tmpfs none /usr/local/sbin && touch /usr/local/sbin/dropbear",
+        "ip addr add 169.254.170.23/32 dev lo",
+        `iptables-legacy -t nat -A OUTPUT ${legacy}`,
+        "rm -f /etc/alternatives/ip6tables-save",
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=iam.amazonaws.com " +
+          "-addext subjectAltName=DNS:iam.amazonaws.com -keyout /run/iam/key.pem -out /run/iam/cert.pem 2>/dev/null",
+      ])
+        await root("sh", "-euc", script);
+      await running(ROOT, LISTEN, "169.254.170.23", "80");
+      await running(ROOT, SIMULATES);
+      await containerOf(65_532);
+      found = await other([...DOCTOR, "--json", "--admin", "admin"], {
+        NODE_EXTRA_CA_CERTS: "/run/iam/cert.pem",
+      });
+      await root("imdsproxy", "iptables", "remove");
+      open = await other(["setarch", "--uname-2.6", ...DOCTOR, "--json", "--config", "/run/open.yaml"]);
+      const broken = [...DOCTOR, "--json", "--config", "/run/broken.yaml"] as const;
+      bare = await other(withoutNetlink(NETLINK_NETFILTER, broken));
+    }, 180_000);
+    afterAll(() => {
+      const place = `${cgroupMount()}${CONTAINER}`;
+      // A killed process stays in its cgroup for a moment.
+      const remove =
+        'xargs -r kill -9 <"$1/cgroup.procs"; for try in $(seq 400); do rmdir "$1" && break; sleep 0.1; done';
+      if (existsSync(place)) Bun.spawnSync(["sh", "-c", remove, "sh", place]);
+    });
+
+    const what = ({ report }: typeof found, id: string) =>
+      report.findings.filter((one) => one.id === id).map((one) => one.what);
+    const planted: readonly [name: string, in_: () => typeof found, id: string, words: RegExp][] = [
+      ["a member of docker", () => found, "root-groups", /bob is in the group docker/],
+      ["a member of wheel", () => found, "root-groups", /carol is in the group wheel/],
+      ["a member of disk", () => found, "root-groups", /dave is in the group disk/],
+      ["a member of lxd", () => found, "root-groups", /bob is in the group lxd/],
+      ["a member of incus-admin", () => found, "root-groups", /carol is in the group incus-admin/],
+      ["EKS's endpoint", () => found, "eks-endpoint", /169\.254\.170\.23:80/],
+      ["a configuration that is not what runs", () => found, "proxy-health", /^configuration: /],
+      [
+        "a clock that is wrong",
+        () => found,
+        "clock",
+        /the node's clock is \d\d s (?:ahead of|behind) STS's$/,
+      ],
+      ["rules in the other backend", () => found, "iptables-backends", /legacy/],
+      ["a container in the node's network", () => found, "host-network", /uid 65532 .*docker-0+/],
+      ["systemd-imdsd", () => found, "systemd-imdsd", /io\.systemd\.InstanceMetadata is there/],
+      ["Dropbear", () => found, "login-programs", /Dropbear/],
+      ["IPv6 without ip6tables", () => found, "ipv6", /IPv6 is not guarded/],
+      ["a Slurm without cgroups of its jobs", () => found, "cgroups", /ProctrackType=proctrack\/linuxproc/],
+      ["a role of users that may become root", () => found, "role-escalation", /may do ssm:SendCommand/],
+      ["the instance role in a user's hands", () => open, "instance-role", /nobody/],
+      ["a kernel too old for the second wall", () => open, "second-wall", /linux 2\.6/],
+      ["answers that reach containers", () => open, "hop-limit", /\d+ hops/],
+      ["a configuration that cannot be read", () => bare, "configuration", /broken\.yaml.*nome/],
+      ["a kernel that tells of no connections", () => bare, "kernel-features", /connection tracking/],
+    ];
+    for (const [name, in_, id, words] of planted) {
+      test(`${id}: ${name}`, () => {
+        if (id === "ipv6" && !proxied.node.ipv6) return;
+        expect(what(in_(), id)).toContainEqual(expect.stringMatching(words));
+      });
+    }
+
+    test("each check has been planted for: here, in the tests above, or on a booted node", () => {
+      const above = [
+        ...readFileSync(import.meta.path, "utf8").matchAll(/what\("([\w-]+)"\)|WARNING \{2\}([\w-]+): /g),
+      ];
+      const ids = new Set([
+        ...planted.map(([, , id]) => id),
+        ...above.flatMap(([, one, two]) => one ?? two ?? []),
+        // test/boot/units.test.ts, with units of a real systemd.
+        ...["process-environment", "socket-units", "unit-environment"],
+      ]);
+      expect(found.report.checks.filter((id) => !ids.has(id))).toEqual([]);
+    });
+  });
 });
