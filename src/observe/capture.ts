@@ -41,16 +41,17 @@ export class Capture {
   /**
    * Makes the table. A table that a killed process has left on an older kernel is removed first.
    *
+   * @param options for tests: `owner: false` is what a kernel before 5.12 can do; `receiveBytes` has a default of 64 MiB.
    * @throws ImdsProxyError `missing` where the kernel has no NFLOG or no nf_tables, `unhealthy` where another process observes.
    */
-  constructor() {
+  constructor({ owner = true, receiveBytes = RECEIVE_BYTES } = {}) {
     this.#log = new NetlinkSocket(NETLINK_NETFILTER, "logged packets (NFLOG)");
-    this.#log.makeReceiveRoom(RECEIVE_BYTES);
+    this.#log.makeReceiveRoom(receiveBytes);
     this.group = bind(this.#log);
     this.#table = new NftSocket();
     try {
       sweepBy(this.#table);
-      this.owned = create(this.#table, this.group);
+      this.owned = create(this.#table, this.group, owner);
     } catch (error) {
       this.#table.close();
       this.#log.close();
@@ -137,10 +138,12 @@ function bind(socket: NetlinkSocket): number {
 }
 
 /** @returns whether the table belongs to the socket. */
-function create(socket: NftSocket, group: number): boolean {
+function create(socket: NftSocket, group: number, owner: boolean): boolean {
   try {
-    socket.transact(createMessages(group, true));
-    return true;
+    if (owner) {
+      socket.transact(createMessages(group, true));
+      return true;
+    }
   } catch (error) {
     if (!(error instanceof NftError)) throw error;
   }

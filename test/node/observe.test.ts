@@ -1,11 +1,12 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
 import type { Running } from "../../src/demo/run.ts";
 import { cgroupMount } from "../../src/identity/cgroup-tree.ts";
 import { observeChains } from "../../src/observe/rules.ts";
 import { BRIDGE } from "../support/bridge.ts";
 import { curl, IMDS4, IMDS6, mustExec, startTestNode } from "../support/node.ts";
-import { applyRules, TOKEN_HEADER, TTL_HEADER, testConfig, tokenOf } from "../support/proxied.ts";
+import { applyRules, eventually, TOKEN_HEADER, TTL_HEADER, testConfig, tokenOf } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode, Who } from "../support/simulated-node.ts";
 
@@ -139,6 +140,7 @@ describeAsRoot("observe", () => {
 
   beforeAll(async () => {
     node = await startTestNode({
+      show: { "/run/repository": resolve(import.meta.dir, "../..") },
       users: [
         { name: "alice", uid: 2001, groups: ["data"] },
         { name: "bob", uid: 2002 },
@@ -191,6 +193,59 @@ describeAsRoot("observe", () => {
     expect(await rules()).toBe(before);
     // The next test's observe does the same as it starts.
     await mustExec(node, ROOT, leave);
+  });
+
+  /** Runs test/observe/capture.ts, and resolves at its first line. */
+  async function capture(...args: string[]): Promise<Running> {
+    const argv = [
+      "/run/repository/node_modules/.bin/bun",
+      "/run/repository/test/observe/capture.ts",
+      ...args,
+    ];
+    const one = node.spawn({ ...ROOT, argv, timeoutMs: 0 });
+    running.push(one);
+    await eventually("it listens", () => {
+      if (one.stderr() !== "") throw new Error(one.stderr());
+      return one.stdout().includes("\n");
+    });
+    return one;
+  }
+
+  test("as before linux 5.12, by a table without an owner: kill -9 leaves it, and the next start removes it", async () => {
+    const before = await rules();
+    const old = await capture("unowned");
+    expect(JSON.parse(old.stdout())).toEqual({ owned: false, problem: null });
+    const table = ["nft", "--stateless", "list", "table", "inet", "imdsproxy_observe"];
+    const listed = await mustExec(node, ROOT, table);
+    expect(listed).toContain("log group");
+    expect(listed).not.toContain("flags owner");
+    old.kill("SIGKILL");
+    await old.done;
+    expect(await mustExec(node, ROOT, table)).toBe(listed);
+    const next = await start("--file", "none", "--json");
+    expect(await mustExec(node, ROOT, table)).toContain("flags owner");
+    await curl(node, { user: "alice" }, `${IMDS4}/latest/user-data`);
+    expect(sum(ofUser(await end(next), 2001), "connections")).toBe(1);
+    expect(await rules()).toBe(before);
+  });
+
+  test("what the kernel drops because nobody reads is counted: an overrun (ENOBUFS), by the numbers of later packets", async () => {
+    const CONNECTIONS = 60;
+    const small = await capture("small", "/run/seen/read");
+    const many = (count: number) =>
+      mustExec(node, { user: "alice" }, ["/usr/bin/python3", "/run/seen/many.py", String(count), "1"]);
+    expect(await many(CONNECTIONS)).toBe("0\n");
+    node.write("/run/seen/read", "");
+    await eventually("it has read", () => small.stdout().includes("read\n"));
+    expect(await many(1)).toBe("0\n");
+    node.write("/run/seen/read.end", "");
+    expect((await small.done).exitCode).toBe(0);
+    const { read, missed, syns, wasOverrun } = JSON.parse(small.stdout().split("\n").at(-2) ?? "");
+    expect(wasOverrun).toBe(true);
+    expect(missed).toBeGreaterThan(0);
+    // Each connection is one SYN and its request at the least: nothing is missing that is not counted.
+    expect(syns).toBeLessThan(CONNECTIONS);
+    expect(read + missed).toBeGreaterThanOrEqual(2 * (CONNECTIONS + 1));
   });
 
   test("sees exactly what a script of several users did, each thing once", async () => {
