@@ -1,6 +1,6 @@
 import type { SocketHandler, TCPSocketListener } from "bun";
 import { after } from "../platform/clock.ts";
-import { ListeningSocket } from "../platform/libc.ts";
+import { ListeningSocket } from "../platform/listening-socket.ts";
 
 /**
  * A listening socket whose connections are accepted in portions.
@@ -61,7 +61,7 @@ export class Listener<Data> {
   #closed = false;
   #failing = false;
 
-  /** @throws ListenError (platform/libc.ts), also where the first accept cannot begin: nothing listens then. */
+  /** @throws ListenError (platform/listening-socket.ts), also where the first accept cannot begin: nothing listens then. */
   constructor(options: ListenerOptions<Data>) {
     this.#options = options;
     this.#socket = new ListeningSocket({ ...options, receiveBytes: RECEIVE_BYTES, sendBytes: SEND_BYTES });

@@ -5,7 +5,7 @@ import { type Caller, type Subject, shareOf } from "../identity/caller.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import type { SocketLookup } from "../identity/lookup.ts";
 import { every, sleep, systemClock } from "../platform/clock.ts";
-import { type LocalEnd, socketEnds } from "../platform/libc.ts";
+import { type LocalEnd, socketEnds } from "../platform/listening-socket.ts";
 import type { SocketStore } from "../platform/socket-store.ts";
 import { Connection, type ConnectionHost, encodedAnswers, type RequestHandler } from "./connection.ts";
 import { Listener } from "./listener.ts";

@@ -4,7 +4,7 @@ import { readBody } from "../firewall/nftables/batch.ts";
 import { MSG, NFPROTO, TABLE } from "../firewall/nftables/names.ts";
 import { NftError, NftSocket } from "../firewall/nftables/socket.ts";
 import { NETLINK_NETFILTER } from "../identity/netlink/conntrack.ts";
-import { NetlinkSocket, waitReadable } from "../platform/libc.ts";
+import { NetlinkSocket, waitReadable } from "../platform/netlink-socket.ts";
 import { encodeBind, type LoggedPacket, readBindAnswer, readPackets } from "./nflog.ts";
 import { createMessages, removeMessages, SNAPLEN, TABLE_NAME } from "./rules.ts";
 

@@ -1,7 +1,7 @@
 import { cgroupMount } from "../identity/cgroup-tree.ts";
 import { NETLINK_SOCK_DIAG } from "../identity/netlink/inet-diag.ts";
 import { KernfsMount } from "../platform/file-handle.ts";
-import { NetlinkSocket } from "../platform/libc.ts";
+import { NetlinkSocket } from "../platform/netlink-socket.ts";
 import type { Evidence } from "./observer.ts";
 import { Processes } from "./processes.ts";
 import { SenderSockets } from "./sockets.ts";

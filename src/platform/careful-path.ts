@@ -1,6 +1,7 @@
-import { dlopen, FFIType, ptr, read } from "bun:ffi";
+import { dlopen, FFIType, ptr } from "bun:ffi";
 import { accessSync, closeSync, constants, fstatSync, openSync, readSync, type Stats } from "node:fs";
 import { posix } from "node:path";
+import { EACCES, errno } from "./socket-calls.ts";
 
 /**
  * Looks at files that users may have put there: step by step, with O_PATH and O_NOFOLLOW, so that nothing is opened for reading, no
@@ -12,21 +13,15 @@ import { posix } from "node:path";
 const { symbols: libc } = dlopen("libc.so.6", {
   openat: { args: [FFIType.i32, FFIType.ptr, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
   readlinkat: { args: [FFIType.i32, FFIType.ptr, FFIType.ptr, FFIType.u64_fast], returns: FFIType.i64_fast },
-  __errno_location: { args: [], returns: FFIType.ptr },
 });
 
 const cString = (text: string): Uint8Array => Buffer.from(`${text}\0`);
-function errno(): number {
-  const location = libc.__errno_location();
-  return location === null ? 0 : read.i32(location);
-}
 
 /** O_PATH (asm-generic/fcntl.h; the same on x86_64 and arm64), which node:fs does not name. */
 const O_PATH = 0o10000000;
 const O_CLOEXEC = 0o2000000;
 const { O_NOFOLLOW, O_RDONLY, O_NONBLOCK } = constants;
 const ENOENT = 2;
-const EACCES = 13;
 const ENOTDIR = 20;
 /** As the kernel's own limit, MAXSYMLINKS (linux/namei.h) is 40. */
 const MOST_LINKS = 16;

@@ -1,23 +1,18 @@
-import { dlopen, FFIType, ptr } from "bun:ffi";
+import { ptr } from "bun:ffi";
 import { fstatSync } from "node:fs";
+import {
+  AF_UNIX,
+  libc,
+  MSG_DONTWAIT,
+  MSG_NOSIGNAL,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  unixName,
+} from "./socket-calls.ts";
 
 /** The socket on which journald takes entries in its native protocol (systemd.io, "Native Journal Protocol"). */
 export const JOURNAL_SOCKET = "/run/systemd/journal/socket";
 
-const { symbols: libc } = dlopen("libc.so.6", {
-  socket: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
-  sendto: {
-    args: [FFIType.i32, FFIType.ptr, FFIType.u64_fast, FFIType.i32, FFIType.ptr, FFIType.u32],
-    returns: FFIType.i64_fast,
-  },
-  close: { args: [FFIType.i32], returns: FFIType.i32 },
-});
-
-const AF_UNIX = 1;
-const SOCK_DGRAM = 2;
-const SOCK_CLOEXEC = 0o2000000;
-const MSG_DONTWAIT = 0x40;
-const MSG_NOSIGNAL = 0x4000;
 const STDERR = 2;
 
 /**
@@ -41,12 +36,9 @@ export class JournalSocket {
 
   /** @param path at most 107 bytes (unix(7)). */
   constructor(path: string = JOURNAL_SOCKET) {
-    // struct sockaddr_un: u16 sun_family, char sun_path[108], which ends in NUL.
-    const name = Buffer.from(path);
-    if (name.length > 107) throw new RangeError("the path of a Unix socket has at most 107 bytes");
-    this.#address = new Uint8Array(2 + name.length + 1);
-    this.#address[0] = AF_UNIX;
-    this.#address.set(name, 2);
+    const address = unixName(path);
+    if (address === null) throw new RangeError("the path of a Unix socket has at most 107 bytes");
+    this.#address = address;
   }
 
   /**

@@ -1,69 +1,36 @@
-import { dlopen, FFIType, ptr, read } from "bun:ffi";
+import { ptr } from "bun:ffi";
+import {
+  AF_INET,
+  EACCES,
+  EINPROGRESS,
+  errno,
+  errnoName,
+  inetName,
+  ipv4Bytes,
+  libc,
+  POLLOUT,
+  pollOne,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_NONBLOCK,
+  SOCK_STREAM,
+  SOL_SOCKET,
+} from "./socket-calls.ts";
 
 /**
  * TCP sockets of IPv4 with a firewall mark. The kernel routes a connection in connect(2), so the mark must be set before that,
  * which node:net has no way to do.
  */
 
-const { symbols: libc } = dlopen("libc.so.6", {
-  socket: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
-  setsockopt: {
-    args: [FFIType.i32, FFIType.i32, FFIType.i32, FFIType.ptr, FFIType.u32],
-    returns: FFIType.i32,
-  },
-  getsockopt: {
-    args: [FFIType.i32, FFIType.i32, FFIType.i32, FFIType.ptr, FFIType.ptr],
-    returns: FFIType.i32,
-  },
-  connect: { args: [FFIType.i32, FFIType.ptr, FFIType.u32], returns: FFIType.i32 },
-  getsockname: { args: [FFIType.i32, FFIType.ptr, FFIType.ptr], returns: FFIType.i32 },
-  poll: { args: [FFIType.ptr, FFIType.u64_fast, FFIType.i32], returns: FFIType.i32 },
-  close: { args: [FFIType.i32], returns: FFIType.i32 },
-  __errno_location: { args: [], returns: FFIType.ptr },
-});
-
-const AF_INET = 2;
-const SOCK_STREAM = 1;
-const SOCK_DGRAM = 2;
-const SOCK_NONBLOCK = 0o4000;
-const SOCK_CLOEXEC = 0o2000000;
-const SOL_SOCKET = 1;
 const SO_ERROR = 4;
 const SO_MARK = 36;
 const IPPROTO_TCP = 6;
 const TCP_NODELAY = 1;
-const POLLOUT = 4;
-const EACCES = 13;
-const EINPROGRESS = 115;
-/** sizeof(struct sockaddr_in) */
-const NAME_LENGTH = 16;
-const ERRNO_NAMES: Readonly<Record<number, string>> = {
-  1: "EPERM",
-  13: "EACCES",
-  24: "EMFILE",
-  101: "ENETUNREACH",
-  104: "ECONNRESET",
-  110: "ETIMEDOUT",
-  111: "ECONNREFUSED",
-  113: "EHOSTUNREACH",
+
+const connect = (descriptor: number, address: string, port: number): boolean => {
+  const name = inetName(ipv4Bytes(address), port);
+  return libc.connect(descriptor, ptr(name), name.length) === 0;
 };
-
-const nameOf = (error: number): string => ERRNO_NAMES[error] ?? `errno ${error}`;
-
-function errno(): number {
-  const location = libc.__errno_location();
-  return location === null ? 0 : read.i32(location);
-}
-
-/** struct sockaddr_in: u16 family, __be16 port, 4 bytes address, 8 of padding. */
-function socketName(address: string, port: number): Uint8Array {
-  const name = new Uint8Array(NAME_LENGTH);
-  const view = new DataView(name.buffer);
-  view.setUint16(0, AF_INET, true);
-  view.setUint16(2, port, false);
-  name.set(address.split(".").map(Number), 4);
-  return name;
-}
 
 const setMark = (descriptor: number, mark: number): boolean =>
   libc.setsockopt(descriptor, SOL_SOCKET, SO_MARK, ptr(Uint32Array.of(mark)), 4) === 0;
@@ -88,35 +55,31 @@ export class MarkedSocket {
   constructor(address: string, port: number, mark: number) {
     this.#descriptor = libc.socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (this.#descriptor < 0) {
-      this.#failure = nameOf(errno());
+      this.#failure = errnoName(errno());
       return;
     }
     libc.setsockopt(this.#descriptor, IPPROTO_TCP, TCP_NODELAY, ptr(Int32Array.of(1)), 4);
     if (!setMark(this.#descriptor, mark)) {
-      this.#failure = nameOf(errno());
+      this.#failure = errnoName(errno());
       return;
     }
-    if (libc.connect(this.#descriptor, ptr(socketName(address, port)), NAME_LENGTH) === 0) return;
+    if (connect(this.#descriptor, address, port)) return;
     const error = errno();
-    if (error !== EINPROGRESS) this.#failure = nameOf(error);
+    if (error !== EINPROGRESS) this.#failure = errnoName(error);
   }
 
   /** Looks, without waiting. `connected` comes with our end's address. */
   progress(): Progress {
     if (this.#failure !== null) return { kind: "failed", code: this.#failure };
-    // struct pollfd: i32 fd, i16 events, i16 revents
-    const polled = new DataView(new ArrayBuffer(8));
-    polled.setInt32(0, this.#descriptor, true);
-    polled.setInt16(4, POLLOUT, true);
-    if (libc.poll(ptr(polled.buffer), 1, 0) <= 0) return { kind: "connecting" };
+    if (pollOne(this.#descriptor, POLLOUT, 0) === 0) return { kind: "connecting" };
     const error = new Int32Array(1);
     libc.getsockopt(this.#descriptor, SOL_SOCKET, SO_ERROR, ptr(error), ptr(Uint32Array.of(4)));
     if (error[0] !== 0) {
-      this.#failure = nameOf(error[0] ?? 0);
+      this.#failure = errnoName(error[0] ?? 0);
       return { kind: "failed", code: this.#failure };
     }
-    const name = new Uint8Array(NAME_LENGTH);
-    libc.getsockname(this.#descriptor, ptr(name), ptr(Uint32Array.of(NAME_LENGTH)));
+    const name = inetName(new Uint8Array(4), 0);
+    libc.getsockname(this.#descriptor, ptr(name), ptr(Uint32Array.of(name.length)));
     return {
       kind: "connected",
       address: name.slice(4, 8).join("."),
@@ -145,7 +108,7 @@ export function isWayForbidden(address: string, port: number, mark: number | nul
   if (descriptor < 0) return false;
   try {
     if (mark !== null && !setMark(descriptor, mark)) return true;
-    return libc.connect(descriptor, ptr(socketName(address, port)), NAME_LENGTH) !== 0 && errno() === EACCES;
+    return !connect(descriptor, address, port) && errno() === EACCES;
   } finally {
     libc.close(descriptor);
   }

@@ -1,4 +1,14 @@
 import { CFunction, dlopen, FFIType, type Pointer, ptr, read, toArrayBuffer } from "bun:ffi";
+import {
+  AF_UNIX,
+  ECONNREFUSED,
+  errno as lastErrno,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  SOCK_STREAM,
+  libc as socketCalls,
+  unixName,
+} from "./socket-calls.ts";
 
 /**
  * The modules of the name service switch (nsswitch.conf(5)), called one by one.
@@ -43,10 +53,6 @@ const LIBC = {
   malloc: { args: [FFIType.u64_fast], returns: FFIType.ptr },
   free: { args: [FFIType.ptr], returns: FFIType.void },
   strlen: { args: [FFIType.ptr], returns: FFIType.u64_fast },
-  __errno_location: { args: [], returns: FFIType.ptr },
-  socket: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
-  connect: { args: [FFIType.i32, FFIType.ptr, FFIType.u32], returns: FFIType.i32 },
-  close: { args: [FFIType.i32], returns: FFIType.i32 },
   prctl: {
     args: [FFIType.i32, FFIType.u64_fast, FFIType.u64_fast, FFIType.u64_fast, FFIType.u64_fast],
     returns: FFIType.i32,
@@ -304,26 +310,15 @@ export function subordinateOwners(
   return { status: "success", owners };
 }
 
-const AF_UNIX = 1;
-const SOCK_STREAM = 1;
-const SOCK_NONBLOCK = 0o4000;
-const SOCK_CLOEXEC = 0o2000000;
-const ECONNREFUSED = 111;
-
 /** Whether there is a Unix socket at the path where nobody listens any more. False where there is none at all. */
 export function socketIsDead(path: string): boolean {
-  const { socket, connect, close, __errno_location } = c();
-  const name = Buffer.from(path);
-  // struct sockaddr_un: u16 sun_family, char sun_path[108].
-  const unix = new Uint8Array(3 + name.length);
-  unix[0] = AF_UNIX;
-  unix.set(name, 2);
-  const descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (descriptor < 0) return false;
+  const name = unixName(path);
+  const descriptor =
+    name === null ? -1 : socketCalls.socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (name === null || descriptor < 0) return false;
   const refused =
-    connect(descriptor, ptr(unix), unix.length) !== 0 &&
-    read.i32(__errno_location() as Pointer) === ECONNREFUSED;
-  close(descriptor);
+    socketCalls.connect(descriptor, ptr(name), name.length) !== 0 && lastErrno() === ECONNREFUSED;
+  socketCalls.close(descriptor);
   return refused;
 }
 

@@ -1,4 +1,4 @@
-import { dlopen, FFIType } from "bun:ffi";
+import { libc } from "./socket-calls.ts";
 import { notifySystemd } from "./systemd-notify.ts";
 
 /**
@@ -6,11 +6,6 @@ import { notifySystemd } from "./systemd-notify.ts";
  * restart, a crash or a kill the port stays taken, and connections wait in the socket's queue instead of being refused.
  * They come back as sd_listen_fds(3) says: LISTEN_FDS descriptors from 3 on, named in LISTEN_FDNAMES.
  */
-
-const { symbols: libc } = dlopen("libc.so.6", {
-  fcntl: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
-  close: { args: [FFIType.i32], returns: FFIType.i32 },
-});
 
 /** SD_LISTEN_FDS_START, sd-daemon.h. */
 const FIRST_DESCRIPTOR = 3;

@@ -1,5 +1,16 @@
-import { dlopen, FFIType, ptr, read } from "bun:ffi";
+import { ptr } from "bun:ffi";
 import { type Clock, monotonicMs, sleep, systemClock } from "./clock.ts";
+import {
+  AF_UNIX,
+  errno,
+  libc,
+  MSG_DONTWAIT,
+  MSG_NOSIGNAL,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOL_SOCKET,
+  unixName,
+} from "./socket-calls.ts";
 
 /**
  * Tells systemd of changes of state (sd_notify(3)): datagrams to the socket in NOTIFY_SOCKET.
@@ -9,20 +20,7 @@ import { type Clock, monotonicMs, sleep, systemClock } from "./clock.ts";
  * sent later, in order.
  */
 
-const { symbols: libc } = dlopen("libc.so.6", {
-  socket: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
-  sendmsg: { args: [FFIType.i32, FFIType.ptr, FFIType.i32], returns: FFIType.i64_fast },
-  close: { args: [FFIType.i32], returns: FFIType.i32 },
-  __errno_location: { args: [], returns: FFIType.ptr },
-});
-
-const AF_UNIX = 1;
-const SOCK_DGRAM = 2;
-const SOCK_CLOEXEC = 0o2000000;
-const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
-const MSG_DONTWAIT = 0x40;
-const MSG_NOSIGNAL = 0x4000;
 /** EINTR, EAGAIN, ENOMEM, EMFILE, ENOBUFS: it may be sent later. With another error there is nobody who would take it. */
 const PASSING = new Set([4, 11, 12, 24, 105]);
 
@@ -108,14 +106,7 @@ export async function systemdNotified(limitMs: number = MOST_AT_END_MS): Promise
 function notifyAddress(): Uint8Array | null {
   const path = process.env["NOTIFY_SOCKET"];
   if (path === undefined || !/^[@/]/.test(path)) return null;
-  // struct sockaddr_un: u16 sun_family, char sun_path[108]; a leading @ stands for the abstract namespace's NUL.
-  const name = Buffer.from(path);
-  if (name.length > 107) return null;
-  if (path.startsWith("@")) name[0] = 0;
-  const address = new Uint8Array(2 + name.length + (path.startsWith("@") ? 0 : 1));
-  address[0] = AF_UNIX;
-  address.set(name, 2);
-  return address;
+  return unixName(path);
 }
 
 /** One datagram. True where it was sent, or nobody would take it. */
@@ -147,9 +138,4 @@ function sendNow({ state, descriptor }: Notification): boolean {
   const isPassing = sent < 0 && PASSING.has(errno());
   libc.close(socket);
   return !isPassing;
-}
-
-function errno(): number {
-  const location = libc.__errno_location();
-  return location === null ? 0 : read.i32(location);
 }

@@ -1,38 +1,27 @@
-import { dlopen, FFIType, ptr } from "bun:ffi";
+import { ptr } from "bun:ffi";
 import { lstatSync, renameSync, rmSync } from "node:fs";
+import {
+  AF_UNIX,
+  libc,
+  POLLERR,
+  POLLHUP,
+  poll,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  SOCK_STREAM,
+  SOL_SOCKET,
+  unixName,
+} from "./socket-calls.ts";
 
 /**
  * Unix stream sockets whose other end is known: the kernel says who connected, and who listens (unix(7), SO_PEERCRED). Bun's own
  * listener cannot tell, and accepts without a limit. Nothing here blocks.
  */
 
-const { symbols: libc } = dlopen("libc.so.6", {
-  socket: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
-  bind: { args: [FFIType.i32, FFIType.ptr, FFIType.u32], returns: FFIType.i32 },
-  listen: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
-  accept4: { args: [FFIType.i32, FFIType.ptr, FFIType.ptr, FFIType.i32], returns: FFIType.i32 },
-  getsockopt: {
-    args: [FFIType.i32, FFIType.i32, FFIType.i32, FFIType.ptr, FFIType.ptr],
-    returns: FFIType.i32,
-  },
-  poll: { args: [FFIType.ptr, FFIType.u64_fast, FFIType.i32], returns: FFIType.i32 },
-  shutdown: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
-  close: { args: [FFIType.i32], returns: FFIType.i32 },
-});
-
-const AF_UNIX = 1;
-const SOCK_STREAM = 1;
-const SOCK_NONBLOCK = 0o4000;
-const SOCK_CLOEXEC = 0o2000000;
-const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 /** struct ucred: i32 pid, u32 uid, u32 gid (linux/socket.h). */
 const UCRED_LENGTH = 12;
 const SHUT_WR = 1;
-const POLLERR = 8;
-const POLLHUP = 16;
-/** sun_path has 108 bytes, a NUL at its end included (linux/un.h). */
-const LONGEST_PATH = 107;
 
 /**
  * The uid of the process at the other end: of who called connect(2), or, for the side that connected, of who called listen(2).
@@ -49,16 +38,9 @@ export function peerUid(descriptor: number): number | null {
 
 /** Those of the connections whose other end is closed. One poll(2) for all of them. */
 export function hungUp(descriptors: readonly number[]): Set<number> {
-  const gone = new Set<number>();
-  if (descriptors.length === 0) return gone;
-  // struct pollfd: i32 fd, i16 events, i16 revents. Without events, an end and an error are still told.
-  const polled = new DataView(new ArrayBuffer(8 * descriptors.length));
-  for (const [index, descriptor] of descriptors.entries()) polled.setInt32(8 * index, descriptor, true);
-  if (libc.poll(ptr(polled.buffer), descriptors.length, 0) <= 0) return gone;
-  for (const [index, descriptor] of descriptors.entries()) {
-    if ((polled.getInt16(8 * index + 6, true) & (POLLERR | POLLHUP)) !== 0) gone.add(descriptor);
-  }
-  return gone;
+  // Without events, an end and an error are still told.
+  const events = poll(descriptors, 0, 0);
+  return new Set(descriptors.filter((_, index) => ((events[index] ?? 0) & (POLLERR | POLLHUP)) !== 0));
 }
 
 /** Ends what we send: the other side reads to the end of it. */
@@ -82,12 +64,8 @@ export class UnixListener {
    */
   constructor(options: { path: string; mode: number; backlog: number }) {
     const draft = `${options.path}.new`;
-    const name = Buffer.from(draft);
-    if (name.length > LONGEST_PATH) throw new Error(`${draft} is too long for a socket`);
-    // struct sockaddr_un: u16 sun_family, char sun_path[108].
-    const address = new Uint8Array(2 + name.length + 1);
-    address[0] = AF_UNIX;
-    address.set(name, 2);
+    const address = unixName(draft);
+    if (address === null) throw new Error(`${draft} is too long for a socket`);
     rmSync(draft, { force: true });
     this.#descriptor = libc.socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (this.#descriptor < 0) throw new Error("no socket can be made");

@@ -7,7 +7,7 @@ import { encodeConnectionRequest, NETLINK_NETFILTER } from "../identity/netlink/
 import { encodeSocketRequest, NETLINK_SOCK_DIAG, type Tuple } from "../identity/netlink/inet-diag.ts";
 import { readReply } from "../identity/netlink/message.ts";
 import { getent } from "../platform/getent.ts";
-import { NetlinkSocket } from "../platform/libc.ts";
+import { NetlinkSocket } from "../platform/netlink-socket.ts";
 import { findProgram, SYSTEM_PATH } from "../platform/programs.ts";
 import { firstUnprivilegedPort } from "../platform/unprivileged-port.ts";
 import type { RunCommand } from "./command.ts";

@@ -1,7 +1,7 @@
 import { readMessages } from "../firewall/nftables/batch.ts";
 import { TABLES } from "../firewall/wall/plan.ts";
 import { CHANGE_GROUPS, concernsWall, NETLINK_ROUTE } from "../firewall/wall/rtnetlink.ts";
-import { NetlinkSocket } from "../platform/libc.ts";
+import { NetlinkSocket } from "../platform/netlink-socket.ts";
 
 /** The most messages that one call reads. The next call reads the rest. */
 const MOST_DATAGRAMS = 1_000;

@@ -10,7 +10,7 @@ import { NETLINK_NETFILTER } from "../identity/netlink/conntrack.ts";
 import { NETLINK_SOCK_DIAG } from "../identity/netlink/inet-diag.ts";
 import { IdentityResolver } from "../identity/resolver.ts";
 import { monotonicMs, systemClock } from "../platform/clock.ts";
-import { NetlinkSocket } from "../platform/libc.ts";
+import { NetlinkSocket } from "../platform/netlink-socket.ts";
 import { selfCommand } from "../platform/self.ts";
 import type { Needs } from "../rules/decide.ts";
 

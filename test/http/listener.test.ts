@@ -2,7 +2,7 @@ import { afterEach, describe, expect, test } from "bun:test";
 import { closeSync } from "node:fs";
 import { connect } from "node:net";
 import { Listener } from "../../src/http/listener.ts";
-import { ListenError } from "../../src/platform/libc.ts";
+import { ListenError } from "../../src/platform/listening-socket.ts";
 import { listenAnywhere } from "../support/listen-anywhere.ts";
 
 type Accept = NonNullable<ConstructorParameters<typeof Listener<undefined>>[0]["accept"]>;

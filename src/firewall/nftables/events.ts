@@ -1,5 +1,5 @@
 import { NETLINK_NETFILTER } from "../../identity/netlink/conntrack.ts";
-import { NetlinkSocket } from "../../platform/libc.ts";
+import { NetlinkSocket } from "../../platform/netlink-socket.ts";
 import { find, textOf, u32Of } from "./attributes.ts";
 import { commandOf, readBody, readMessages } from "./batch.ts";
 import { GEN, MSG } from "./names.ts";

@@ -1,6 +1,6 @@
 import { ImdsProxyError } from "../../errors.ts";
 import { NETLINK_NETFILTER } from "../../identity/netlink/conntrack.ts";
-import { NetlinkSocket } from "../../platform/libc.ts";
+import { NetlinkSocket } from "../../platform/netlink-socket.ts";
 import { find, u32Of } from "./attributes.ts";
 import {
   type BatchError,

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { release } from "node:os";
 import { ImdsProxyError } from "../../errors.ts";
-import { NetlinkSocket } from "../../platform/libc.ts";
+import { NetlinkSocket } from "../../platform/netlink-socket.ts";
 import { type ReadMessage, readBatchAnswer, readDumpPart } from "../nftables/batch.ts";
 import { FAMILIES, type Family } from "../types.ts";
 import {

@@ -7,7 +7,7 @@ import {
 } from "../../identity/netlink/conntrack.ts";
 import { NETLINK_SOCK_DIAG, sameTuple, type Tuple } from "../../identity/netlink/inet-diag.ts";
 import { readReply } from "../../identity/netlink/message.ts";
-import { NetlinkSocket } from "../../platform/libc.ts";
+import { NetlinkSocket } from "../../platform/netlink-socket.ts";
 import { redirectTarget } from "../addresses.ts";
 import { readBatchAnswer, readDumpPart } from "../nftables/batch.ts";
 import type { Family, FirewallSpec } from "../types.ts";

@@ -1,0 +1,181 @@
+import { ptr } from "bun:ffi";
+import {
+  AF_INET,
+  AF_INET6,
+  EBADFD,
+  errno,
+  errnoName,
+  inetName,
+  libc,
+  SO_RCVBUF,
+  SO_SNDBUF,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  SOCK_STREAM,
+  SOL_SOCKET,
+} from "./socket-calls.ts";
+
+/** Listening TCP sockets with the options that Bun has no way to, and both ends of what is accepted. */
+
+const SO_REUSEADDR = 2;
+const SO_REUSEPORT = 15;
+const SO_ACCEPTCONN = 30;
+const IPPROTO_IPV6 = 41;
+const IPV6_V6ONLY = 26;
+const F_DUPFD_CLOEXEC = 1030;
+
+/** What kept a TCP socket from listening; `code` as Node names it. */
+export class ListenError extends Error {
+  readonly code: string;
+  constructor(errorNumber: number) {
+    const code = errnoName(errorNumber);
+    super(code);
+    this.code = code;
+  }
+}
+
+/** A listening TCP socket. Connections are accepted through further descriptors of it. */
+export class ListeningSocket {
+  readonly #descriptor: number;
+  readonly #backlog: number;
+
+  /**
+   * @param options.address 4 or 16 bytes; one of 16 is for IPv6 alone.
+   * @param options.backlog connections that may wait to be accepted; net.core.somaxconn is the most.
+   * @param options.receiveBytes SO_RCVBUF of each connection: what the kernel keeps of what the other side has sent and
+   *   we have not read. The kernel takes it twice, for its own needs (socket(7)); by itself it would keep megabytes
+   *   (net.ipv4.tcp_wmem, tcp_rmem) for each client that sends and never reads.
+   * @param options.sendBytes SO_SNDBUF, the same for the other direction.
+   * @param options.sharePort SO_REUSEPORT: another process of the same uid may listen at the same endpoint.
+   * @param options.inherited a descriptor of a socket that listens at the endpoint already, which is then taken instead of a new
+   *   one; null for none. One that does not is closed, and the error's code is `EBADFD`.
+   * @throws ListenError
+   */
+  constructor(options: {
+    address: Uint8Array;
+    port: number;
+    backlog: number;
+    receiveBytes: number;
+    sendBytes: number;
+    sharePort: boolean;
+    inherited: number | null;
+  }) {
+    const { address, port, inherited } = options;
+    const family = address.length === 4 ? AF_INET : AF_INET6;
+    this.#backlog = options.backlog;
+    this.#descriptor = inherited ?? libc.socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (this.#descriptor < 0) throw new ListenError(errno());
+    const set = (level: number, name: number, value = 1) =>
+      libc.setsockopt(this.#descriptor, level, name, ptr(Int32Array.of(value)), 4) === 0;
+    const name = inetName(address, port);
+    if (inherited !== null && !this.#listensAt(name)) {
+      this.close();
+      throw new ListenError(EBADFD);
+    }
+    const bound =
+      inherited !== null ||
+      (set(SOL_SOCKET, SO_REUSEADDR) &&
+        (!options.sharePort || set(SOL_SOCKET, SO_REUSEPORT)) &&
+        (family === AF_INET || set(IPPROTO_IPV6, IPV6_V6ONLY)) &&
+        libc.bind(this.#descriptor, ptr(name), name.length) === 0);
+    const listens =
+      bound &&
+      set(SOL_SOCKET, SO_SNDBUF, options.sendBytes) &&
+      set(SOL_SOCKET, SO_RCVBUF, options.receiveBytes) &&
+      libc.listen(this.#descriptor, this.#backlog) === 0;
+    if (listens) return;
+    const failure = new ListenError(errno());
+    this.close();
+    throw failure;
+  }
+
+  /** Whether it is a listening socket that is bound to exactly this name. */
+  #listensAt(name: Uint8Array): boolean {
+    const listening = new Int32Array(1);
+    const length = Uint32Array.of(4);
+    const found = new Uint8Array(name.length);
+    const foundLength = Uint32Array.of(name.length);
+    return (
+      libc.getsockopt(this.#descriptor, SOL_SOCKET, SO_ACCEPTCONN, ptr(listening), ptr(length)) === 0 &&
+      listening[0] === 1 &&
+      libc.getsockname(this.#descriptor, ptr(found), ptr(foundLength)) === 0 &&
+      foundLength[0] === name.length &&
+      found.every((byte, index) => byte === name[index])
+    );
+  }
+
+  /** The socket itself, for as long as it is open: to be sent to somebody else, and not to be closed. */
+  get handle(): number {
+    return this.#descriptor;
+  }
+
+  /** A further descriptor of the same socket, which its user has to close. @throws ListenError where files run out. */
+  descriptor(): number {
+    const copy = libc.fcntl(this.#descriptor, F_DUPFD_CLOEXEC, 0);
+    if (copy < 0) throw new ListenError(errno());
+    return copy;
+  }
+
+  /** Sets the length of the queue again, after somebody else called listen(2) on the socket: Bun does, with 511. */
+  restoreBacklog(): void {
+    libc.listen(this.#descriptor, this.#backlog);
+  }
+
+  close(): void {
+    libc.close(this.#descriptor);
+  }
+}
+
+/** Our end of a TCP connection, the address of 4 or 16 bytes in network order. */
+export interface LocalEnd {
+  readonly localAddress: Uint8Array;
+  readonly localPort: number;
+}
+
+/** Both ends of a connected TCP socket. */
+export interface SocketEnds extends LocalEnd {
+  readonly peerAddress: Uint8Array;
+  readonly peerPort: number;
+}
+
+/** The longer of struct sockaddr_in and sockaddr_in6, as at inetName(), for {@link socketEnds}. */
+const SOCKADDR_LENGTH = 28;
+const endName = new Uint8Array(new ArrayBuffer(SOCKADDR_LENGTH));
+const endNameAt = ptr(endName);
+const endView = new DataView(endName.buffer);
+const endLength = new Uint32Array(new ArrayBuffer(4));
+const endLengthAt = ptr(endLength);
+
+/**
+ * Both ends of a connection, without text (getsockname(2), getpeername(2)); null where the kernel has none, as of one that its client
+ * has reset.
+ *
+ * @param bound where the listening socket is bound: the local end of each connection that it accepts, which then need not be asked for.
+ *   Null where it is bound to every address.
+ */
+export function socketEnds(descriptor: number, bound: LocalEnd | null): SocketEnds | null {
+  let localAddress = bound?.localAddress ?? null;
+  let localPort = bound?.localPort ?? 0;
+  if (bound === null) {
+    endLength[0] = SOCKADDR_LENGTH;
+    if (libc.getsockname(descriptor, endNameAt, endLengthAt) !== 0) return null;
+    localAddress = addressOfEnd();
+    localPort = endView.getUint16(2, false);
+  }
+  endLength[0] = SOCKADDR_LENGTH;
+  if (libc.getpeername(descriptor, endNameAt, endLengthAt) !== 0) return null;
+  const peerAddress = addressOfEnd();
+  if (localAddress === null || peerAddress === null) return null;
+  return { localAddress, localPort, peerAddress, peerPort: endView.getUint16(2, false) };
+}
+
+function addressOfEnd(): Uint8Array | null {
+  switch (endView.getUint16(0, true)) {
+    case AF_INET:
+      return endName.slice(4, 8);
+    case AF_INET6:
+      return endName.slice(8, 24);
+    default:
+      return null;
+  }
+}
