@@ -1,95 +1,63 @@
 import { type Check, look } from "../types.ts";
 import { useOf } from "../usable.ts";
 
-/** Files of the system, with what they hold or give, and how somebody would use them. */
-export const SYSTEM_FILES: readonly {
+interface SystemFile {
   readonly path: string;
   readonly use: "read" | "write";
   readonly what: string;
   /** It counts only where it has AWS secrets in it. */
   readonly onlyWithSecrets?: boolean;
-}[] = [
-  { path: "/run/docker.sock", use: "write", what: "who connects to Docker starts containers as root" },
-  {
-    path: "/run/podman/podman.sock",
-    use: "write",
-    what: "who connects to root's Podman starts containers as root",
-  },
-  {
-    path: "/run/containerd/containerd.sock",
-    use: "write",
-    what: "who connects to containerd starts containers as root",
-  },
-  { path: "/run/crio/crio.sock", use: "write", what: "who connects to CRI-O starts containers as root" },
-  { path: "/var/lib/lxd/unix.socket", use: "write", what: "who connects to LXD starts containers as root" },
-  {
-    path: "/var/snap/lxd/common/lxd/unix.socket",
-    use: "write",
-    what: "who connects to LXD starts containers as root",
-  },
-  {
-    path: "/var/lib/incus/unix.socket",
-    use: "write",
-    what: "who connects to Incus starts containers as root",
-  },
-  { path: "/etc/shadow", use: "read", what: "everybody's password hashes" },
+}
+
+const readable = (what: string, ...paths: readonly string[]): readonly SystemFile[] =>
+  paths.map((path) => ({ path, use: "read", what }));
+/** The socket of a program that starts containers for whoever may write to it. */
+const engine = (name: string, ...paths: readonly string[]): readonly SystemFile[] =>
+  paths.map((path) => ({ path, use: "write", what: `who connects to ${name} starts containers as root` }));
+
+/** Files of the system, with what they hold or give, and how somebody would use them. */
+export const SYSTEM_FILES: readonly SystemFile[] = [
+  ...engine("Docker", "/run/docker.sock"),
+  ...engine("root's Podman", "/run/podman/podman.sock"),
+  ...engine("containerd", "/run/containerd/containerd.sock"),
+  ...engine("CRI-O", "/run/crio/crio.sock"),
+  ...engine("LXD", "/var/lib/lxd/unix.socket", "/var/snap/lxd/common/lxd/unix.socket"),
+  ...engine("Incus", "/var/lib/incus/unix.socket"),
+  ...readable("everybody's password hashes", "/etc/shadow"),
   {
     path: "/etc/environment",
     use: "read",
     what: "AWS secrets in everybody's environment",
     onlyWithSecrets: true,
   },
-  { path: "/etc/boto.cfg", use: "read", what: "keys of boto for the whole node" },
-  { path: "/etc/passwd-s3fs", use: "read", what: "keys of s3fs for the whole node" },
-  {
-    path: "/etc/ecs/ecs.config",
-    use: "read",
-    what: "settings of the ECS agent, which may hold keys of a registry",
-  },
-  { path: "/var/lib/ecs/data/agent.db", use: "read", what: "the ECS agent's state" },
-  { path: "/var/lib/amazon/ssm/Vault/Store/RegistrationKey", use: "read", what: "the SSM agent's own key" },
-  {
-    path: "/etc/codedeploy-agent/conf/codedeploy.onpremises.yml",
-    use: "read",
-    what: "keys of the CodeDeploy agent",
-  },
+  ...readable("keys of boto for the whole node", "/etc/boto.cfg"),
+  ...readable("keys of s3fs for the whole node", "/etc/passwd-s3fs"),
+  ...readable("settings of the ECS agent, which may hold keys of a registry", "/etc/ecs/ecs.config"),
+  ...readable("the ECS agent's state", "/var/lib/ecs/data/agent.db"),
+  ...readable("the SSM agent's own key", "/var/lib/amazon/ssm/Vault/Store/RegistrationKey"),
+  ...readable("keys of the CodeDeploy agent", "/etc/codedeploy-agent/conf/codedeploy.onpremises.yml"),
   {
     path: "/opt/aws/amazon-cloudwatch-agent/etc/common-config.toml",
     use: "write",
     what: "where the CloudWatch agent takes its credentials",
   },
-  {
-    path: "/var/lib/cloud/instance/user-data.txt",
-    use: "read",
-    what: "the instance's user data, which the proxy keeps from users",
-  },
-  {
-    path: "/var/lib/cloud/instance/user-data.txt.i",
-    use: "read",
-    what: "the instance's user data, which the proxy keeps from users",
-  },
-  {
-    path: "/run/cloud-init/instance-data-sensitive.json",
-    use: "read",
-    what: "the instance's user data, which the proxy keeps from users",
-  },
-  { path: "/var/lib/kubelet/pki/kubelet-client-current.pem", use: "read", what: "the kubelet's key" },
-  { path: "/etc/kubernetes/admin.conf", use: "read", what: "a cluster administrator's key" },
-  {
-    path: "/etc/munge/munge.key",
-    use: "read",
-    what: "the cluster's key of MUNGE, with which anybody is anyone to Slurm, root included",
-  },
-  {
-    path: "/var/spool/slurm/statesave/jwt_hs256.key",
-    use: "read",
-    what: "Slurm's key of tokens, with which anybody is anyone to Slurm",
-  },
-  {
-    path: "/etc/slurm/jwt_hs256.key",
-    use: "read",
-    what: "Slurm's key of tokens, with which anybody is anyone to Slurm",
-  },
+  ...readable(
+    "the instance's user data, which the proxy keeps from users",
+    "/var/lib/cloud/instance/user-data.txt",
+    "/var/lib/cloud/instance/user-data.txt.i",
+    "/run/cloud-init/instance-data-sensitive.json",
+  ),
+  ...readable("the kubelet's key", "/var/lib/kubelet/pki/kubelet-client-current.pem"),
+  ...readable("a cluster administrator's key", "/etc/kubernetes/admin.conf"),
+  ...readable(
+    "the cluster's key of MUNGE, with which anybody is anyone to Slurm, root included",
+    "/etc/munge/munge.key",
+  ),
+  ...readable(
+    "Slurm's key of tokens, with which anybody is anyone to Slurm",
+    "/var/spool/slurm/statesave/jwt_hs256.key",
+    "/etc/slurm/jwt_hs256.key",
+  ),
 ];
 
 export const systemFiles: Check = {
