@@ -1,27 +1,45 @@
 /**
- * Runs the tests: `bun scripts/run-tests.ts [PATH…]`. With paths, those and nothing else. Without, all, in three lanes at
- * once, since most tests wait for other programs: the booted nodes, the simulated nodes and the rest; and then, with the
- * machine to themselves, the attacks that measure how long a user waits or race the node (ALONE). What needs a registry or hours (OPT_IN) has a target
- * of its own.
+ * Runs the tests: `bun scripts/run-tests.ts [PATH…]`. With paths, those and nothing else, shown as they run. Without, all of them in
+ * three steps. In each step several processes run at once, since most tests wait for other programs most of the time; whichever has
+ * ended takes the next file that nobody has begun, so that none of them waits for a long one at the end.
  *
- * What failed is printed once more before the last paragraph, since the lane that it belongs to may have ended long before and
- * whoever reads the end of a long output has to find it there. The last paragraph is the runner's summary, added up. Exits with
- * 1 where anything failed.
+ * What failed is printed once more before the last paragraph, since it may have been printed long before, and whoever reads the end
+ * of a long output has to find it there. The last paragraph is the runner's summary, added up. Exits with 1 where anything failed.
  */
 import { readdirSync } from "node:fs";
 
-/** A limit that no test comes near but one that hangs: a machine may be ten times slower than ours, and runs three lanes at once. */
+/** A limit that no test comes near but one that hangs: a machine may be ten times slower than ours, and runs several at once. */
 const OPTIONS = ["--timeout=180000"];
+/** What needs a registry or hours; each has a target of its own. */
 export const OPT_IN = ["clients", "platforms"];
 const NO_TESTS = ["support"];
+/** The folders whose files are run one by one, since each has a node of its own to wait for. The rest is one run. */
+const BY_FILE = ["attack", "boot", "node"];
+/** How many files are run at once in the first step. Nine tenths of the time of two processors were used with so many, on two. */
+const AT_ONCE = 4;
+/** Begun first, the longest before the others: each takes more than half a minute where nothing runs beside it. */
+export const LONG = [
+  ...[
+    "boot/closed",
+    "boot/scripts",
+    "node/firewall-atomic",
+    "node/firewall",
+    "boot/late",
+    "boot/interrupted",
+  ],
+  ...["boot/first-boot", "node/drills", "node/anew", "boot/repair", "attack/names", "boot/upgrade"],
+  ...["attack/spelling", "node/main-job", "boot/restart", "boot/lifecycle", "node/limits"],
+].map((name) => `./test/${name}.test.ts`);
 /**
- * The attacks that run with nothing beside them: they measure how long somebody waits, fill what the whole machine has, or need
- * chances that a busy machine does not give them.
+ * The attacks that need chances which a busy machine does not give them: two at a time, when the first step is over. Each was run
+ * beside two busy loops.
  */
-const ALONE = [
-  ...["agent", "agent-queue", "calls", "collision", "exhaustion", "floods", "flush", "identity"],
-  ...["open-before", "processes", "tracked", "watch"],
-].map((name) => `${name}.test.ts`);
+export const CALM = [
+  ...["identity", "tracked", "flush", "watch", "open-before", "collision", "agent", "agent-queue"],
+  ...["calls", "processes"],
+].map((name) => `./test/attack/${name}.test.ts`);
+/** The attacks that measure how long somebody waits: nothing runs beside them. */
+export const ALONE = ["exhaustion", "floods"].map((name) => `./test/attack/${name}.test.ts`);
 
 /** What the runner says at its end, of one run or several. */
 export interface Summary {
@@ -90,21 +108,41 @@ export function summaryText(summaries: readonly Summary[], seconds: number): str
   ].join("\n");
 }
 
+/** Some runs of `bun test`, each with the paths that it is given, of which so many are under way at the same time. */
+export interface Step {
+  readonly atOnce: number;
+  readonly runs: readonly (readonly string[])[];
+}
+
 /**
- * The directories and files below `test` in the order in which they run: the steps one after the other, each step's at once.
- * @param entries what is in `test`. @param attacks what is in `test/attack`, of which what is no test is left out.
+ * All tests, in the order in which they are begun.
+ * @param entries what is in `test`. @param filesOf what is in a folder of it.
  */
-export function lanes(
+export function plan(
   entries: readonly string[],
-  attacks: readonly string[],
-): readonly (readonly (readonly string[])[])[] {
-  const own = ["attack", "boot", "node"];
-  const others = entries.filter((name) => ![...own, ...OPT_IN, ...NO_TESTS].includes(name));
-  const tests = attacks.filter((name) => name.endsWith(".test.ts")).map((name) => `attack/${name}`);
-  const isAlone = (name: string) => ALONE.includes(name.slice("attack/".length));
-  const paths = (names: readonly string[]) => names.map((name) => `./test/${name}`);
-  const rest = [...others, ...tests.filter((name) => !isAlone(name))];
-  return [[paths(rest), paths(["boot"]), paths(["node"])], [paths(tests.filter(isAlone))]];
+  filesOf: (folder: string) => readonly string[],
+): readonly Step[] {
+  const others = entries.filter((name) => ![...BY_FILE, ...OPT_IN, ...NO_TESTS].includes(name));
+  const byFile = BY_FILE.flatMap((folder) =>
+    filesOf(folder)
+      .filter((name) => name.endsWith(".test.ts"))
+      .map((name) => `./test/${folder}/${name}`),
+  ).filter((path) => !CALM.includes(path) && !ALONE.includes(path));
+  const [longest, ...long] = LONG;
+  const short = byFile.filter((path) => !LONG.includes(path));
+  const one = (path: string) => [path];
+  return [
+    {
+      atOnce: AT_ONCE,
+      runs: [
+        ...(longest === undefined ? [] : [one(longest)]),
+        others.map((name) => `./test/${name}`),
+        ...[...long, ...short].map(one),
+      ],
+    },
+    { atOnce: 2, runs: CALM.map(one) },
+    { atOnce: 1, runs: ALONE.map(one) },
+  ];
 }
 
 /**
@@ -117,11 +155,17 @@ const show = (output: string | Uint8Array): Promise<void> =>
 /** How long the output of a run that has ended may be silent before it is taken for all: a process that it left may hold it open. */
 const SILENT_MS = 3_000;
 
+/** What one run of `bun test` did. */
+interface Ran {
+  readonly paths: readonly string[];
+  readonly output: string;
+  readonly exitCode: number;
+  readonly seconds: number;
+}
+
 /** Runs `bun test`. @param isShown whether its output is shown as it comes, or as a whole at its end. */
-async function runLane(
-  paths: readonly string[],
-  isShown: boolean,
-): Promise<{ output: string; exitCode: number }> {
+async function runTests(paths: readonly string[], isShown: boolean): Promise<Ran> {
+  const startedMs = performance.now();
   const run = Bun.spawn([process.execPath, "test", ...OPTIONS, ...paths], {
     stdin: "ignore",
     stdout: "pipe",
@@ -142,32 +186,57 @@ async function runLane(
   const exitCode = await run.exited;
   const output = Buffer.concat(parts).toString();
   if (!isShown) await show(output);
-  return { output, exitCode };
+  return { paths, output, exitCode, seconds: (performance.now() - startedMs) / 1_000 };
+}
+
+/** Runs a step. @param ended is called with what each run did, in the order in which they end. */
+export async function runStep<Result>(
+  { atOnce, runs }: Step,
+  run: (paths: readonly string[]) => Promise<Result>,
+  ended: (result: Result) => void,
+): Promise<void> {
+  const waiting = [...runs];
+  const worker = async () => {
+    for (let paths = waiting.shift(); paths !== undefined; paths = waiting.shift()) ended(await run(paths));
+  };
+  await Promise.all(Array.from({ length: atOnce }, worker));
 }
 
 async function main(paths: readonly string[]): Promise<number> {
   const startedMs = performance.now();
-  const steps =
-    paths.length > 0 ? [[paths]] : lanes(readdirSync("test").sort(), readdirSync("test/attack").sort());
-  const summaries: Summary[] = [];
-  const failures: string[] = [];
-  let isRight = true;
-  for (const step of steps) {
-    const ran = await Promise.all(step.map((lane, index) => runLane(lane, index === 0)));
-    for (const { output, exitCode } of ran) {
-      const summary = summaryOf(output);
-      isRight &&= exitCode === 0 && summary !== null;
-      failures.push(...failuresOf(output));
-      if (summary !== null) summaries.push(summary);
-      else await show("a run of tests did not come to its end\n");
-    }
-  }
+  const isPart = paths.length > 0;
+  const steps = isPart
+    ? [{ atOnce: 1, runs: [paths] }]
+    : plan(readdirSync("test").sort(), (folder) => readdirSync(`test/${folder}`).sort());
+  const ran: Ran[] = [];
+  for (const step of steps)
+    await runStep(
+      step,
+      (these) => runTests(these, isPart),
+      (one) => ran.push(one),
+    );
+  const summaries = ran.map(({ output }) => summaryOf(output));
+  for (const [index, summary] of summaries.entries())
+    if (summary === null)
+      await show(`a run of tests did not come to its end: ${ran[index]?.paths.join(" ")}\n`);
   // One run has printed its own.
-  if (steps.flat().length > 1) {
+  if (!isPart) {
+    const longest = ran.toSorted((one, other) => other.seconds - one.seconds).slice(0, 10);
+    const times = longest.map(
+      ({ paths, seconds }) => `${seconds.toFixed(0).padStart(5)} s  ${paths.join(" ")}`,
+    );
+    await show(`\n${["What took longest:", ...times].join("\n")}\n`);
+    const failures = ran.flatMap(({ output }) => failuresOf(output));
     if (failures.length > 0) await show(`\n${["What failed:", ...failures].join("\n")}\n`);
-    await show(`${summaryText(summaries, (performance.now() - startedMs) / 1_000)}\n`);
+    const seconds = (performance.now() - startedMs) / 1_000;
+    await show(
+      `${summaryText(
+        summaries.filter((summary) => summary !== null),
+        seconds,
+      )}\n`,
+    );
   }
-  return isRight ? 0 : 1;
+  return ran.every(({ exitCode }) => exitCode === 0) && !summaries.includes(null) ? 0 : 1;
 }
 
 if (import.meta.main) process.exit(await main(process.argv.slice(2)));

@@ -1,6 +1,15 @@
 import { expect, test } from "bun:test";
-import { readdirSync } from "node:fs";
-import { failuresOf, lanes, summaryOf, summaryText } from "../../scripts/run-tests.ts";
+import { existsSync, readdirSync } from "node:fs";
+import {
+  ALONE,
+  CALM,
+  failuresOf,
+  LONG,
+  plan,
+  runStep,
+  summaryOf,
+  summaryText,
+} from "../../scripts/run-tests.ts";
 
 test("a summary is read as bun test prints it, with colours and without, and only its last", () => {
   const output =
@@ -43,25 +52,58 @@ test("what failed is found with what it printed, once, however early in the outp
   expect(failuresOf("(pass) a > before [0.1ms]\n\n 1 pass\nRan 1 test across 1 file.\n")).toEqual([]);
 });
 
-test("every directory of tests is in one lane, but for those with targets of their own", () => {
-  const entries = readdirSync("test").sort();
-  const attacks = readdirSync("test/attack").sort();
-  const planned = lanes(entries, attacks).flat(2);
+const filesOf = (folder: string) => readdirSync(`test/${folder}`).sort();
+const steps = plan(readdirSync("test").sort(), filesOf);
+
+test("every directory of tests is run once, but for those with targets of their own", () => {
+  const planned = steps.flatMap(({ runs }) => runs.flat());
   expect(new Set(planned).size).toBe(planned.length);
-  const found = planned.map((path) => path.slice("./test/".length)).sort();
-  expect(found.filter((path) => !path.startsWith("attack/"))).toEqual(
-    entries.filter((name) => !["attack", "clients", "platforms", "support"].includes(name)),
-  );
-  expect(found.filter((path) => path.startsWith("attack/"))).toEqual(
-    attacks.filter((name) => name.endsWith(".test.ts")).map((name) => `attack/${name}`),
+  const byFile = ["attack", "boot", "node"];
+  const apart = [...byFile, "clients", "platforms", "support"];
+  expect(planned.toSorted()).toEqual(
+    [
+      ...readdirSync("test").filter((name) => !apart.includes(name)),
+      ...byFile.flatMap((folder) =>
+        filesOf(folder)
+          .filter((name) => name.endsWith(".test.ts"))
+          .map((name) => `${folder}/${name}`),
+      ),
+    ]
+      .map((name) => `./test/${name}`)
+      .sort(),
   );
 });
 
-test("every attack that is to run alone is there, and nothing runs beside it", () => {
-  const [, alone] = lanes(readdirSync("test").sort(), readdirSync("test/attack").sort());
-  expect(alone).toHaveLength(1);
-  expect(alone?.[0]).toHaveLength(12);
-  expect(alone?.[0]).toContain("./test/attack/exhaustion.test.ts");
+test("what measures how long somebody waits runs when all else is over, and nothing beside it", () => {
+  expect(steps.at(-1)).toEqual({ atOnce: 1, runs: ALONE.map((path) => [path]) });
+  expect(ALONE).toContain("./test/attack/exhaustion.test.ts");
+  for (const path of [...LONG, ...CALM, ...ALONE]) expect([path, existsSync(path)]).toEqual([path, true]);
+});
+
+test("a step runs as many at once as it says, and begins the next when one has ended", async () => {
+  const begun: string[] = [];
+  const ended: string[] = [];
+  const ends = new Map<string, () => void>();
+  const run = ([path = ""]: readonly string[]) => {
+    begun.push(path);
+    return new Promise<string>((resolve) => ends.set(path, () => resolve(path)));
+  };
+  const done = runStep({ atOnce: 2, runs: [["a"], ["b"], ["c"], ["d"]] }, run, (path) => ended.push(path));
+  const end = async (path: string) => {
+    ends.get(path)?.();
+    await new Promise(setImmediate);
+  };
+  expect(begun).toEqual(["a", "b"]);
+  await end("b");
+  expect([begun, ended]).toEqual([["a", "b", "c"], ["b"]]);
+  await end("c");
+  await end("d");
+  await end("a");
+  await done;
+  expect([begun, ended]).toEqual([
+    ["a", "b", "c", "d"],
+    ["b", "c", "d", "a"],
+  ]);
 });
 
 /** Runs a file of tests by the script, as it is called with a path. */
@@ -77,7 +119,7 @@ async function runFile(source: string, command = ["sh", "-c", 'exec "$@"', "sh"]
   return { exitCode: await child.exited, summary: summaryOf(output), output };
 }
 
-test("a lane that fails, or that does not come to its end, fails the whole", async () => {
+test("a run that fails, or that does not come to its end, fails the whole", async () => {
   expect(await runFile(`test("a", () => {});`)).toMatchObject({
     exitCode: 0,
     summary: { pass: 1, fail: 0 },
