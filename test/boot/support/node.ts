@@ -1,5 +1,6 @@
 /** A machine as a node of a cluster: a network, the HyperPod agent or EC2's metadata service, STS, users, sshd and slurmd. */
-import { existsSync, readFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { Machine, type MachineOptions, until } from "./machine.ts";
 
@@ -267,24 +268,46 @@ export async function credentialsOf(machine: Machine, role: string, who?: string
 /** The file at a path of this repository. */
 export const sourceFile = (path: string): string => readFileSync(join(REPOSITORY, path), "utf8");
 
-/** Builds the executable with another version and commit, as the next release would be; kept in the cache directory unless told. */
-export function executableOf(version: string, directory = join(REPOSITORY, ".cache")): string {
-  const outfile = join(directory, `imdsproxy-${version}`);
-  const build = Bun.spawnSync(
-    [
-      ...[join(REPOSITORY, "node_modules/.bin/bun"), "build", "--compile", "--format=esm", "--bytecode"],
-      ...[
-        "--minify-syntax",
-        "--minify-whitespace",
-        "--no-compile-autoload-dotenv",
-        "--no-compile-autoload-bunfig",
-      ],
-      ...[`--define=IMDSPROXY_VERSION="${version}"`, '--define=IMDSPROXY_COMMIT="test"'],
-      ...["src/main.ts", `--outfile=${outfile}`],
+/** What the executable is built of, as one number. */
+function sourcesDigest(): string {
+  const hash = createHash("sha256");
+  const sources = readdirSync(join(REPOSITORY, "src"), { recursive: true, encoding: "utf8" })
+    .filter((path) => path.endsWith(".ts"))
+    .map((path) => join("src", path))
+    .sort();
+  for (const path of [...sources, "package.json", "bun.lock"])
+    hash.update(path).update(readFileSync(join(REPOSITORY, path)));
+  return hash.digest("hex").slice(0, 12);
+}
+
+/**
+ * The executable with another version and commit, as the next release would be. It is built once for the same sources and kept in
+ * the cache directory, under a lock, since several files of tests ask for it at the same time.
+ */
+export function executableOf(version: string): string {
+  const cache = join(REPOSITORY, ".cache");
+  mkdirSync(cache, { recursive: true });
+  const outfile = join(cache, `imdsproxy-${version}-${sourcesDigest()}`);
+  const build = [
+    ...[join(REPOSITORY, "node_modules/.bin/bun"), "build", "--compile", "--format=esm", "--bytecode"],
+    ...[
+      "--minify-syntax",
+      "--minify-whitespace",
+      "--no-compile-autoload-dotenv",
+      "--no-compile-autoload-bunfig",
     ],
-    { cwd: REPOSITORY, stderr: "pipe" },
-  );
-  if (build.exitCode !== 0) throw new Error(build.stderr.toString());
+    ...[`--define=IMDSPROXY_VERSION="${version}"`, '--define=IMDSPROXY_COMMIT="test"'],
+    ...["src/main.ts", `--outfile=${outfile}.part`],
+  ];
+  // Those of other sources go when nobody can be about to copy them any more.
+  const script = `[ ! -e "$0" ] || exit 0
+find ${cache} -maxdepth 1 -name 'imdsproxy-${version}*' -mmin +60 -delete
+"$@" && mv "$0.part" "$0"`;
+  const run = Bun.spawnSync(["flock", `${cache}/executable.lock`, "sh", "-c", script, outfile, ...build], {
+    cwd: REPOSITORY,
+    stderr: "pipe",
+  });
+  if (run.exitCode !== 0) throw new Error(run.stderr.toString());
   return outfile;
 }
 

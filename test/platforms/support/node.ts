@@ -1,5 +1,5 @@
 /** A virtual machine as a node of a cluster: the agent of HyperPod, STS, three users; the release to install at /opt/payload. */
-import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { writeRelease } from "../../../scripts/release.ts";
 import { executableOf, HAMMER, INSTANCE_ROLE, nodeUnits, STS } from "../../boot/support/node.ts";
@@ -66,7 +66,7 @@ export function buildPayload(): Payload {
   ]);
   cpSync(join(REPOSITORY, "test/attack/programs"), join(directory, "programs"), { recursive: true });
   cpSync(join(REPOSITORY, "test/platforms/programs"), join(directory, "programs"), { recursive: true });
-  renameSync(executableOf(NEXT_VERSION, directory), join(directory, "next"));
+  cpSync(executableOf(NEXT_VERSION), join(directory, "next"));
   const disk = join(CACHE, "payload.img");
   rmSync(disk, { force: true });
   must(["truncate", "-s", "640M", disk]);
