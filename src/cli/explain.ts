@@ -12,13 +12,15 @@ import type { Identity } from "../identity/types.ts";
 import { compileRules, type Decision } from "../rules/decide.ts";
 import { slurmProblem } from "../service/slurm.ts";
 import { systemNames } from "../wiring/identities.ts";
-import { configArg, jsonArg } from "./common.ts";
+import { configArg, grantsText, jsonArg } from "./common.ts";
 import { table } from "./table.ts";
 
 /** Replaces the instance id on a machine without a metadata service. */
 const INSTANCE_ID = "i-INSTANCE";
+/** The same for the region. */
+const REGION = "REGION";
 /** Timeout of the metadata service, in milliseconds. */
-const INSTANCE_ID_MS = 1_000;
+const METADATA_MS = 1_000;
 
 export default defineCommand({
   meta: { name: "explain", description: "Show which role a user gets by the configuration, and why" },
@@ -38,8 +40,13 @@ export default defineCommand({
     const exemptions = [...(await exemptUids(config.exempt)).uids, ...exemptOf(platformAccounts)];
     const exempt = exemptions.some((uid) => uid === identity.uid);
     const rules = compileRules(config, { hostname: hostname() });
-    const instanceId = rules.needs.instanceId && !exempt ? await instanceIdHere() : null;
-    const decision = rules.decide(identity, instanceId ?? INSTANCE_ID);
+    const instanceId =
+      rules.needs.instanceId && !exempt ? await metadataHere("instance-id", /^[\w-]{1,64}$/) : null;
+    const region =
+      rules.needs.region && !exempt
+        ? await metadataHere("placement/region", /^[a-z]+(?:-[a-z]+)+-\d+$/)
+        : null;
+    const decision = rules.decide(identity, instanceId ?? INSTANCE_ID, region ?? REGION);
     /** Values that were assumed, because they could not be looked up. */
     const assumptions = [
       ...(exempt || assumption === null ? [] : [assumption]),
@@ -50,6 +57,9 @@ export default defineCommand({
       ),
       ...(rules.needs.instanceId && !exempt && instanceId === null
         ? [`${INSTANCE_ID} stands for the node's instance id, which no metadata service tells here`]
+        : []),
+      ...(rules.needs.region && !exempt && region === null
+        ? [`${REGION} stands for the node's region, which no metadata service tells here`]
         : []),
     ];
     const problem = exempt || !asksForJobs(config) ? null : slurmProblem();
@@ -67,13 +77,11 @@ export default defineCommand({
   },
 });
 
-/** The instance id from whatever answers at the metadata address; null where nothing does. */
-async function instanceIdHere(): Promise<string | null> {
+/** A value from whatever answers at the metadata address; null where nothing does, or the value is none of its kind. */
+async function metadataHere(name: string, kind: RegExp): Promise<string | null> {
   try {
-    const { status, body } = await askMetadata("/latest/meta-data/instance-id", {
-      timeoutMs: INSTANCE_ID_MS,
-    });
-    return status === 200 && /^[\w-]{1,64}$/.test(body.trim()) ? body.trim() : null;
+    const { status, body } = await askMetadata(`/latest/meta-data/${name}`, { timeoutMs: METADATA_MS });
+    return status === 200 && kind.test(body.trim()) ? body.trim() : null;
   } catch (error) {
     if (error instanceof ImdsProxyError) return null;
     throw error;
@@ -177,6 +185,19 @@ const exemptRows = (identity: Identity): [string, string][] => [
   ["why", "exempt: the firewall sends this user straight to the node's own metadata service"],
 ];
 
+/** What narrows the session, beside its role. */
+function policyRows({ request, grants }: Extract<Decision, { kind: "role" }>): [string, string][] {
+  const granted: [string, string][] = grants === undefined ? [] : [["grants", grantsText(grants)]];
+  if (grants?.length === 0) return granted;
+  return [
+    ...granted,
+    ...request.policyArns.map((arn): [string, string] => ["policy", arn]),
+    ...(request.policy === null
+      ? []
+      : [["policy", `inline, ${request.policy.length} characters`] as [string, string]]),
+  ];
+}
+
 function rows(identity: Identity, decision: Decision): [string, string][] {
   if (decision.kind === "refuse") {
     return [
@@ -196,6 +217,7 @@ function rows(identity: Identity, decision: Decision): [string, string][] {
       ? []
       : ([["source identity", request.sourceIdentity]] as [string, string][])),
     ...request.tags.map(([key, value]): [string, string] => ["tag", `${key}=${value}`]),
+    ...policyRows(decision),
     ["why", decision.reason],
   ];
 }

@@ -1,8 +1,10 @@
 import { defineCommand } from "citty";
 import { instanceRoleArn } from "../client/instance-role.ts";
 import { loadConfig } from "../config/load.ts";
+import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { type Asked, askedOfIam, type Conditions } from "../rules/conditions.ts";
+import { grantsOf, policiesOf } from "../rules/grants.ts";
 import { isRoleArn, parseRoleArn } from "../sessions/arn.ts";
 import { permissionStatement, trustStatement } from "../sessions/denial.ts";
 import { configArg, jsonArg } from "./common.ts";
@@ -62,6 +64,18 @@ function documentOf(statements: readonly object[]): PolicyDocument {
   return { Version: "2012-10-17", Statement: [...distinct.values()] };
 }
 
+/** Says what a base role of `grant: union` has to be allowed: a session policy gives nothing that its role does not have. */
+function noteGrants(config: Config, roleArn: string): void {
+  const grants = config.rules.filter(({ role }) => role === roleArn).flatMap((rule) => grantsOf(rule) ?? []);
+  if (grants.length === 0) return;
+  console.error(
+    `note: sessions of ${roleArn} are narrowed by the policies below, so that its own permissions must allow what they shall allow:\n` +
+      policiesOf(grants)
+        .map((arn) => `  ${arn}`)
+        .join("\n"),
+  );
+}
+
 const text = (document: PolicyDocument): string => JSON.stringify(document, null, 2);
 
 const trustPolicy = defineCommand({
@@ -100,7 +114,8 @@ const trustPolicy = defineCommand({
         `note: the node's role is ${instanceRole}, by its metadata service; add the role's path if it has one`,
       );
     }
-    const asked = askedOfIam(loadConfig({ path: args.config }));
+    const config = loadConfig({ path: args.config });
+    const asked = askedOfIam(config);
     requireRoles(asked);
     const roles = [...new Set(asked.map(({ request }) => request.roleArn))];
     const wanted = args["role-arn"] === undefined ? roles : roles.filter((role) => role === args["role-arn"]);
@@ -111,6 +126,7 @@ const trustPolicy = defineCommand({
         `roles: ${roles.join(", ")}`,
       );
     }
+    for (const roleArn of wanted) noteGrants(config, roleArn);
     const policies = wanted.map((roleArn) => ({
       roleArn,
       document: documentOf(

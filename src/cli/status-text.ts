@@ -2,7 +2,7 @@ import type { Dropped } from "../firewall/limits/own-table.ts";
 import type { Whoami } from "../imds/whoami.ts";
 import type { NodeStatus, Trouble } from "../service/node-status.ts";
 import type { StatusBase, StatusUser, UserStatus } from "../telemetry/status-document.ts";
-import { counted } from "./common.ts";
+import { counted, grantsText } from "./common.ts";
 import { durationText, momentText, plain, type Style, wrap } from "./terminal.ts";
 
 /** The screens of `imdsproxy status`, as lines; pure. */
@@ -126,8 +126,9 @@ const versionsText = ({ v1, v2 }: StatusUser): string => {
   return v2 === 0 ? "v1" : `v1 (${Math.max(1, Math.round((100 * v1) / (v1 + v2)))} %), v2`;
 };
 
-function outcomeText({ outcome, role, why }: StatusUser): string {
-  const of = role === null ? "" : ` of ${roleName(role)}`;
+function outcomeText({ outcome, role, grants, why }: StatusUser): string {
+  const granted = grants == null ? "" : grants === "" ? " (no grant: all is denied)" : ` (${grants})`;
+  const of = role === null ? "" : ` of ${roleName(role)}${granted}`;
   switch (outcome) {
     case "credentials":
       return `credentials${of}`;
@@ -281,6 +282,7 @@ export function ownLines(found: OwnStatus, screen: Screen): Line[] {
             `${you.user ?? "no name"} (uid ${you.uid})${you.slurmJobId === null ? "" : `, Slurm job ${you.slurmJobId}`}`,
           ),
           ...row(screen, "role", you.role ?? "none"),
+          ...(you.grants == null ? [] : row(screen, "grants", grantsText(you.grants))),
           ...row(screen, "why", you.reason),
           ...row(
             screen,

@@ -2,7 +2,7 @@ import { defineCommand } from "citty";
 import { askMetadata, type MetadataReply } from "../client/metadata-address.ts";
 import { ImdsProxyError } from "../errors.ts";
 import type { Whoami } from "../imds/whoami.ts";
-import { jsonArg } from "./common.ts";
+import { grantsText, jsonArg } from "./common.ts";
 import { table } from "./table.ts";
 
 export default defineCommand({
@@ -75,6 +75,8 @@ function render(found: Whoami): string {
   if (found.slurmJobId !== null) rows.push(["Slurm job", found.slurmJobId]);
   rows.push(["rule", found.rule ?? "none"], ["role", found.role ?? "none: you are refused"]);
   if (found.sessionName !== null) rows.push(["session name", found.sessionName]);
+  if (found.grants != null) rows.push(["grants", grantsText(found.grants)]);
+  for (const arn of found.policyArns ?? []) rows.push(["policy", arn]);
   if (found.role !== null) rows.push(["session ends", found.sessionEnds ?? noSession(found)]);
   if (found.lastError !== null) {
     const { message, since, remedy } = found.lastError;

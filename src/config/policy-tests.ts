@@ -6,7 +6,7 @@ import { isRoleArn } from "../sessions/arn.ts";
 
 const text = z.string().min(1, "must not be empty");
 
-/** Who asks. What is left out is as follows: no groups, a login's cgroup, the instance id `i-INSTANCE`. */
+/** Who asks. What is left out is as follows: no groups, a login's cgroup, the instance id `i-INSTANCE`, the region `REGION`. */
 const given = z.strictObject({
   user: text.optional(),
   uid: z
@@ -37,6 +37,7 @@ const given = z.strictObject({
     .refine((one) => isIP(one) !== 0, "must be the IP address of a container")
     .optional(),
   instanceId: text.optional(),
+  region: text.optional(),
 });
 
 /** What the rules must say; what is left out may be anything. */
@@ -52,11 +53,16 @@ const expected = z
     sourceIdentity: text.nullable().optional(),
     /** All tags of the session. */
     tags: z.record(text, z.union([z.string(), z.number().transform(String)])).optional(),
+    /** All managed session policies, in any order. */
+    policyArns: z.array(text).optional(),
+    /** Names of the grants that match, of a rule with grant: union, in any order; none of them: everything is denied. */
+    grants: z.array(text).optional(),
     /** Whether the caller is exempt, and keeps the instance role. Platform accounts are not known here. */
     exempt: z.boolean().optional(),
   })
   .refine((all) => Object.values(all).some((one) => one !== undefined), {
-    message: "must say what is expected: role, rule, sessionName, sourceIdentity, tags or exempt",
+    message:
+      "must say what is expected: role, rule, sessionName, sourceIdentity, tags, policyArns, grants or exempt",
   });
 
 /** The list of tests, as `tests` has it. */

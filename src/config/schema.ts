@@ -1,5 +1,6 @@
 import { isIP } from "node:net";
 import { z } from "zod";
+import { MOST_POLICIES } from "../rules/grants.ts";
 import { describePlaceholders, PLACEHOLDERS, SOURCE_IDENTITY_PLACEHOLDERS } from "../rules/placeholders.ts";
 import { mentions, templateProblem } from "../rules/template.ts";
 import { isRoleArn } from "../sessions/arn.ts";
@@ -138,6 +139,20 @@ const textsOf = (rule: {
   ...Object.entries(rule.tags).map(([key, text]) => [["tags", key], text] as const),
 ];
 
+const policyArn = z
+  .string()
+  .regex(/^arn:aws[a-z-]*:iam::(?:aws|\d{12}):policy\/.+$/, "must be the ARN of a managed policy");
+
+/** Session policies for those of a rule's callers whom `match` names as well. */
+const grant = z.strictObject({
+  name,
+  match: match.default({}),
+  policyArns: z
+    .array(policyArn)
+    .min(1, "must not be empty: a grant is its policies")
+    .max(MOST_POLICIES, `must be at most ${MOST_POLICIES} policies, as STS takes no more`),
+});
+
 const rule = z
   .strictObject({
     name,
@@ -149,13 +164,12 @@ const rule = z
     tags: z.record(tagKey, z.union([template(), z.number().transform(String)])).default({}),
     transitiveTagKeys: z.array(tagKey).default([]),
     policyArns: z
-      .array(
-        z
-          .string()
-          .regex(/^arn:aws[a-z-]*:iam::(?:aws|\d{12}):policy\/.+$/, "must be the ARN of a managed policy"),
-      )
-      .max(10, "must be at most 10 policies, as STS takes no more")
+      .array(policyArn)
+      .max(MOST_POLICIES, `must be at most ${MOST_POLICIES} policies, as STS takes no more`)
       .default([]),
+    /** `union`: a session may do what the policies of all grants that match allow together, within the role. */
+    grant: z.enum(["union"], "must be union: the policies of all grants that match, together").optional(),
+    grants: z.array(grant).min(1, "must not be empty: nobody would be granted anything").optional(),
     policy: z
       .union([z.record(z.string(), z.unknown()).transform((value) => JSON.stringify(value)), z.string()])
       .nullable()
@@ -179,6 +193,9 @@ const rule = z
       .default(null),
   })
   .superRefine((rule, context) => {
+    for (const { path, message } of grantProblems(rule)) context.addIssue({ code: "custom", path, message });
+  })
+  .superRefine((rule, context) => {
     if (rule.match.group !== undefined) return;
     for (const [path, text] of textsOf(rule)) {
       if (!mentions(text ?? "", "group")) continue;
@@ -186,6 +203,50 @@ const rule = z
       context.addIssue({ code: "custom", path: [...path], message });
     }
   });
+
+/** What is wrong with a rule's grants as a whole. */
+function grantProblems(rule: {
+  readonly role: string;
+  readonly grant?: "union" | undefined;
+  readonly grants?: readonly z.output<typeof grant>[] | undefined;
+  readonly policyArns: readonly string[];
+  readonly policy: string | null;
+}): { readonly path: (string | number)[]; readonly message: string }[] {
+  const { grants, role } = rule;
+  if (rule.grant === undefined) {
+    const message = "must stand beside grant: union, which says what several grants are together";
+    return grants === undefined ? [] : [{ path: ["grants"], message }];
+  }
+  if (grants === undefined) {
+    const message =
+      "must have grants beside it: a list of { name, match, policyArns }; whom none of them matches is denied everything";
+    return [{ path: ["grant"], message }];
+  }
+  const found: { path: (string | number)[]; message: string }[] = [];
+  if (role === "none")
+    found.push({ path: ["grant"], message: "has no role to grant something of: role is none" });
+  const here = { policyArns: rule.policyArns.length > 0, policy: rule.policy !== null };
+  for (const key of ["policyArns", "policy"] as const) {
+    // Session policies add up: this would be granted to whom no grant matches.
+    const message =
+      "must not stand beside grant: union; what everybody of the rule shall have is a grant without a match";
+    if (here[key]) found.push({ path: [key], message });
+  }
+  const [, partition, , , account] = role.split(":");
+  for (const [index, { name, policyArns }] of grants.entries()) {
+    if (grants.slice(0, index).some((other) => other.name === name)) {
+      const message = `is the name of an earlier grant of this rule (found ${JSON.stringify(name)}); give it one of its own`;
+      found.push({ path: ["grants", index, "name"], message });
+    }
+    for (const [place, arn] of policyArns.entries()) {
+      const [, itsPartition, , , itsAccount] = arn.split(":");
+      if (role === "none" || (itsPartition === partition && ["aws", account].includes(itsAccount))) continue;
+      const message = `must be a policy of AWS's or of the role's own account, ${account}`;
+      found.push({ path: ["grants", index, "policyArns", place], message });
+    }
+  }
+  return found;
+}
 
 const category = z.string().superRefine((text, context) => {
   const problem = categoryProblem(text);

@@ -1,3 +1,4 @@
+import { grantsOf, matchesOf, tooMany } from "../rules/grants.ts";
 import { mentionsJob } from "../rules/template.ts";
 import { type KeyPath, keyText } from "./document.ts";
 import { withoutDefault } from "./reachable.ts";
@@ -33,7 +34,7 @@ export interface ConfigWarning {
 export function configWarnings(
   config: Pick<Config, "rules" | "role" | "sessionName">,
 ): readonly ConfigWarning[] {
-  return [...ofDefaultRole(config), ...ofSessionTexts(config), ...ofJobs(config)];
+  return [...ofDefaultRole(config), ...ofSessionTexts(config), ...ofGrants(config), ...ofJobs(config)];
 }
 
 /** A default role that nobody can get. */
@@ -73,6 +74,20 @@ function ofSessionTexts(config: Pick<Config, "rules" | "sessionName">): ConfigWa
   });
 }
 
+/** Grants of a rule that are more than STS takes, for a caller whom all of them match. */
+function ofGrants(config: Pick<Config, "rules">): ConfigWarning[] {
+  return config.rules.flatMap((rule, index) => {
+    const why = tooMany(grantsOf(rule) ?? []);
+    if (why === null) return [];
+    return [
+      {
+        keys: ["rules", index, "grants"],
+        text: `the rule ${JSON.stringify(rule.name)} refuses a caller whom all of its grants match: ${why}; put statements that belong together into one policy`,
+      },
+    ];
+  });
+}
+
 /** Rules that give less inside of a job than outside of one. */
 function ofJobs(config: Pick<Config, "rules" | "role">): ConfigWarning[] {
   return config.rules.filter(isOfJobs).flatMap((rule) => {
@@ -98,6 +113,6 @@ function ofJobs(config: Pick<Config, "rules" | "role">): ConfigWarning[] {
 export const asksForJobs = (config: Pick<Config, "rules" | "sessionName">): boolean =>
   config.rules.some(
     (rule) =>
-      rule.match.slurmJob !== undefined ||
+      matchesOf(rule).some(({ slurmJob }) => slurmJob !== undefined) ||
       [rule.sessionName ?? "", rule.sourceIdentity ?? "", ...Object.values(rule.tags)].some(mentionsJob),
   ) || mentionsJob(config.sessionName);

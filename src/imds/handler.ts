@@ -1,5 +1,5 @@
 import type { CategoryFilter } from "../config/categories.ts";
-import { describeUnforeseen } from "../errors.ts";
+import { describeUnforeseen, ImdsProxyError } from "../errors.ts";
 import { type Answer, errorPage, isRepeated, repeated, text } from "../http/answer.ts";
 import type { Request } from "../http/request.ts";
 import { NamesUnavailable } from "../identity/accounts.ts";
@@ -65,6 +65,12 @@ export interface HandlerOptions {
   readonly broker: SessionBroker;
   /** The current policy, which a reload of the configuration replaces. Called once for each request. */
   readonly policy: () => Policy;
+  /**
+   * The region in which the node is, where a text of the rules needs it; null where nobody tells it. Absent: nobody does.
+   *
+   * @throws or rejects while the upstream does not answer.
+   */
+  readonly region?: () => Promise<string | null>;
   /** Whether requests without a token are refused; null until the upstream has shown whether it refuses them. */
   readonly tokensRequired: () => boolean | null;
   readonly onRequest: (event: RequestEvent) => void;
@@ -469,20 +475,29 @@ export class Handler {
     const identity =
       caller.kind === "owner" ? policy.identify(caller.owner) : containerIdentity(caller.address);
     const instanceId = this.#instanceId(policy);
-    return identity instanceof Promise || instanceId instanceof Promise
-      ? Promise.all([identity, instanceId]).then(([who, where]) => this.#decideFor(who, where, policy))
-      : this.#decideFor(identity, instanceId, policy);
+    const region = this.#region(policy);
+    return identity instanceof Promise || instanceId instanceof Promise || region instanceof Promise
+      ? Promise.all([identity, instanceId, region]).then(([who, which, where]) =>
+          this.#decideFor(who, which, where, policy),
+        )
+      : this.#decideFor(identity, instanceId, region, policy);
   }
 
-  #decideFor(identity: Identity, instanceId: string | null, policy: Policy): KeptDecision {
+  #decideFor(
+    identity: Identity,
+    instanceId: string | null,
+    region: string | null,
+    policy: Policy,
+  ): KeptDecision {
     const known = this.#decided.get(identity);
-    if (known?.policy === policy && known.instanceId === instanceId) return known;
+    if (known?.policy === policy && known.instanceId === instanceId && known.region === region) return known;
     const { rules } = policy;
-    const decision = rules.decide(identity, instanceId);
+    const decision = rules.decide(identity, instanceId, region);
     const roleName = decision.kind === "role" ? parseRoleArn(decision.roleArn)?.name : undefined;
     const decided: KeptDecision = {
       policy,
       instanceId,
+      region,
       identity,
       decision,
       roleName,
@@ -497,6 +512,17 @@ export class Handler {
     if (!policy.rules.needs.instanceId) return null;
     return next(this.#read("latest", "meta-data/instance-id", OURSELVES), instanceIdOf);
   }
+
+  /** The node's region where a template names it. @throws Refusal 503 where the upstream does not tell it. */
+  #region(policy: Policy): Soon<string | null> {
+    const { region } = this.#options;
+    if (!policy.rules.needs.region || region === undefined) return null;
+    // As with the instance id, the session would have another name than before.
+    return region().catch((error) => {
+      const why = error instanceof ImdsProxyError ? error.problem : describeUnforeseen(error);
+      throw new Refusal(503, "unavailable", `the region cannot be had: ${why}`);
+    });
+  }
 }
 
 /** A caller's identity, and the decision of the rules. */
@@ -507,12 +533,15 @@ export interface Decided {
   readonly namedGroups: ReadonlySet<string>;
   /** The node's instance id by which it was decided; null where no text needs it. */
   readonly instanceId?: string | null;
+  /** The node's region by which it was decided; null where no text needs it. */
+  readonly region?: string | null;
 }
 
 /** A decision that is kept, with what it was made under. */
 interface KeptDecision extends Decided {
   readonly policy: Policy;
   readonly instanceId: string | null;
+  readonly region: string | null;
   /** The name in the role's ARN; undefined where there is no role. */
   readonly roleName: string | undefined;
 }

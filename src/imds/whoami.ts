@@ -23,6 +23,10 @@ export interface Whoami {
   readonly role: string | null;
   readonly roleName: string | null;
   readonly sessionName: string | null;
+  /** Of a rule with `grant: union`, the names of the grants that match: none, where everything is denied. Version 0.2 has it not. */
+  readonly grants?: readonly string[] | null;
+  /** ARNs of the managed policies that narrow the session. Version 0.2 has it not. */
+  readonly policyArns?: readonly string[];
   /** ISO 8601; null where there is no session yet. */
   readonly sessionEnds: string | null;
   /** Why the last request to STS failed; null where it did not. */
@@ -50,6 +54,8 @@ export function whoamiDocument(
     role: role?.roleArn ?? null,
     roleName: role === null ? null : (parseRoleArn(role.roleArn)?.name ?? null),
     sessionName: role?.request.sessionName ?? null,
+    grants: role?.grants ?? null,
+    policyArns: role?.request.policyArns ?? [],
     sessionEnds: endsMs === null ? null : new Date(endsMs).toISOString(),
     lastError,
   };

@@ -28,6 +28,9 @@ export interface Change {
   readonly after: ShownOutcome;
   /** Parts of the session that differ, by the names that `rules` has for them. */
   readonly session: readonly string[];
+  /** ARNs of session policies that there were before and are not after; and the other way round. */
+  readonly policiesLost: readonly string[];
+  readonly policiesGained: readonly string[];
   /** Categories that were asked for, answered before and not after; and the other way round. */
   readonly lost: readonly string[];
   readonly gained: readonly string[];
@@ -75,6 +78,8 @@ function changeOf({ who, where }: Subject, before: Prospect, after: Prospect): C
   const [old, young] = [before.outcome, after.outcome];
   const session =
     old.kind === "role" && young.kind === "role" ? sessionChanges(old.request, young.request) : [];
+  const policies = [old, young].map((one) => (one.kind === "role" ? one.request.policyArns : []));
+  const [policiesBefore = [], policiesAfter = []] = policies;
   const lost = after.lost.filter((category) => !before.lost.includes(category));
   const gained = before.lost.filter((category) => !after.lost.includes(category));
   const isSame =
@@ -83,7 +88,17 @@ function changeOf({ who, where }: Subject, before: Prospect, after: Prospect): C
     session.length + lost.length + gained.length === 0;
   return isSame
     ? null
-    : { who, where, before: shownOutcome(old), after: shownOutcome(young), session, lost, gained };
+    : {
+        who,
+        where,
+        before: shownOutcome(old),
+        after: shownOutcome(young),
+        session,
+        policiesLost: policiesBefore.filter((arn) => !policiesAfter.includes(arn)),
+        policiesGained: policiesAfter.filter((arn) => !policiesBefore.includes(arn)),
+        lost,
+        gained,
+      };
 }
 
 function sessionChanges(before: SessionRequest, after: SessionRequest): string[] {
@@ -109,7 +124,7 @@ export function differenceText({ changes, unchanged, keys }: Difference, of: str
       .join(" ")
       .trimEnd();
   if (changes.length > 0) lines.push(line(["WHO", "WHERE", "BEFORE", "AFTER"]));
-  for (const { who, where, before, after, session, lost, gained } of changes) {
+  for (const { who, where, before, after, session, policiesLost, policiesGained, lost, gained } of changes) {
     lines.push(line([who, where, outcomeText(before), outcomeText(after)]));
     const note = (what: string, texts: readonly string[]) => {
       if (texts.length > 0) lines.push(`  ${what}: ${plainText(texts.join(", "), 400)}`);
@@ -118,6 +133,8 @@ export function differenceText({ changes, unchanged, keys }: Difference, of: str
       note("role", [`${before.role} -> ${after.role}`]);
     if (after.kind === "refused") note("refused", [after.reason]);
     note("session differs in", session);
+    note("session policies then no more", policiesLost);
+    note("session policies then", policiesGained);
     note("404 then, though asked for", lost);
     note("answered then", gained);
   }

@@ -54,6 +54,8 @@ export interface Prospect {
 
 /** Stands for the instance id, which no decision depends on. */
 const INSTANCE_ID = "i-INSTANCE";
+/** The same for the region. */
+const REGION = "REGION";
 
 /** Compiles a configuration to a function from a caller to their prospect. */
 export function prospects(
@@ -106,7 +108,7 @@ export function prospects(
       cgroup,
       slurmJobId: slurmJobOf(cgroup),
     };
-    const decision = rules.decide(identity, INSTANCE_ID);
+    const decision = rules.decide(identity, INSTANCE_ID, REGION);
     if (decision.kind === "role")
       return {
         kind: "role",

@@ -57,6 +57,9 @@ function tagPattern(template: string): { readonly operator: string; readonly val
 /** Somebody of whom everything is known, so that every text of a rule has its values. */
 const SOMEBODY: Identity = { ...UNKNOWN_IDENTITY, uid: 1_000, user: "user", cgroup: "/", slurmJobId: "1" };
 
+/** STS asks for no permission for session policies. */
+const WITHOUT_GRANTS = { grant: undefined, grants: undefined };
+
 /** What one rule with a role, or the default role, asks of IAM. */
 export interface Asked {
   /** A request with every field that the rule's requests can have: they decide which actions IAM must allow. */
@@ -72,9 +75,9 @@ export function askedOfIam(config: RulesConfig): Asked[] {
     const alone =
       rule === null
         ? { ...config, rules: [] }
-        : { ...config, role: null, rules: [{ ...rule, match: { group } }] };
+        : { ...config, role: null, rules: [{ ...rule, match: { group }, ...WITHOUT_GRANTS }] };
     const somebody = { ...SOMEBODY, groups: group ?? [] };
-    const decision = compileRules(alone, { hostname: "HOSTNAME" }).decide(somebody, "i-INSTANCE");
+    const decision = compileRules(alone, { hostname: "HOSTNAME" }).decide(somebody, "i-INSTANCE", "REGION");
     if (decision.kind !== "role") return [];
     return [{ request: decision.request, conditions: sessionConditions(config, rule) }];
   });

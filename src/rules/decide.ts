@@ -1,10 +1,10 @@
 import type { Identity } from "../identity/types.ts";
-import { systemUnitOf } from "../identity/unit.ts";
 import type { SessionRequest } from "../sessions/types.ts";
-import { compileGlob } from "./glob.ts";
+import { compileGrants, type Granted, grantsOf, matchesOf, quotedNames } from "./grants.ts";
+import { CGROUP, compileMatch, type Unknown, unavailableUser } from "./match.ts";
 import type { PlaceholderName } from "./placeholders.ts";
 import { mentions, mentionsJob, renderName, renderTag, type TemplateValues } from "./template.ts";
-import type { Match, Rule, RulesConfig } from "./types.ts";
+import type { Rule, RulesConfig } from "./types.ts";
 
 /** The decision for one identity, with its reason: whoami, explain and the audit log all show this one. */
 export type Decision =
@@ -16,8 +16,10 @@ export type Decision =
       readonly reason: string;
       /** The request for the caller's session. */
       readonly request: SessionRequest;
-      /** True where the session is that of a Slurm job: the rule asks for a job, or a text names it. */
+      /** True where the session is that of a Slurm job: the rule or one of its grants asks for a job, or a text names it. */
       readonly ofJob?: true;
+      /** Of a rule with `grant: union`, the names of the grants that match; none where everything is denied. */
+      readonly grants?: readonly string[];
     }
   | {
       readonly kind: "refuse";
@@ -33,6 +35,7 @@ export interface Needs {
   /** The cgroup, and with it the Slurm job. */
   readonly cgroup: boolean;
   readonly instanceId: boolean;
+  readonly region: boolean;
 }
 
 /** The rules, compiled once. */
@@ -40,8 +43,11 @@ export interface Rules {
   readonly needs: Needs;
   /** The groups that any rule names. */
   readonly namedGroups: ReadonlySet<string>;
-  /** @param instanceId the node's, or null where no template needs it. */
-  decide(identity: Identity, instanceId: string | null): Decision;
+  /**
+   * @param instanceId the node's, or null where no template needs it.
+   * @param region the node's; null, the default, where nobody tells it: a template that needs it refuses.
+   */
+  decide(identity: Identity, instanceId: string | null, region?: string | null): Decision;
 }
 
 /** What the texts of sessions may name of the node, beside its instance id. */
@@ -52,7 +58,12 @@ export interface NodeNames {
 
 /** Compiles the configuration's rules. Pure: the same identity always gets the same decision. */
 export function compileRules(config: RulesConfig, node: NodeNames = { hostname: null }): Rules {
-  const compiled = config.rules.map((rule) => ({ rule, matches: compileMatch(rule.match, config.nameless) }));
+  const compiled = config.rules.map((rule) => {
+    const grants = grantsOf(rule);
+    const granted = grants === null ? null : compileGrants(grants, config.nameless);
+    return { rule, matches: compileMatch(rule.match, config.nameless), granted };
+  });
+  const matches = config.rules.flatMap(matchesOf);
   const templates = config.rules.flatMap((rule) => [
     rule.sessionName ?? config.sessionName,
     rule.sourceIdentity ?? "",
@@ -61,17 +72,18 @@ export function compileRules(config: RulesConfig, node: NodeNames = { hostname: 
   if (config.role !== null) templates.push(config.sessionName);
   return {
     needs: {
-      groups: config.rules.some((rule) => rule.match.group !== undefined),
+      groups: matches.some(({ group }) => group !== undefined),
       cgroup:
-        config.rules.some(
-          ({ match }) =>
-            match.cgroup !== undefined || match.unit !== undefined || match.slurmJob !== undefined,
+        matches.some(
+          ({ cgroup, unit, slurmJob }) =>
+            cgroup !== undefined || unit !== undefined || slurmJob !== undefined,
         ) || templates.some(mentionsJob),
       instanceId: templates.some((template) => mentions(template, "instanceId")),
+      region: templates.some((template) => mentions(template, "region")),
     },
-    namedGroups: new Set(config.rules.flatMap((rule) => rule.match.group ?? [])),
-    decide(identity, instanceId) {
-      for (const { rule, matches } of compiled) {
+    namedGroups: new Set(matches.flatMap(({ group }) => group ?? [])),
+    decide(identity, instanceId, region = null) {
+      for (const { rule, matches, granted } of compiled) {
         const verdict = matches(identity);
         if (verdict === false) continue;
         // To skip the rule could give the caller a role that is meant for others.
@@ -84,27 +96,27 @@ export function compileRules(config: RulesConfig, node: NodeNames = { hostname: 
           };
         }
         const reason = `rule ${JSON.stringify(rule.name)} matched`;
-        return assume(config, rule, rule.role, reason, identity, { ...node, instanceId });
+        const given = granted?.(identity) ?? null;
+        return assume(config, rule, rule.role, reason, identity, { ...node, instanceId, region }, given);
       }
       if (config.role === null) {
         return { kind: "refuse", rule: null, reason: "no rule matched, and there is no default role" };
       }
       const reason = config.rules.length === 0 ? "the default role" : "no rule matched: the default role";
-      return assume(config, null, config.role, reason, identity, { ...node, instanceId });
+      return assume(config, null, config.role, reason, identity, { ...node, instanceId, region }, null);
     },
   };
 }
 
 interface NamedNode extends NodeNames {
   readonly instanceId: string | null;
+  readonly region: string | null;
 }
 
-/** A part of an identity that is unknown, in words that complete "rule X asks for …". */
-interface Unknown {
-  readonly what: string;
-  /** Whether it may become known later. */
-  readonly passing: boolean;
-}
+const REGION: Unknown = {
+  what: "the node's region, which its metadata service does not tell",
+  passing: false,
+};
 
 const unknown = (asking: string, rule: string | null, { what, passing }: Unknown): Decision => ({
   kind: "refuse",
@@ -113,7 +125,11 @@ const unknown = (asking: string, rule: string | null, { what, passing }: Unknown
   ...(passing ? { passing } : {}),
 });
 
-/** The role; a refusal where a template of the session needs a part of the identity that is unknown. */
+/**
+ * The role; a refusal where a template or a grant needs what is unknown, or where the grants are more than STS takes.
+ *
+ * @param granted null where the rule gives the whole role.
+ */
 function assume(
   config: RulesConfig,
   rule: Rule | null,
@@ -121,7 +137,17 @@ function assume(
   reason: string,
   identity: Identity,
   node: NamedNode,
+  granted: Granted | null,
 ): Decision {
+  const name = rule?.name ?? null;
+  if (granted?.kind === "unknown")
+    return unknown(
+      `the grant ${JSON.stringify(granted.grant)} of rule ${JSON.stringify(name)}`,
+      name,
+      granted.unknown,
+    );
+  if (granted?.kind === "too-many")
+    return { kind: "refuse", rule: name, reason: `rule ${JSON.stringify(name)} matched, but ${granted.why}` };
   const templates = [
     rule?.sessionName ?? config.sessionName,
     rule?.sourceIdentity ?? "",
@@ -132,22 +158,30 @@ function assume(
   const asked = (...names: PlaceholderName[]) =>
     names.find((name) => templates.some((template) => mentions(template, name)));
   const ofJob = asked("slurmJobId", "slurmUser");
-  if (identity.cgroup === null && ofJob !== undefined)
-    return unknown(asking(ofJob), rule?.name ?? null, CGROUP);
+  if (identity.cgroup === null && ofJob !== undefined) return unknown(asking(ofJob), name, CGROUP);
   const ofUser = asked("user", "slurmUser");
   if (identity.userUnavailable !== undefined && ofUser !== undefined)
-    return unknown(asking(ofUser), rule?.name ?? null, unavailableUser(identity.userUnavailable));
+    return unknown(asking(ofUser), name, unavailableUser(identity.userUnavailable));
+  const ofRegion = asked("region");
+  if (node.region === null && ofRegion !== undefined) return unknown(asking(ofRegion), name, REGION);
   const isOfJob =
-    identity.slurmJobId !== null && (rule?.match.slurmJob === true || templates.some(mentionsJob));
+    identity.slurmJobId !== null &&
+    (rule?.match.slurmJob === true || granted?.ofJob === true || templates.some(mentionsJob));
   return {
     kind: "role",
     roleArn,
-    rule: rule?.name ?? null,
-    reason,
-    request: sessionRequest(config, rule, roleArn, identity, node),
+    rule: name,
+    reason: granted === null ? reason : `${reason}, ${grantedText(granted.grants)}`,
+    request: sessionRequest(config, rule, roleArn, identity, node, granted),
     ...(isOfJob ? { ofJob: true } : {}),
+    ...(granted === null ? {} : { grants: granted.grants }),
   };
 }
+
+const grantedText = (grants: readonly string[]): string =>
+  grants.length === 0
+    ? "and none of its grants: everything is denied"
+    : `with ${grants.length === 1 ? "the grant" : "the grants"} ${quotedNames(grants)}`;
 
 function sessionRequest(
   config: RulesConfig,
@@ -155,6 +189,7 @@ function sessionRequest(
   roleArn: string,
   identity: Identity,
   node: NamedNode,
+  granted: Extract<Granted, { kind: "granted" }> | null,
 ): SessionRequest {
   const values: TemplateValues = {
     user: identity.user,
@@ -162,6 +197,7 @@ function sessionRequest(
     container: identity.container,
     instanceId: node.instanceId,
     slurmJobId: identity.slurmJobId,
+    region: node.region,
     group: rule?.match.group?.find((group) => identity.groups.includes(group)) ?? null,
     hostname: node.hostname,
     cluster: config.cluster ?? null,
@@ -180,76 +216,8 @@ function sessionRequest(
     sourceIdentity: rule?.sourceIdentity == null ? null : renderName(rule.sourceIdentity, values),
     tags: tags.filter((tag): tag is readonly [string, string] => tag[1] !== null).sort(byKey),
     transitiveTagKeys: (rule?.transitiveTagKeys ?? []).filter((key) => !without.has(key)).sort(),
-    policyArns: rule?.policyArns ?? [],
-    policy: rule?.policy ?? null,
+    policyArns: granted?.policyArns ?? rule?.policyArns ?? [],
+    policy: granted === null ? (rule?.policy ?? null) : granted.policy,
     externalId: rule?.externalId ?? null,
   };
-}
-
-const CGROUP: Unknown = { what: "the cgroup, which is not known", passing: false };
-const unavailableUser = (why: string): Unknown => ({
-  what: `the user's name, which cannot be told for now: ${why}`,
-  passing: true,
-});
-const unavailableGroups = (why: string): Unknown => ({
-  what: `groups, not all of which can be told for now: ${why}`,
-  passing: true,
-});
-const noName = (what: string): Unknown => ({
-  what: `${what}, and the uid has no name ("nameless: default" in the configuration passes it over)`,
-  passing: false,
-});
-
-/** Whether a part of a match holds, or why that is unknown. */
-type Verdict = boolean | Unknown;
-
-/**
- * A match holds where all of its parts hold; a list holds where any of its items does (three-valued logic: false, else unknown,
- * else true).
- */
-function compileMatch(match: Match, nameless: RulesConfig["nameless"]): (identity: Identity) => Verdict {
-  const parts: ((identity: Identity) => Verdict)[] = [];
-  const { user: users, uid: uids, group: groups, slurmJob } = match;
-  if (uids !== undefined) parts.push((identity) => uidMatches(uids, identity));
-  if (users !== undefined) {
-    parts.push(({ user, userUnavailable, uid }) => {
-      if (userUnavailable !== undefined) return unavailableUser(userUnavailable);
-      if (user !== null) return users.includes(user);
-      return uid !== null && nameless === "refuse" && noName("users");
-    });
-  }
-  if (groups !== undefined) {
-    parts.push((identity) => {
-      if (identity.userUnavailable !== undefined) return unavailableUser(identity.userUnavailable);
-      if (identity.groups.some((group) => groups.includes(group))) return true;
-      if (identity.groupsUnavailable !== undefined) return unavailableGroups(identity.groupsUnavailable);
-      return identity.user === null && identity.uid !== null && nameless === "refuse" && noName("groups");
-    });
-  }
-  const globs = match.cgroup?.map(compileGlob);
-  const units = match.unit?.map(compileGlob);
-  if (globs !== undefined || units !== undefined || slurmJob !== undefined) {
-    parts.push(({ cgroup, slurmJobId }) => {
-      if (cgroup === null) return CGROUP;
-      if (globs !== undefined && !globs.some((glob) => glob(cgroup))) return false;
-      const unit = systemUnitOf(cgroup);
-      if (units !== undefined && (unit === null || !units.some((glob) => glob(unit)))) return false;
-      return slurmJob === undefined || slurmJob === (slurmJobId !== null);
-    });
-  }
-  return (identity) => {
-    let verdict: Verdict = true;
-    for (const part of parts) {
-      const one = part(identity);
-      if (one === false) return false;
-      if (verdict === true) verdict = one;
-    }
-    return verdict;
-  };
-}
-
-/** Matches a subordinate uid by itself and by its owner's uid, since the owner took it with newuidmap(1). */
-function uidMatches(ranges: NonNullable<Match["uid"]>, { uid, ownerUid }: Identity): boolean {
-  const inRanges = (one: number) => ranges.some(({ from, to }) => from <= one && one <= to);
-  return (uid !== null && inRanges(uid)) || (ownerUid !== undefined && inRanges(ownerUid));
 }

@@ -23,6 +23,11 @@ export const PLACEHOLDERS = [
   { name: "uid", means: "the caller's uid", absent: "`none` for a container" },
   { name: "instanceId", means: "the node's instance id", absent: "`none` where the node has none" },
   {
+    name: "region",
+    means: "the region in which the node is, as its metadata service says",
+    absent: "always there: refused where the service names none, 503 while it does not answer",
+  },
+  {
     name: "slurmJobId",
     means: "the id of the Slurm job in whose cgroup the caller is",
     absent: "`none` outside of a job",

@@ -8,7 +8,7 @@ import type { RulesConfig } from "./types.ts";
  * is not loaded. src/config/policy-tests.ts has their shape in a file.
  */
 
-/** Who asks. What is left out: no groups, a login's cgroup, the instance id `i-INSTANCE`, the host name `HOSTNAME`. */
+/** Who asks. What is left out: no groups, a login's cgroup, the instance id `i-INSTANCE`, the host name `HOSTNAME`, the region `REGION`. */
 export interface GivenCaller {
   readonly user?: string | undefined;
   readonly uid?: number | undefined;
@@ -22,6 +22,7 @@ export interface GivenCaller {
   /** The address of a bridged container, which has no uid. */
   readonly container?: string | undefined;
   readonly instanceId?: string | undefined;
+  readonly region?: string | undefined;
 }
 
 /** What the rules must say; what is left out may be anything. */
@@ -34,6 +35,10 @@ export interface ExpectedDecision {
   readonly sourceIdentity?: string | null | undefined;
   /** All tags of the session. */
   readonly tags?: Readonly<Record<string, string>> | undefined;
+  /** All managed session policies, in any order. */
+  readonly policyArns?: readonly string[] | undefined;
+  /** Names of the grants that match, in any order. */
+  readonly grants?: readonly string[] | undefined;
   /** Whether the caller is exempt, and keeps the instance role. Platform accounts are not known here. */
   readonly exempt?: boolean | undefined;
 }
@@ -73,7 +78,8 @@ export function failedTests(config: TestedConfig, tests: readonly PolicyTest[]):
       ];
     }
     const exempt = isExempt(config, identity);
-    const decision = exempt ? null : rules.decide(identity, test.given.instanceId ?? "i-INSTANCE");
+    const { instanceId = "i-INSTANCE", region = "REGION" } = test.given;
+    const decision = exempt ? null : rules.decide(identity, instanceId, region);
     const differences = differencesOf(test.expect, decision);
     if (differences.length === 0) return [];
     const reason = decision === null ? "exempt, with the instance role" : decision.reason;
@@ -125,14 +131,23 @@ function differencesOf(expect: PolicyTest["expect"], decision: Decision | null):
     sessionName: request?.sessionName ?? null,
     sourceIdentity: request?.sourceIdentity ?? null,
     tags: request === null ? null : tagsText(Object.fromEntries(request.tags)),
+    policyArns: request === null ? null : listText(request.policyArns),
+    grants: decision?.kind === "role" && decision.grants !== undefined ? listText(decision.grants) : null,
     exempt: decision === null,
   };
-  const wanted = { ...expect, tags: expect.tags === undefined ? undefined : tagsText(expect.tags) };
+  const wanted = {
+    ...expect,
+    tags: expect.tags === undefined ? undefined : tagsText(expect.tags),
+    policyArns: expect.policyArns === undefined ? undefined : listText(expect.policyArns),
+    grants: expect.grants === undefined ? undefined : listText(expect.grants),
+  };
   return Object.entries(found).flatMap(([key, is]) => {
     const want = wanted[key as keyof typeof found];
     return want === undefined || want === is ? [] : [`expects ${key} ${shown(want)}, and gets ${shown(is)}`];
   });
 }
+
+const listText = (list: readonly string[]): string => JSON.stringify([...new Set(list)].sort());
 
 const tagsText = (tags: Readonly<Record<string, string>>): string =>
   JSON.stringify(Object.fromEntries(Object.entries(tags).sort(([a], [b]) => (a < b ? -1 : 1))));

@@ -17,6 +17,8 @@ export interface TemplateValues {
   /** The node's instance id, or null where the upstream has not told it. */
   readonly instanceId: string | null;
   readonly slurmJobId: string | null;
+  /** The node's; default null. */
+  readonly region?: string | null;
   /** The group by which the rule matched; default null. */
   readonly group?: string | null;
   /** The node's; default null. */
@@ -51,6 +53,8 @@ function valueFor(name: string, values: TemplateValues): string | null {
       return values.uid === null ? null : String(values.uid);
     case "instanceId":
       return values.instanceId;
+    case "region":
+      return values.region ?? null;
     case "slurmUser":
       return values.slurmJobId === null ? null : valueFor("user", values);
     case "group":

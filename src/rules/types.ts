@@ -16,6 +16,14 @@ export interface Match {
   readonly slurmJob?: boolean | undefined;
 }
 
+/** Session policies for those of a rule's callers whom `match` names as well; see grants.ts. */
+export interface Grant {
+  readonly name: string;
+  readonly match: Match;
+  /** ARNs of managed policies. */
+  readonly policyArns: readonly string[];
+}
+
 /** One rule. Texts are templates; see template.ts. */
 export interface Rule {
   readonly name: string;
@@ -31,6 +39,9 @@ export interface Rule {
   /** JSON text. */
   readonly policy: string | null;
   readonly externalId: string | null;
+  /** `union`: a session has the policies of all `grants` that match. Absent: `policyArns` and `policy`. */
+  readonly grant?: "union" | undefined;
+  readonly grants?: readonly Grant[] | undefined;
 }
 
 /** The rules, and what holds where none of them says otherwise. */

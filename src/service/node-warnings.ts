@@ -2,6 +2,7 @@ import type { Config } from "../config/schema.ts";
 import { asksForJobs } from "../config/warnings.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { getent } from "../platform/getent.ts";
+import { matchesOf } from "../rules/grants.ts";
 import { slurmProblem } from "./slurm.ts";
 
 /** Warnings where a configuration does not fit this node as it is now; no errors, because directories and Slurm may come later. */
@@ -30,10 +31,22 @@ export async function nodeWarnings(
   directory: Directory = nss,
   slurm: () => string | null = slurmProblem,
 ): Promise<readonly string[]> {
-  const asked = config.rules.flatMap(({ name: rule, match }) => [
-    ...(match.user ?? []).map((name) => ({ rule, database: "passwd" as const, what: "user", name })),
-    ...(match.group ?? []).map((name) => ({ rule, database: "group" as const, what: "group", name })),
-  ]);
+  const asked = config.rules.flatMap((rule) =>
+    matchesOf(rule).flatMap((match) => [
+      ...(match.user ?? []).map((name) => ({
+        rule: rule.name,
+        database: "passwd" as const,
+        what: "user",
+        name,
+      })),
+      ...(match.group ?? []).map((name) => ({
+        rule: rule.name,
+        database: "group" as const,
+        what: "group",
+        name,
+      })),
+    ]),
+  );
   const missing: string[] = [];
   for (const { rule, database, what, name } of asked) {
     const found = await directory.has(database, name);

@@ -114,6 +114,7 @@ export function expectedRole(config: Config, tester: Tester): string | null {
   const decision = compileRules(config, { hostname: hostname() }).decide(
     { ...UNKNOWN_IDENTITY, uid: tester.uid, user: tester.name, groups: tester.groups, cgroup },
     "i-00000000000000000",
+    "REGION",
   );
   return decision.kind === "role" ? decision.roleArn.replace(/^.*\//, "") : null;
 }

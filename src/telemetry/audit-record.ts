@@ -70,6 +70,11 @@ export function auditFields(record: AuditRecord) {
     sessionName: request?.sessionName,
     sourceIdentity: request?.sourceIdentity ?? undefined,
     tags: request === null || request.tags.length === 0 ? undefined : tags,
+    grants: rules?.kind === "role" ? rules.grants?.map((name) => clipped(name)) : undefined,
+    policyArns:
+      request === null || request.policyArns.length === 0
+        ? undefined
+        : request.policyArns.map((arn) => clipped(arn)),
     accessKeyId: record.accessKeyId ?? undefined,
     durationMs: record.tookMs === null ? undefined : Math.round(record.tookMs * 1_000) / 1_000,
     count: record.count,
@@ -97,6 +102,8 @@ const JOURNAL_NAMES = {
   sessionName: "SESSION_NAME",
   sourceIdentity: "SOURCE_IDENTITY",
   tags: "TAG",
+  grants: "GRANT",
+  policyArns: "POLICY_ARN",
   accessKeyId: "ACCESS_KEY_ID",
   durationMs: "DURATION_MS",
   count: "COUNT",

@@ -30,7 +30,9 @@ export interface SeenUser {
   readonly outcome: SeenOutcome;
   /** ARN of the role; null where there is none. */
   readonly role: string | null;
-  /** Why there is none. */
+  /** Of a rule with `grant: union`, the names of the grants that matched; null where the rule has no such thing. */
+  readonly grants: readonly string[] | null;
+  /** Why there is no role. */
   readonly why: string | null;
 }
 
@@ -67,7 +69,9 @@ export class SeenUsers {
     const outcome = outcomeOf(event);
     if (outcome === null) return;
     row.outcome = outcome;
-    row.role = decided?.decision.kind === "role" ? decided.decision.roleArn : null;
+    const decision = decided?.decision.kind === "role" ? decided.decision : null;
+    row.role = decision?.roleArn ?? null;
+    row.grants = decision?.grants ?? null;
     row.why = event.why ?? null;
   }
 
@@ -91,7 +95,7 @@ export class SeenUsers {
   }
 }
 
-const NOTHING_ASKED = { user: null, outcome: "metadata", role: null, why: null } as const;
+const NOTHING_ASKED = { user: null, outcome: "metadata", role: null, grants: null, why: null } as const;
 
 /** Null where the request says nothing of what its user gets. */
 function outcomeOf({ accessKeyId, failure, refusal }: RequestEvent): SeenOutcome | null {

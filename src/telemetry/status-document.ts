@@ -46,6 +46,11 @@ export interface StatusUser {
   readonly v2: number;
   readonly outcome: SeenOutcome;
   readonly role: string | null;
+  /**
+   * Of a rule with `grant: union`, the names of the grants that matched, joined by commas; empty where everything is denied, null
+   * where the rule has no such thing. Version 0.2 has it not.
+   */
+  readonly grants?: string | null;
   readonly why: string | null;
 }
 
@@ -122,13 +127,14 @@ export const sessionRows = (roles: readonly RoleSessions[]): Rows<StatusSessions
 export function userRows(seen: readonly SeenUser[]): Rows<StatusUser> {
   const { rows, more } = rowsOf(seen, MOST_ROWS);
   return {
-    rows: rows.map(({ share: _, subject, firstMs, lastMs, why, user, ...rest }) => ({
+    rows: rows.map(({ share: _, subject, firstMs, lastMs, why, user, grants, ...rest }) => ({
       user,
       uid: typeof subject === "number" ? subject : null,
       container: typeof subject === "number" ? null : subject,
       first: iso(firstMs),
       last: iso(lastMs),
       ...rest,
+      grants: grants === null ? null : cut(grants.join(", "), MOST_WHY),
       why: why === null ? null : cut(why, MOST_WHY),
     })),
     more,

@@ -23,9 +23,10 @@ export interface GivenSessionsOptions {
 
 interface Given {
   readonly request: SessionRequest;
-  /** Who got it last, and the node's instance id by which the rules decided. */
+  /** Who got it last, and the node's instance id and region by which the rules decided. */
   readonly identity: Identity;
   readonly instanceId: string | null;
+  readonly region: string | null;
   /** The cgroups of the Slurm jobs that have the session; empty where it is no job's. */
   readonly jobs: Set<string>;
 }
@@ -51,7 +52,7 @@ export class GivenSessions {
   /** Notes whose session a request's answer gave. */
   note({ decided, accessKeyId }: Pick<RequestEvent, "decided" | "accessKeyId">): void {
     if (accessKeyId === null || decided === null || this.#noted.has(decided)) return;
-    const { decision, identity, instanceId = null } = decided;
+    const { decision, identity, instanceId = null, region = null } = decided;
     if (decision.kind !== "role") return;
     this.#noted.add(decided);
     const key = sessionKey(decision.request);
@@ -59,7 +60,7 @@ export class GivenSessions {
     const job = decision.ofJob ? JOB_PATH.exec(identity.cgroup ?? "")?.[1] : undefined;
     if (job !== undefined) jobs.add(job);
     this.#given.delete(key);
-    this.#given.set(key, { request: decision.request, identity, instanceId, jobs });
+    this.#given.set(key, { request: decision.request, identity, instanceId, region, jobs });
     for (const oldest of this.#given.keys()) {
       if (this.#given.size <= MAX_SESSIONS) break;
       this.#given.delete(oldest);
@@ -68,8 +69,8 @@ export class GivenSessions {
 
   /** To be called when new rules hold: forgets the sessions that they do not give to whom the former ones gave them. */
   follow(rules: Rules): void {
-    for (const [key, { request, identity, instanceId }] of [...this.#given]) {
-      const decision = rules.decide(identity, instanceId);
+    for (const [key, { request, identity, instanceId, region }] of [...this.#given]) {
+      const decision = rules.decide(identity, instanceId, region);
       if (decision.kind === "role" && sessionKey(decision.request) === key) continue;
       this.#given.delete(key);
       this.#options.broker.forget(request, "withdrawn");

@@ -9,12 +9,17 @@ const OURSELVES = -1;
 export interface Region {
   /** @throws ImdsProxyError `upstream` where nobody tells it. */
   find(): Promise<string>;
+  /** The same for the texts of sessions; null where the upstream answers and has none. @throws ImdsProxyError where it does not answer. */
+  told(): Promise<string | null>;
   /** Drops the region, because it came from a service that is not the upstream any more. */
   forget(): void;
 }
 
-/** The region that the configuration names. */
-export const fixedRegion = (region: string): Region => ({ find: async () => region, forget: () => {} });
+/** The region that the configuration names for STS. Where the node is, its metadata service says all the same. */
+export const fixedRegion = (region: string, ofNode: Region): Region => ({
+  ...ofNode,
+  find: async () => region,
+});
 
 /**
  * The node's own region. The upstream is asked each time, through the cache, so that a wrong answer is kept no longer than
@@ -25,7 +30,7 @@ export function nodeRegion(options: {
   log: Pick<Log, "warn">;
 }): Region {
   let last: string | null = null;
-  return {
+  const node: Region = {
     async find() {
       let found: string;
       try {
@@ -39,10 +44,19 @@ export function nodeRegion(options: {
       last = found;
       return found;
     },
+    async told() {
+      try {
+        return await node.find();
+      } catch (error) {
+        if (error instanceof UpstreamAway || !(error instanceof ImdsProxyError)) throw error;
+        return null;
+      }
+    },
     forget() {
       last = null;
     },
   };
+  return node;
 }
 
 /** The upstream did not answer: whether it has a region is unknown. */

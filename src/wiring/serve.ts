@@ -133,7 +133,8 @@ export async function serve(options: {
   const metadata = new MetadataCache({ source: upstream, clock: systemClock });
   const status = new Status({ now: () => systemClock.now() });
   const namesHealth = new NamesHealth({ now: monotonicMs });
-  const region = config.region === "auto" ? nodeRegion({ metadata, log }) : fixedRegion(config.region);
+  const nodesRegion = nodeRegion({ metadata, log });
+  const region = config.region === "auto" ? nodesRegion : fixedRegion(config.region, nodesRegion);
   const sts = createSts({
     region: region.find,
     endpoint: config.sts.endpoint,
@@ -199,6 +200,7 @@ export async function serve(options: {
     metadata,
     broker,
     policy: () => policy,
+    region: region.told,
     tokensRequired: () => tokenPolicy.required,
     onRequest(event) {
       given.note(event);
@@ -338,6 +340,7 @@ export async function serve(options: {
     policy: () => policy,
     sts,
     metadata,
+    region: region.told,
     health,
     endpoint: stsUrl,
     clock: systemClock,

@@ -25,6 +25,8 @@ export function watchStartRole(options: {
   policy: () => Pick<Policy, "rules">;
   sts: Sts;
   metadata: Pick<MetadataCache, "read">;
+  /** See HandlerOptions.region. Default: nobody tells it. */
+  region?: () => Promise<string | null>;
   health: Pick<Health, "session" | "forget">;
   /** The URL of STS, for the administrator who has to make it reachable. */
   endpoint: () => Promise<string>;
@@ -46,7 +48,19 @@ export function watchStartRole(options: {
     const instanceId = found.kind === "found" ? found.body.trim() : null;
     // An identity without uid and account matches no rule, so that the default role remains.
     const nobody = { ...UNKNOWN_IDENTITY, user: "imdsproxy-check", cgroup: "/" };
-    const decision = options.policy().rules.decide(nobody, instanceId);
+    const { rules } = options.policy();
+    let region: string | null = null;
+    if (rules.needs.region && options.region !== undefined) {
+      try {
+        region = await options.region();
+      } catch {
+        // The upstream does not answer, so that STS could not be asked either.
+        if (!stopped)
+          cancel = clock.schedule(retryDelayMs(++failures, null, options.random()), () => void tryOnce());
+        return;
+      }
+    }
+    const decision = rules.decide(nobody, instanceId, region);
     if (stopped) return;
     const request = decision.kind === "role" && decision.rule === null ? decision.request : null;
     // The request is another one where the configuration was changed, or where the node's instance id, which the session's name

@@ -200,7 +200,7 @@ describe("parseConfig() names the line, what it found and what would be right:",
     [
       "a source identity by instance",
       rule('sourceIdentity: "{instanceId}"'),
-      "config.yaml:4: rules[0].sourceIdentity has the unknown placeholder {instanceId}: known are {user}, {uid}, {slurmJobId}, {slurmUser}, {group}, {cluster}",
+      "config.yaml:4: rules[0].sourceIdentity has the unknown placeholder {instanceId}: known are {user}, {uid}, {region}, {slurmJobId}, {slurmUser}, {group}, {cluster}",
     ],
     [
       "a range that runs back",

@@ -71,6 +71,45 @@ describe("tests of a policy hold where the rules say it:", () => {
   ])("%s", (_, text) => expect(complaint(text)).toBeNull());
 });
 
+describe("tests of grants and of the region hold where the rules say it:", () => {
+  const POLICY = "arn:aws:iam::842413447717:policy";
+  const LAKE = `rules:
+  - name: lake
+    match: { uid: 6000-6999 }
+    role: ${role("Lake")}
+    sessionName: "{user}@{region}"
+    grant: union
+    grants:
+      - { name: readers, match: { group: read }, policyArns: ["${POLICY}/B", "${POLICY}/A"] }
+      - { name: writers, match: { group: write }, policyArns: ["${POLICY}/B"] }
+`;
+  const loads = (one: string) => () => parseConfig(`${LAKE}tests: [${one}]\n`, "config.yaml");
+  test.each([
+    [
+      "the policies of grants, in any order",
+      `{ given: { user: l, uid: 6001, groups: [read, write] }, expect: { rule: lake, grants: [writers, readers], policyArns: ["${POLICY}/B", "${POLICY}/A"] } }`,
+    ],
+    [
+      "nothing granted",
+      "{ given: { user: l, uid: 6001 }, expect: { rule: lake, grants: [], policyArns: [] } }",
+    ],
+    [
+      "a region",
+      "{ given: { user: l, uid: 6001, region: eu-north-1 }, expect: { sessionName: l@eu-north-1 } }",
+    ],
+    ["the region of nowhere", "{ given: { user: l, uid: 6001 }, expect: { sessionName: l@REGION } }"],
+  ])("%s", (_, text) => expect(loads(text)).not.toThrow());
+  test("and say what is granted where it is not that", () => {
+    const given = "{ user: l, uid: 6001, groups: [write] }";
+    expect(loads(`{ given: ${given}, expect: { grants: [], policyArns: ["${POLICY}/A"] } }`)).toThrow(
+      `("l") expects policyArns ["${POLICY}/A"], and gets ["${POLICY}/B"]; expects grants [], and gets ["writers"]`,
+    );
+    expect(loads("{ given: { user: x, uid: 1 }, expect: { grants: [] } }")).toThrow(
+      "expects grants [], and gets none (no rule matched",
+    );
+  });
+});
+
 describe("a configuration whose tests fail is not loaded, and says", () => {
   const GOOD = "{ given: { uid: 0 }, expect: { exempt: true } }";
   test.each([

@@ -137,6 +137,38 @@ test("an error that nobody foresaw is told by its class and our frames, and none
   expect(why).not.toContain(secret);
 });
 
+describe("the region in a session's name", () => {
+  const named = policyOf({ role: ROLE, sessionName: "{user}.{region}" });
+  test("is what the node's service says at each request", async () => {
+    const region = { now: "us-west-2" };
+    const { ask, sts } = aHandler({ policy: () => named, region: async () => region.now });
+    for (const one of ["us-west-2", "us-west-2", "eu-north-1"]) {
+      region.now = one;
+      expect((await ask(ALICE, "GET", CREDENTIALS)).status).toBe(200);
+    }
+    expect(sts.requests.map(({ sessionName }) => sessionName)).toEqual([
+      "user2001.us-west-2",
+      "user2001.eu-north-1",
+    ]);
+  });
+  test("is 503 while the service does not answer, and 404 where it names none", async () => {
+    const away = aHandler({ policy: () => named, region: () => Promise.reject(new Error("away")) });
+    expect((await away.ask(ALICE, "GET", CREDENTIALS)).status).toBe(503);
+    expect(away.events[0]).toMatchObject({
+      refusal: "unavailable",
+      why: expect.stringContaining("the region cannot be had"),
+    });
+    const none = aHandler({ policy: () => named, region: async () => null });
+    expect((await none.ask(ALICE, "GET", CREDENTIALS)).status).toBe(404);
+    expect(none.events[0]).toMatchObject({ refusal: "rule", why: expect.stringContaining("{region}") });
+    expect([...away.sts.requests, ...none.sts.requests]).toEqual([]);
+  });
+  test("is not asked for where no text names it", async () => {
+    const { ask } = aHandler({ region: () => Promise.reject(new Error("asked")) });
+    expect((await ask(ALICE, "GET", CREDENTIALS)).status).toBe(200);
+  });
+});
+
 describe("a request without a token", () => {
   for (const [required, status] of [
     [true, 401],

@@ -172,6 +172,7 @@ describe("needs says what the rules look at:", () => {
       groups: false,
       cgroup: false,
       instanceId: false,
+      region: false,
     });
   });
   test("the instance id, by default", () => {
@@ -342,6 +343,42 @@ describe("the placeholders of the node, the group and the job's user", () => {
       sourceIdentity: "alice",
       tags: [["team", "data-eng"]],
     });
+  });
+  test("{region} is the node's, in each text, and refuses where nobody tells it", () => {
+    const region = {
+      sessionName: "{user}.{region}",
+      sourceIdentity: "{region}/{user}",
+      tags: { at: "{region}" },
+    };
+    const config = {
+      role: role("Login"),
+      rules: [{ name: "r", match: { user: "alice" }, role: role("R"), ...region }],
+    };
+    const rules = compileRules(parseConfig(JSON.stringify(config), "test.yaml"));
+    expect(rules.needs.region).toBe(true);
+    expect(rules.decide(identity(), null, "eu-central-1")).toMatchObject({
+      request: {
+        sessionName: "alice.eu-central-1",
+        sourceIdentity: expect.stringMatching(/^eu-central-1_alice-[0-9a-f]{16}$/),
+        tags: [["at", "eu-central-1"]],
+      },
+    });
+    for (const text of ["sessionName", "sourceIdentity"] as const) {
+      const alone = {
+        ...config,
+        rules: [{ ...config.rules[0], tags: {}, sourceIdentity: null, sessionName: "x1" }],
+      };
+      const rule = { ...alone.rules[0], [text]: "{region}" };
+      const one = compileRules(parseConfig(JSON.stringify({ ...alone, rules: [rule] }), "test.yaml"));
+      expect(one.decide(identity(), null)).toEqual({
+        kind: "refuse",
+        rule: "r",
+        reason:
+          'rule "r" has a text with {region}, which asks for the node\'s region, which its metadata service does not tell',
+      });
+    }
+    // Whom another rule decides over is not refused.
+    expect(rules.decide(identity({ user: "bob" }), null)).toMatchObject({ kind: "role", rule: null });
   });
   test("{group} is the first of the rule's, whatever the order of the caller's", () => {
     const tags = { team: "{group}" };

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import { PLACEHOLDERS } from "../../src/rules/placeholders.ts";
 import { renderName, renderTag, type TemplateValues, templateProblem } from "../../src/rules/template.ts";
 import { anyText, holds } from "../support/fuzz.ts";
 
@@ -13,6 +14,8 @@ const values = (more: Partial<TemplateValues> = {}): TemplateValues => ({
 });
 /** STS API reference, AssumeRole: RoleSessionName and SourceIdentity. */
 const SESSION_NAME = /^[\w+=,.@-]{2,64}$/;
+/** The same, Tag. */
+const TAG = /^[\p{L}\p{Z}\p{N}_.:/=+\-@]{0,256}$/u;
 
 describe("renderName()", () => {
   test("puts in what the template names", () => {
@@ -87,6 +90,74 @@ describe("renderName()", () => {
   });
 });
 
+describe("two values of one placeholder", () => {
+  const texts = fc.string({
+    unit: fc.constantFrom("a", "b", "_", " ", "/", "é", "-", "=", "@", "0", "*"),
+    minLength: 1,
+    maxLength: 300,
+  });
+  const both = <T>(one: fc.Arbitrary<T>) => fc.tuple(one, one).filter(([a, b]) => a !== b);
+  const pairs: Readonly<Record<string, fc.Arbitrary<readonly [TemplateValues, TemplateValues]>>> = {
+    user: both(texts).map(([a, b]) => [values({ user: a }), values({ user: b })]),
+    "user, with a name or without": fc
+      .tuple(
+        fc.oneof(
+          texts,
+          fc.nat().map((uid) => `uid=${uid}`),
+        ),
+        fc.nat(3_000),
+      )
+      .map(([user, uid]) => [values({ user }), values({ user: null, uid })]),
+    "user, a process or a container": fc
+      .tuple(
+        fc.oneof(
+          texts,
+          fc.ipV4().map((address) => `container=${address}`),
+        ),
+        fc.ipV4(),
+      )
+      .map(([user, container]) => [values({ user }), values({ user: null, uid: null, container })]),
+    uid: both(fc.nat()).map(([a, b]) => [values({ uid: a }), values({ uid: b })]),
+    instanceId: both(texts).map(([a, b]) => [values({ instanceId: a }), values({ instanceId: b })]),
+    region: both(texts).map(([a, b]) => [values({ region: a }), values({ region: b })]),
+    slurmJobId: both(fc.nat().map(String)).map(([a, b]) => [
+      values({ slurmJobId: a }),
+      values({ slurmJobId: b }),
+    ]),
+    slurmUser: both(texts).map(([a, b]) => [
+      values({ slurmJobId: "1", user: a }),
+      values({ slurmJobId: "1", user: b }),
+    ]),
+    group: both(texts).map(([a, b]) => [values({ group: a }), values({ group: b })]),
+    hostname: both(texts).map(([a, b]) => [values({ hostname: a }), values({ hostname: b })]),
+    cluster: both(texts).map(([a, b]) => [values({ cluster: a }), values({ cluster: b })]),
+  };
+  test("are tried of each placeholder", () => {
+    const tried = new Set(Object.keys(pairs).map((name) => name.replace(/,.*/, "")));
+    expect([...tried]).toEqual(PLACEHOLDERS.map(({ name }) => name));
+  });
+  const around = fc.tuple(
+    fc.constantFrom("", "a", "x-", "é ", "y".repeat(70)),
+    fc.constantFrom("", "@", "-z", "/é", "y".repeat(70)),
+  );
+  for (const [name, pair] of Object.entries(pairs)) {
+    test(`never make one text of it, in a name or in a tag: ${name}`, () => {
+      holds(
+        fc.property(pair, around, ([one, other], [before, after]) => {
+          const template = `${before}{${name.replace(/,.*/, "")}}${after}`;
+          expect(renderName(template, one)).not.toBe(renderName(template, other));
+          expect(renderTag(template, one)).not.toBe(renderTag(template, other));
+          for (const values of [one, other]) {
+            expect(renderName(template, values)).toMatch(SESSION_NAME);
+            expect(renderTag(template, values)).toMatch(TAG);
+          }
+        }),
+        300,
+      );
+    });
+  }
+});
+
 describe("renderTag()", () => {
   test("is none at all where a value that it names is absent", () => {
     for (const template of ["{slurmJobId}", "job-{slurmJobId}", "{user}/{slurmJobId}"]) {
@@ -113,13 +184,13 @@ describe("templateProblem()", () => {
     ["plain", null],
     [
       "{usr}",
-      "has the unknown placeholder {usr}: known are {user}, {uid}, {instanceId}, {slurmJobId}, {slurmUser}, {group}, {hostname}, {cluster}",
+      "has the unknown placeholder {usr}: known are {user}, {uid}, {instanceId}, {region}, {slurmJobId}, {slurmUser}, {group}, {hostname}, {cluster}",
     ],
     ["{user", "has a brace that opens or closes no placeholder"],
     ["user}", "has a brace that opens or closes no placeholder"],
     [
       "{}",
-      "has the unknown placeholder {}: known are {user}, {uid}, {instanceId}, {slurmJobId}, {slurmUser}, {group}, {hostname}, {cluster}",
+      "has the unknown placeholder {}: known are {user}, {uid}, {instanceId}, {region}, {slurmJobId}, {slurmUser}, {group}, {hostname}, {cluster}",
     ],
     ["", "must not be empty"],
   ];

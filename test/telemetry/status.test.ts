@@ -168,6 +168,7 @@ describe("the document", () => {
       v2: 1,
       outcome: "refused" as const,
       role: ROLE,
+      grants: [long, long],
       why: long,
     }));
     const roles = Array.from({ length: 300 }, (_, i) => ({
@@ -198,7 +199,9 @@ describe("the document", () => {
   });
   test("has a container by its address, and nobody's share", () => {
     const seen = { share: "10.0.0.2", subject: "10.0.0.2", firstMs: 0, lastMs: 0, requests: 1, v1: 1, v2: 0 };
-    const { rows } = userRows([{ ...seen, user: null, outcome: "metadata", role: null, why: null }]);
+    const { rows } = userRows([
+      { ...seen, user: null, outcome: "metadata", role: null, grants: null, why: null },
+    ]);
     expect(rows[0]).toEqual({
       user: null,
       uid: null,
@@ -210,6 +213,7 @@ describe("the document", () => {
       v2: 0,
       outcome: "metadata",
       role: null,
+      grants: null,
       why: null,
     });
   });

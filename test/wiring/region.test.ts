@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import type { UpstreamAnswer } from "../../src/upstream/cache.ts";
-import { nodeRegion, regionOf } from "../../src/wiring/region.ts";
+import { fixedRegion, nodeRegion, regionOf } from "../../src/wiring/region.ts";
 
 const service = (values: Record<string, string>) => ({
   read: async (_version: string, path: string): Promise<UpstreamAnswer> => {
@@ -63,6 +63,20 @@ describe("nodeRegion()", () => {
     expect(await region.find()).toBe("us-west-2");
     region.forget();
     await expect(region.find()).rejects.toThrow("nobody listens there");
+  });
+
+  test("for the texts of sessions is null where the service has none, and an error while it is away", async () => {
+    const { region, tells, away } = aNode();
+    expect(await region.told()).toBeNull();
+    away();
+    await expect(region.told()).rejects.toThrow("nobody listens there");
+    tells("us-west-2");
+    expect(await region.told()).toBe("us-west-2");
+    away();
+    // The name of a session stays the same while the service is away.
+    expect(await region.told()).toBe("us-west-2");
+    expect(await fixedRegion("eu-north-1", region).find()).toBe("eu-north-1");
+    expect(await fixedRegion("eu-north-1", region).told()).toBe("us-west-2");
   });
 
   test("is an error that says what to do where the service has none, and who is away where it is", async () => {

@@ -18,12 +18,15 @@ function aCheck(instanceId: string | null = "i-0123456789abcdef0") {
     /** The error of the next attempts; null: they succeed. */
     error: null as Error | null,
     role: ROLE as string | null,
+    sessionName: "{user}@{instanceId}",
+    /** Null: the metadata service does not answer. */
+    region: "us-west-2" as string | null,
     asked: [] as string[],
   };
   const stop = watchStartRole({
     policy: () => ({
       rules: compileRules(
-        parseConfig(node.role === null ? "role: null" : `role: ${node.role}`, "config.yaml"),
+        parseConfig(JSON.stringify({ role: node.role, sessionName: node.sessionName }), "config.yaml"),
       ),
     }),
     sts: {
@@ -44,6 +47,10 @@ function aCheck(instanceId: string | null = "i-0123456789abcdef0") {
         if (node.instanceId === null) return { kind: "failed", why: "nobody listens" };
         return { kind: "found", body: node.instanceId, lastModifiedMs: null };
       },
+    },
+    region: async () => {
+      if (node.region === null) throw new Error("nobody listens");
+      return node.region;
     },
     health,
     endpoint: async () => "https://sts",
@@ -119,4 +126,15 @@ test("after it was stopped nothing is tried", async () => {
   stop();
   await clock.advance(600_000);
   expect(node.asked).toHaveLength(1);
+});
+
+test("a role whose session has the region in its name is tried once the region is known", async () => {
+  const { clock, health, node } = aCheck();
+  node.sessionName = "{user}.{region}";
+  node.region = null;
+  await settle();
+  expect([node.asked, await health.problems()]).toEqual([[], []]);
+  node.region = "eu-north-1";
+  await clock.advance(60_000);
+  expect(node.asked).toEqual(["imdsproxy-check.eu-north-1"]);
 });

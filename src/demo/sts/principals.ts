@@ -10,6 +10,8 @@ export interface StsPrincipal extends DemoCredentials {
   readonly userId: string;
   /** Milliseconds since the epoch. */
   readonly expiresAtMs: number;
+  /** The inline session policy, as JSON text. Default: none. */
+  readonly policy?: string;
 }
 
 /** `arn:…:iam::…:role/NAME` of an assumed role's ARN: what a trust policy names. Null where it is none. */
@@ -34,7 +36,12 @@ export function instancePrincipal(
  * A new session of a role. The secret and the token begin with SESSION and the role's name, so that whoever finds
  * them in some bytes knows whose they are.
  */
-export function newSession(role: RoleArn, sessionName: string, expiresAtMs: number): StsPrincipal {
+export function newSession(
+  role: RoleArn,
+  sessionName: string,
+  expiresAtMs: number,
+  policy?: string,
+): StsPrincipal {
   const marker = sessionMarker(role.name);
   return {
     accessKeyId: `ASIA${base32(16)}`,
@@ -42,6 +49,7 @@ export function newSession(role: RoleArn, sessionName: string, expiresAtMs: numb
     sessionToken: `${marker}${randomBytes(120).toString("base64url")}`,
     ...namesOf(role, sessionName),
     expiresAtMs,
+    ...(policy === undefined ? {} : { policy }),
   };
 }
 

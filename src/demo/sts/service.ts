@@ -4,6 +4,7 @@
  */
 import { parseRoleArn } from "../../sessions/arn.ts";
 import { newSession, roleOfSession, type StsPrincipal } from "./principals.ts";
+import { deniesAll, sessionPolicies } from "./session-policies.ts";
 import {
   type Claim,
   isSignedWith,
@@ -121,6 +122,12 @@ export function answer(
     return errorAnswer(400, "NoSuchVersion", "The requested version is not 2011-06-15");
   }
   if (question.action === "GetCallerIdentity") return callerIdentity(principal);
+  // GetCallerIdentity needs no permission, and no policy can deny it (STS API reference).
+  if (deniesAll(principal.policy)) {
+    const resource = question.parameters["RoleArn"] ?? "*";
+    const message = `User: ${principal.arn} is not authorized to perform: sts:${question.action} on resource: ${resource} with an explicit deny in a session policy`;
+    return errorAnswer(403, "AccessDenied", message);
+  }
   if (question.action === "AssumeRole") return assumeRole(directory, principal, question.parameters, nowMs);
   return errorAnswer(
     400,
@@ -171,9 +178,11 @@ function assumeRole(
     const message = `User: ${principal.arn} is not authorized to perform: sts:AssumeRole on resource: ${roleArn}`;
     return errorAnswer(403, "AccessDenied", message);
   }
+  const policies = sessionPolicies(parameters, role);
+  if ("code" in policies) return errorAnswer(400, policies.code, policies.message);
   const lasts = Math.min(seconds, directory.sessionSeconds ?? seconds);
   const expiresAtMs = Math.floor(nowMs / 1000 + lasts) * 1000;
-  const session = newSession(role, sessionName, expiresAtMs);
+  const session = newSession(role, sessionName, expiresAtMs, policies.inline);
   for (const [key, known] of directory.principals)
     if (known.expiresAtMs < nowMs) directory.principals.delete(key);
   directory.principals.set(session.accessKeyId, session);
@@ -189,6 +198,7 @@ function assumeRole(
     `<AssumedRoleUser>${user.join("")}</AssumedRoleUser>`,
     `<Credentials>${credentials.join("")}</Credentials>`,
     ...(source === undefined ? [] : [element("SourceIdentity", source)]),
+    ...(policies.packedPercent === 0 ? [] : [element("PackedPolicySize", String(policies.packedPercent))]),
   ];
   return { status: 200, body: responseXml("AssumeRole", result), code: null };
 }

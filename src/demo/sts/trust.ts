@@ -1,3 +1,5 @@
+import { members } from "./members.ts";
+
 /**
  * Trust policies of the simulated cloud, evaluated as IAM does: an Allow that fits, and every condition of it. Only what
  * `imdsproxy iam trust-policy` prints is known; an operator or key beyond that allows nothing.
@@ -17,14 +19,6 @@ type Context = ReadonlyMap<string, readonly string[]>;
 
 const list = (value: string | readonly string[]): readonly string[] =>
   typeof value === "string" ? [value] : value;
-
-/** `members.member.1=a&members.member.2=b` of a query request, in order. */
-function members(parameters: Readonly<Record<string, string>>, name: string, field = ""): string[] {
-  const found: string[] = [];
-  for (let i = 1; parameters[`${name}.member.${i}${field}`] !== undefined; i++)
-    found.push(parameters[`${name}.member.${i}${field}`] ?? "");
-  return found;
-}
 
 function contextOf(parameters: Readonly<Record<string, string>>, userId: string): Context {
   const context = new Map<string, readonly string[]>([["aws:userid", [userId]]]);

@@ -3,6 +3,7 @@ import { dirname } from "node:path";
 import type { Config } from "../../config/schema.ts";
 import { asksForJobs } from "../../config/warnings.ts";
 import { findProgram, runProgram, SYSTEM_PATH } from "../../platform/programs.ts";
+import { matchesOf } from "../../rules/grants.ts";
 import { runCommand } from "../../service/command.ts";
 import { gatherFacts, portFacts } from "../../service/facts.ts";
 import { loginWarnings } from "../../service/login-warnings.ts";
@@ -17,7 +18,7 @@ export async function kernelHere(config: Config | null): Promise<Known<KernelFac
     runCommand,
     process.execPath,
   );
-  const byCgroup = config?.rules.find(({ match }) => match.cgroup !== undefined);
+  const byCgroup = config?.rules.find((rule) => matchesOf(rule).some(({ cgroup }) => cgroup !== undefined));
   const byJob = config !== null && asksForJobs(config);
   return known(
     {

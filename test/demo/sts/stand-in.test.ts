@@ -168,6 +168,20 @@ describe("AssumeRole", () => {
     expect(await nameOf(assume(secrets.role, input))).toBe("ValidationError");
   });
 
+  test("with more session policies than STS takes is invalid, and with ten is not", async () => {
+    const policies = (count: number) =>
+      Array.from({ length: count }, (_, i) => ({ arn: `arn:aws:iam::842413447717:policy/P${i}` }));
+    expect(await nameOf(assume(secrets.role, { PolicyArns: policies(11) }))).toBe("ValidationError");
+    expect(await nameOf(assume(secrets.role, { PolicyArns: policies(10) }))).toBe("no error");
+  });
+
+  test("by a session whose policy denies everything is denied, and its own name it is told", async () => {
+    const Policy = '{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}';
+    const session = await assume(secrets.role, { Policy });
+    expect(await nameOf(assume(session))).toBe("AccessDenied");
+    expect(await nameOf(whoIs(session))).toBe("no error");
+  });
+
   test("an error that a test wishes does not touch GetCallerIdentity", async () => {
     standIn.set({ fault: { kind: "error", status: 403, code: "AccessDenied" } });
     expect(await nameOf(assume(secrets.role))).toBe("AccessDenied");
