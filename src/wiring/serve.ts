@@ -57,6 +57,7 @@ import { OptionalListener } from "./optional-listener.ts";
 import { keyOf } from "./passing-key.ts";
 import type { ProbeSources } from "./probes.ts";
 import { fixedRegion, nodeRegion } from "./region.ts";
+import { fileState, ReplacedFile } from "./replaced-file.ts";
 import {
   requireClosed,
   requireIdentity,
@@ -98,6 +99,7 @@ export async function serve(options: {
     if (existsSync(configPath)) requireClosed(configPath);
     return loadConfig({ path: options.configPath, overrides: options.overrides });
   };
+  const atStart = fileState.lookNow(configPath);
   const config = load();
   const loadedConfiguration = new LoadedConfiguration({ path: configPath });
   const log = createLog(config.log);
@@ -350,6 +352,7 @@ export async function serve(options: {
 
   const reload = (): void => {
     let fresh: Config;
+    replaced.reading();
     try {
       fresh = load();
       policy = policyOf(fresh, listenOn, names.accounts);
@@ -382,6 +385,16 @@ export async function serve(options: {
       });
     }
   };
+  const replaced = new ReplacedFile({
+    path: configPath,
+    loaded: atStart,
+    clock: systemClock,
+    onReplaced() {
+      // The same text in another file changes nothing, but for a reload that was refused.
+      if (loadedConfiguration.isCurrent && loadedConfiguration.lastReloadSuccessful) replaced.reading();
+      else reload();
+    },
+  });
   options.signals.onReload(reload);
   const stopWatchdog = startWatchdog(() => server.accepting);
   keepBacklogs();
@@ -422,6 +435,7 @@ export async function serve(options: {
   const signal = await stopped;
   notifySystemd("STOPPING=1");
   log.info("stopping", { signal });
+  replaced.stop();
   stopFollowing();
   stopStartRole();
   tokenPolicy.stop();
