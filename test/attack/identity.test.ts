@@ -269,41 +269,41 @@ describeAsRoot("identity by attack", () => {
         mustExec(node, ROOT, ["sysctl", "-qw", `net.ipv4.ip_local_port_range=${some}`]);
       await mustExec(node, ROOT, ["iptables", "-w", "5", "-F", "IMDSPROXY"]);
       try {
-        const lines = await logged(async () => {
-          await givePorts(`${ONE_PORT} ${ONE_PORT}`);
-          const bob = await whileStopped(proxied.proxy.pid, async () => {
-            const alice = node.spawn({
-              ...ALICE,
-              argv: python("holder", 6, ADDRESSES.node4, 0, "127.0.0.1", 254),
-              timeoutMs: 0,
+        // Until the attack took place: on a busy machine her connection can be gone before his entry is lost.
+        let tookPlace = false;
+        const endMs = performance.now() + TRIED_MS;
+        for (let port = ONE_PORT; !tookPlace && performance.now() < endMs; port++) {
+          const lines = await logged(async () => {
+            await givePorts(`${port} ${port}`);
+            const bob = await whileStopped(proxied.proxy.pid, async () => {
+              const alice = node.spawn({
+                ...ALICE,
+                argv: python("holder", 6, ADDRESSES.node4, 0, "127.0.0.1", 254),
+                timeoutMs: 0,
+              });
+              await eventually("alice is connected", () => alice.stdout().includes("ready"));
+              await mustExec(node, ROOT, ["conntrack", "-F"]);
+              const running = node.spawn({ ...BOB, argv: python("fates", "half") });
+              // His first SYN meets her connection and ends it on our side; the second, a second later, is his own.
+              // Once he has asked, he has nothing more to say: his end is in FIN-WAIT.
+              const states = ["established", "fin-wait-1", "fin-wait-2"].flatMap((state) => ["state", state]);
+              const his = ["ss", "-Htn", ...states, "dst", `${ADDRESSES.imds4}:80`, "sport", "=", `:${port}`];
+              await eventually(
+                "bob is connected",
+                async () => (await mustExec(node, ROOT, his)).trim() !== "",
+              );
+              await mustExec(node, ROOT, ["conntrack", "-F"]);
+              return running;
             });
-            await eventually("alice is connected", () => alice.stdout().includes("ready"));
-            await mustExec(node, ROOT, ["conntrack", "-F"]);
-            const running = node.spawn({ ...BOB, argv: python("fates", "half") });
-            // His first SYN meets her connection and ends it on our side; the second, a second later, is his own.
-            // Once he has asked, he has nothing more to say: his end is in FIN-WAIT.
-            const states = ["established", "fin-wait-1", "fin-wait-2"].flatMap((state) => ["state", state]);
-            const his = [
-              "ss",
-              "-Htn",
-              ...states,
-              "dst",
-              `${ADDRESSES.imds4}:80`,
-              "sport",
-              "=",
-              `:${ONE_PORT}`,
-            ];
-            await eventually("bob is connected", async () => (await mustExec(node, ROOT, his)).trim() !== "");
-            await mustExec(node, ROOT, ["conntrack", "-F"]);
-            return running;
+            expect((await bob.done).stdout.trim()).not.toBe(String(ALICE_UID));
+            await givePorts(range);
           });
-          expect((await bob.done).stdout.trim()).not.toBe(String(ALICE_UID));
-          await givePorts(range);
-        });
-        // Alice asks for the list of roles, and bob who he is.
-        const whoBobIs = lines.filter(({ message, route }) => message === "request" && route === "whoami");
-        expect(whoBobIs.filter(({ subject }) => subject === ALICE_UID)).toEqual([]);
-        expect(lines.map(({ why }) => why)).toContain(LOST);
+          // Alice asks for the list of roles, and bob who he is.
+          const whoBobIs = lines.filter(({ message, route }) => message === "request" && route === "whoami");
+          expect(whoBobIs.filter(({ subject }) => subject === ALICE_UID)).toEqual([]);
+          tookPlace = lines.some(({ why }) => why === LOST);
+        }
+        expect(tookPlace).toBe(true);
       } finally {
         await givePorts(range);
         await mustExec(node, ROOT, ["/run/bin/imdsproxy", "iptables", "apply"]);
