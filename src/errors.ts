@@ -65,12 +65,12 @@ export class ImdsProxyError extends Error {
   }
 }
 
-/** How many of our own frames an unforeseen error is told with. */
+/** How many of our own frames the report of an unforeseen error has. */
 const FRAMES = 4;
 
 /**
  * An error that nobody foresaw, for the log: its class and where in our code it came about. Its own words could quote anything, a
- * secret included, so they are told only where they are ours.
+ * secret included, so they are reported only where they are ours.
  */
 export function describeUnforeseen(error: unknown): string {
   if (error instanceof ImdsProxyError) return `${error.name}: ${error.problem}`;

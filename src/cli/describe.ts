@@ -11,7 +11,7 @@ export interface ArgumentInfo {
   /** `flag`: without a value. */
   readonly kind: "flag" | "value" | "positional";
   readonly description: string;
-  /** What stands for the value: `FILE`; null where there is none. */
+  /** The value's placeholder, such as `FILE`; null where there is none. */
   readonly hint: string | null;
   readonly required: boolean;
 }

@@ -94,7 +94,7 @@ async function lookAtNode(configPath: string | undefined): Promise<Looked> {
 const ANOTHER_VERSION =
   "the proxy that runs is another version than this program: ask by /usr/local/bin/imdsproxy";
 
-/** What is unsafe at the socket is told as a reason, so that the rest of the screen is still there. */
+/** What is unsafe at the socket is reported as a reason, so that the rest of the screen is still there. */
 async function ask(path: string): Promise<StatusReply> {
   try {
     return await askStatus({ path, directory: STATUS_DIRECTORY, mostBytes: MOST_BYTES });

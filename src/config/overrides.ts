@@ -5,7 +5,7 @@ interface Override {
   /** The key, from the top of the file. */
   readonly path: readonly string[];
   readonly description: string;
-  /** What stands for the value in help texts. */
+  /** The value's placeholder in help texts. */
   readonly valueHint: string;
 }
 

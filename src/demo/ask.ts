@@ -4,7 +4,7 @@
  */
 import { GetCallerIdentityCommand, STSClient } from "@aws-sdk/client-sts";
 
-/** What came of it. */
+/** The outcome. */
 export type AskAnswer =
   /** The caller's ARN, as STS says. */
   | { readonly kind: "identity"; readonly arn: string }

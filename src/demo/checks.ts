@@ -4,7 +4,7 @@ import { DEFAULT_FACTS } from "./imds/tree.ts";
 import { ADDRESSES } from "./network.ts";
 import type { SimulatedNode } from "./node.ts";
 
-/** What came of something that a user tried, in terms of what they gained. */
+/** The outcome of something that a user tried: what they gained. */
 export type Outcome =
   /** They act as a role. */
   | { readonly kind: "role"; readonly role: string; readonly session: string }

@@ -12,7 +12,7 @@ export interface Namespace {
   /** The command line that runs `argv` in the namespace. */
   enter(argv: readonly string[], view: NamespaceView): string[];
   /**
-   * Tells of a process that runs a command line of `enter`: nsenter(1) itself is in the network namespace and outside of
+   * Registers a process that runs a command line of `enter`: nsenter(1) itself is in the network namespace and outside of
    * the pid namespace, so it ends a moment after what it ran.
    */
   entered(process: Pick<Bun.Subprocess, "exited" | "kill">): void;

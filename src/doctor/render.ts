@@ -44,7 +44,7 @@ function findingText({ id, level, what, why, remedy, command, source }: Finding)
 const counted = (count: number, one: string, many: string): string =>
   count === 1 ? one : `${count} ${many}`;
 
-/** What it comes to, in a line. */
+/** The summary, in one line. */
 function verdict({ as, open, findings, unchecked }: Report): string {
   const ways = findings.filter(({ level }) => level === "open").length;
   const warnings = findings.length - ways;

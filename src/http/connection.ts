@@ -24,7 +24,7 @@ export const encodedAnswers = new EncodedAnswers();
 
 /**
  * Answers requests. A promise is given only where something has to be waited for, because one costs as much as reading the
- * request (docs/benchmarks.md); it must not reject. `turnMs` is when the request's turn began, by the server's clock that nobody sets.
+ * request (docs/benchmarks.md); it must not reject. `turnMs` is when the request's turn began, by the server's monotonic clock.
  */
 export interface RequestHandler {
   handle(request: Request, caller: Caller, turnMs: number): Answer | Promise<Answer>;
@@ -35,7 +35,7 @@ export interface ConnectionHost {
   readonly handler: RequestHandler;
   /** The value of the header Server. */
   readonly serverName: string;
-  /** Milliseconds of a clock that nobody sets, as far as deadlines need it: see {@link RoundRobin.roughMs}. */
+  /** Milliseconds of a monotonic clock, as far as deadlines need it: see {@link RoundRobin.roughMs}. */
   roughMs(): number;
   /** Puts a connection that has a whole request into its user's queue. {@link Connection.handleNext} is called in its turn. */
   enqueue(connection: Connection): void;

@@ -42,7 +42,7 @@ export interface ServerOptions {
   /** The value of the header Server in each answer. */
   readonly serverName: string;
   readonly lookup: Pick<SocketLookup, "identify">;
-  /** Milliseconds of a clock that nobody sets. */
+  /** Milliseconds of a monotonic clock. */
   readonly monotonicMs: () => number;
   readonly limits: ConnectionLimits;
   /**

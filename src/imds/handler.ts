@@ -24,7 +24,7 @@ import { jsonAnswer, whoamiDocument } from "./whoami.ts";
 
 const containerIdentity = (address: string): Identity => ({ ...UNKNOWN_IDENTITY, container: address });
 
-/** What the audit, the log and the metrics are told about a request. Holds no secret. */
+/** What the audit, the log and the metrics get to know of a request. Holds no secret. */
 export type RequestEvent = {
   /** A uid, a container's address, or null where neither is known. */
   readonly subject: Subject | null;
@@ -58,7 +58,7 @@ export type RefusalKind = "rule" | "role" | "identity" | "request" | "token" | "
 
 export interface HandlerOptions {
   readonly clock: Clock;
-  /** Milliseconds of a clock that nobody sets. */
+  /** Milliseconds of a monotonic clock. */
   readonly monotonicMs: () => number;
   readonly tokens: TokenMint;
   readonly metadata: MetadataCache;
@@ -119,7 +119,7 @@ const OURSELVES = -1;
 /** Milliseconds for which the look-up of a caller's first session is remembered, and for how many callers. */
 const LOOKED_MS = 1_000;
 const MAX_LOOKED = 4_096;
-/** How many lives of tokens are told with one answer that is kept; their seconds are passing. */
+/** The most lifetimes of tokens that are given with one kept answer: the seconds left change meanwhile. */
 const MAX_TTLS = 64;
 
 class Refusal {

@@ -52,7 +52,7 @@ export interface Prospect {
   readonly lost: readonly string[];
 }
 
-/** Stands for the instance id, which no decision depends on. */
+/** A placeholder for the instance id, which no decision depends on. */
 const INSTANCE_ID = "i-INSTANCE";
 /** The same for the region. */
 const REGION = "REGION";

@@ -4,7 +4,7 @@ import { knownAuthorities, originForm } from "../imds/target.ts";
 import { plainText } from "./plain-text.ts";
 
 /**
- * What the beginning of a TCP segment tells of a request to the metadata service. The bytes can have a token in them: nothing
+ * What the beginning of a TCP segment shows of a request to the metadata service. The bytes can have a token in them: nothing
  * but what {@link SeenRequest} has is taken from them. Pure.
  */
 
@@ -65,7 +65,7 @@ const AUTHORITIES = knownAuthorities([]);
 /** Parts of a path that a category has: `meta-data/placement/region`, without the names below. */
 const PARTS = 3;
 const LONGEST_PART = 48;
-/** Stands for the rest of a part; no path of the metadata service has one (SEGMENT). */
+/** In place of the rest of a part; no path of the metadata service has one (SEGMENT). */
 const CUT = "~";
 
 /**

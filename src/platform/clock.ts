@@ -19,7 +19,7 @@ export const systemClock: Clock = {
   },
 };
 
-/** Milliseconds since some moment in the past, by a clock that nobody sets (CLOCK_MONOTONIC). */
+/** Milliseconds since some moment in the past, by the monotonic clock (CLOCK_MONOTONIC). */
 export const monotonicMs = (): number => performance.now();
 
 /**

@@ -47,7 +47,7 @@ export class MarkedSocket {
   #failure: string | null = null;
 
   /**
-   * Begins to connect. A failure is told by {@link progress}.
+   * Begins to connect. {@link progress} reports a failure.
    *
    * @param address IPv4.
    * @param mark SO_MARK; needs CAP_NET_ADMIN.

@@ -128,7 +128,7 @@ export function unixName(path: string): Uint8Array | null {
 /**
  * poll(2).
  *
- * @param events POLLIN, POLLOUT; 0 for errors and an end alone, which are told in any case.
+ * @param events POLLIN, POLLOUT; 0 for errors and an end alone, which poll reports in any case.
  * @param timeoutMs milliseconds; 0 looks without waiting. A signal ends the wait.
  * @returns what has happened at each descriptor: 0 for nothing.
  */

@@ -54,7 +54,7 @@ export interface PolicyTest {
 export interface FailedTest {
   /** Place in the list, from 0. */
   readonly index: number;
-  /** What was expected and what came of it, in words that follow the test's name. */
+  /** What was expected and what the rules gave, in words that follow the test's name. */
   readonly why: string;
 }
 

@@ -21,7 +21,7 @@ export interface Probe {
   };
   /** The status of the credentials of the role in `forbiddenRole`; null where none was given. */
   readonly forbidden: number | null;
-  /** What became of a connection to each address that the caller should not reach. */
+  /** The outcome of a connection to each address that the caller should not reach. */
   readonly direct: readonly Attempt[];
 }
 

@@ -1,4 +1,4 @@
-/** How a person is told what an operation does. */
+/** How the progress of an operation is shown to a person. */
 export interface Progress {
   /** Tells one line. */
   readonly say: (line: string) => void;
@@ -6,7 +6,7 @@ export interface Progress {
   readonly step: <T>(what: string, work: () => Promise<T>) => Promise<T>;
 }
 
-/** A line for each thing that is told, in its order, and no time: for files and pipes, whose lines stay as they are. */
+/** One line for each step, in order and without times: for files and pipes, whose lines stay as they are. */
 export const linesTo = (print: (line: string) => void): Progress => ({
   say: print,
   step(what, work) {

@@ -117,7 +117,7 @@ export interface RoleSessions {
   readonly role: string;
   /** Sessions that are valid now. */
   readonly sessions: number;
-  /** When the first of them ends, as clients are told, in milliseconds since the epoch; null where there is none. */
+  /** When the first of them ends, as clients see it, in milliseconds since the epoch; null where there is none. */
   readonly firstEndMs: number | null;
   /** Requests that STS denied, and those that failed for now; with a session that is served meanwhile, or without. */
   readonly denied: number;
@@ -320,7 +320,7 @@ export class SessionBroker {
 
   /**
    * Drops the session of a request that nobody may have any more, and what is remembered of the request. An attempt under way is not
-   * waited for, and what it brings is dropped. Callers who wait are told that there is none.
+   * waited for, and what it brings is dropped. Callers who wait get the answer that there is none.
    */
   forget(request: SessionRequest, reason: "job-ended" | "withdrawn"): void {
     const entry = this.#entries.get(sessionKey(request));
@@ -378,7 +378,7 @@ export class SessionBroker {
     return [...roles.values()].sort((a, b) => (a.role < b.role ? -1 : 1));
   }
 
-  /** Aborts all attempts and drops all sessions. Callers who wait are told that the service stops. */
+  /** Aborts all attempts and drops all sessions. Callers who wait get the answer that the service stops. */
   stop(): void {
     this.#stopped = true;
     for (const attempt of this.#attempts) attempt.abort();

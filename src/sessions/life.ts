@@ -27,7 +27,7 @@ const LONGEST_RETRY_AFTER_MS = 5 * MINUTE_MS;
 
 /** A session's life, fixed at the moment when it was obtained. */
 export interface Life {
-  /** The end that clients are told. */
+  /** The end that clients are given. */
   readonly publishedExpiryMs: number;
   /** From the moment of obtaining to the published end. */
   readonly publishedLifeMs: number;

@@ -31,7 +31,7 @@ export type SessionOutcome =
   | {
       readonly kind: "session";
       readonly session: Session;
-      /** The end that clients are told: 60 s before the real one, so that none uses a session in its last moment. */
+      /** The end that clients are given: 60 s before the real one, so that none uses a session in its last moment. */
       readonly publishedExpiryMs: number;
     }
   /** STS refused (trust policy, permission, malformed request). The denial is remembered for a minute. */

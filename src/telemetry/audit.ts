@@ -64,7 +64,7 @@ export interface AuditOptions {
    */
   readonly identify: ((owner: SocketOwner) => Identity | Promise<Identity>) | null;
   readonly clock: Clock;
-  /** Milliseconds of a clock that nobody sets. */
+  /** Milliseconds of a monotonic clock. */
   readonly monotonicMs: () => number;
 }
 

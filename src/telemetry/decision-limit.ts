@@ -35,7 +35,7 @@ export class DecisionLimit {
   readonly #users = new Map<string, OfUser>();
   #forgotMs = Number.NEGATIVE_INFINITY;
 
-  /** @param now milliseconds of a clock that nobody sets. */
+  /** @param now milliseconds of a monotonic clock. */
   constructor(now: () => number) {
     this.#now = now;
   }

@@ -13,7 +13,7 @@ export class NamesHealth {
   readonly #users = new Set<number>();
   #last: (UnavailableEvent & { readonly atMs: number }) | null = null;
 
-  /** @param options.now milliseconds of a clock that nobody sets. */
+  /** @param options.now milliseconds of a monotonic clock. */
   constructor(options: { readonly now: () => number }) {
     this.#now = options.now;
   }

@@ -9,7 +9,7 @@ export const SEEN_MS = 4 * 3_600_000;
 const MAX_USERS = 1_024;
 
 /**
- * What came of the last request for a role or its credentials. `metadata`: none was asked for. `denied`: by STS. `refused`: by the
+ * The outcome of the last request for a role or its credentials. `metadata`: none was asked for. `denied`: by STS. `refused`: by the
  * rules, or because nobody could say who asks.
  */
 export type SeenOutcome = "credentials" | "denied" | "unavailable" | "refused" | "metadata";

@@ -71,7 +71,7 @@ export interface StatusError {
   readonly remedy: string | null;
 }
 
-/** What everybody is told. */
+/** What every caller gets. */
 export interface StatusBase {
   readonly version: string;
   readonly started: string;
@@ -79,7 +79,7 @@ export interface StatusBase {
   readonly users: Rows<StatusUser>;
 }
 
-/** What root is told. */
+/** What root gets. */
 export interface RootStatus extends StatusBase {
   readonly for: "root";
   readonly listen: readonly string[];
@@ -97,7 +97,7 @@ export interface RootStatus extends StatusBase {
   readonly errors: Rows<StatusError>;
 }
 
-/** What a user is told: `users` has one row, or none. */
+/** What a user gets: `users` has one row, or none. */
 export interface UserStatus extends StatusBase {
   readonly for: "user";
   readonly uid: number;

@@ -15,7 +15,7 @@ const EVENT_INTERVAL_MS = 10_000;
  * Where events go: decisions to the audit, the others to the log, with a rate limit where users cause them; all of them to the
  * metrics once these are attached.
  *
- * @param now milliseconds of a clock that nobody sets.
+ * @param now milliseconds of a monotonic clock.
  */
 export function eventSinks(
   log: Log,

@@ -84,7 +84,7 @@ export class GivenSessions {
   /** Forgets the sessions of jobs that have ended. */
   async #look(): Promise<void> {
     for (const path of new Set([...this.#given.values()].flatMap(({ jobs }) => [...jobs]))) {
-      // What cannot be told now is told at the next look.
+      // What is not known now is looked for again at the next look.
       if (await this.#options.hasCgroup(path).catch(() => true)) continue;
       for (const [key, { request, jobs }] of [...this.#given]) {
         if (!jobs.delete(path) || jobs.size > 0) continue;

@@ -66,7 +66,7 @@ class UpstreamAway extends ImdsProxyError {}
  * The node's region by its metadata: `placement/region`, or where an older service has none, the region that its
  * availability zone begins with (`us-west-2` of `us-west-2b`, and of the local zone `us-west-2-lax-1a`).
  *
- * @throws ImdsProxyError `upstream` where neither is told.
+ * @throws ImdsProxyError `upstream` where the metadata service gives neither.
  */
 export async function regionOf(metadata: Pick<MetadataCache, "read">): Promise<string> {
   const read = async (path: string): Promise<string> => {

@@ -6,7 +6,7 @@ import { closeDescriptor, endSending, hungUp, UnixListener } from "../platform/u
 import { ROOT_SOCKET, STATUS_DIRECTORY, USERS_SOCKET } from "../telemetry/status-document.ts";
 
 /**
- * Serves the status documents. There is no request: who connects is told at once, by the uid that the kernel gives, and reads to
+ * Serves the status documents. There is no request: who connects is answered at once, by the uid that the kernel gives, and reads to
  * the end. So nothing that a user sends is read.
  *
  * It must not slow the requests of the metadata service, whatever users do with it. So it looks ten times a second whether anybody
@@ -57,7 +57,7 @@ export interface StatusServerOptions {
   /** The document for whoever asks. */
   readonly document: (asker: Asker) => Promise<object>;
   readonly shareOfUid: (uid: number) => Subject;
-  /** Milliseconds of a clock that nobody sets. */
+  /** Milliseconds of a monotonic clock. */
   readonly nowMs: () => number;
   /** Default: sockets at ROOT_SOCKET and USERS_SOCKET. */
   readonly listen?: () => { readonly root: StatusListener; readonly users: StatusListener };
@@ -138,7 +138,7 @@ export class StatusServer {
       if (connection === null) return;
       const { descriptor, uid } = connection;
       const share = uid === 0 ? null : this.#options.shareOfUid(uid);
-      // Who connects to root's socket is root or this service; the latter is told what a user is.
+      // Who connects to root's socket is root or this service; the latter gets what a user gets.
       if (!this.#hasRoom(share)) {
         this.#kernel.close(descriptor);
         continue;

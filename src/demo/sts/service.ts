@@ -35,7 +35,7 @@ export interface StsDirectory {
   sessionSeconds?: number | null;
 }
 
-/** An answer, and what the log tells of it. */
+/** An answer, and its line in the log. */
 export interface StsAnswer {
   readonly status: number;
   readonly headers?: Readonly<Record<string, string>>;

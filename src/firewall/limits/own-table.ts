@@ -64,7 +64,7 @@ const RUNGS = [
   },
 ] as const;
 const UNCOUNTED =
-  "this kernel cannot count what the limits drop (nft_counter and nft_objref): no metric and no status tells of it";
+  "this kernel cannot count what the limits drop (nft_counter and nft_objref): no metric and no status shows it";
 /** The same, each with the counters of what is dropped and without: a limit is worth more than its counter. */
 const LADDER: readonly (Abilities & { readonly notes: readonly string[] })[] = RUNGS.flatMap((rung) => [
   { ...rung, counters: true },
