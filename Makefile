@@ -153,6 +153,14 @@ bench: build ## As root: what a request costs, beside nginx, a minimal Bun serve
 bench-code: node_modules/.installed ## What our own code takes of a request, without the kernel; also on a busy machine
 	@$(BUN) scripts/bench-code.ts
 
+.PHONY: bench-start
+bench-start: build ## As root: from exec to the first answer, beside a minimal Bun server and BEFORE=another build
+	@$(BUN) scripts/bench-start.ts
+
+.PHONY: bench-memory
+bench-memory: build ## As root: resident memory at rest, after 10^6 requests, and with as many sessions as there may be
+	@$(BUN) scripts/bench-memory.ts
+
 .PHONY: bench-wall
 bench-wall: build ## Measures what the second wall costs connections that have nothing to do with it
 	@$(BUN) scripts/bench-wall.ts

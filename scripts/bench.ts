@@ -9,7 +9,10 @@
  * rounds. The latencies are of an open loop at one rate for all: half of what we reached. It writes the table of docs/benchmarks.md
  * and docs/benchmarks.svg where WRITE=1, and exits 1 where a row falls short of its bound. Needs root, wrk and nginx.
  *
- *   ROUNDS=5 SECONDS_EACH=3   how long; ROWS='tokens, new|metadata' only rows whose title has one of these parts
+ *   ROUNDS=5 SECONDS_EACH=3    how long
+ *   WARM_REQUESTS=60000        before the first round of each server
+ *   LATENCY_SECONDS=4          of the open loop; 0 for no latencies
+ *   ROWS='tokens, new|meta'    only rows whose title has one of these parts
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { cpus, release } from "node:os";
@@ -31,9 +34,13 @@ const ROUNDS = Number(process.env["ROUNDS"] ?? 5);
 const SECONDS = Number(process.env["SECONDS_EACH"] ?? 3);
 const ONLY = (process.env["ROWS"] ?? "").split("|");
 const PAGE = "docs/benchmarks.md";
-/** Seconds before the first round in which each server's code is compiled by its just-in-time compiler. */
-const WARM_SECONDS = 3;
-const LATENCY_SECONDS = 4;
+/**
+ * Requests before the first round, in which each server's code is compiled by its just-in-time compiler; where the machine has other
+ * work, three seconds would be a tenth of them. At most so many seconds.
+ */
+const WARM_REQUESTS = Number(process.env["WARM_REQUESTS"] ?? 60_000);
+const WARM_SECONDS = 30;
+const LATENCY_SECONDS = Number(process.env["LATENCY_SECONDS"] ?? 4);
 
 const ROWS: readonly Row[] = (
   [
@@ -55,9 +62,15 @@ const BOUNDS: readonly Bound[] = [
   { other: "bun", what: "cpu", ratio: 2.3, isNew: false },
 ];
 
+async function warm(contestant: Contestant, row: Row): Promise<void> {
+  let left = WARM_REQUESTS;
+  for (let seconds = 0; left > 0 && seconds < WARM_SECONDS; seconds += 3)
+    left -= (await measureRound(contestant, row, 3)).requests;
+}
+
 async function measured(contestants: readonly Contestant[], row: Row): Promise<MeasuredRow> {
   const rounds = new Map<string, Round[]>(contestants.map(({ name }) => [name, []]));
-  for (const contestant of contestants) await measureRound(contestant, row, WARM_SECONDS);
+  for (const contestant of contestants) await warm(contestant, row);
   for (let round = 0; round < ROUNDS; round++) {
     for (const contestant of contestants)
       rounds.get(contestant.name)?.push(await measureRound(contestant, row, SECONDS));
@@ -71,7 +84,10 @@ async function measured(contestants: readonly Contestant[], row: Row): Promise<M
       perSecond: median(own.map(({ perSecond }) => perSecond)),
       userSeconds: median(own.map(({ userSeconds }) => userSeconds)),
       systemSeconds: median(own.map(({ systemSeconds }) => systemSeconds)),
-      latencies: await measureLatencies(contestant, row, Math.floor(ours / 2), LATENCY_SECONDS),
+      latencies:
+        LATENCY_SECONDS === 0
+          ? null
+          : await measureLatencies(contestant, row, Math.floor(ours / 2), LATENCY_SECONDS),
     });
   }
   return { title: titleOf(row), isNew: row.isNew, figures };

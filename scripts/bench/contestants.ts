@@ -28,7 +28,7 @@ const ROOT = { user: "root" } as const;
 /** As long as those of real sessions are. */
 const SESSION_TOKEN_LENGTH = 1_200;
 /** With what the open loop and the minimal server need. */
-const NODE: NodeOptions = {
+export const NODE: NodeOptions = {
   stsMode: { sessionTokenLength: SESSION_TOKEN_LENGTH },
   show: { "/run/imdsproxy-bench": process.cwd(), "/run/bin/bun": process.execPath },
 };
@@ -36,11 +36,18 @@ const NODE: NodeOptions = {
 const CONFIG = { listen: "127.0.0.1:254", imds: { tokens: "optional" } };
 const NO_LIMIT = { limits: { newConnectionsPerUser: null, trackedConnectionsPerUser: null } };
 
-/** @param executable null for dist/imdsproxy. */
-export async function startProxy(name: string, executable: string | null): Promise<Contestant> {
+/**
+ * @param executable null for dist/imdsproxy.
+ * @param more further keys of the configuration.
+ */
+export async function startProxy(
+  name: string,
+  executable: string | null,
+  more: object = {},
+): Promise<Contestant> {
   const node = await startTestNode(executable === null ? NODE : { ...NODE, executable });
   try {
-    await configure(node);
+    await configure(node, more);
     const proxy = await node.startProxy();
     const token = await tokenOf(node, ALICE, 21_600);
     await eventually("there are credentials", async () => (await bodyOf(node, LOADS.credentials)) !== null);
@@ -52,8 +59,11 @@ export async function startProxy(name: string, executable: string | null): Promi
 }
 
 /** Writes the configuration and applies the rules; builds from before there were limits of connections do not know their keys. */
-async function configure(node: SimulatedNode): Promise<void> {
-  for (const config of [{ ...CONFIG, ...NO_LIMIT }, CONFIG]) {
+export async function configure(node: SimulatedNode, more: object = {}): Promise<void> {
+  for (const config of [
+    { ...CONFIG, ...NO_LIMIT, ...more },
+    { ...CONFIG, ...more },
+  ]) {
     node.write("/etc/imdsproxy/config.yaml", JSON.stringify(testConfig(node, config)));
     const { exitCode } = await node.exec({ ...ROOT, argv: ["/run/bin/imdsproxy", "config", "check"] });
     if (exitCode === 0) break;

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { TOKEN_HEADER, TTL_HEADER } from "../../test/support/proxied.ts";
 import { ALICE, type Contestant, LOADS, type Load } from "./contestants.ts";
+import { processorMs } from "./first-answer.ts";
 import type { Latencies, OpenLoop } from "./open-loop.ts";
 
 /** What is asked, and how. */
@@ -14,6 +15,7 @@ export interface Row {
 
 /** What one round of closed-loop requests took. */
 export interface Round {
+  readonly requests: number;
   readonly perSecond: number;
   /** Seconds of the server's CPU time for 10,000 requests, in its own code and in the kernel. */
   readonly userSeconds: number;
@@ -23,11 +25,18 @@ export interface Round {
 export const CONNECTIONS = 64;
 const HERTZ = 100;
 
-/** CPU time of all threads of a process so far, in seconds (proc(5), /proc/PID/stat: utime and stime, in ticks of USER_HZ). */
-function processorTime(pid: number): { user: number; system: number } {
+/**
+ * CPU time of all threads of a process so far, in seconds: `all` to the nanosecond, of the threads that there are (proc(5),
+ * /proc/PID/task/TID/schedstat), and what of it was its own code's and the kernel's in ticks of USER_HZ (/proc/PID/stat: utime and stime).
+ */
+function processorTime(pid: number): { all: number; user: number; system: number } {
   const text = readFileSync(`/proc/${pid}/stat`, "utf8");
   const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  return { user: Number(fields[11]) / HERTZ, system: Number(fields[12]) / HERTZ };
+  return {
+    all: processorMs(pid) / 1_000,
+    user: Number(fields[11]) / HERTZ,
+    system: Number(fields[12]) / HERTZ,
+  };
 }
 
 function headersOf({ load, isNew, withToken }: Row, token: string): string[] {
@@ -54,10 +63,14 @@ export async function measureRound(contestant: Contestant, row: Row, seconds: nu
   if (!(perSecond > 0)) throw new Error(`wrk printed no rate: ${stdout}${stderr}`);
   const bad = /Non-2xx or 3xx responses: (\d+)/.exec(stdout)?.[1];
   if (bad !== undefined) throw new Error(`${bad} answers of ${contestant.name} were no success: ${argv}`);
+  const each = ((after.all - before.all) / requests) * 10_000;
+  const [user, system] = [after.user - before.user, after.system - before.system];
+  const ownShare = user + system === 0 ? 0.5 : user / (user + system);
   return {
+    requests,
     perSecond,
-    userSeconds: ((after.user - before.user) / requests) * 10_000,
-    systemSeconds: ((after.system - before.system) / requests) * 10_000,
+    userSeconds: each * ownShare,
+    systemSeconds: each * (1 - ownShare),
   };
 }
 
