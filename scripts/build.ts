@@ -31,6 +31,10 @@ function build(outfile: string, target: string | null): void {
     "--minify-whitespace",
     "--format=esm",
     "--bytecode",
+    // Each command is a part of its own, so that one loads what it needs and no more.
+    "--splitting",
+    // Until src/platform/compilation.ts says otherwise.
+    "--compile-jit-policy=10",
     `--define=IMDSPROXY_VERSION=${JSON.stringify(version)}`,
     `--define=IMDSPROXY_COMMIT=${JSON.stringify(commit())}`,
     ...(target === null ? [] : [`--target=${target}`]),

@@ -320,6 +320,18 @@ describe("what a command loads", () => {
       ),
     ).toHaveLength(2);
   });
+  test("with the running proxy is no package but those that its start needs", () => {
+    const packages = [...loadedWith("src/wiring/serve.ts")].filter(
+      (name) => !/^(?:src\/|node:|bun:)/.test(name),
+    );
+    // Not all of prom-client, which loads node:http and OpenTelemetry, and no consola, which is for a terminal.
+    expect(packages.sort()).toEqual([
+      "prom-client/lib/gauge.js",
+      "prom-client/lib/registry.js",
+      "yaml",
+      "zod",
+    ]);
+  });
   test("serve, which everything hangs on, is loaded by its command alone", () => {
     expect(loadedWith("src/main.ts").has("src/wiring/serve.ts")).toBe(false);
   });

@@ -14,6 +14,9 @@ import { policyTestsSchema } from "./policy-tests.ts";
  * what was found and the line.
  */
 
+// A file is checked once: to compile a check for it takes longer than the check.
+z.config({ jitless: true });
+
 const endpointText = /^(?:\[([0-9a-fA-F:.]+)\]|([^:\s]+)):(\d{1,5})$/;
 
 /** Parses `127.0.0.1:254` or `[::1]:254`; null where it is not an IP address with a port of 1 to 65535. */

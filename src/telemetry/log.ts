@@ -1,4 +1,4 @@
-import { type ConsolaInstance, createConsola } from "consola";
+import type { ConsolaInstance } from "consola";
 import type { Config } from "../config/schema.ts";
 import { standardError } from "../platform/bounded-output.ts";
 import { systemClock } from "../platform/clock.ts";
@@ -105,6 +105,8 @@ function prettyWriter(): Writer {
   const output = standardError((lines) => `${LOST}: ${lines}\n`);
   // consola uses only the `write` of a stream (consola/src/utils/stream.ts).
   const stream = { write: (text: string) => output.write(text) } as unknown as NodeJS.WriteStream;
+  // Loaded for a terminal alone: under systemd nothing waits for it.
+  const { createConsola } = require("consola") as typeof import("consola");
   const consola: ConsolaInstance = createConsola({ level: 5, stdout: stream, stderr: stream });
   const write: Writer["write"] = (level, message, fields) => {
     const facts = Object.entries(fields)

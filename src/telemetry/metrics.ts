@@ -1,4 +1,6 @@
-import { Counter, Gauge, Registry } from "prom-client";
+// Not the whole of prom-client, which loads node:cluster, node:http and node:zlib for what we do not use.
+import Gauge from "prom-client/lib/gauge.js";
+import Registry from "prom-client/lib/registry.js";
 import type { ServerCounts, TurnedAway } from "../http/server.ts";
 import type { UnavailableEvent } from "../identity/accounts.ts";
 import type { RequestEvent } from "../imds/handler.ts";
@@ -7,7 +9,7 @@ import type { BrokerCounts, SessionEvent } from "../sessions/broker.ts";
 import { version } from "../version.ts";
 import type { AuditCounts } from "./audit.ts";
 import type { FirewallHealth } from "./firewall-health.ts";
-import { CounterSeries, HistogramSeries } from "./series.ts";
+import { CounterSeries, HistogramSeries, readCounter } from "./series.ts";
 
 /** The content type of Prometheus' text format (prometheus.io, "Exposition formats"). */
 export const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
@@ -85,14 +87,14 @@ export class Metrics {
   readonly #requestSeconds: HistogramSeries<string>;
   readonly #lookupSeconds: HistogramSeries<string>;
   readonly #upstreamSeconds: HistogramSeries<string>;
-  readonly #unidentified: Counter;
-  readonly #unavailable: Counter<"outcome">;
-  readonly #acceptFailures: Counter;
+  readonly #unavailable: CounterSeries<string>;
   readonly #refusals: CounterSeries<string>;
   readonly #attempts: CounterSeries<string>;
   readonly #attemptSeconds: HistogramSeries<string>;
-  readonly #postponed: Counter;
   readonly #readFirewall: () => FirewallHealth | null;
+  #unidentified = 0;
+  #acceptFailures = 0;
+  #postponed = 0;
   /** As they were when the scrape began: several metrics are of each. */
   #firewall: FirewallHealth | null = null;
   #broker: BrokerCounts;
@@ -122,33 +124,17 @@ export class Metrics {
           else this.set(value);
         },
       });
-    /** A counter that something else counts: its number is taken over. */
     const counted = (name: string, help: string, read: () => number) =>
-      new Counter({
-        name,
-        help,
-        registers,
-        collect() {
-          this.reset();
-          this.inc(read());
-        },
-      });
+      readCounter(registry, name, help, () => [{ labels: {}, value: read() }]);
     const countedBy = (
       name: string,
       help: string,
       label: string,
       read: () => Readonly<Record<string, number>>,
     ) =>
-      new Counter({
-        name,
-        help,
-        labelNames: [label],
-        registers,
-        collect() {
-          this.reset();
-          for (const [value, count] of Object.entries(read())) this.inc({ [label]: value }, count);
-        },
-      });
+      readCounter(registry, name, help, () =>
+        Object.entries(read()).map(([by, value]) => ({ labels: { [label]: by }, value })),
+      );
     new Gauge({
       name: "imdsproxy_build_info",
       help: "1, with the version that runs as a label",
@@ -169,11 +155,11 @@ export class Metrics {
       "Requests and connections refused, by kind",
     );
     for (const kind of KINDS) this.#refusals.begin(kind, { kind });
-    this.#unidentified = new Counter({
-      name: "imdsproxy_unidentified_total",
-      help: "Connections whose caller could not be identified",
-      registers,
-    });
+    counted(
+      "imdsproxy_unidentified_total",
+      "Connections whose caller could not be identified",
+      () => this.#unidentified,
+    );
     this.#lookupSeconds = new HistogramSeries(
       registry,
       "imdsproxy_identity_lookup_duration_seconds",
@@ -181,17 +167,16 @@ export class Metrics {
       LOOKUP_BOUNDS,
     );
     for (const result of ["owner", "refused"]) this.#lookupSeconds.begin(result, { result });
-    this.#unavailable = new Counter({
-      name: "imdsproxy_names_untold_total",
-      help: "Look-ups of names that a service of NSS could not answer: what was told before was kept, or is unknown",
-      labelNames: ["outcome"],
-      registers,
-    });
-    this.#acceptFailures = new Counter({
-      name: "imdsproxy_accept_failures_total",
-      help: "Times that accepting connections could not go on",
-      registers,
-    });
+    this.#unavailable = new CounterSeries(
+      registry,
+      "imdsproxy_names_untold_total",
+      "Look-ups of names that a service of NSS could not answer: what was told before was kept, or is unknown",
+    );
+    counted(
+      "imdsproxy_accept_failures_total",
+      "Times that accepting connections could not go on",
+      () => this.#acceptFailures,
+    );
 
     this.#attempts = new CounterSeries(registry, "imdsproxy_assume_role_total", "AssumeRole requests");
     this.#attemptSeconds = new HistogramSeries(
@@ -206,11 +191,11 @@ export class Metrics {
         this.#attemptSeconds.begin(outcome, { outcome });
       }
     }
-    this.#postponed = new Counter({
-      name: "imdsproxy_assume_role_postponed_total",
-      help: "AssumeRole requests that were not made at once, because of a limit of them",
-      registers,
-    });
+    counted(
+      "imdsproxy_assume_role_postponed_total",
+      "AssumeRole requests that were not made at once, because of a limit of them",
+      () => this.#postponed,
+    );
     gauge("imdsproxy_sessions", "Sessions in memory", () => this.#broker.sessions);
     const states = () => this.#broker.states;
     new Gauge({
@@ -367,7 +352,7 @@ export class Metrics {
   }
 
   unidentified(): void {
-    this.#unidentified.inc();
+    this.#unidentified++;
   }
 
   /** The kernel was asked whose a connection is. */
@@ -383,17 +368,19 @@ export class Metrics {
   }
 
   acceptFailure(): void {
-    this.#acceptFailures.inc();
+    this.#acceptFailures++;
   }
 
   unavailable(event: UnavailableEvent): void {
-    this.#unavailable.inc({ outcome: event.outcome });
+    const { outcome } = event;
+    this.#unavailable.begin(outcome, { outcome });
+    this.#unavailable.increment(outcome);
   }
 
   session(event: SessionEvent): void {
     if (event.type === "dropped") return;
     if (event.type === "postponed") {
-      this.#postponed.inc();
+      this.#postponed++;
       return;
     }
     const outcome = event.type;

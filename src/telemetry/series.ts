@@ -2,7 +2,8 @@ import type { Registry } from "prom-client";
 
 /**
  * Counters and histograms for the way of each request. prom-client sorts and joins the labels of each event anew, which costs about
- * a microsecond; here a series is found by a key that is at hand, and its labels are made once.
+ * a microsecond; here a series is found by a key that is at hand, and its labels are made once. Its own counters and histograms load
+ * OpenTelemetry besides, for exemplars, which we have none of.
  */
 
 type Labels = Readonly<Record<string, string>>;
@@ -52,6 +53,16 @@ export class CounterSeries<Key extends string | number> {
     cell.count++;
     return true;
   }
+}
+
+/** Series of a counter that something else counts, which is read at each scrape. */
+export function readCounter(
+  registry: Registry,
+  name: string,
+  help: string,
+  read: () => readonly { readonly labels: Labels; readonly value: number }[],
+): void {
+  register(registry, name, () => ({ name, help, type: "counter", values: read() }));
 }
 
 interface Distribution {

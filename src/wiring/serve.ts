@@ -18,6 +18,7 @@ import { RecentCallers } from "../imds/recent-callers.ts";
 import { knownAuthorities } from "../imds/target.ts";
 import { TokenMint } from "../imds/tokens.ts";
 import { every, monotonicMs, sleep, systemClock } from "../platform/clock.ts";
+import { compileAsUsual } from "../platform/compilation.ts";
 import { JournalSocket, standardErrorIsJournal } from "../platform/journal.ts";
 import { keepBacklogs } from "../platform/keep-backlogs.ts";
 import { LagMeter } from "../platform/lag.ts";
@@ -73,6 +74,11 @@ import { TokenPolicy } from "./token-policy.ts";
 const DRAIN_MS = 5_000;
 /** Milliseconds that the start waits for the upstream's answer to whether it requires tokens. */
 const POLICY_MS = 1_000;
+/**
+ * Milliseconds from the start to what takes the event loop for itself a while, the AWS SDK above all: callers who wait already get their
+ * answers first. Who needs the SDK before then has it loaded.
+ */
+const SETTLE_MS = 100;
 /** Callers who asked for credentials within this time get a session after a restart: a session's life, in milliseconds. */
 const RECENT_MS = 3_600_000;
 /** The share of the node's STS calls that is left for callers who ask, while sessions are made after a restart. */
@@ -338,18 +344,6 @@ export async function serve(options: {
   };
   const stopFollowing =
     config.upstream === "auto" ? followAgent({ upstream, onMoved, log, clock: systemClock }) : () => {};
-  const stopStartRole = watchStartRole({
-    policy: () => policy,
-    sts,
-    metadata,
-    region: region.told,
-    health,
-    endpoint: stsUrl,
-    clock: systemClock,
-    log,
-    random: Math.random,
-  });
-
   const reload = (): void => {
     let fresh: Config;
     replaced.reading();
@@ -409,7 +403,21 @@ export async function serve(options: {
   // systemd may have kept sockets of endpoints that the configuration no longer has.
   options.store.forgetRest();
   notifySystemd("READY=1");
-  void sts.load();
+  let stopStartRole = () => {};
+  const stopSettling = systemClock.schedule(SETTLE_MS, () => {
+    stopStartRole = watchStartRole({
+      policy: () => policy,
+      sts,
+      metadata,
+      region: region.told,
+      health,
+      endpoint: stsUrl,
+      clock: systemClock,
+      log,
+      random: Math.random,
+    });
+    void sts.load().then(compileAsUsual);
+  });
   lockProgram();
   const nowMs = systemClock.now();
   const before = readCallers(config.stateDirectory, nowMs, nowMs - RECENT_MS);
@@ -437,6 +445,7 @@ export async function serve(options: {
   log.info("stopping", { signal });
   replaced.stop();
   stopFollowing();
+  stopSettling();
   stopStartRole();
   tokenPolicy.stop();
   lag.stop();
