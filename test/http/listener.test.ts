@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from "bun:test";
-import { closeSync } from "node:fs";
+import { closeSync, readFileSync } from "node:fs";
 import { connect } from "node:net";
 import { Listener } from "../../src/http/listener.ts";
 import { ListenError } from "../../src/platform/listening-socket.ts";
@@ -115,4 +115,51 @@ describe("Listener", () => {
     expect(listener.accepting).toBe(true);
     expect([failures, seen, visits > 1]).toEqual([2, [false, false], true]);
   });
+
+  test("a request that waits is read between two portions, while more connections than one has are in the queue", async () => {
+    const portion = 64;
+    // No more than the kernel lets wait (listen(2)): 128 before linux 5.4.
+    const waiting = Math.min(400, Number(readFileSync("/proc/sys/net/core/somaxconn", "utf8")) - 1);
+    let accepted = 0;
+    let acceptedBefore: number | undefined;
+    const wasRead = Promise.withResolvers<void>();
+    let listener: Listener<undefined> | undefined;
+    const port = listenAnywhere((free) => {
+      listener = new Listener<undefined>({
+        address: LOOPBACK,
+        port: free,
+        backlog: 1_024,
+        sharePort: false,
+        inherited: null,
+        handlers: {
+          open() {
+            accepted++;
+          },
+          data() {
+            acceptedBefore ??= accepted;
+            wasRead.resolve();
+          },
+        },
+        // The time that everything else took lets a portion be longer: here it takes none.
+        monotonicMs: () => 0,
+        onFailure: () => {},
+      });
+    });
+    if (listener !== undefined) opened.push(listener);
+    const client = connect({ host: "127.0.0.1", port });
+    await new Promise((resolve) => client.once("connect", resolve));
+    while (accepted < 1) await new Promise(setImmediate);
+    accepted = 0;
+    // A process that makes them and ends, while this one does nothing: they stay in the queue.
+    const script = `let n = 0; for (let i = 0; i < ${waiting}; i++)
+      require("node:net").connect({ host: "127.0.0.1", port: ${port} }, () => { if (++n === ${waiting}) process.exit(0); });`;
+    const { exitCode } = Bun.spawnSync([process.execPath, "-e", script]);
+    client.write("x");
+    await wasRead.promise;
+    client.destroy();
+    expect(exitCode).toBe(0);
+    expect(acceptedBefore).toBeLessThanOrEqual(2 * portion);
+    // They were there.
+    while (accepted < waiting) await new Promise(setImmediate);
+  }, 60_000);
 });
