@@ -2,10 +2,10 @@ import { defineCommand } from "citty";
 import { parseEndpoint } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { linesTo, type Progress } from "../service/progress.ts";
-import { problemLines } from "../service/proxy-health.ts";
 import type { ServiceStatus } from "../service/setup.ts";
 import type { Finding } from "../service/verify.ts";
 import { dryRunArg, jsonArg, overrideArgs, overridesOf } from "./common.ts";
+import { problemLines } from "./problem-lines.ts";
 import { progress } from "./progress.ts";
 
 /** One line for each finding. */

@@ -5,9 +5,9 @@ import { ImdsProxyError } from "../errors.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import { OBSERVED } from "../service/paths.ts";
 import { SILENT } from "../service/progress.ts";
-import { problemLines } from "../service/proxy-health.ts";
 import { setup } from "../service/setup.ts";
 import { dryRunArg, jsonArg, overrideArgs, overridesOf } from "./common.ts";
+import { problemLines } from "./problem-lines.ts";
 import { findingLines, told } from "./service.ts";
 
 export default defineCommand({

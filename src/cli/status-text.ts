@@ -106,9 +106,9 @@ function sessionLines(screen: Screen, { rows, more }: StatusBase["sessions"]): L
     ...columns(
       screen,
       ["ENDS FIRST", "VALID", "DENIED", "FAILING", "ROLE"],
-      rows.map(({ role, sessions, firstEnd, denied, failing }) => [
+      rows.map(({ role, sessions, firstEnd, notRenewed = 0, denied, failing }) => [
         firstEnd === null ? "-" : momentText(firstEnd, screen.nowMs),
-        String(sessions),
+        notRenewed === 0 ? String(sessions) : `${sessions} (${notRenewed} not renewed)`,
         String(denied),
         String(failing),
         roleName(role),

@@ -2,8 +2,10 @@ import { defineCommand } from "citty";
 import { askMetadata, type MetadataReply } from "../client/metadata-address.ts";
 import { ImdsProxyError } from "../errors.ts";
 import type { Whoami } from "../imds/whoami.ts";
+import { systemClock } from "../platform/clock.ts";
 import { grantsText, jsonArg } from "./common.ts";
 import { table } from "./table.ts";
+import { momentText } from "./terminal.ts";
 
 export default defineCommand({
   meta: { name: "whoami", description: "Show what the proxy sees of you, and which role you get" },
@@ -11,7 +13,7 @@ export default defineCommand({
   async run({ args }) {
     const found = await askWhoami();
     if (args.json) console.log(JSON.stringify(found, null, 2));
-    else console.log(render(found));
+    else console.log(whoamiText(found, systemClock.now()));
     if (found.role === null) process.exitCode = 1;
   },
 });
@@ -66,7 +68,11 @@ const noSession = ({ lastError }: Whoami): string =>
     ? "no session yet: one is made when it is asked for"
     : "no session: STS gave none when it was asked";
 
-function render(found: Whoami): string {
+/** A moment as people say it, and as machines do. */
+const momentAndTime = (iso: string, nowMs: number): string => `${momentText(iso, nowMs)} (${iso})`;
+
+/** The answer for people; pure. @param nowMs milliseconds since the epoch. */
+export function whoamiText(found: Whoami, nowMs: number): string {
   const rows: [string, string][] = [
     ["user", `${found.user ?? "(no name)"}${found.subordinate ? " (by a subordinate uid)" : ""}`],
     found.container === null ? ["uid", String(found.uid)] : ["container", found.container],
@@ -77,10 +83,13 @@ function render(found: Whoami): string {
   if (found.sessionName !== null) rows.push(["session name", found.sessionName]);
   if (found.grants != null) rows.push(["grants", grantsText(found.grants)]);
   for (const arn of found.policyArns ?? []) rows.push(["policy", arn]);
-  if (found.role !== null) rows.push(["session ends", found.sessionEnds ?? noSession(found)]);
+  if (found.role !== null) {
+    const { sessionEnds } = found;
+    rows.push(["session ends", sessionEnds === null ? noSession(found) : momentAndTime(sessionEnds, nowMs)]);
+  }
   if (found.lastError !== null) {
     const { message, since, remedy } = found.lastError;
-    rows.push(["last error", `${message} (since ${since})`], ["to do", remedy]);
+    rows.push(["last error", `${message} (since ${momentText(since, nowMs)}: ${since})`], ["to do", remedy]);
   }
   rows.push(["why", found.reason]);
   return table(rows);

@@ -42,10 +42,3 @@ function problemsOf(body: string): readonly Problem[] | null {
     return null;
   }
 }
-
-/** A problem as text: what, since when, what to do. */
-export function problemLines({ what, since, remedy }: Omit<Problem, "id" | "lasting">): string[] {
-  const lines = [`PROBLEM ${what}`, `  since ${since}`];
-  if (remedy !== null) lines.push(...`to do: ${remedy}`.split("\n").map((line) => `  ${line}`));
-  return lines;
-}

@@ -119,7 +119,9 @@ export interface RoleSessions {
   readonly sessions: number;
   /** When the first of them ends, as clients see it, in milliseconds since the epoch; null where there is none. */
   readonly firstEndMs: number | null;
-  /** Requests that STS denied, and those that failed for now; with a session that is served meanwhile, or without. */
+  /** Of these sessions, those that STS did not renew when it was asked last. */
+  readonly notRenewed: number;
+  /** Requests without a session: STS denied them, or they fail for now. As BrokerCounts.states has them. */
   readonly denied: number;
   readonly failing: number;
 }
@@ -338,8 +340,9 @@ export class SessionBroker {
     const leastLifeMs = new Map<string, number>();
     let sessions = 0;
     for (const entry of this.#entries.values()) {
-      states[this.#stateOf(entry)]++;
-      if (entry.held === null) continue;
+      const state = this.#stateOf(entry);
+      states[state]++;
+      if (entry.held === null || (state !== "fresh" && state !== "low")) continue;
       sessions++;
       const { roleArn } = entry.request;
       const leftMs = Math.max(0, expiryToPublish(entry.held.life, nowMs) - nowMs);
@@ -366,12 +369,17 @@ export class SessionBroker {
     for (const entry of this.#entries.values()) {
       if (owner !== null && entry.owner !== owner) continue;
       const { roleArn: role } = entry.request;
-      const found = roles.get(role) ?? { role, sessions: 0, firstEndMs: null, denied: 0, failing: 0 };
+      const found = roles.get(role) ?? {
+        ...{ role, sessions: 0, firstEndMs: null },
+        ...{ notRenewed: 0, denied: 0, failing: 0 },
+      };
       roles.set(role, found);
-      if (entry.denial !== null) found.denied++;
-      else if (entry.failures > 0) found.failing++;
-      if (entry.held === null || this.#standing(entry) === "ended") continue;
+      const state = this.#stateOf(entry);
+      if (state === "denied") found.denied++;
+      if (state === "failed") found.failing++;
+      if (entry.held === null || (state !== "fresh" && state !== "low")) continue;
       found.sessions++;
+      if (entry.denial !== null || entry.failures > 0) found.notRenewed++;
       const endMs = expiryToPublish(entry.held.life, nowMs);
       found.firstEndMs = Math.min(found.firstEndMs ?? endMs, endMs);
     }

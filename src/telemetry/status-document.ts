@@ -59,6 +59,9 @@ export interface StatusSessions {
   readonly sessions: number;
   /** When the first of them ends; null where there is none. */
   readonly firstEnd: string | null;
+  /** Of these sessions, those that STS did not renew when it was asked last. Version 0.2 has it not. */
+  readonly notRenewed?: number;
+  /** Requests without a session, which STS denied, or which fail for now: as imdsproxy_session_requests counts them. */
   readonly denied: number;
   readonly failing: number;
 }

@@ -177,6 +177,44 @@ describeAsRoot("serve", () => {
     });
   });
 
+  describe("says as much as --log-level lets it, whatever the file has:", () => {
+    const level = (flags: readonly string[], log: object) =>
+      node.startProxy({ flags, config: testConfig(node, { log }) });
+    test("with debug a line for each request, without it none", async () => {
+      const quiet = await level([], { level: "info" });
+      await getWithToken(node, ALICE, "/latest/meta-data/instance-id");
+      await quiet.stop();
+      expect(quiet.output()).toContain('"ready"');
+      expect(quiet.output()).not.toContain('"level":"debug"');
+
+      const proxy = await level(["--log-level", "debug"], { level: "error" });
+      await getWithToken(node, ALICE, "/latest/meta-data/instance-id");
+      await eventually("the request has its line", () =>
+        proxy
+          .output()
+          .split("\n")
+          .some((line) => line.includes('"level":"debug"') && line.includes('"subject":2001')),
+      );
+      await proxy.stop();
+    });
+    test("with warn not that it is ready, and warnings all the same", async () => {
+      node.write(
+        CONFIG,
+        JSON.stringify(testConfig(node, { listen: "127.0.0.1:2254", log: { level: "debug" } })),
+      );
+      const script = `$1 serve --log-level warn 2>/tmp/warn.log & pid=$!
+        until ss -Hltn 'sport = :2254' | grep -q .; do kill -0 $pid || exit 3; sleep 0.05; done
+        kill -TERM $pid; wait $pid; cat /tmp/warn.log`;
+      const said = await mustExec(node, ROOT, ["sh", "-c", script, "sh", SERVE[0]]);
+      expect(said).toContain("the port is above 1023");
+      expect(said).not.toMatch(/"level":"(?:info|debug)"/);
+    });
+    test("with another word: exit 2, and the words that there are", async () => {
+      const { exitCode, said } = await fails([...SERVE, "--log-level", "verbose"]);
+      expect([exitCode, said]).toEqual([2, expect.stringContaining("must be debug, info, warn or error")]);
+    });
+  });
+
   describe("reads its configuration again at SIGHUP", () => {
     const refuseAlice = [{ name: "not alice", match: { user: "alice" }, role: "none" }];
     const roleList = async () =>

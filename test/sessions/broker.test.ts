@@ -962,14 +962,37 @@ describe("byRole()", () => {
     await broker.get(aRequest({ roleArn: A, sessionName: "failing" }), 2);
     const endMs = first.kind === "session" ? first.publishedExpiryMs : Number.NaN;
     expect(broker.byRole()).toEqual([
-      { role: A, sessions: 1, firstEndMs: endMs + MINUTE, denied: 1, failing: 1 },
-      { role: B, sessions: 2, firstEndMs: endMs, denied: 0, failing: 0 },
+      { role: A, sessions: 1, firstEndMs: endMs + MINUTE, notRenewed: 0, denied: 1, failing: 1 },
+      { role: B, sessions: 2, firstEndMs: endMs, notRenewed: 0, denied: 0, failing: 0 },
     ]);
     // An owner's own alone.
     expect(broker.byRole(1)).toEqual([
-      { role: A, sessions: 1, firstEndMs: endMs + MINUTE, denied: 0, failing: 0 },
-      { role: B, sessions: 1, firstEndMs: endMs, denied: 0, failing: 0 },
+      { role: A, sessions: 1, firstEndMs: endMs + MINUTE, notRenewed: 0, denied: 0, failing: 0 },
+      { role: B, sessions: 1, firstEndMs: endMs, notRenewed: 0, denied: 0, failing: 0 },
     ]);
     expect(broker.byRole(3)).toEqual([]);
+  });
+  test("counts each request once, as the counts by state do: a session that is not renewed is a session", async () => {
+    const { broker, sts, clock } = aBroker();
+    const requests = ["one", "two"].map((sessionName) => aRequest({ roleArn: A, sessionName }));
+    for (const request of requests) await broker.get(request, 1);
+    const agree = () => {
+      const { sessions, states } = broker.counts();
+      const [row] = broker.byRole();
+      expect([row?.sessions, row?.denied, row?.failing]).toEqual([
+        states.fresh + states.low,
+        states.denied,
+        states.failed,
+      ]);
+      expect(sessions).toBe(states.fresh + states.low);
+      return row;
+    };
+    sts.failing = () => denied();
+    await clock.advance(31 * MINUTE);
+    expect(agree()).toMatchObject({ sessions: 2, notRenewed: 2, denied: 0, failing: 0 });
+    // The end: STS denies as before, and there is no session any more.
+    await clock.advance(28 * MINUTE);
+    for (const request of requests) await broker.get(request, 1);
+    expect(agree()).toMatchObject({ sessions: 0, notRenewed: 0, denied: 2, failing: 0, firstEndMs: null });
   });
 });

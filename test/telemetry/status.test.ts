@@ -175,6 +175,7 @@ describe("the document", () => {
       role: `${ROLE}${i}`,
       sessions: 1,
       firstEndMs: 0,
+      notRenewed: 0,
       denied: 0,
       failing: 0,
     }));

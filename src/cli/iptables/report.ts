@@ -7,9 +7,10 @@ import { systemWall } from "../../firewall/wall/wall.ts";
 import { withoutWall } from "../../firewall/walls.ts";
 import { portFacts } from "../../service/facts.ts";
 import { portWarnings } from "../../service/port-warnings.ts";
-import { type ProxyHealth, problemLines, proxyHealth } from "../../service/proxy-health.ts";
+import { type ProxyHealth, proxyHealth } from "../../service/proxy-health.ts";
 import { type RulesStatus, rulesStatus } from "../../service/rules-status.ts";
 import { configArg, jsonArg } from "../common.ts";
+import { problemLines } from "../problem-lines.ts";
 import { resolveSpec, specArgs, specLine } from "./common.ts";
 
 function statusLines(found: RulesStatus, notes: readonly string[], agent: readonly string[]): string[] {
