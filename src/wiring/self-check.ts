@@ -1,4 +1,4 @@
-import { lstatSync, readFileSync, realpathSync } from "node:fs";
+import { lstatSync, readFileSync, readlinkSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { ImdsProxyError } from "../errors.ts";
 import { parseAddress } from "../identity/address.ts";
@@ -22,18 +22,13 @@ export function requireInitialUserNamespace(map: string = readFileSync("/proc/se
 
 /**
  * Refuses a configuration file that an account other than root or the service's own could change or replace. It checks the
- * file and all directories above it, for the path as it is given and for the path that symbolic links lead to.
+ * file and everything on the way to it: each directory and each symbolic link that the kernel goes through.
  *
  * @throws ImdsProxyError `unsafe`
  */
 export function requireClosed(path: string): void {
   const named = resolve(path);
-  for (const one of new Set([
-    ...parentsOf(named),
-    named,
-    ...parentsOf(realpathSync(named)),
-    realpathSync(named),
-  ])) {
+  for (const one of wayTo(named)) {
     const found = lstatSync(one);
     const foreign = found.uid !== 0 && found.uid !== process.getuid?.();
     // A symbolic link has no mode of its own; in a sticky directory, as /tmp is, others cannot replace what is not theirs.
@@ -49,11 +44,36 @@ export function requireClosed(path: string): void {
   }
 }
 
-/** Every directory above an absolute path, from the root on. */
-function parentsOf(path: string): string[] {
-  const parent = dirname(path);
-  return parent === path ? [] : [...parentsOf(parent), parent];
+/** Links that the kernel follows in one path at most (path_resolution(7)). */
+const MOST_LINKS = 40;
+
+/** Every directory and link that the kernel goes through to an absolute path, and what it leads to. */
+function wayTo(path: string): ReadonlySet<string> {
+  const way = new Set(["/"]);
+  let at = "/";
+  let rest = path.split("/");
+  let links = 0;
+  while (rest.length > 0) {
+    const [name = "", ...further] = rest;
+    rest = further;
+    // The parent of a directory that links have led to, as the kernel takes it.
+    at = resolve(at, name === "" ? "." : name);
+    way.add(at);
+    if (!lstatSync(at).isSymbolicLink()) continue;
+    if (++links > MOST_LINKS) throw tooManyLinks(path);
+    const target = readlinkSync(at);
+    at = target.startsWith("/") ? "/" : dirname(at);
+    rest = [...target.split("/"), ...rest];
+  }
+  return way;
 }
+
+const tooManyLinks = (path: string) =>
+  new ImdsProxyError(
+    "unsafe",
+    `${path} leads through more than ${MOST_LINKS} symbolic links`,
+    "name the file itself",
+  );
 
 /**
  * Variables that make Bun run other code, open a debugger that any local user can reach, log what it sends to STS, or trust

@@ -23,22 +23,34 @@ const policy = (name: string) => `arn:aws:iam::842413447717:policy/${name}`;
 const many = (name: string, count: number) => Array.from({ length: count }, (_, i) => policy(`${name}${i}`));
 const DENY_ALL = { Version: "2012-10-17", Statement: [{ Effect: "Deny", Action: "*", Resource: "*" }] };
 
-const RULES = [
-  {
-    name: "lake",
-    role: BASE,
-    sessionName: "{user}.{region}",
-    sourceIdentity: "{user}@{region}",
-    tags: { region: "{region}" },
-    grant: "union",
-    grants: [
-      { name: "readers", match: { group: "data-eng" }, policyArns: [policy("Read"), policy("List")] },
-      { name: "models", match: { group: ["ml", "ai"] }, policyArns: [policy("Models"), policy("List")] },
-      { name: "six", match: { group: "six" }, policyArns: many("six", 6) },
-      { name: "five", match: { group: "five" }, policyArns: many("five", 5) },
-    ],
-  },
-];
+const LISTING = {
+  Version: "2012-10-17",
+  Statement: [{ Effect: "Allow", Action: "s3:List*", Resource: "*" }],
+};
+const NARROW = {
+  name: "narrow",
+  match: { user: "pat" },
+  role: "arn:aws:iam::842413447717:role/Narrow",
+  sessionName: "{user}.{region}",
+  policyArns: [policy("Read")],
+  policy: LISTING,
+};
+const LAKE = {
+  name: "lake",
+  role: BASE,
+  sessionName: "{user}.{region}",
+  sourceIdentity: "{user}@{region}",
+  tags: { region: "{region}" },
+  grant: "union",
+  grants: [
+    { name: "readers", match: { group: "data-eng" }, policyArns: [policy("Read"), policy("List")] },
+    { name: "models", match: { group: ["ml", "ai"] }, policyArns: [policy("Models"), policy("List")] },
+    { name: "six", match: { group: "six" }, policyArns: many("six", 6) },
+    { name: "five", match: { group: "five" }, policyArns: many("five", 5) },
+    { name: "admins", match: { group: "admins" }, policyArns: [policy("Admin")] },
+  ],
+};
+const RULES = [NARROW, LAKE];
 
 describeAsRoot("grant: union on a node", () => {
   let proxied: ProxiedNode;
@@ -46,9 +58,10 @@ describeAsRoot("grant: union on a node", () => {
     proxied = await startProxiedNode(
       {
         users: [
-          { name: "ann", uid: 2001, groups: ["ml", "data-eng"] },
+          { name: "ann", uid: 2001, groups: ["ml", "data-eng", "domain admins"] },
           { name: "ben", uid: 2002, groups: ["ai"] },
           { name: "eve", uid: 2003 },
+          { name: "pat", uid: 2005 },
           { name: "max", uid: 2004, groups: ["six", "five"] },
         ],
       },
@@ -72,7 +85,7 @@ describeAsRoot("grant: union on a node", () => {
         const roles = Object.entries(found).map(
           ([role, { Statement }]) => [role, { trusts: [], statements: Statement }] as const,
         );
-        expect(roles).toHaveLength(1);
+        expect(roles).toHaveLength(2);
         await node.sts.set({ roles: Object.fromEntries(roles) });
       },
     );
@@ -122,6 +135,26 @@ describeAsRoot("grant: union on a node", () => {
     expect(await sdkArn(proxied.node, BEN)).toEndWith("/ben.us-west-2");
     const [one] = await asked("ben");
     expect(policiesIn(one?.parameters)).toEqual([policy("List"), policy("Models")]);
+  });
+  test('a user of the group "domain admins" has nothing of the group "admins"', async () => {
+    await sdkArn(proxied.node, ANN);
+    expect(policiesIn((await asked("ann"))[0]?.parameters)).not.toContain(policy("Admin"));
+    expect(JSON.parse(await imdsproxy(ANN, "whoami", "--json")).groups).toContain("domain admins");
+  });
+  test("the session policies of an ordinary rule reach STS as well, by ARN and inline", async () => {
+    expect(await sdkArn(proxied.node, { user: "pat" })).toEndWith("/pat.us-west-2");
+    const [one] = await asked("pat");
+    expect(policiesIn(one?.parameters)).toEqual([policy("Read")]);
+    expect(JSON.parse(one?.parameters["Policy"] ?? "{}")).toEqual(LISTING);
+  });
+  test("the proxy is to be asked at loopback alone: nobody on the network can", async () => {
+    const found = await mustExec(proxied.node, ROOT, ["ss", "-Hltn", "sport = :254"]);
+    const addresses = found
+      .trim()
+      .split("\n")
+      .map((line) => line.split(/\s+/)[3] ?? "");
+    expect(addresses.length).toBeGreaterThan(0);
+    for (const address of addresses) expect(["127.0.0.1:254", "[::1]:254"]).toContain(address);
   });
   test("a user of none is denied everything, not given the base role", async () => {
     const { node } = proxied;
@@ -209,16 +242,18 @@ describeAsRoot("grant: union on a node", () => {
     });
     test("config diff, with the policies that somebody loses and gains", async () => {
       const { node } = proxied;
-      const [lake] = RULES;
-      const changed = lake?.grants.map((one) =>
+      const changed = LAKE.grants.map((one) =>
         one.name === "models" ? { ...one, policyArns: [policy("Models2")] } : one,
       );
-      node.write("/run/new.yaml", JSON.stringify({ rules: [{ ...lake, grants: changed }] }));
+      const tests = [{ given: { user: "zoe", uid: 4711, groups: ["ai"] }, expect: { grants: ["models"] } }];
+      node.write("/run/new.yaml", JSON.stringify({ rules: [NARROW, { ...LAKE, grants: changed }], tests }));
       const text = await imdsproxy(ROOT, "config", "diff", "/run/lake.yaml", "/run/new.yaml");
       expect(text).toMatch(
         /^ann .*\n {2}session differs in: policyArns\n {2}session policies then no more: \S+policy\/Models\n {2}session policies then: \S+policy\/Models2$/m,
       );
       expect(text).not.toMatch(/^eve /m);
+      // Somebody of the tests, whom the node does not know.
+      expect(text).toMatch(/^"zoe" +a test .*\n {2}session differs in: policyArns$/m);
     });
   });
 });

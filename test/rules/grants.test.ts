@@ -78,6 +78,16 @@ describe("grant: union gives", () => {
     const all = [...GRANTS, { name: "all", policyArns: [arn("Base")] }];
     expect(policies({ user: "eve" }, all)).toEqual([arn("Base")]);
   });
+  test("a user whose account is called like a group nothing of the group's", () => {
+    expect(decide({ user: "ml", groups: ["users"] })).toMatchObject({
+      grants: [],
+      request: { policy: DENY_ALL },
+    });
+    expect(decide({ user: "bob", groups: ["alice"] })).toMatchObject({
+      grants: [],
+      request: { policy: DENY_ALL },
+    });
+  });
   test("the default role nothing less: a rule above it decides, or does not", () => {
     const rule = { name: "lake", match: { group: "lake" }, role: ROLE, grant: "union", grants: GRANTS };
     const role = "arn:aws:iam::842413447717:role/Login";
