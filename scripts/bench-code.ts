@@ -130,6 +130,7 @@ const metrics = new Metrics({
   broker: () => broker.counts(),
   firewall: () => null,
   dropped: () => null,
+  object: () => null,
   configuration: () => ({
     isCurrent: true,
     lastReloadSuccessful: true,

@@ -90,6 +90,16 @@ const schema = defineCommand({
 });
 
 export default defineCommand({
-  meta: { name: "config", description: "Check, show, compare and describe the configuration" },
-  subCommands: { check, show, schema, diff: async () => (await import("./config-diff.ts")).default },
+  meta: {
+    name: "config",
+    description: "Check, show, compare and describe the configuration; sign and fetch a fleet's",
+  },
+  subCommands: {
+    check,
+    show,
+    schema,
+    diff: async () => (await import("./config-diff.ts")).default,
+    fetch: async () => (await import("./config-fetch.ts")).default,
+    sign: async () => (await import("./config-sign.ts")).default,
+  },
 });

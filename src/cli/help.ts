@@ -77,6 +77,18 @@ export const EXAMPLES: Readonly<Record<string, readonly Example[]>> = {
   config: [
     { line: "imdsproxy config check policy.yaml", says: "Names each wrong line, with what would be right" },
   ],
+  "config sign": [
+    {
+      line: "imdsproxy config sign --key fleet.pem --fleet research --serial 42 --out object.yaml policy.yaml",
+      says: "Checks the rules, runs their tests, and writes the object that nodes take",
+    },
+  ],
+  "config fetch": [
+    {
+      line: "sudo imdsproxy config fetch --dry-run",
+      says: "Whether this node would take the object that is there",
+    },
+  ],
   iam: [
     {
       line: "imdsproxy iam trust-policy --config policy.yaml",

@@ -1,7 +1,7 @@
 import type { Dropped } from "../firewall/limits/own-table.ts";
 import type { Whoami } from "../imds/whoami.ts";
 import type { NodeStatus, Trouble } from "../service/node-status.ts";
-import type { StatusBase, StatusUser, UserStatus } from "../telemetry/status-document.ts";
+import type { StatusBase, StatusObject, StatusUser, UserStatus } from "../telemetry/status-document.ts";
 import { counted, grantsText } from "./common.ts";
 import { durationText, momentText, plain, type Style, wrap } from "./terminal.ts";
 
@@ -188,12 +188,31 @@ function errorLines(screen: Screen, errors: NodeStatus["errors"], above: readonl
 }
 
 function configurationText(screen: Screen, found: NonNullable<NodeStatus["configuration"]>): string {
-  const { path, rules, defaultRole, lastReload, current } = found;
+  const { path, rules, defaultRole, lastReload, current, object } = found;
   const reload =
     lastReload === null
       ? "not reloaded since the start"
       : `reloaded ${momentText(lastReload.at, screen.nowMs)}${lastReload.problem === null ? "" : `, and refused: ${lastReload.problem}`}`;
-  return `${path}: ${counted(rules, "rule")}, ${defaultRole === null ? "no default role" : `default role ${roleName(defaultRole)}`}; ${current ? "" : "the file differs from what runs; "}${reload}`;
+  const file = `${path}: ${counted(rules, "rule")}, ${defaultRole === null ? "no default role" : `default role ${roleName(defaultRole)}`}; ${current ? "" : "the file differs from what runs; "}${reload}`;
+  return object === null ? file : `${file}\n${objectText(screen, object)}`;
+}
+
+/** Hexadecimal digits of a hash that are shown: as many as two people compare. */
+const SHOWN_DIGITS = 12;
+
+function objectText(
+  screen: Screen,
+  { source, fleet, serial, hash, polled, succeeded }: StatusObject,
+): string {
+  const which =
+    serial === null
+      ? "none was ever taken"
+      : `serial ${serial}, sha256 ${hash?.slice(0, SHOWN_DIGITS) ?? ""}…`;
+  const looked = polled === null ? "not polled yet" : `polled ${momentText(polled, screen.nowMs)}`;
+  const success =
+    succeeded === null ? "none succeeded" : `the last success ${momentText(succeeded, screen.nowMs)}`;
+  const isWell = polled === null || polled === succeeded;
+  return `rules of ${source} for the fleet ${fleet}: ${which}; ${looked}${isWell ? "" : `, ${success}`}`;
 }
 
 const proxyText = (

@@ -1,8 +1,9 @@
-import { readFileSync } from "node:fs";
+import { closeSync, constants, openSync, readFileSync, readSync } from "node:fs";
 import { z } from "zod";
 import { ImdsProxyError } from "../errors.ts";
 import { type FailedTest, failedTests, type PolicyTest } from "../rules/policy-tests.ts";
 import { ConfigDocument, type KeyPath } from "./document.ts";
+import { MOST_OBJECT_BYTES, OBJECT_KEYS, verifyObject } from "./object.ts";
 import { type ConfigOverrides, givenOverrides } from "./overrides.ts";
 import { policyTestsSchema } from "./policy-tests.ts";
 import { problemsIn } from "./problems.ts";
@@ -12,23 +13,122 @@ import { type Config, configSchema } from "./schema.ts";
 /** Where the configuration is when no `--config` says otherwise. */
 export const DEFAULT_CONFIG_PATH = "/etc/imdsproxy/config.yaml";
 
+/** The object that gives role and rules, where the configuration has `config`: the copy of it that this node has. */
+export type ObjectState =
+  | { readonly kind: "good"; readonly path: string; readonly serial: number; readonly hash: string }
+  /** None was ever taken: everybody is refused. */
+  | { readonly kind: "missing"; readonly path: string }
+  /** It is not as it should be: everybody is refused. */
+  | {
+      readonly kind: "unusable";
+      readonly path: string;
+      readonly problem: string;
+      readonly remedy: string | null;
+    };
+
+/** A configuration, and the object that is part of it; null where the file has all of it. */
+export interface LoadedConfig {
+  readonly config: Config;
+  readonly object: ObjectState | null;
+  /** The file alone, with which another object can be taken. */
+  readonly file: ConfigFile;
+}
+
 /**
- * Reads, checks and completes the configuration.
+ * Where a node keeps its copy of the fleet's object, and what is known of it. Root's own, beside the service's state directory and not
+ * in it: root must not write where a less privileged account can place links.
+ */
+export const objectDirectory = ({ stateDirectory }: Pick<Config, "stateDirectory">): string =>
+  `${stateDirectory.replace(/\/+$/, "")}-fleet`;
+
+/** The copy. */
+export const objectPath = (config: Pick<Config, "stateDirectory">): string =>
+  `${objectDirectory(config)}/object.yaml`;
+
+export interface LoadOptions {
+  /** The file; default {@link DEFAULT_CONFIG_PATH} if that exists, else the defaults alone. */
+  readonly path?: string | undefined;
+  /** Flags that stand over the file's keys. */
+  readonly overrides?: ConfigOverrides;
+  /** The object's copy; default that of the node. */
+  readonly objectPath?: string | undefined;
+}
+
+/**
+ * Reads, checks and completes the configuration. Where its object is missing or unusable, it has neither role nor rules.
  *
- * @param options.path the file; without it, {@link DEFAULT_CONFIG_PATH} if that exists, else the defaults alone.
- * @param options.overrides flags that stand over the file's keys.
  * @throws ImdsProxyError `config`, naming every wrong key with its line, what was found and what would be right.
  */
-export function loadConfig(options: { path?: string | undefined; overrides?: ConfigOverrides } = {}): Config {
+export const loadConfig = (options: LoadOptions = {}): Config => loadWithObject(options).config;
+
+/** The same, with what became of the object. A copy that is unusable is no error of the file. */
+export function loadWithObject(options: LoadOptions = {}): LoadedConfig {
   const path = options.path ?? DEFAULT_CONFIG_PATH;
-  const text = textOf(path, "the configuration", "name an existing file with --config FILE");
-  if (text !== null) return parseConfig(text, path, options.overrides);
-  if (options.path === undefined) return parseConfig("", "the defaults", options.overrides);
-  throw new ImdsProxyError(
-    "config",
-    `cannot read the configuration ${path}: no such file`,
-    "name an existing file with --config FILE",
-  );
+  const remedy = "name an existing file with --config FILE";
+  const text =
+    options.path === undefined
+      ? textOf(path, "the configuration", remedy)
+      : textOfFile(path, "the configuration", remedy);
+  const file = parseFile(text ?? "", text === null ? "the defaults" : path, options.overrides);
+  return withCopy(file, options.objectPath);
+}
+
+/** Puts the copy of the object, as it is on the disk now, to a file that was read before. */
+export function withCopy(file: ConfigFile, path: string = objectPath(file.config)): LoadedConfig {
+  const { config } = file;
+  if (config.config == null) return { config, object: null, file };
+  let bytes: Uint8Array | null;
+  try {
+    bytes = readObject(path);
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code ?? "unreadable";
+    const problem = `cannot read the copy of the object ${path}: ${code}`;
+    const remedy = code === "EACCES" ? "run this as root" : `see what it is: ls -l ${path}`;
+    return { config, object: { kind: "unusable", path, problem, remedy }, file };
+  }
+  if (bytes === null) return { config, object: { kind: "missing", path }, file };
+  try {
+    const { config: merged, serial, hash } = withObject(file, bytes, path);
+    return { config: merged, object: { kind: "good", path, serial, hash }, file };
+  } catch (error) {
+    if (!(error instanceof ImdsProxyError)) throw error;
+    const { problem, remedy } = error;
+    return { config, object: { kind: "unusable", path, problem, remedy }, file };
+  }
+}
+
+/** The text of a file that must be there. @param remedy what to do where it is none. @throws ImdsProxyError `config`. */
+export function textOfFile(path: string, what: string, remedy: string): string {
+  const text = textOf(path, what, remedy);
+  if (text !== null) return text;
+  throw new ImdsProxyError("config", `cannot read ${what} ${path}: no such file`, remedy);
+}
+
+/**
+ * The bytes of an object's file, no more than one above the longest object's; null where there is none.
+ *
+ * @throws what the file system says.
+ */
+export function readObject(path: string): Uint8Array | null {
+  let descriptor: number;
+  try {
+    // Without waiting for who writes, where it is a FIFO.
+    descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
+    throw error;
+  }
+  try {
+    const bytes = Buffer.alloc(MOST_OBJECT_BYTES + 1);
+    let length = 0;
+    for (;;) {
+      const read = readSync(descriptor, bytes, length, bytes.length - length, null);
+      length += read;
+      if (read === 0 || length === bytes.length) return bytes.subarray(0, length);
+    }
+  } finally {
+    closeSync(descriptor);
+  }
 }
 
 /** The text of a file; null where there is none. @param remedy what to do where it is no file. */
@@ -46,26 +146,117 @@ function textOf(path: string, what: string, remedy: string): string | null {
   }
 }
 
+/** A configuration's file: its values, and where each stands. */
+export interface ConfigFile {
+  /** Complete. Without role and rules where they come from the object. */
+  readonly config: Config;
+  readonly raw: Readonly<Record<string, unknown>>;
+  /** Names a key with its line, or the flag that stands for it. */
+  readonly places: Places;
+}
+
+/** Where keys stand. */
+type Places = Pick<ConfigDocument, "name" | "excerpt">;
+
 /**
- * Checks and completes the text of a configuration.
+ * Checks and completes the text of a configuration. Where it has `config`, its role and rules are in the object.
  *
  * @param source what to call the text in errors: its path.
  */
-export function parseConfig(text: string, source: string, overrides: ConfigOverrides = {}): Config {
+export const parseConfig = (text: string, source: string, overrides: ConfigOverrides = {}): Config =>
+  parseFile(text, source, overrides).config;
+
+export function parseFile(text: string, source: string, overrides: ConfigOverrides = {}): ConfigFile {
   const document = new ConfigDocument(text, source);
   const raw = valuesOf(document);
   const flagOf = applyOverrides(raw, overrides);
-
-  const where = (keys: KeyPath): string => flagOf.get(keys.join(".")) ?? document.name(keys);
-  const checked = configSchema.safeParse(raw);
-  if (!checked.success) {
-    throw invalid(problemsIn(checked.error.issues, raw, where));
+  const places: Places = {
+    name: (keys) => flagOf.get(keys.join(".")) ?? document.name(keys),
+    excerpt: (keys) => (flagOf.has(keys.join(".")) ? null : document.excerpt(keys)),
+  };
+  if (raw["config"] == null) return { config: checked(raw, places), raw, places };
+  const misplaced = (["role", "rules"] as const).filter((key) => raw[key] != null);
+  if (misplaced.length > 0) {
+    throw invalid(
+      misplaced.map(
+        (key) =>
+          `${places.name([key])} must stand in the object that config.source names, and not here as well`,
+      ),
+    );
   }
-  const unreachable = unreachableRules(checked.data);
-  if (unreachable.length > 0) throw invalidItems(document, "rules", unreachable);
-  const failed = failedTests(checked.data, checked.data.tests ?? []);
-  if (failed.length > 0) throw invalidItems(document, "tests", failed);
-  return checked.data;
+  return { config: shaped(raw, places), raw, places };
+}
+
+/**
+ * The configuration of a node that takes role and rules from an object. The object's keys are those of {@link OBJECT_KEYS}, the
+ * file's are the others, and both may have tests: so no key can have two values.
+ *
+ * @param name what to call the object in errors: its path, or its URL.
+ * @throws ImdsProxyError `config` where the object may not be taken: its signature, its keys, its tests or the node's.
+ */
+export function withObject(
+  file: ConfigFile,
+  bytes: Uint8Array,
+  name: string,
+): { readonly config: Config; readonly serial: number; readonly hash: string } {
+  const { config: remote } = file.config;
+  if (remote == null) throw new Error("a configuration without `config` takes no object");
+  const { publicKey: publicKeys, fleet } = remote;
+  const { text, serial, hash } = verifyObject(bytes, { publicKeys, fleet }, name);
+  return { config: merged(file, text, name), serial, hash };
+}
+
+/** The same of an object whose signature was verified, or of one that is to be signed. */
+export function merged(file: ConfigFile, text: string, name: string): Config {
+  const document = new ConfigDocument(text, name);
+  const values = valuesOf(document);
+  const foreign = Object.keys(values).filter((key) => !OBJECT_KEYS.some((known) => known === key));
+  if (foreign.length > 0) {
+    throw invalid(
+      foreign.map(
+        (key) =>
+          `${document.name([key])} must not stand in an object: it is the node's own; an object has ${OBJECT_KEYS.join(", ")}`,
+      ),
+    );
+  }
+  const { tests, ...rest } = values;
+  const own = (file.raw["tests"] ?? []) as readonly unknown[];
+  const count = Array.isArray(tests) ? tests.length : 0;
+  const all = tests == null || Array.isArray(tests) ? [...(tests ?? []), ...own] : tests;
+  const raw = { ...file.raw, ...rest, ...(tests == null && own.length === 0 ? {} : { tests: all }) };
+  const at = <Found>(keys: KeyPath, find: (places: Places, keys: KeyPath) => Found): Found => {
+    const [key, index] = keys;
+    if (key === "tests" && typeof index === "number" && index >= count)
+      return find(file.places, ["tests", index - count, ...keys.slice(2)]);
+    return find(OBJECT_KEYS.some((known) => known === key) ? document : file.places, keys);
+  };
+  const config = checked(raw, {
+    name: (keys) => at(keys, (places, own) => places.name(own)),
+    excerpt: (keys) => at(keys, (places, own) => places.excerpt(own)),
+  });
+  const isForNobody = config.role === null && config.rules.every(({ role }) => role === "none");
+  if (isForNobody && !(config.tests ?? []).some(({ expect }) => expect.role === "none")) {
+    throw invalid([
+      `${name} gives a role to nobody: where that is meant, say so by a test, such as {given: {user: alice}, expect: {role: none}}`,
+    ]);
+  }
+  return config;
+}
+
+/** The values as a configuration, complete. What its rules and tests mean is not looked at. */
+function shaped(raw: Readonly<Record<string, unknown>>, places: Places): Config {
+  const found = configSchema.safeParse(raw);
+  if (found.success) return found.data;
+  throw invalid(problemsIn(found.error.issues, raw, (keys) => places.name(keys)));
+}
+
+function checked(raw: Readonly<Record<string, unknown>>, places: Places): Config {
+  const config = shaped(raw, places);
+  const unreachable = unreachableRules(config);
+  if (unreachable.length > 0) throw invalidItems(places, "rules", unreachable);
+  const failed = failedTests(config, config.tests ?? []);
+  if (failed.length > 0) throw invalidItems(places, "tests", failed);
+  return config;
 }
 
 /** Tests of the rules that stand in a file of their own. */
@@ -77,14 +268,7 @@ export interface TestFile {
 
 /** Reads a file whose one key is `tests`, as the configuration has it. @throws ImdsProxyError `config`. */
 export function loadTests(path: string): TestFile {
-  const text = textOf(path, "the tests", "name an existing file with --tests FILE");
-  if (text === null) {
-    throw new ImdsProxyError(
-      "config",
-      `cannot read the tests ${path}: no such file`,
-      "name an existing file with --tests FILE",
-    );
-  }
+  const text = textOfFile(path, "the tests", "name an existing file with --tests FILE");
   const document = new ConfigDocument(text, path);
   const { tests, ...others } = valuesOf(document);
   const other = Object.keys(others)[0];
@@ -151,7 +335,7 @@ function circleIn(
 
 /** Items of one of the file's lists that are wrong, each with its line. */
 const invalidItems = (
-  document: ConfigDocument,
+  document: Places,
   list: "rules" | "tests",
   found: readonly { readonly index: number; readonly why: string }[],
 ) =>

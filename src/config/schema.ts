@@ -8,6 +8,7 @@ import { categoryProblem } from "./categories.ts";
 import { limitsSchema } from "./limits.ts";
 import { PLATFORMS } from "./platforms.ts";
 import { policyTestsSchema } from "./policy-tests.ts";
+import { remoteSchema } from "./remote.ts";
 
 /**
  * The configuration file's shape, its defaults and its checks. Every message says what would be right; load.ts adds
@@ -285,6 +286,8 @@ export const configSchema = z
           .default(null),
       })
       .default({ endpoint: null }),
+    /** Where role, rules and tests come from, in place of this file: an object that many nodes share. */
+    config: remoteSchema.nullish(),
     role: roleArn.nullable().default(null),
     sessionName: template(WITHOUT_GROUP).default("{user}@{instanceId}"),
     durationSeconds: durationSeconds.default(3600),

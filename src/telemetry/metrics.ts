@@ -23,6 +23,8 @@ export interface MetricsSources {
   /** Packets that the kernel's limits dropped, by limit; null where that cannot be read. */
   readonly dropped: () => Readonly<Record<string, number>> | null;
   readonly configuration: () => ConfigurationCounts;
+  /** The fleet's object; null where the node takes none. */
+  readonly object: () => ObjectCounts | null;
   /** How far the event loop is behind, in milliseconds. */
   readonly lagMs: () => number;
   readonly audit: () => Readonly<AuditCounts>;
@@ -39,6 +41,18 @@ export interface ConfigurationCounts {
   readonly reloads: { readonly success: number; readonly failure: number };
   /** When the configuration in effect was loaded: milliseconds since the epoch. */
   readonly loadedAtMs: number;
+}
+
+/** The fleet's object that runs, and its polls. */
+export interface ObjectCounts {
+  /** Null where none runs. */
+  readonly serial: number | null;
+  /** SHA-256 in hexadecimal. Its signature is in it, so that nobody finds the content by trying. */
+  readonly hash: string | null;
+  /** Null before the first poll. */
+  readonly lastPollSuccessful: boolean | null;
+  /** Milliseconds since the epoch; null where none has succeeded. */
+  readonly succeededAtMs: number | null;
 }
 
 export interface MetricsOptions {
@@ -285,6 +299,36 @@ export class Metrics {
       "Reloads of the configuration, by result",
       "result",
       () => configuration().reloads,
+    );
+
+    const object = sources.object;
+    new Gauge({
+      name: "imdsproxy_config_info",
+      help: "1, with the serial and the SHA-256 of the fleet's object that runs; version local where there is none",
+      labelNames: ["version", "hash"],
+      registers,
+      collect() {
+        this.reset();
+        const found = object();
+        const version = found === null ? "local" : found.serial === null ? "none" : String(found.serial);
+        this.set({ version, hash: found?.hash ?? "" }, 1);
+      },
+    });
+    gauge(
+      "imdsproxy_config_last_fetch_successful",
+      "0 after a poll of the fleet's object that failed",
+      () => {
+        const successful = object()?.lastPollSuccessful ?? null;
+        return successful === null ? null : Number(successful);
+      },
+    );
+    gauge(
+      "imdsproxy_config_fetched_seconds",
+      "When the fleet's object was last found right, since the epoch",
+      () => {
+        const atMs = object()?.succeededAtMs ?? null;
+        return atMs === null ? null : atMs / 1_000;
+      },
     );
 
     countedBy(

@@ -82,6 +82,20 @@ export interface StatusBase {
   readonly users: Rows<StatusUser>;
 }
 
+/** The object from which the rules are. */
+export interface StatusObject {
+  /** `s3://BUCKET/KEY` */
+  readonly source: string;
+  readonly fleet: string;
+  /** Of the object that runs; null where none does. */
+  readonly serial: number | null;
+  /** SHA-256 in hexadecimal. */
+  readonly hash: string | null;
+  /** The last poll, and the last one that succeeded; null where there was none. */
+  readonly polled: string | null;
+  readonly succeeded: string | null;
+}
+
 /** What root gets. */
 export interface RootStatus extends StatusBase {
   readonly for: "root";
@@ -95,6 +109,8 @@ export interface RootStatus extends StatusBase {
     readonly defaultRole: string | null;
     /** The last reload; null where there was none since the start. */
     readonly lastReload: { readonly at: string; readonly problem: string | null } | null;
+    /** The fleet's object; null where the file has all of the configuration. */
+    readonly object: StatusObject | null;
   };
   readonly problems: Rows<Problem>;
   readonly errors: Rows<StatusError>;

@@ -25,18 +25,20 @@ export class LoadedConfiguration {
     this.#text = this.#onDisk();
   }
 
-  /** To be called when the file was loaded and is in effect. */
-  loaded(): void {
-    this.#text = this.#onDisk();
-    this.#problem = null;
+  /** To be called when the file was loaded and is in effect; or another object with the file of before. */
+  loaded(what: "file" | "object" = "file"): void {
+    if (what === "file") {
+      this.#text = this.#onDisk();
+      this.#problem = null;
+    }
     this.#loadedAtMs = this.#now();
     this.#reloads.success++;
     this.#lastReload = { atMs: this.#now(), problem: null };
   }
 
-  /** To be called when the file was refused: the configuration before stays in effect. */
-  refused(problem: string): void {
-    this.#problem = problem;
+  /** To be called when the file was refused, or another object: the configuration before stays in effect. */
+  refused(problem: string, what: "file" | "object" = "file"): void {
+    if (what === "file") this.#problem = problem;
     this.#reloads.failure++;
     this.#lastReload = { atMs: this.#now(), problem };
   }

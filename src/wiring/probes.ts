@@ -10,6 +10,8 @@ import type { FirewallHealth } from "../telemetry/firewall-health.ts";
 export interface Check {
   readonly name: string;
   readonly problem: string | null;
+  /** What is wrong without keeping anybody from credentials. Default: nothing. */
+  readonly warning?: string | null;
 }
 
 /** A probe's status and text. */
@@ -27,6 +29,8 @@ export interface ProbeSources {
   readonly tokensRequired: () => boolean | null;
   readonly firewall: () => FirewallHealth | null;
   readonly broker: () => Pick<BrokerCounts, "states">;
+  /** The fleet's object with the rules; null where the node takes none. */
+  readonly object: () => Omit<Check, "name"> | null;
 }
 
 const check = (name: string, right: boolean, problem: string): Check => ({
@@ -43,6 +47,7 @@ export const liveness = (sources: ProbeSources): Check[] => [accepting(sources)]
 /** Whether users get their credentials. */
 export async function readiness(sources: ProbeSources): Promise<Check[]> {
   const { fresh, low, denied, failed } = sources.broker().states;
+  const object = sources.object();
   return [
     accepting(sources),
     check(
@@ -58,6 +63,7 @@ export async function readiness(sources: ProbeSources): Promise<Check[]> {
     check("firewall", sources.firewall()?.healthy !== false, "the firewall rules are not as they should be"),
     // A role that STS denies to some users says nothing of the others.
     check("sts", denied + failed === 0 || fresh + low > 0, "STS gives no session"),
+    ...(object === null ? [] : [{ name: "object", ...object }]),
   ];
 }
 
@@ -65,7 +71,11 @@ export async function readiness(sources: ProbeSources): Promise<Check[]> {
 export function probeAnswer(name: string, checks: readonly Check[]): ProbeAnswer {
   const failed = checks.some(({ problem }) => problem !== null);
   const lines = checks.map((one) =>
-    one.problem === null ? `[+]${one.name} ok` : `[-]${one.name} failed: ${one.problem}`,
+    one.problem !== null
+      ? `[-]${one.name} failed: ${one.problem}`
+      : one.warning == null
+        ? `[+]${one.name} ok`
+        : `[+]${one.name} ok, with a warning: ${one.warning}`,
   );
   return {
     status: failed ? 503 : 200,

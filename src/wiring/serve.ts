@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { hostname } from "node:os";
 import { categoryFilter } from "../config/categories.ts";
-import { DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
+import { DEFAULT_CONFIG_PATH, type LoadedConfig, loadWithObject, withCopy } from "../config/load.ts";
 import type { ConfigOverrides } from "../config/overrides.ts";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
@@ -42,11 +42,13 @@ import { ROOT_SOCKET, STATUS_DIRECTORY } from "../telemetry/status-document.ts";
 import { MetadataCache } from "../upstream/cache.ts";
 import { upstreamGuard } from "../upstream/guard.ts";
 import { followAgent, upstreamOf } from "../upstream/locator.ts";
+import { fixedRegion, nodeRegion } from "../upstream/region.ts";
 import { Upstream } from "../upstream/upstream.ts";
 import { version } from "../version.ts";
 import { makeAnew } from "./anew.ts";
 import { readCallers } from "./callers-file.ts";
 import { eventSinks } from "./events.ts";
+import { FleetObject } from "./fleet-object.ts";
 import { GivenSessions } from "./given-sessions.ts";
 import { clockFinding, firewallFinding, upstreamFinding } from "./health-checks.ts";
 import { cgroupTest, systemIdentities, systemLookup, systemNames, wholeIdentities } from "./identities.ts";
@@ -57,7 +59,6 @@ import { metricsServerOf } from "./metrics-server.ts";
 import { OptionalListener } from "./optional-listener.ts";
 import { keyOf } from "./passing-key.ts";
 import type { ProbeSources } from "./probes.ts";
-import { fixedRegion, nodeRegion } from "./region.ts";
 import { fileState, ReplacedFile } from "./replaced-file.ts";
 import {
   requireClosed,
@@ -96,17 +97,26 @@ export async function serve(options: {
   sharePort: boolean;
   /** See ServerOptions.store. */
   store: SocketStore;
+  /** The copy of the fleet's object; default the node's. */
+  objectPath?: string | undefined;
   /** Made before this file is loaded. */
   signals: Signals;
 }): Promise<void> {
   const configPath = options.configPath ?? DEFAULT_CONFIG_PATH;
-  const load = (): Config => {
-    // Checked at each load, because the file may have become writable for others since the start.
+  // Checked at each load, because a file may have become writable for others since the start.
+  const closed = (loaded: LoadedConfig): LoadedConfig => {
+    if (loaded.object !== null && loaded.object.kind !== "missing") requireClosed(loaded.object.path);
+    return loaded;
+  };
+  const load = (): LoadedConfig => {
     if (existsSync(configPath)) requireClosed(configPath);
-    return loadConfig({ path: options.configPath, overrides: options.overrides });
+    const { configPath: path, overrides, objectPath } = options;
+    return closed(loadWithObject({ path, overrides, objectPath }));
   };
   const atStart = fileState.lookNow(configPath);
-  const config = load();
+  const loaded = load();
+  const { config } = loaded;
+  const fleetObject = new FleetObject(loaded, { now: () => systemClock.now() });
   const loadedConfiguration = new LoadedConfiguration({ path: configPath });
   const log = createLog(config.log);
   forbidDumps();
@@ -163,6 +173,7 @@ export async function serve(options: {
     checks: {
       upstream: async () => upstreamFinding(upstream),
       configuration: () => loadedConfiguration.finding(),
+      object: () => fleetObject.finding(),
       firewall: () => firewallFinding(readFirewallHealth()),
       directory: () => namesHealth.finding(),
       tokenKey: () => key.finding,
@@ -258,6 +269,7 @@ export async function serve(options: {
       firewall: readFirewallHealth,
       dropped: droppedPackets,
       configuration: () => loadedConfiguration,
+      object: () => fleetObject.counts(),
       lagMs: () => lag.lagMs,
       audit: () => audit.counts(),
       lostLines: () => log.lostLines(),
@@ -281,6 +293,7 @@ export async function serve(options: {
     tokensRequired: () => tokenPolicy.required,
     firewall: readFirewallHealth,
     broker: () => broker.counts(),
+    object: () => (fleetObject.running.object === null ? null : fleetObject.probe()),
   };
   const metricsServer =
     config.metrics === null ? null : metricsServerOf({ metrics, probes, lookup, monotonicMs, shareOfUid });
@@ -299,6 +312,7 @@ export async function serve(options: {
         current: loadedConfiguration.isCurrent,
         ...ruled,
         lastReload: reloadOf(loadedConfiguration),
+        object: fleetObject.status(),
       },
     });
     const sources = {
@@ -344,19 +358,26 @@ export async function serve(options: {
   };
   const stopFollowing =
     config.upstream === "auto" ? followAgent({ upstream, onMoved, log, clock: systemClock }) : () => {};
-  const reload = (): void => {
+  const reload = (what: "file" | "object" = "file"): void => {
     let fresh: Config;
-    replaced.reading();
+    if (what === "file") replaced.reading();
     try {
-      fresh = load();
+      // The object alone with the file that runs: an edit of the file waits until the administrator has it loaded.
+      const { running } = fleetObject;
+      const found = what === "file" ? load() : closed(withCopy(running.file, running.object?.path));
+      requireObject(found, running);
+      fresh = found.config;
       policy = policyOf(fresh, listenOn, names.accounts);
+      fleetObject.loaded(found);
     } catch (error) {
-      const problem = error instanceof ImdsProxyError ? error.problem : "internal error";
-      loadedConfiguration.refused(problem);
+      const known = error instanceof ImdsProxyError ? error : null;
+      const problem = known?.problem ?? "internal error";
+      loadedConfiguration.refused(problem, what);
+      if (what === "object") fleetObject.refused(problem, known?.remedy ?? null);
       log.error("the configuration was not loaded again: the one before stays", { problem });
       return;
     }
-    loadedConfiguration.loaded();
+    loadedConfiguration.loaded(what);
     given.follow(policy.rules);
     ruled = { rules: fresh.rules.length, defaultRole: fresh.role };
     const needRestart = (
@@ -366,7 +387,7 @@ export async function serve(options: {
         JSON.stringify(key === "imds" ? fresh.imds.tokens : fresh[key]) !==
         JSON.stringify(key === "imds" ? config.imds.tokens : config[key]),
     );
-    log.info("the configuration was loaded again", { rules: fresh.rules.length });
+    log.info("the configuration was loaded again", { rules: fresh.rules.length, ...fleetObject.logged() });
     if (needRestart.length > 0)
       log.warn("these keys take effect at the next start", { keys: needRestart.join(", ") });
     const ofFirewall = (["containers", "exempt"] as const).filter(
@@ -390,6 +411,7 @@ export async function serve(options: {
     },
   });
   options.signals.onReload(reload);
+  const stopObject = fleetObject.follow(() => reload("object"));
   const stopWatchdog = startWatchdog(() => server.accepting);
   keepBacklogs();
   log.info("ready", {
@@ -399,7 +421,10 @@ export async function serve(options: {
     upstreamBecause: reason,
     role: config.role ?? "none: whom no rule names is refused",
     rules: config.rules.length,
+    ...fleetObject.logged(),
   });
+  const ofObject = fleetObject.finding();
+  if (ofObject !== null) log.warn("the fleet's object is not there", { problem: ofObject.what });
   // systemd may have kept sockets of endpoints that the configuration no longer has.
   options.store.forgetRest();
   notifySystemd("READY=1");
@@ -447,6 +472,7 @@ export async function serve(options: {
   stopFollowing();
   stopSettling();
   stopStartRole();
+  stopObject();
   tokenPolicy.stop();
   lag.stop();
   stopAnew();
@@ -490,6 +516,17 @@ function startStatus(options: ConstructorParameters<typeof StatusServer>[0]): ()
 
 const reloadOf = ({ lastReload }: LoadedConfiguration) =>
   lastReload === null ? null : { at: new Date(lastReload.atMs).toISOString(), problem: lastReload.problem };
+
+/** Keeps the rules that run where the copy of the object is gone or cannot be used. @throws ImdsProxyError `config`. */
+function requireObject({ object }: LoadedConfig, running: LoadedConfig): void {
+  if (running.object?.kind !== "good" || object === null || object.kind === "good") return;
+  if (object.kind === "unusable") throw new ImdsProxyError("config", object.problem, object.remedy);
+  throw new ImdsProxyError(
+    "config",
+    `the copy of the fleet's object is gone: ${object.path}`,
+    "fetch it again: sudo imdsproxy config fetch",
+  );
+}
 
 /** @throws ImdsProxyError `missing` where the rules need what this node does not have. */
 function policyOf(config: Config, own: readonly Endpoint[], accounts: Accounts): Policy {

@@ -55,6 +55,7 @@ const NODE: NodeStatus = {
     unredirected: 0,
   },
   configuration: {
+    object: null,
     path: "/etc/imdsproxy/config.yaml",
     current: false,
     rules: 2,

@@ -11,6 +11,7 @@ const STATUS: RootStatus = {
   listen: ["127.0.0.1:254"],
   upstream: { url: "http://169.254.169.254:80", reason: "the configuration says so" },
   configuration: {
+    object: null,
     path: "/etc/imdsproxy/config.yaml",
     current: true,
     rules: 1,

@@ -37,6 +37,7 @@ export const SOURCES: MetricsSources = {
     reloads: { success: 3, failure: 1 },
     loadedAtMs: 1_000_500,
   }),
+  object: () => ({ serial: 42, hash: "ab12", lastPollSuccessful: false, succeededAtMs: 2_000_500 }),
   lagMs: () => 12,
   audit: () => ({ journal: 8, stderr: 1, suppressed: 9 }),
   lostLines: () => 2,

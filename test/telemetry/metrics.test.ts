@@ -47,6 +47,9 @@ describe("Metrics", () => {
     ["imdsproxy_config_loaded_seconds", "", 1_000.5],
     ["imdsproxy_config_reloads_total", 'result="success"', 3],
     ["imdsproxy_config_reloads_total", 'result="failure"', 1],
+    ["imdsproxy_config_info", 'version="42",hash="ab12"', 1],
+    ["imdsproxy_config_last_fetch_successful", "", 0],
+    ["imdsproxy_config_fetched_seconds", "", 2_000.5],
     ["imdsproxy_session_requests", 'state="fresh"', 4],
     ["imdsproxy_session_requests", 'state="denied"', 2],
     ["imdsproxy_session_least_life_seconds", "", 60.5],
@@ -77,6 +80,13 @@ describe("Metrics", () => {
   test("where the limits cannot be asked, nothing is said for them", async () => {
     const { metrics } = aRegistry({ dropped: () => null });
     expect(await metrics.text()).not.toMatch(/^imdsproxy_limit_dropped_packets_total/m);
+  });
+
+  test("a node without a fleet's object says that its configuration is local, and nothing of polls", async () => {
+    const { value } = aRegistry({ object: () => null });
+    expect(await value("imdsproxy_config_info", 'version="local",hash=""')).toBe(1);
+    expect(await value("imdsproxy_config_last_fetch_successful")).toBeNull();
+    expect(await value("imdsproxy_config_fetched_seconds")).toBeNull();
   });
 
   test("a scrape reads the report on the firewall once, so that its three metrics are of the same moment", async () => {
@@ -248,6 +258,7 @@ describe("Metrics", () => {
     expect([...labels].sort()).toEqual([
       ...[
         "destination",
+        "hash",
         "imds_version",
         "kind",
         "le",

@@ -8,6 +8,7 @@ const RIGHT: ProbeSources = {
   tokensRequired: () => false,
   firewall: () => null,
   broker: () => ({ states: STATES }),
+  object: () => null,
 };
 const firewall = (healthy: boolean) => () => ({ repairs: 0, healthy, lastRepair: null, lastCheck: null });
 
@@ -44,6 +45,21 @@ describe("/readyz", () => {
     const broker = () => ({ states: { ...STATES, denied: 1, fresh: 1 } });
     const checks = await readiness({ ...RIGHT, broker, firewall: firewall(true) });
     expect(probeAnswer("readyz", checks).status).toBe(200);
+  });
+});
+
+describe("/readyz on a node with a fleet's object", () => {
+  const text = async (object: ReturnType<ProbeSources["object"]>) =>
+    probeAnswer("readyz", await readiness({ ...RIGHT, object: () => object }));
+  test("warns where the last poll failed, and stays ready", async () => {
+    const { status, text: said } = await text({ problem: null, warning: "the last poll failed" });
+    expect(status).toBe(200);
+    expect(said).toContain("[+]object ok, with a warning: the last poll failed\n");
+  });
+  test("is not ready without an object", async () => {
+    const { status, text: said } = await text({ problem: "there is no object", warning: null });
+    expect(status).toBe(503);
+    expect(said).toContain("[-]object failed: there is no object\n");
   });
 });
 

@@ -1,6 +1,6 @@
 import { ImdsProxyError } from "../errors.ts";
 import type { Log } from "../telemetry/log.ts";
-import type { MetadataCache } from "../upstream/cache.ts";
+import type { MetadataCache } from "./cache.ts";
 
 /** The subject under which the proxy's own requests to the upstream are counted: no uid is negative. */
 const OURSELVES = -1;

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import type { UpstreamAnswer } from "../../src/upstream/cache.ts";
-import { fixedRegion, nodeRegion, regionOf } from "../../src/wiring/region.ts";
+import { fixedRegion, nodeRegion, regionOf } from "../../src/upstream/region.ts";
 
 const service = (values: Record<string, string>) => ({
   read: async (_version: string, path: string): Promise<UpstreamAnswer> => {

@@ -1,0 +1,34 @@
+import { defineCommand } from "citty";
+import { ImdsProxyError } from "../errors.ts";
+import { configArg, dryRunArg, jsonArg } from "./common.ts";
+
+export default defineCommand({
+  meta: {
+    name: "fetch",
+    description:
+      "Fetch the fleet's object once, verify it and keep it where it may be taken; the timer runs this",
+  },
+  args: { config: configArg, "dry-run": dryRunArg, json: jsonArg },
+  async run({ args }) {
+    if (process.geteuid?.() !== 0) {
+      throw new ImdsProxyError("permission", "config fetch: not running as root", "run it with sudo");
+    }
+    const { nodeFile, pollHere } = await import("../service/fleet-object.ts");
+    const dryRun = args["dry-run"];
+    const result = await pollHere(nodeFile(args.config), { dryRun });
+    if (args.json) console.log(JSON.stringify(result));
+    if (result.kind === "failed")
+      throw new ImdsProxyError(
+        "unhealthy",
+        `the fleet's object was not taken, and nothing has changed: ${result.what}`,
+        result.remedy,
+      );
+    if (args.json) return;
+    const of = `serial ${result.serial}, sha256 ${result.hash}`;
+    if (result.kind === "unchanged") console.log(`unchanged: ${of}`);
+    else {
+      const before = result.before === null ? "the first one" : `after serial ${result.before}`;
+      console.log(dryRun ? `would be taken: ${of}, ${before}` : `taken: ${of}, ${before}`);
+    }
+  },
+});

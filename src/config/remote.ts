@@ -1,0 +1,87 @@
+import { z } from "zod";
+import { FLEET_NAME, publicKeyOf } from "./object.ts";
+
+/** The shape of `config`: where the fleet's object is, and whose signature it must have. */
+
+const PATTERN = /^s3:\/\/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])\/(.+)$/;
+
+/** A bucket and a key of S3. */
+export interface S3Location {
+  readonly bucket: string;
+  readonly key: string;
+}
+
+/** Parses `s3://BUCKET/KEY`; null where it is none. The key is printable ASCII, without segments that a URL would swallow. */
+export function parseS3Url(text: string): S3Location | null {
+  const [, bucket = "", key = ""] = PATTERN.exec(text) ?? [];
+  if (bucket === "" || /\.\.|^\d+\.\d+\.\d+\.\d+$/.test(bucket)) return null;
+  const isPlain = key.length <= 1024 && /^[\x20-\x7e]+$/.test(key) && !/[\\]/.test(key);
+  const swallowed = key.split("/").some((segment) => segment === "" || segment === "." || segment === "..");
+  return isPlain && !swallowed ? { bucket, key } : null;
+}
+
+export const s3Text = ({ bucket, key }: S3Location): string => `s3://${bucket}/${key}`;
+
+const source = z.string().transform((text, context) => {
+  const parsed = parseS3Url(text);
+  if (parsed !== null) return parsed;
+  context.addIssue({
+    code: "custom",
+    message: "must be an object of S3, such as s3://BUCKET/imdsproxy.yaml",
+  });
+  return z.NEVER;
+});
+
+const UNITS = { s: 1, m: 60, h: 3600 } as const;
+const EVERY = "must be a time of 10s to 24h, such as 60s or 5m";
+
+/** `60s`, `5m`, `1h`, to whole seconds. */
+const every = z.string(EVERY).transform((text, context) => {
+  const [, count, unit] = /^(\d{1,5})([smh])$/.exec(text) ?? [];
+  const seconds = Number(count) * UNITS[(unit ?? "s") as keyof typeof UNITS];
+  if (seconds >= 10 && seconds <= 86_400) return seconds;
+  context.addIssue({ code: "custom", message: EVERY });
+  return z.NEVER;
+});
+
+const publicKey = z.string().transform((text, context) => {
+  const key = publicKeyOf(text);
+  if (key !== null) return key;
+  context.addIssue({
+    code: "custom",
+    message:
+      "must be an Ed25519 public key: what openssl pkey -in KEY.pem -pubout prints, or the line between BEGIN and END",
+  });
+  return z.NEVER;
+});
+
+export const remoteSchema = z.strictObject({
+  /** The object, as `s3://BUCKET/KEY`. */
+  source,
+  /** How often it is asked for; in seconds once it is parsed. */
+  every: every.default(60),
+  /** Whose signature counts; two, while one key replaces the other. */
+  publicKey: z.union([
+    z.array(publicKey).min(1, "must name a key").max(8, "must be at most 8 keys"),
+    publicKey.transform((one) => [one]),
+  ]),
+  /** The name that the object must be signed for. */
+  fleet: z
+    .string()
+    .regex(FLEET_NAME, "must be 1 to 64 letters, digits, dots, underscores or hyphens, such as research"),
+  /** The bucket's region; default the node's. */
+  region: z
+    .string()
+    .regex(/^[a-z]{2,}(?:-[a-z]+)+-\d{1,2}$/, "must be a region such as us-west-2")
+    .nullish(),
+  /** Where S3 answers; default the endpoint of the region. */
+  endpoint: z
+    .url({
+      protocol: /^https?$/,
+      error: "must be a URL such as https://s3.us-west-2.amazonaws.com, or null",
+    })
+    .nullish(),
+});
+
+/** `config`, complete. */
+export type Remote = z.output<typeof remoteSchema>;
