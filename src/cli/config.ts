@@ -2,9 +2,9 @@ import { readFileSync } from "node:fs";
 import { defineCommand } from "citty";
 import { ConfigDocument } from "../config/document.ts";
 import { configJsonSchema } from "../config/known-keys.ts";
-import { DEFAULT_CONFIG_PATH, loadConfig, loadTests } from "../config/load.ts";
+import { DEFAULT_CONFIG_PATH, loadConfig, loadTests, loadWithObject } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
-import { configWarnings } from "../config/warnings.ts";
+import { type ConfigWarning, configWarnings } from "../config/warnings.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { failedTests, type PolicyTest } from "../rules/policy-tests.ts";
 import { nodeWarnings } from "../service/node-warnings.ts";
@@ -19,6 +19,11 @@ const check = defineCommand({
       required: false,
     },
     config: configArg,
+    object: {
+      type: "string",
+      description: "The fleet's object, where the configuration has config; default the node's copy",
+      valueHint: "FILE",
+    },
     tests: {
       type: "string",
       description: "More tests of the rules, from a file of their own",
@@ -35,27 +40,35 @@ const check = defineCommand({
       );
     }
     const named = args.file ?? args.config;
-    const config = loadConfig({ path: named });
+    const { config, object } = loadWithObject({ path: named, objectPath: args.object });
     const path = named ?? DEFAULT_CONFIG_PATH;
+    if (object?.kind === "unusable") throw new ImdsProxyError("config", object.problem, object.remedy);
     const more = args.tests === undefined ? [] : runTests(config, args.tests);
     const tests = (config.tests?.length ?? 0) + more.length;
-    const ofFile = configWarnings(config);
+    const missing: readonly ConfigWarning[] =
+      object?.kind === "missing"
+        ? [{ keys: ["config"], text: `every user is refused until there is an object in ${object.path}` }]
+        : [];
+    const ofFile = [...missing, ...(object?.kind === "good" ? [] : configWarnings(config))];
+    const ofObject = object?.kind === "good" ? configWarnings(config).map(({ text }) => text) : [];
     const ofNode = await nodeWarnings(config);
     if (args.json) {
-      const warnings = [...ofFile.map(({ text }) => text), ...ofNode];
-      console.log(JSON.stringify({ ok: true, path, rules: config.rules.length, tests, warnings }));
+      const warnings = [...ofFile.map(({ text }) => text), ...ofObject, ...ofNode];
+      const of = object === null ? {} : { object };
+      console.log(JSON.stringify({ ok: true, path, rules: config.rules.length, tests, ...of, warnings }));
       return;
     }
     const passed = tests === 0 ? "" : `, ${counted(tests, "test")} passed`;
+    const withObject = object?.kind === "good" ? ` with the object of serial ${object.serial}` : "";
     console.log(
-      `${path} is good: ${counted(config.rules.length, "rule")}, default role ${config.role ?? "none (refuse)"}${passed}`,
+      `${path}${withObject} is good: ${counted(config.rules.length, "rule")}, default role ${config.role ?? "none (refuse)"}${passed}`,
     );
     const document = ofFile.length === 0 ? null : new ConfigDocument(readFileSync(path, "utf8"), path);
     for (const { text, keys } of ofFile) {
       const excerpt = document?.excerpt(keys) ?? null;
       console.error([`warning: ${text}`, ...(excerpt?.split("\n") ?? [])].join("\n  "));
     }
-    for (const warning of ofNode) console.error(`warning: ${warning}`);
+    for (const warning of [...ofObject, ...ofNode]) console.error(`warning: ${warning}`);
   },
 });
 

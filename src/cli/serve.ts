@@ -9,6 +9,11 @@ export default defineCommand({
   args: {
     config: configArg,
     ...overrideArgs,
+    object: {
+      type: "string",
+      description: "The copy of the fleet's object, where the configuration has config (default the node's)",
+      valueHint: "FILE",
+    },
     "share-port": {
       type: "boolean",
       description: "Let a second proxy of the same account listen beside this one, as during an upgrade",
@@ -28,6 +33,7 @@ export default defineCommand({
       await serve({
         configPath: args.config,
         overrides: overridesOf(args),
+        objectPath: args.object,
         sharePort: args["share-port"],
         store,
         signals,

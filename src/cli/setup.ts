@@ -18,8 +18,13 @@ export default defineCommand({
   args: {
     config: {
       type: "string",
-      description: "A configuration to install as /etc/imdsproxy/config.yaml",
+      description: "A configuration to install as /etc/imdsproxy/config.yaml; or s3://BUCKET/KEY, taken once",
       valueHint: "FILE",
+    },
+    "config-sha256": {
+      type: "string",
+      description: "The SHA-256 of a configuration of S3, without which only role, rules and tests are taken",
+      valueHint: "HEX",
     },
     ...overrideArgs,
     platform: {
@@ -46,6 +51,7 @@ export default defineCommand({
     const started = monotonicMs();
     const report = await setup({
       configFile: args.config,
+      configSha256: sha256Of(args["config-sha256"]),
       overrides: overridesOf(args),
       platform: platformOf(args.platform),
       exempt: (args.exempt ?? "").split(",").filter((name) => name !== ""),
@@ -75,6 +81,15 @@ export default defineCommand({
     if (!args.json) console.log(`done in ${((monotonicMs() - started) / 1000).toFixed(1)} s`);
   },
 });
+
+function sha256Of(text: string | undefined): string | undefined {
+  if (text === undefined || /^[0-9a-fA-F]{64}$/.test(text)) return text;
+  throw new ImdsProxyError(
+    "usage",
+    `setup: --config-sha256 is ${JSON.stringify(text)}, which is no SHA-256`,
+    "64 hexadecimal digits, as sha256sum(1) prints them",
+  );
+}
 
 function platformOf(text: string): Platform | "auto" {
   const known = ["auto", ...PLATFORMS, "none"] as const;

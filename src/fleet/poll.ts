@@ -93,6 +93,16 @@ export async function poll(options: PollOptions): Promise<PollResult> {
   return result;
 }
 
+/**
+ * The object that this node may take, without keeping it; null where it is the one that the node has.
+ *
+ * @throws ImdsProxyError where there is none that may be taken.
+ */
+export async function fetchObject(options: Omit<PollOptions, "dryRun" | "gid">): Promise<Candidate | null> {
+  const found = await ask(options, readPollState(objectDirectory(options.file.config)));
+  return found.kind === "candidate" ? found.candidate : null;
+}
+
 const NOTHING: PollState = {
   checkedAtMs: 0,
   succeededAtMs: null,
@@ -113,7 +123,7 @@ type Found =
   | { readonly kind: "candidate"; readonly candidate: Candidate; readonly before: number | null };
 
 /** Asks S3, and judges what it gives. @throws ImdsProxyError where there is no object that may be taken. */
-async function ask(options: PollOptions, state: PollState | null): Promise<Found> {
+async function ask(options: Omit<PollOptions, "dryRun" | "gid">, state: PollState | null): Promise<Found> {
   const { file, now } = options;
   const remote = remoteOf(file);
   const copy = copyOf(file);

@@ -58,6 +58,7 @@ export function wantedConfiguration(source: ConfigurationSource): { text: string
   }
   const config = parseConfig(text, path);
   if (
+    config.config == null &&
     config.role === null &&
     config.rules.every((rule) => rule.role === "none") &&
     source.installed === null

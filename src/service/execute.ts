@@ -49,7 +49,7 @@ export async function execute(steps: readonly Step[], executor: Executor): Promi
         undo.push(...(await createAccount(executor.run, staged)));
         break;
       case "check-configuration":
-        await mustRun(executor.run, [step.binary, "config", "check", "--config", step.config]);
+        await mustRun(executor.run, checkCommand(step));
         break;
       case "start-handover":
         undo.push(undoHandover(executor.run, step.creates));
@@ -192,6 +192,15 @@ async function endHandover(run: RunCommand): Promise<void> {
   await run(["systemctl", "reset-failed", HANDOVER_UNIT]);
 }
 
+const checkCommand = ({
+  binary,
+  config,
+  object,
+}: Step & { readonly kind: "check-configuration" }): string[] => [
+  ...[binary, "config", "check", "--config", config],
+  ...(object === undefined ? [] : ["--object", object]),
+];
+
 /** One line for a step, as `--dry-run` and the progress show it. */
 export function describeStep(step: Step): string {
   switch (step.kind) {
@@ -200,7 +209,7 @@ export function describeStep(step: Step): string {
     case "create-account":
       return `make the system account ${ACCOUNT}, unless it is there`;
     case "check-configuration":
-      return `ask the new executable whether it takes the configuration: ${step.binary} config check --config ${step.config}`;
+      return `ask the new executable whether it takes the configuration: ${checkCommand(step).join(" ")}`;
     case "start-handover":
       return `start the new proxy beside whatever runs: systemctl start ${HANDOVER_UNIT}`;
     case "commit":

@@ -45,6 +45,12 @@ export const UNITS = {
   proxy: "imdsproxy.service",
 } as const;
 
+/** The units that poll the fleet's object; only where the configuration has `config`. */
+export const OBJECT_UNITS = {
+  service: "imdsproxy-config.service",
+  timer: "imdsproxy-config.timer",
+} as const;
+
 /** The unit of the second proxy during an upgrade. In /run, so that it does not survive a reboot. */
 export const HANDOVER_UNIT = "imdsproxy-handover.service";
 /** The value of net.ipv4.tcp_migrate_req from before the second proxy was started; exists while that runs. */

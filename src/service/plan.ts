@@ -1,3 +1,4 @@
+import { objectDirectory, objectPath } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { FIREWALL_LOCK } from "../firewall/iptables.ts";
 import { needsShadow } from "../firewall/platform-accounts.ts";
@@ -8,6 +9,7 @@ import {
   CONFIG_DIRECTORY,
   HANDOVER_UNIT,
   JOURNAL,
+  OBJECT_UNITS,
   ROOT_STATE_DIRECTORY,
   RUNTIME_DIRECTORY,
   RUNTIME_UNIT_DIRECTORY,
@@ -15,7 +17,7 @@ import {
   UNITS,
 } from "./paths.ts";
 import type { FileChange } from "./transaction.ts";
-import { handoverUnitText, unitTexts } from "./units.ts";
+import { handoverUnitText, objectUnitTexts, unitTexts } from "./units.ts";
 
 /** Plans: a list of steps, which `--dry-run` prints and execute.ts carries out. Pure. */
 
@@ -25,7 +27,13 @@ export type Step =
   /** Makes the service's account where there is none. Undone where a later step fails before `commit`. */
   | { readonly kind: "create-account" }
   /** Asks the new executable whether it takes the new configuration. */
-  | { readonly kind: "check-configuration"; readonly binary: string; readonly config: string }
+  | {
+      readonly kind: "check-configuration";
+      readonly binary: string;
+      readonly config: string;
+      /** The copy of the fleet's object; default the node's. */
+      readonly object?: string | undefined;
+    }
   /** Starts the new proxy beside the old one. Where it does not start, nothing has changed. */
   | {
       readonly kind: "start-handover";
@@ -65,6 +73,10 @@ export interface Installation {
   readonly isCurrent: (change: FileChange) => boolean;
   /** Whether the service runs now. */
   readonly proxyActive: boolean;
+  /** The text of the fleet's object that was fetched; null where there is none, or the copy stays. */
+  readonly object: string | null;
+  /** Whether the units that poll the fleet's object are there. */
+  readonly hasObjectUnits: boolean;
 }
 
 const HANDOVER_CONFIG = `${RUNTIME_DIRECTORY}/handover.yaml`;
@@ -73,7 +85,7 @@ const HANDOVER_CONFIG = `${RUNTIME_DIRECTORY}/handover.yaml`;
 export const INSTALLED_PATHS: readonly string[] = [
   BINARY,
   CONFIG,
-  ...Object.values(UNITS).map((name) => `${UNIT_DIRECTORY}/${name}`),
+  ...[...Object.values(UNITS), ...Object.values(OBJECT_UNITS)].map((name) => `${UNIT_DIRECTORY}/${name}`),
 ];
 
 /** Every file that an installation puts into place, whether or not it is there already. */
@@ -88,12 +100,32 @@ export function installedFiles(installation: Installation): readonly FileChange[
     { path: BINARY, content: { copyOf: installation.executable }, mode: 0o755 },
     // Readable for the service alone: it can hold external ids and policies.
     { path: CONFIG, content: { text: installation.configText }, mode: 0o640, forService: true },
-    ...Object.entries(units).map(([name, text]) => ({
+    ...Object.entries({ ...units, ...objectUnits(installation) }).map(([name, text]) => ({
       path: `${UNIT_DIRECTORY}/${name}`,
       content: { text },
       mode: 0o644,
     })),
+    ...(installation.object === null
+      ? []
+      : [
+          {
+            path: objectPath(installation.config),
+            content: { text: installation.object },
+            mode: 0o640,
+            forService: true,
+          },
+        ]),
   ];
+}
+
+/** The units that poll the fleet's object, where the configuration has one. */
+function objectUnits({ config, systemdVersion }: Installation): Readonly<Record<string, string>> {
+  if (config.config == null) return {};
+  return objectUnitTexts({
+    systemdVersion,
+    directory: objectDirectory(config),
+    everySeconds: config.config.every,
+  });
 }
 
 /** The files that the proxy is started from: where one of them changes, it has to be replaced. */
@@ -117,9 +149,11 @@ export function installSteps(
   const steps: Step[] = [];
   if (changes.length > 0) steps.push({ kind: "stage", changes });
   steps.push({ kind: "create-account" });
-  if (changed.has(BINARY) || changed.has(CONFIG)) {
+  const copy = objectPath(installation.config);
+  const object = changed.has(copy) ? staged(copy) : undefined;
+  if (changed.has(BINARY) || changed.has(CONFIG) || object !== undefined) {
     const config = changed.has(CONFIG) ? staged(CONFIG) : CONFIG;
-    steps.push({ kind: "check-configuration", binary, config });
+    steps.push({ kind: "check-configuration", binary, config, object });
   }
   if (replaceProxy) {
     const unit = handoverUnitText({
@@ -127,6 +161,7 @@ export function installSteps(
       stateDirectory: installation.config.stateDirectory,
       binary,
       config: HANDOVER_CONFIG,
+      object,
     });
     const creates = [installation.config.stateDirectory, RUNTIME_DIRECTORY];
     steps.push({ kind: "start-handover", unit, config: installation.handoverConfigText, creates });
@@ -144,8 +179,33 @@ export function installSteps(
     remedy: `see: journalctl -u ${UNITS.proxy}`,
   });
   if (replaceProxy) steps.push({ kind: "end-handover" });
+  if (installation.config.config != null) steps.push(...startPolling());
+  else if (installation.hasObjectUnits) steps.push(...removePolling());
   return steps;
 }
+
+/** `restart`, so that another interval holds at once. */
+const startPolling = (): readonly Step[] => [
+  { kind: "run", argv: ["systemctl", "--quiet", "enable", OBJECT_UNITS.timer] },
+  {
+    kind: "run",
+    argv: ["systemctl", "restart", OBJECT_UNITS.timer],
+    remedy: `see: journalctl -u ${OBJECT_UNITS.timer}`,
+  },
+];
+
+const stopPolling = (): readonly Step[] => [
+  { kind: "run", argv: ["systemctl", "--quiet", "disable", "--now", OBJECT_UNITS.timer], mayFail: true },
+  { kind: "run", argv: ["systemctl", "stop", OBJECT_UNITS.service], mayFail: true },
+  { kind: "run", argv: ["systemctl", "reset-failed", OBJECT_UNITS.service], mayFail: true },
+];
+
+/** The copy stays: by its serial, no older object is taken where the node polls again later. */
+const removePolling = (): readonly Step[] => [
+  ...stopPolling(),
+  { kind: "remove", paths: Object.values(OBJECT_UNITS).map((name) => `${UNIT_DIRECTORY}/${name}`) },
+  { kind: "run", argv: ["systemctl", "daemon-reload"] },
+];
 
 /** `restart`, also where they run: the rules are applied anew, atomically, and the watch takes the new executable. */
 const rulesSteps = (): readonly Step[] => [
@@ -161,12 +221,13 @@ const rulesSteps = (): readonly Step[] => [
  * Starts what is installed, now and at every boot: first the proxy, so that nobody is refused in between. The closed unit
  * is not started: it would refuse users until the rules are there, and is for the boot alone.
  */
-export function enableSteps(): readonly Step[] {
+export function enableSteps(options: { readonly hasObjectUnits: boolean }): readonly Step[] {
   return [
     { kind: "run", argv: ["systemctl", "daemon-reload"] },
     { kind: "run", argv: ["systemctl", "--quiet", "enable", ...Object.values(UNITS)] },
     { kind: "run", argv: ["systemctl", "start", UNITS.proxy], remedy: `see: journalctl -u ${UNITS.proxy}` },
     ...rulesSteps(),
+    ...(options.hasObjectUnits ? startPolling() : []),
   ];
 }
 
@@ -186,6 +247,7 @@ export function disableSteps(): readonly Step[] {
     { kind: "run", argv: ["@self", "iptables", "restore-original", "--if-seen"], mayFail: true },
     { kind: "run", argv: ["systemctl", "stop", HANDOVER_UNIT], mayFail: true },
     { kind: "run", argv: ["systemctl", "stop", UNITS.proxy], mayFail: true },
+    ...stopPolling(),
     { kind: "run", argv: ["systemctl", "reset-failed", ...Object.values(UNITS)], mayFail: true },
   ];
 }
@@ -215,10 +277,14 @@ export function uninstallSteps(
           FIREWALL_LOCK,
           NO_MODULES_DIRECTORY,
         ],
-        ...(keepState ? [JOURNAL] : [CONFIG_DIRECTORY, stateDirectory]),
+        ...(keepState ? [JOURNAL] : [CONFIG_DIRECTORY, stateDirectory, objectDirectory({ stateDirectory })]),
       ],
     },
-    ...(keepState ? [stateDirectory, CONFIG].map((path): Step => ({ kind: "keep-for-root", path })) : []),
+    ...(keepState
+      ? [stateDirectory, CONFIG, objectDirectory({ stateDirectory })].map(
+          (path): Step => ({ kind: "keep-for-root", path }),
+        )
+      : []),
     { kind: "run", argv: ["systemctl", "daemon-reload"] },
     { kind: "remove-account" },
   ];

@@ -8,9 +8,11 @@ import {
   realpathSync,
   statSync,
 } from "node:fs";
-import { loadConfig } from "../config/load.ts";
+import { type ConfigFile, loadConfig, parseFile, textOfFile, withCopy } from "../config/load.ts";
+import { textOfBytes } from "../config/object.ts";
 import type { ConfigOverrides } from "../config/overrides.ts";
 import type { Platform } from "../config/platforms.ts";
+import { s3Text } from "../config/remote.ts";
 import type { Config } from "../config/schema.ts";
 import { configWarnings } from "../config/warnings.ts";
 import { ImdsProxyError } from "../errors.ts";
@@ -22,6 +24,7 @@ import { accountsHere, exemptOf, platformLines } from "../firewall/platform-acco
 import { buildFirewallSpec, localAddresses } from "../firewall/spec.ts";
 import { systemWall } from "../firewall/wall/wall.ts";
 import { withoutWall } from "../firewall/walls.ts";
+import { fetchObject } from "../fleet/poll.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
 import { compiledExecutable } from "../platform/self.ts";
 import type { Problem } from "../telemetry/health.ts";
@@ -31,12 +34,14 @@ import { namesPlatform, wantedConfiguration, withoutMetrics } from "./configurat
 import { directoryUidWarnings } from "./directory-uids.ts";
 import { describePlan, execute } from "./execute.ts";
 import { findAccount, gatherFacts, lastListen, portFacts } from "./facts.ts";
+import { withNodeSources } from "./fleet-object.ts";
+import { takeObject } from "./given-object.ts";
 import { instanceProbe, lockWarnings } from "./imds-lock.ts";
 import { withLock } from "./lock.ts";
 import { loginWarnings } from "./login-warnings.ts";
 import { nodeWarnings } from "./node-warnings.ts";
 import { imdsChainWarning } from "./parallelcluster.ts";
-import { BINARY, CONFIG, JOURNAL, LOCK, UNITS } from "./paths.ts";
+import { BINARY, CONFIG, JOURNAL, LOCK, OBJECT_UNITS, UNIT_DIRECTORY, UNITS } from "./paths.ts";
 import {
   disableSteps,
   enableSteps,
@@ -61,8 +66,10 @@ export interface ServiceOptions extends Progress {
 }
 
 export interface InstallOptions extends ServiceOptions {
-  /** A configuration to install; undefined keeps what is there. */
+  /** A configuration to install: a file, or `s3://BUCKET/KEY`; undefined keeps what is there. */
   readonly configFile?: string | undefined;
+  /** The SHA-256 that a configuration of S3 must have, in hexadecimal. */
+  readonly configSha256?: string | undefined;
   readonly overrides: ConfigOverrides;
   /** The platform whose daemons' accounts are exempt; `auto`: what the node looks like. Undefined: as the file says. */
   readonly platform?: Platform | "auto" | undefined;
@@ -105,16 +112,8 @@ async function installation(
   run: RunCommand,
 ): Promise<Installation> {
   const executable = ownExecutable();
-  const { configFile } = options;
-  const given = configFile === undefined ? null : { path: configFile, text: readIfThere(configFile) ?? "" };
-  if (configFile !== undefined && !existsSync(configFile)) {
-    throw new ImdsProxyError(
-      "config",
-      `cannot read the configuration ${configFile}: no such file`,
-      "name an existing file with --config FILE",
-    );
-  }
   const installed = facts.uid === 0 ? readIfThere(CONFIG) : null;
+  const given = await givenConfiguration(options, installed);
   const platform = wantedPlatform(options, given?.text ?? installed, installed !== null && given === null);
   const { text, config } = wantedConfiguration({
     installed,
@@ -127,6 +126,7 @@ async function installation(
   const gid = facts.account?.gid;
   for (const warning of [...portWarnings(config.listen, portFacts()), ...loginWarnings()])
     options.say(`warning: ${warning}`);
+  const object = await wantedObject(parseFile(text, given?.path ?? CONFIG), options);
   return {
     executable,
     systemdVersion: facts.systemdVersion ?? 252,
@@ -134,9 +134,70 @@ async function installation(
     configText: text,
     handoverConfigText: withoutMetrics(text),
     isCurrent: (change) => isCurrent(change, gid),
+    object,
+    hasObjectUnits: hasObjectUnits(),
     proxyActive: (await run(["systemctl", "--quiet", "is-active", UNITS.proxy])).exitCode === 0,
   };
 }
+
+/** The configuration that was named; null where none was. */
+async function givenConfiguration(
+  { configFile, configSha256, overrides }: InstallOptions,
+  installed: string | null,
+): Promise<{ readonly path: string; readonly text: string } | null> {
+  if (configFile?.startsWith("s3://") === true) {
+    const endpoint = process.env["AWS_ENDPOINT_URL_S3"] ?? null;
+    const given = { url: configFile, sha256: configSha256 ?? null, overrides, endpoint, installed };
+    return { path: configFile, text: await takeObject(given) };
+  }
+  if (configSha256 !== undefined) {
+    throw new ImdsProxyError(
+      "usage",
+      "setup: --config-sha256 without a configuration of S3",
+      "name one: --config s3://BUCKET/KEY",
+    );
+  }
+  return configFile === undefined
+    ? null
+    : {
+        path: configFile,
+        text: textOfFile(configFile, "the configuration", "name an existing file with --config FILE"),
+      };
+}
+
+/**
+ * The fleet's object, fetched before anything is changed; null where the node has it already, or takes none. Where it cannot be had,
+ * setup goes on with the copy that is there: a node whose rules are late is closed, and one without setup is open.
+ */
+async function wantedObject(file: ConfigFile, { say, dryRun }: ServiceOptions): Promise<string | null> {
+  const remote = file.config.config;
+  if (remote == null) return null;
+  const name = s3Text(remote.source);
+  if (dryRun && process.geteuid?.() !== 0) {
+    say(`# fetch ${name}, which root alone can do`);
+    return null;
+  }
+  try {
+    const found = await withNodeSources(file.config, ({ credentials, region, now }) =>
+      fetchObject({ file, credentials, region, now }),
+    );
+    if (found === null) return null;
+    say(`the fleet's object ${name}: serial ${found.serial}, sha256 ${found.hash}`);
+    return textOfBytes(found.bytes);
+  } catch (error) {
+    if (!(error instanceof ImdsProxyError)) throw error;
+    const { object } = withCopy(file);
+    const meanwhile =
+      object?.kind === "good"
+        ? `the rules of serial ${object.serial} stay`
+        : "every user is refused until there is one";
+    say(`warning: the fleet's object was not taken, and ${meanwhile}: ${error.problem}`);
+    if (error.remedy !== null) say(`  ${error.remedy}`);
+    return null;
+  }
+}
+
+const hasObjectUnits = (): boolean => existsSync(`${UNIT_DIRECTORY}/${OBJECT_UNITS.timer}`);
 
 /**
  * The platform to write into the configuration; null where its own value stays. What `auto` finds is taken where the node has no
@@ -250,7 +311,7 @@ export async function enable(options: ServiceOptions): Promise<void> {
         "imdsproxy service install, or imdsproxy setup",
       );
     }
-    await carryOut(enableSteps(), options);
+    await carryOut(enableSteps({ hasObjectUnits: hasObjectUnits() }), options);
   });
 }
 
@@ -318,7 +379,8 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
       return null;
     }
     await sayOfWalls(wanted.config, options);
-    const { config } = wanted;
+    // With the object's rules, which are on the disk by now.
+    const config = loadConfig({ path: CONFIG });
     const verification = await options.step(`verify as ${names}`, () =>
       verify(config, tester, directAddresses(config), {
         exempt,
@@ -390,8 +452,9 @@ export interface UnitsStatus extends Pick<ServiceStatus, "installed" | "account"
 }
 
 export async function unitsStatus(run: RunCommand = runCommand): Promise<UnitsStatus> {
+  const names = [...Object.values(UNITS), ...(hasObjectUnits() ? [OBJECT_UNITS.timer] : [])];
   const units = await Promise.all(
-    Object.values(UNITS).map(async (name) => ({
+    names.map(async (name) => ({
       name,
       enabled: (await run(["systemctl", "is-enabled", name])).stdout.trim() || "not found",
       active: (await run(["systemctl", "is-active", name])).stdout.trim() || "unknown",

@@ -1,7 +1,16 @@
 import { CLOSED_TABLE, closedRules } from "../firewall/closed-state.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
 import { STATUS_DIRECTORY } from "../telemetry/status-document.ts";
-import { ACCOUNT, BINARY, CONFIG, IP, MIGRATE_BEFORE, ROOT_STATE_DIRECTORY, UNITS } from "./paths.ts";
+import {
+  ACCOUNT,
+  BINARY,
+  CONFIG,
+  IP,
+  MIGRATE_BEFORE,
+  OBJECT_UNITS,
+  ROOT_STATE_DIRECTORY,
+  UNITS,
+} from "./paths.ts";
 
 /**
  * The text of the systemd units. Pure. For the directives see systemd.unit(5), systemd.service(5), systemd.exec(5) and
@@ -22,6 +31,8 @@ export interface UnitFacts {
   readonly binary?: string;
   /** Default {@link CONFIG}. */
   readonly config?: string;
+  /** For the second proxy: the copy of the fleet's object; default the node's. */
+  readonly object?: string | undefined;
 }
 
 /** A directive, and the first version of systemd that knows it. */
@@ -123,7 +134,8 @@ function proxyService(facts: UnitFacts): readonly Line[] {
     "# Ready when it listens, whether or not the metadata service and STS can be reached yet.",
     "Type=notify",
     "NotifyAccess=main",
-    `ExecStart=${facts.binary ?? BINARY} serve --share-port --keep-port --config ${facts.config ?? CONFIG}`,
+    `ExecStart=${facts.binary ?? BINARY} serve --share-port --keep-port --config ${facts.config ?? CONFIG}` +
+      (facts.object === undefined ? "" : ` --object ${facts.object}`),
     "# systemd keeps the listening sockets over a restart and a crash: no connection is refused, it waits. A stop closes them.",
     "FileDescriptorStoreMax=8",
     "# The file first: a reload of one that cannot be taken fails, with what is wrong with it.",
@@ -419,6 +431,73 @@ export function unitTexts(facts: UnitFacts): Record<(typeof UNITS)[keyof typeof 
     [UNITS.proxy]: render(proxy(facts), facts.systemdVersion),
   };
 }
+
+/** The last part of a path below /var/lib. */
+const belowState = (path: string): string => path.replace(/^\/var\/lib\//, "");
+
+function objectService({ directory, binary, config }: ObjectUnitFacts): readonly Line[] {
+  return [
+    "[Unit]",
+    "Description=imdsproxy: one poll of the fleet's object of rules",
+    "# Nothing waits for it: the proxy starts with the copy that is there.",
+    "After=network-online.target",
+    "StartLimitIntervalSec=0",
+    "",
+    "[Service]",
+    "Type=oneshot",
+    "# A poll that fails is a failed unit until the next one, and its reason is in the journal.",
+    `ExecStart=${binary ?? BINARY} config fetch --config ${config ?? CONFIG}`,
+    "TimeoutStartSec=60s",
+    `StateDirectory=${belowState(directory)}`,
+    "StateDirectoryMode=0755",
+    "UMask=0077",
+    "Nice=5",
+    "# CHOWN gives the copy to the service's group, NET_ADMIN reaches a metadata address that systemd has locked.",
+    "CapabilityBoundingSet=CAP_CHOWN CAP_NET_ADMIN",
+    ...sandbox.filter((line) => typeof line !== "string" || !line.startsWith("# What runs stays")),
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+    "ReadOnlyPaths=/run",
+    ...LEFT_OUT,
+    "#   PrivateUsers=            its files are root's and the service's group's",
+    "#   IPAddressDeny=           S3's addresses are known only to DNS",
+    "#   RootDirectory=           it asks the node's NSS for the service's group",
+    "#   ProcSubset=              its look for networks reads /proc/net",
+    "#   User=                    root alone reaches the instance role past the proxy, which has no part in it",
+  ];
+}
+
+/** A share of the interval by which each poll is late at random, so that a thousand nodes do not ask in one second. */
+const JITTER = 0.25;
+
+const objectTimer = ({ everySeconds }: ObjectUnitFacts): readonly Line[] => [
+  "[Unit]",
+  "Description=imdsproxy: polls the fleet's object of rules",
+  "",
+  "[Timer]",
+  "OnBootSec=5s",
+  `OnUnitInactiveSec=${everySeconds}s`,
+  `RandomizedDelaySec=${Math.ceil(everySeconds * JITTER)}s`,
+  "AccuracySec=1s",
+  "",
+  "[Install]",
+  "WantedBy=timers.target",
+];
+
+/** The facts on which the units of the fleet's object depend. */
+export interface ObjectUnitFacts extends Pick<UnitFacts, "systemdVersion" | "binary" | "config"> {
+  /** The directory of the copy: a path below /var/lib. */
+  readonly directory: string;
+  /** Seconds from the end of a poll to the next. */
+  readonly everySeconds: number;
+}
+
+/** The units that poll the fleet's object, by name; only where the configuration has `config`. */
+export const objectUnitTexts = (
+  facts: ObjectUnitFacts,
+): Record<(typeof OBJECT_UNITS)[keyof typeof OBJECT_UNITS], string> => ({
+  [OBJECT_UNITS.service]: render(objectService(facts), facts.systemdVersion),
+  [OBJECT_UNITS.timer]: render(objectTimer(facts), facts.systemdVersion),
+});
 
 /** The text of the unit that runs only during an upgrade. */
 export function handoverUnitText(facts: UnitFacts): string {

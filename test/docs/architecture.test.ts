@@ -4,6 +4,7 @@ import { dirname, join, normalize } from "node:path";
 import type { ArgsDef, CommandDef } from "citty";
 import { root } from "../../src/cli/root.ts";
 import { categoryFilter } from "../../src/config/categories.ts";
+import { objectPath } from "../../src/config/load.ts";
 import { configSchema } from "../../src/config/schema.ts";
 import { TABLE_NAME } from "../../src/firewall/limits/table.ts";
 import { OWN_CHAINS } from "../../src/firewall/rules.ts";
@@ -13,6 +14,7 @@ import { TABLE_NAME as OBSERVE_TABLE } from "../../src/observe/rules.ts";
 import {
   ACCOUNT,
   BINARY,
+  OBJECT_UNITS,
   OBSERVED,
   ROOT_STATE_DIRECTORY,
   RUNTIME_DIRECTORY,
@@ -136,6 +138,12 @@ describe("contracts", () => {
   test("units and files: their names", () => {
     const rows = new Map(tableOf("Units and files").map(([what = "", name]) => [what, quoted(name).sort()]));
     expect(rows.get("units")).toEqual(Object.values(UNITS).sort());
+    expect(rows.get("units that poll the fleet's object, where there is one")).toEqual(
+      Object.values(OBJECT_UNITS).sort(),
+    );
+    expect(rows.get("the copy of the fleet's object")).toEqual([
+      objectPath({ stateDirectory: "/var/lib/imdsproxy" }),
+    ]);
     expect(rows.get("account")).toEqual([ACCOUNT]);
     expect(rows.get("executable")).toEqual([BINARY]);
     expect(rows.get("root's state")).toEqual([ROOT_STATE_DIRECTORY]);

@@ -175,6 +175,7 @@ describe("config", () => {
     const schema = JSON.parse(run("config", "schema").stdout);
     expect(Object.keys(schema.properties).sort()).toEqual([
       "cluster",
+      "config",
       "containers",
       "durationSeconds",
       "exempt",

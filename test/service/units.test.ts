@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { handoverUnitText, NO_LATER_THREADS, unitTexts } from "../../src/service/units.ts";
+import { handoverUnitText, NO_LATER_THREADS, objectUnitTexts, unitTexts } from "../../src/service/units.ts";
 
 const FACTS = { systemdVersion: 252, stateDirectory: "/var/lib/imdsproxy" };
 const units = unitTexts(FACTS);
@@ -207,5 +207,32 @@ describe("handoverUnitText()", () => {
 
   test("is enabled by nothing", () => {
     expect(text).not.toContain("[Install]");
+  });
+});
+
+describe("objectUnitTexts()", () => {
+  const object = objectUnitTexts({
+    systemdVersion: 252,
+    directory: "/var/lib/imdsproxy-fleet",
+    everySeconds: 60,
+  });
+  test("polls at each interval and later by a quarter of it at random, and delays no boot", () => {
+    const timer = lines(object["imdsproxy-config.timer"]);
+    expect(timer).toContain("OnUnitInactiveSec=60s");
+    expect(timer).toContain("RandomizedDelaySec=15s");
+    for (const text of Object.values(object)) expect(text).not.toMatch(/^(?:Before|Requires|RequiredBy)=/m);
+    for (const text of Object.values(units)) expect(text).not.toContain("imdsproxy-config");
+  });
+  test("has root write in the directory of the copy alone, with two capabilities and no listener", () => {
+    const service = lines(object["imdsproxy-config.service"]);
+    expect(service).toContain(
+      "ExecStart=/usr/local/bin/imdsproxy config fetch --config /etc/imdsproxy/config.yaml",
+    );
+    expect(service).toContain("ProtectSystem=strict");
+    expect(service).toContain("StateDirectory=imdsproxy-fleet");
+    expect(service).toContain("CapabilityBoundingSet=CAP_CHOWN CAP_NET_ADMIN");
+    expect(
+      service.filter((line) => /^(?:ReadWritePaths|AmbientCapabilities|ListenStream)=/.test(line)),
+    ).toEqual([]);
   });
 });

@@ -1,0 +1,96 @@
+import { describe, expect, test } from "bun:test";
+import { configSchema } from "../../src/config/schema.ts";
+import { describeStep } from "../../src/service/execute.ts";
+import { enableSteps, type Installation, installSteps, uninstallSteps } from "../../src/service/plan.ts";
+
+const KEY = "MCowBQYDK2VwAyEAujAO4EEu3XCCxkiGKy1DpeYV+1o2RXWeJNF7GRHfb9s=";
+const REMOTE = {
+  config: { source: "s3://bucket/rules.yaml", every: "5m", fleet: "research", publicKey: KEY },
+};
+const COPY = "/var/lib/imdsproxy-fleet/object.yaml";
+const staged = (path: string) => `${path}.staged`;
+
+function plan(config: object, more: Partial<Installation> = {}): string[] {
+  const installation: Installation = {
+    executable: "/bin/true",
+    systemdVersion: 252,
+    config: configSchema.parse(config),
+    configText: "",
+    handoverConfigText: "",
+    isCurrent: () => false,
+    proxyActive: true,
+    object: null,
+    hasObjectUnits: false,
+    ...more,
+  };
+  return installSteps(installation, staged, { start: true }).map(describeStep);
+}
+const of = (steps: readonly string[], pattern: RegExp) => steps.filter((step) => pattern.test(step));
+
+describe("installSteps() on a node with a fleet's object", () => {
+  test("puts its units into place, and starts the timer once the proxy runs", () => {
+    const steps = plan(REMOTE);
+    expect(steps.join("\n")).toContain("/etc/systemd/system/imdsproxy-config.timer");
+    expect(steps.slice(-2)).toEqual([
+      "systemctl --quiet enable imdsproxy-config.timer",
+      "systemctl restart imdsproxy-config.timer",
+    ]);
+  });
+
+  test("moves the object that it fetched into place together with the configuration that trusts it", () => {
+    const steps = plan(REMOTE, { object: "signed" });
+    const [commit = ""] = of(steps, /^move into place/);
+    expect([commit.includes("/etc/imdsproxy/config.yaml"), commit.includes(COPY)]).toEqual([true, true]);
+    expect(of(steps, /config check/)[0]).toEndWith(`--object ${COPY}.staged`);
+  });
+
+  test("tries the new proxy with that object, before it is in its place", () => {
+    const trial = installSteps(
+      {
+        ...{ executable: "/bin/true", systemdVersion: 252, configText: "", handoverConfigText: "" },
+        ...{ isCurrent: () => false, proxyActive: true, object: "signed", hasObjectUnits: false },
+        config: configSchema.parse(REMOTE),
+      },
+      staged,
+      { start: true },
+    ).find(({ kind }) => kind === "start-handover");
+    expect(JSON.stringify(trial)).toContain(`--object ${COPY}.staged`);
+  });
+
+  test("does not replace the proxy for another object: that takes it up by itself", () => {
+    const isCurrent = ({ path }: { path: string }) => path !== COPY;
+    expect(of(plan(REMOTE, { object: "signed", isCurrent }), /second proxy|new proxy/)).toEqual([]);
+  });
+});
+
+describe("installSteps() on a node without", () => {
+  test("knows nothing of its units", () => expect(of(plan({}), /imdsproxy-config/)).toEqual([]));
+
+  test("removes the units that an earlier configuration had, and keeps the copy, whose serial counts", () => {
+    const steps = plan({}, { hasObjectUnits: true });
+    expect(of(steps, /imdsproxy-config/)).toEqual([
+      "systemctl --quiet disable --now imdsproxy-config.timer",
+      "systemctl stop imdsproxy-config.service",
+      "systemctl reset-failed imdsproxy-config.service",
+      "remove /etc/systemd/system/imdsproxy-config.service, /etc/systemd/system/imdsproxy-config.timer",
+    ]);
+    expect(of(steps, /imdsproxy-fleet/)).toEqual([]);
+  });
+});
+
+test("enableSteps() starts the timer where it is installed, and only there", () => {
+  expect(of(enableSteps({ hasObjectUnits: true }).map(describeStep), /imdsproxy-config/)).toHaveLength(2);
+  expect(of(enableSteps({ hasObjectUnits: false }).map(describeStep), /imdsproxy-config/)).toEqual([]);
+});
+
+test("uninstallSteps() takes units, copy and all away; --keep-state keeps the copy, as root's", () => {
+  const removed = (keep: boolean) =>
+    uninstallSteps("/var/lib/imdsproxy", staged, keep)
+      .map(describeStep)
+      .filter((step) => /^remove |^keep /.test(step))
+      .join("\n");
+  for (const keep of [true, false])
+    expect(removed(keep)).toContain("/etc/systemd/system/imdsproxy-config.timer");
+  expect(removed(false)).toContain(" /var/lib/imdsproxy-fleet");
+  expect(removed(true)).toContain("keep /var/lib/imdsproxy-fleet, as root's");
+});
