@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { defineCommand } from "citty";
 import { ConfigDocument } from "../config/document.ts";
-import { configJsonSchema } from "../config/known-keys.ts";
+import { configSchemaText } from "../config/known-keys.ts";
 import { DEFAULT_CONFIG_PATH, loadConfig, loadTests, loadWithObject } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { type ConfigWarning, configWarnings } from "../config/warnings.ts";
@@ -98,7 +98,7 @@ const schema = defineCommand({
   meta: { name: "schema", description: "Print the configuration's JSON Schema" },
   args: { json: jsonArg },
   run() {
-    console.log(JSON.stringify(configJsonSchema(), null, 2));
+    console.log(configSchemaText().trimEnd());
   },
 });
 

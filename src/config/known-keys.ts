@@ -11,6 +11,15 @@ interface Shape {
 /** The configuration as a JSON Schema (draft 2020-12), as `config schema` prints it. */
 export const configJsonSchema = () => z.toJSONSchema(configSchema, { io: "input", unrepresentable: "any" });
 
+/** The same as text, as `config schema` prints it and a release publishes it. */
+export const configSchemaText = (): string => `${JSON.stringify(configJsonSchema(), null, 2)}\n`;
+
+/**
+ * The first line of a configuration for editors with yaml-language-server. The schema's place is relative to the file: so the line holds
+ * on a node, where setup puts the schema beside it, and where an operator keeps a release's.
+ */
+export const SCHEMA_LINE = "# yaml-language-server: $schema=config.schema.json";
+
 /** Made when the first unknown key is found, then kept: it takes milliseconds, and a file may have many unknown keys. */
 let root: Shape | null = null;
 

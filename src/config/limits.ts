@@ -12,8 +12,11 @@ const MOST_AT_ONCE = 100_000_000;
 const count = (most: number) =>
   z.number().int("must be a whole number").min(1, `must be 1 to ${most}`).max(most, `must be 1 to ${most}`);
 
-/** So many in a second in the long run, and `burst` of them at once. */
-const rate = (perSecond: z.ZodNumber) => z.strictObject({ perSecond, burst: count(MOST_AT_ONCE) });
+const rate = (perSecond: z.ZodNumber) =>
+  z.strictObject({
+    perSecond: perSecond.describe("So many in a second in the long run"),
+    burst: count(MOST_AT_ONCE).describe("So many at once"),
+  });
 
 const callRate = rate(
   z
@@ -25,21 +28,27 @@ const callRate = rate(
 const AUTO_OR_NUMBER = "must be auto, a number of connections such as 16384, or null for no limit";
 
 export const limitsSchema = z.strictObject({
-  /** AssumeRole calls for one user's new sessions. 200 at once: a job for each processor, each with a session of its own. */
-  assumeRolePerUser: callRate.default({ perSecond: 2, burst: 200 }),
-  /** The same for all users of the node together. */
-  assumeRolePerNode: callRate.default({ perSecond: 20, burst: 500 }),
-  /**
-   * Connections of one user to the metadata address that begin; null for no limit. By nf_tables. All users together have
-   * twice the rate; see src/firewall/limits/figures.ts.
-   */
-  newConnectionsPerUser: rate(count(MOST_PER_SECOND)).nullable().default({ perSecond: 2_000, burst: 4_000 }),
-  /**
-   * Connections of one user that the kernel tracks at a time, to wherever they lead; null for no limit. By nf_tables.
-   * `auto`: a sixteenth of net.netfilter.nf_conntrack_max, and 12,288 at the least.
-   */
+  // 200 at once: a job for each processor, each with a session of its own.
+  assumeRolePerUser: callRate
+    .default({ perSecond: 2, burst: 200 })
+    .describe("AssumeRole calls for one user's new sessions"),
+  assumeRolePerNode: callRate
+    .default({ perSecond: 20, burst: 500 })
+    .describe("AssumeRole calls for new sessions of all users of the node together"),
+  // By nf_tables; see src/firewall/limits/figures.ts.
+  newConnectionsPerUser: rate(count(MOST_PER_SECOND))
+    .nullable()
+    .default({ perSecond: 2_000, burst: 4_000 })
+    .describe(
+      "Connections of one user to the metadata address that begin; null for no limit. All users together have twice the rate",
+    ),
+  // By nf_tables.
   trackedConnectionsPerUser: z
     .union([z.literal("auto", AUTO_OR_NUMBER), count(MOST_AT_ONCE)], AUTO_OR_NUMBER)
     .nullable()
-    .default("auto"),
+    .default("auto")
+    .describe(
+      "Connections of one user that the kernel tracks at a time, to wherever they lead; null for no limit. auto: a sixteenth of " +
+        "net.netfilter.nf_conntrack_max, and 12288 at the least",
+    ),
 });

@@ -56,31 +56,31 @@ const publicKey = z.string().transform((text, context) => {
 });
 
 export const remoteSchema = z.strictObject({
-  /** The object, as `s3://BUCKET/KEY`. */
-  source,
-  /** How often it is asked for; in seconds once it is parsed. */
-  every: every.default(60),
-  /** Whose signature counts; two, while one key replaces the other. */
-  publicKey: z.union([
-    z.array(publicKey).min(1, "must name a key").max(8, "must be at most 8 keys"),
-    publicKey.transform((one) => [one]),
-  ]),
-  /** The name that the object must be signed for. */
+  source: source.describe("The object, as s3://BUCKET/KEY"),
+  // In seconds once it is parsed.
+  every: every.prefault("60s").describe("How often it is asked for, from 10s to 24h"),
+  publicKey: z
+    .union([
+      z.array(publicKey).min(1, "must name a key").max(8, "must be at most 8 keys"),
+      publicKey.transform((one) => [one]),
+    ])
+    .describe("Whose signature counts, as an Ed25519 public key; two, while one key replaces the other"),
   fleet: z
     .string()
-    .regex(FLEET_NAME, "must be 1 to 64 letters, digits, dots, underscores or hyphens, such as research"),
-  /** The bucket's region; default the node's. */
+    .regex(FLEET_NAME, "must be 1 to 64 letters, digits, dots, underscores or hyphens, such as research")
+    .describe("The name that the object must be signed for"),
   region: z
     .string()
     .regex(/^[a-z]{2,}(?:-[a-z]+)+-\d{1,2}$/, "must be a region such as us-west-2")
-    .nullish(),
-  /** Where S3 answers; default the endpoint of the region. */
+    .nullish()
+    .describe("The bucket's region; default the node's"),
   endpoint: z
     .url({
       protocol: /^https?$/,
       error: "must be a URL such as https://s3.us-west-2.amazonaws.com, or null",
     })
-    .nullish(),
+    .nullish()
+    .describe("The URL where S3 answers; default the endpoint of the region"),
 });
 
 /** `config`, complete. */

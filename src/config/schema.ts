@@ -12,7 +12,7 @@ import { remoteSchema } from "./remote.ts";
 
 /**
  * The configuration file's shape, its defaults and its checks. Every message says what would be right; load.ts adds
- * what was found and the line.
+ * what was found and the line. Every key has a description: editors show it, and imdsproxy-config(5) is made of it.
  */
 
 // A file is checked once: to compile a check for it takes longer than the check.
@@ -83,23 +83,23 @@ const name = z.string().min(1, "must not be empty");
 
 const match = z
   .strictObject({
-    /** Account names. */
-    user: listOf(name).optional(),
-    /** Uids and ranges of uids. */
-    uid: listOf(uidRange).optional(),
-    /** Group names, exactly; they may hold spaces. */
-    group: listOf(name).optional(),
-    /** Globs over the cgroup v2 path; `*` stays within one segment, `**` crosses them. */
-    cgroup: listOf(name).optional(),
-    /** Whether the caller is inside a Slurm job. */
-    slurmJob: z.boolean().optional(),
-    /** Globs over the name of the system service in whose cgroup the caller is. */
+    user: listOf(name).optional().describe("Account names"),
+    uid: listOf(uidRange).optional().describe("Uids, and ranges of uids such as 1000-1999"),
+    group: listOf(name).optional().describe("Group names, exactly; they may hold spaces"),
+    cgroup: listOf(name)
+      .optional()
+      .describe("Globs over the path in cgroup v2: * stays within one segment, ** crosses them"),
+    slurmJob: z.boolean().optional().describe("Whether the caller is inside a Slurm job"),
     unit: listOf(
       name.refine(
         (text) => text.endsWith(".service"),
         "must be the name of a service, such as nightly.service",
       ),
-    ).optional(),
+    )
+      .optional()
+      .describe(
+        "Globs over the name of the system service in whose cgroup the caller is; only beside user, uid or group",
+      ),
   })
   .refine(
     // Users run inside of services: cron.service, sshd.service, slurmd.service.
@@ -113,13 +113,15 @@ const match = z
   );
 
 const template = (allowed?: readonly string[]) =>
-  z
-    .string()
-    .superRefine((text, context) => {
-      const problem = templateProblem(text, allowed);
-      if (problem !== null) context.addIssue({ code: "custom", message: problem });
-    })
-    .describe(`Text with placeholders. ${describePlaceholders(allowed)}`);
+  z.string().superRefine((text, context) => {
+    const problem = templateProblem(text, allowed);
+    if (problem !== null) context.addIssue({ code: "custom", message: problem });
+  });
+
+/** What follows in the description of a key whose text has placeholders; the man page has a section of its own for it. */
+export const PLACEHOLDERS_FOLLOW = "Text with placeholders.";
+const withPlaceholders = (what: string, allowed?: readonly string[]): string =>
+  `${what}. ${PLACEHOLDERS_FOLLOW} ${describePlaceholders(allowed)}`;
 
 const durationSeconds = z
   .number()
@@ -149,31 +151,62 @@ const policyArn = z
 
 /** Session policies for those of a rule's callers whom `match` names as well. */
 const grant = z.strictObject({
-  name,
-  match: match.default({}),
+  name: name.describe("What the grant is called, in explain and whoami"),
+  match: match.default({}).describe("What must hold of the caller, as in a rule; empty: everybody"),
   policyArns: z
     .array(policyArn)
     .min(1, "must not be empty: a grant is its policies")
-    .max(MOST_POLICIES, `must be at most ${MOST_POLICIES} policies, as STS takes no more`),
+    .max(MOST_POLICIES, `must be at most ${MOST_POLICIES} policies, as STS takes no more`)
+    .describe("ARNs of managed policies, of all of which together the session has the permissions"),
 });
 
 const rule = z
   .strictObject({
-    name,
-    match: match.default({}),
-    role: z.union([z.literal("none"), roleArn]),
-    sessionName: template().optional(),
-    durationSeconds: durationSeconds.optional(),
-    sourceIdentity: template(SOURCE_IDENTITY_PLACEHOLDERS).nullish(),
-    tags: z.record(tagKey, z.union([template(), z.number().transform(String)])).default({}),
-    transitiveTagKeys: z.array(tagKey).default([]),
+    name: name.describe("What the rule is called, in explain, whoami and the log"),
+    match: match
+      .default({})
+      .describe("What must hold of the caller: all of it, and of each list any; empty: everybody"),
+    role: z
+      .union([z.literal("none"), roleArn])
+      .describe("The ARN of the role that the caller gets, or none: the caller is refused"),
+    sessionName: template()
+      .optional()
+      .describe(withPlaceholders("The name of the sessions; default: the key sessionName of the file")),
+    durationSeconds: durationSeconds
+      .optional()
+      .describe("How long the sessions last; default: the key durationSeconds of the file"),
+    sourceIdentity: template(SOURCE_IDENTITY_PLACEHOLDERS)
+      .nullish()
+      .describe(
+        withPlaceholders(
+          "The source identity of the sessions, which stays with them when they assume a further role",
+          SOURCE_IDENTITY_PLACEHOLDERS,
+        ),
+      ),
+    tags: z
+      .record(tagKey, z.union([template(), z.number().transform(String)]))
+      .default({})
+      .describe(withPlaceholders("Session tags, by their keys")),
+    transitiveTagKeys: z
+      .array(tagKey)
+      .default([])
+      .describe("The tags that stay with a session when it assumes a further role"),
     policyArns: z
       .array(policyArn)
       .max(MOST_POLICIES, `must be at most ${MOST_POLICIES} policies, as STS takes no more`)
-      .default([]),
-    /** `union`: a session may do what the policies of all grants that match allow together, within the role. */
-    grant: z.enum(["union"], "must be union: the policies of all grants that match, together").optional(),
-    grants: z.array(grant).min(1, "must not be empty: nobody would be granted anything").optional(),
+      .default([])
+      .describe("ARNs of managed policies that limit the sessions"),
+    grant: z
+      .enum(["union"], "must be union: the policies of all grants that match, together")
+      .optional()
+      .describe(
+        "union: a session may do what the policies of all grants that match allow together, within the role",
+      ),
+    grants: z
+      .array(grant)
+      .min(1, "must not be empty: nobody would be granted anything")
+      .optional()
+      .describe("Session policies for those of the rule's callers whom a grant's match names as well"),
     policy: z
       .union([z.record(z.string(), z.unknown()).transform((value) => JSON.stringify(value)), z.string()])
       .nullable()
@@ -189,12 +222,14 @@ const rule = z
           code: "custom",
           message: "must be a policy document: JSON text, or the same as YAML",
         });
-      }),
+      })
+      .describe("A policy document that limits the sessions, as JSON text or as YAML"),
     externalId: z
       .string()
       .regex(/^[\w+=,.@:/-]{2,1224}$/, "must be 2 to 1224 characters of A-Z a-z 0-9 _+=,.@:/-")
       .nullable()
-      .default(null),
+      .default(null)
+      .describe("The external id that the role's trust policy asks for"),
   })
   .superRefine((rule, context) => {
     for (const { path, message } of grantProblems(rule)) context.addIssue({ code: "custom", path, message });
@@ -269,12 +304,20 @@ const WITHOUT_GROUP = PLACEHOLDERS.map((one) => one.name).filter((one) => one !=
 /** The whole file. An empty file is valid: without a role every caller is refused. */
 export const configSchema = z
   .strictObject({
-    listen: endpoint.default(DEFAULT_LISTEN),
-    upstream: upstream.default("auto"),
+    // A default that is read as the file's own text would be: so it stands in the JSON Schema.
+    listen: endpoint
+      .prefault(`${DEFAULT_LISTEN.address}:${DEFAULT_LISTEN.port}`)
+      .describe("Where the proxy listens. Below port 512: no user, NFS or Lustre can take it"),
+    upstream: upstream
+      .prefault("auto")
+      .describe(
+        "The URL of the node's own metadata service; auto: HyperPod's agent where there is one, else 169.254.169.254",
+      ),
     region: z
       .string()
       .regex(/^(?:auto|[a-z]{2,}(?:-[a-z]+)+-\d{1,2})$/, "must be auto or a region such as us-west-2")
-      .default("auto"),
+      .default("auto")
+      .describe("The region of STS; auto: the node's own"),
     sts: z
       .strictObject({
         endpoint: z
@@ -283,52 +326,101 @@ export const configSchema = z
             error: "must be a URL such as https://sts.us-west-2.amazonaws.com, or null",
           })
           .nullable()
-          .default(null),
+          .default(null)
+          .describe("The URL of STS; null: the regional endpoint"),
       })
-      .default({ endpoint: null }),
-    /** Where role, rules and tests come from, in place of this file: an object that many nodes share. */
-    config: remoteSchema.nullish(),
-    role: roleArn.nullable().default(null),
-    sessionName: template(WITHOUT_GROUP).default("{user}@{instanceId}"),
-    durationSeconds: durationSeconds.default(3600),
-    /** The name of the cluster, for the placeholder {cluster}. */
-    cluster: name.nullish(),
-    /** What a rule by user or group does with a uid that has no name: refuse it, or pass on to the rules below and `role`. */
-    nameless: z.enum(["refuse", "default"], "must be refuse or default").default("refuse"),
-    exempt: z.array(z.union([name, z.number().int().min(0).transform(String)])).default(["root"]),
-    /** Whose own daemons' accounts are exempt as well, where the node has them: src/firewall/platform-accounts.ts. */
-    platform: z.enum([...PLATFORMS, "none"], `must be ${PLATFORMS.join(", ")} or none`).default("none"),
+      .default({ endpoint: null })
+      .describe("Which STS is asked"),
+    config: remoteSchema
+      .nullish()
+      .describe(
+        "Where role, rules and tests come from, in place of this file: an object that many nodes share",
+      ),
+    role: roleArn
+      .nullable()
+      .default(null)
+      .describe("The role of every caller whom no rule matches; null: they are refused"),
+    sessionName: template(WITHOUT_GROUP)
+      .default("{user}@{instanceId}")
+      .describe(withPlaceholders("The name of the sessions, unless a rule says otherwise", WITHOUT_GROUP)),
+    durationSeconds: durationSeconds
+      .default(3600)
+      .describe("How long sessions last, unless a rule says otherwise"),
+    cluster: name.nullish().describe("The name of the cluster, for the placeholder {cluster}"),
+    nameless: z
+      .enum(["refuse", "default"], "must be refuse or default")
+      .default("refuse")
+      .describe(
+        "What a rule by user or group does with a uid that has no name: refuse it, or pass on to the rules below and role",
+      ),
+    exempt: z
+      .array(z.union([name, z.number().int().min(0).transform(String)]))
+      .prefault(["root"])
+      .describe("Users who keep the instance role, by name or uid; root and the service's account always do"),
+    // Which accounts these are: src/firewall/platform-accounts.ts.
+    platform: z
+      .enum([...PLATFORMS, "none"], `must be ${PLATFORMS.join(", ")} or none`)
+      .default("none")
+      .describe("Whose own daemons' accounts are exempt as well, where the node has them"),
     imds: z
       .strictObject({
         tokens: z
           .enum(["auto", "optional", "required"], "must be auto, optional or required")
-          .default("auto"),
-        allow: z.array(category).default([]),
-        deny: z.array(category).default([]),
+          .default("auto")
+          .describe("Whether a request needs a token (IMDSv2); auto: as the upstream does"),
+        allow: z
+          .array(category)
+          .default([])
+          .describe("Metadata categories to open besides those that are; never credentials"),
+        deny: z.array(category).default([]).describe("Metadata categories to close"),
       })
-      .default({ tokens: "auto", allow: [], deny: [] }),
-    containers: z.enum(["leave", "reject", "proxy"], "must be leave, reject or proxy").default("leave"),
-    limits: limitsSchema.prefault({}),
-    rules: z.array(rule).default([]),
-    /** What the rules must say of callers that are given; a configuration whose tests fail is not loaded. */
-    tests: policyTestsSchema.optional(),
+      .default({ tokens: "auto", allow: [], deny: [] })
+      .describe("Which metadata is answered, and how"),
+    containers: z
+      .enum(["leave", "reject", "proxy"], "must be leave, reject or proxy")
+      .default("leave")
+      .describe(
+        "What to do with bridged containers, which have no uid: leave them alone, reject them, or proxy: the default role",
+      ),
+    limits: limitsSchema
+      .prefault({})
+      .describe("What one user may take of what all share. A user is a uid with its subordinate uids"),
+    rules: z
+      .array(rule)
+      .default([])
+      .describe("Who gets which role: the first rule that matches decides. Whom none matches has role"),
+    tests: policyTestsSchema
+      .optional()
+      .describe("What the rules must say of callers that are given; a file whose tests fail is not loaded"),
     metrics: z
       .strictObject({
-        listen: endpoint.default({ address: "127.0.0.1", port: 9254 }),
-        /** Whether roles are labels of metrics, which every local user can read. */
-        roles: z.boolean("must be true or false").default(false),
+        listen: endpoint.prefault("127.0.0.1:9254").describe("Where the metrics are served"),
+        roles: z
+          .boolean("must be true or false")
+          .default(false)
+          .describe("Whether ARNs of roles are labels of metrics, which every local user can read"),
       })
       .nullable()
-      .default({ listen: { address: "127.0.0.1", port: 9254 }, roles: false }),
-    stateDirectory: z.string().startsWith("/", "must be an absolute path").default("/var/lib/imdsproxy"),
+      .prefault({})
+      .describe("Metrics for Prometheus; null for none"),
+    stateDirectory: z
+      .string()
+      .startsWith("/", "must be an absolute path")
+      .default("/var/lib/imdsproxy")
+      .describe("Holds the key of the tokens, and who asked for credentials last, for a restart"),
     log: z
       .strictObject({
         level: z
           .enum(["debug", "info", "warn", "error"], "must be debug, info, warn or error")
-          .default("info"),
-        format: z.enum(["auto", "json", "pretty"], "must be auto, json or pretty").default("auto"),
+          .default("info")
+          .describe("The least severe lines of the log"),
+        format: z
+          .enum(["auto", "json", "pretty"], "must be auto, json or pretty")
+          .default("auto")
+          .describe("How lines are written; auto: json under systemd, pretty on a terminal"),
       })
-      .default({ level: "info", format: "auto" }),
+      .default({ level: "info", format: "auto" })
+      .describe("What the proxy writes about itself"),
   })
   .superRefine(({ cluster, sessionName, rules }, context) => {
     if (cluster != null) return;

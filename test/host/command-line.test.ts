@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -20,6 +21,22 @@ describe("imdsproxy", () => {
     const [, said] =
       /^imdsproxy (\d+\.\d+\.\d+) \([0-9a-f]{12}(?:-dirty)?\)\n$/.exec(run("--version").stdout) ?? [];
     expect(said).toBe(version);
+  });
+  test("version says what it was built from, as words and as JSON", () => {
+    const { stdout } = run("version", "--json");
+    const found = JSON.parse(stdout);
+    expect(found).toEqual({
+      version: expect.stringMatching(/^\d+\.\d+\.\d+$/),
+      commit: expect.stringMatching(/^[0-9a-f]{12}(?:-dirty)?$/),
+      date: expect.stringMatching(/^\d{4}-\d{2}-\d{2}$/),
+      target: `linux-${process.arch}`,
+      bun: Bun.version,
+      // Of what the executable prints, and of a release's config.schema.json.
+      schemaSha256: createHash("sha256").update(run("config", "schema").stdout).digest("hex"),
+    });
+    const text = run("version").stdout;
+    expect(text).toStartWith(run("--version").stdout);
+    for (const value of Object.values<string>(found)) expect(text).toContain(value);
   });
   test("--help lists the commands that people run, without colours where no terminal is", () => {
     const { exitCode, stdout } = run("--help");
