@@ -1,4 +1,5 @@
 import { categoryFilter, categoryProblem } from "../config/categories.ts";
+import { SCHEMA_LINE } from "../config/known-keys.ts";
 import { daemonProblem, type PlatformFacts } from "../firewall/platform-accounts.ts";
 import type { NamedCaller } from "./outcome.ts";
 import { placeText } from "./place.ts";
@@ -72,6 +73,7 @@ function head({ node, runs, callers }: Observed): string[] {
   const missed = runs.reduce((sum, run) => sum + run.missed, 0);
   const requests = callers.reduce((sum, caller) => sum + caller.requests, 0);
   return [
+    SCHEMA_LINE,
     `# A draft of /etc/imdsproxy/config.yaml by imdsproxy observe, from what was seen on ${plainText(node, 80)}`,
     `# from ${date(from)} to ${date(to)} UTC: ${times(requests, "request")} by ${times(callers.length, "caller")}; ${times(missed, "packet")} missed.`,
     "# What did not run then is not in it. Programs and arguments are what the processes call themselves.",

@@ -1,4 +1,5 @@
 import { parseDocument } from "yaml";
+import { SCHEMA_LINE } from "../config/known-keys.ts";
 import { parseConfig } from "../config/load.ts";
 import { type ConfigOverrides, givenOverrides } from "../config/overrides.ts";
 import type { Platform } from "../config/platforms.ts";
@@ -29,7 +30,8 @@ export interface ConfigurationSource {
 /** The default of `listen` up to version 0.1. */
 const FORMER_DEFAULT: Endpoint = { address: "127.0.0.1", port: 988 };
 
-const HEADER = `# imdsproxy's configuration. \`imdsproxy config schema\` describes every key, \`imdsproxy config check\` checks the file.
+const HEADER = `${SCHEMA_LINE}
+# imdsproxy's configuration. \`imdsproxy config schema\` describes every key, \`imdsproxy config check\` checks the file.
 `;
 
 /**

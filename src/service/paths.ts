@@ -6,6 +6,8 @@ export const ACCOUNT = "imdsproxy";
 export const BINARY = "/usr/local/bin/imdsproxy";
 export const CONFIG_DIRECTORY = "/etc/imdsproxy";
 export const CONFIG = `${CONFIG_DIRECTORY}/config.yaml`;
+/** What editors complete and check the configuration by: the first line of the one that setup writes names it. */
+export const CONFIG_SCHEMA = `${CONFIG_DIRECTORY}/config.schema.json`;
 export const UNIT_DIRECTORY = "/etc/systemd/system";
 
 /**

@@ -1,3 +1,4 @@
+import { configSchemaText } from "../config/known-keys.ts";
 import { objectDirectory, objectPath } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { FIREWALL_LOCK } from "../firewall/iptables.ts";
@@ -7,6 +8,7 @@ import {
   BINARY,
   CONFIG,
   CONFIG_DIRECTORY,
+  CONFIG_SCHEMA,
   HANDOVER_UNIT,
   JOURNAL,
   OBJECT_UNITS,
@@ -85,6 +87,7 @@ const HANDOVER_CONFIG = `${RUNTIME_DIRECTORY}/handover.yaml`;
 export const INSTALLED_PATHS: readonly string[] = [
   BINARY,
   CONFIG,
+  CONFIG_SCHEMA,
   ...[...Object.values(UNITS), ...Object.values(OBJECT_UNITS)].map((name) => `${UNIT_DIRECTORY}/${name}`),
 ];
 
@@ -100,6 +103,7 @@ export function installedFiles(installation: Installation): readonly FileChange[
     { path: BINARY, content: { copyOf: installation.executable }, mode: 0o755 },
     // Readable for the service alone: it can hold external ids and policies.
     { path: CONFIG, content: { text: installation.configText }, mode: 0o640, forService: true },
+    { path: CONFIG_SCHEMA, content: { text: configSchemaText() }, mode: 0o644 },
     ...Object.entries({ ...units, ...objectUnits(installation) }).map(([name, text]) => ({
       path: `${UNIT_DIRECTORY}/${name}`,
       content: { text },

@@ -14,6 +14,8 @@ import { TABLE_NAME as OBSERVE_TABLE } from "../../src/observe/rules.ts";
 import {
   ACCOUNT,
   BINARY,
+  CONFIG,
+  CONFIG_SCHEMA,
   OBJECT_UNITS,
   OBSERVED,
   ROOT_STATE_DIRECTORY,
@@ -144,6 +146,7 @@ describe("contracts", () => {
     expect(rows.get("the copy of the fleet's object")).toEqual([
       objectPath({ stateDirectory: "/var/lib/imdsproxy" }),
     ]);
+    expect(rows.get("configuration, and its schema for editors")).toEqual([CONFIG_SCHEMA, CONFIG]);
     expect(rows.get("account")).toEqual([ACCOUNT]);
     expect(rows.get("executable")).toEqual([BINARY]);
     expect(rows.get("root's state")).toEqual([ROOT_STATE_DIRECTORY]);

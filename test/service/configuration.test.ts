@@ -14,6 +14,8 @@ describe("wantedConfiguration()", () => {
     });
     expect(config).toMatchObject({ role: ROLE, sts: { endpoint: "http://127.0.0.1:1" } });
     expect(parseConfig(text, "again")).toEqual(config);
+    // The schema beside it, which editors take.
+    expect(text).toStartWith("# yaml-language-server: $schema=config.schema.json\n# imdsproxy's");
   });
 
   test("keeps the installed file to the letter where nothing else is asked", () => {
