@@ -28,7 +28,7 @@ $(BINARY): $(SOURCES) scripts/build.ts node_modules/.installed
 build: $(BINARY) ## Builds dist/imdsproxy for this machine
 
 .PHONY: dist
-dist: node_modules/.installed ## Builds a release in dist/release: executables, install.sh, SHA256SUMS
+dist: node_modules/.installed ## Builds a release in dist/release, for every target (SIGNING_KEY=FILE signs its sums)
 	@$(BUN) scripts/build.ts --release
 
 .PHONY: check
@@ -87,6 +87,13 @@ test-iam: build ## Reads what `imdsproxy iam` prints by cfn-lint and a parser of
 	@test -x .cache/iam-linters/bin/cfn-lint || { python3 -m venv .cache/iam-linters && \
 		.cache/iam-linters/bin/pip install --quiet cfn-lint==1.58.0 python-hcl2==8.1.4; }
 	@LINTERS=$(CURDIR)/.cache/iam-linters/bin $(BUN) test --timeout=60000 ./test/host/iam-linters.ts
+
+# The validator is in Python's registry, in an environment of its own below .cache: not the library that writes the list.
+.PHONY: test-release
+test-release: node_modules/.installed ## Builds a release twice, in two directories, and compares; needs python3-venv and a registry
+	@test -x .cache/sbom/bin/python || { python3 -m venv .cache/sbom && \
+		.cache/sbom/bin/pip install --quiet 'cyclonedx-python-lib[json-validation]==11.12.0'; }
+	@VALIDATOR=$(CURDIR)/.cache/sbom/bin/python $(BUN) test --timeout=600000 ./test/host/release.ts
 
 .PHONY: test-prometheus
 test-prometheus: build ## As root: Debian's Prometheus scrapes a proxy under load; every query of docs/prometheus returns data

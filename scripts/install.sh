@@ -8,15 +8,21 @@
 #                    or one file (a path or a URL, presigned ones too): give its --sha256
 #                    A URL is https://, http:// or s3://; the last is fetched by the AWS CLI, with the node's own role.
 #   --sha256 HEX     what the file must have, as sha256sum prints it
+#   --public-key KEY the key by which the release must be signed: base64 in one line, as `make dist` prints it, or a PEM file by a
+#                    path that begins with / or ./ . SHA256SUMS.sig beside SHA256SUMS must be by it. Needs openssl.
+#                    An older release by the same key is taken, too: --sha256 as well pins one release.
 #
-# Everything else goes to `imdsproxy setup`; see its --help. IMDSPROXY_FROM and IMDSPROXY_SHA256 in the environment stand
-# for the two options: a presigned URL is a secret, and an argument can be read by every user of a node.
+# Everything else goes to `imdsproxy setup`; see its --help. IMDSPROXY_FROM, IMDSPROXY_SHA256 and IMDSPROXY_PUBLIC_KEY in the
+# environment stand for the options: a presigned URL is a secret, and an argument can be read by every user of a node.
 # Exit 0: the service runs and was verified. Anything else: one line says why not.
 set -eu
 
 from=${IMDSPROXY_FROM:-}
 sha256=${IMDSPROXY_SHA256:-}
-unset IMDSPROXY_FROM IMDSPROXY_SHA256
+# Set and empty is a mistake, and not the wish for a release that nobody signed.
+signed=${IMDSPROXY_PUBLIC_KEY+yes}
+public_key=${IMDSPROXY_PUBLIC_KEY:-}
+unset IMDSPROXY_FROM IMDSPROXY_SHA256 IMDSPROXY_PUBLIC_KEY
 scratch=
 
 fail() {
@@ -94,16 +100,47 @@ sha256_of() {
   fi
 }
 
+# check_signature DIRECTORY: ends the script where SHA256SUMS in the scratch directory is not signed by the public key.
+check_signature() {
+  command -v openssl >/dev/null 2>&1 || fail "needs openssl to check the signature of $(shown "$1")SHA256SUMS"
+  case $public_key in
+  # Only so is it a file: the base64 of a key is also a relative path, which others may have made where this runs.
+  /* | ./* | ../*)
+    [ -f "$public_key" ] || fail "there is no file $public_key"
+    cp "$public_key" "$scratch/key.pem" || fail "cannot read the public key $public_key"
+    ;;
+  *[!A-Za-z0-9+/=]*) fail "--public-key is no base64; a file's path must begin with / or ./" ;;
+  *)
+    # PEM has lines of 64 (RFC 7468, 2).
+    {
+      echo '-----BEGIN PUBLIC KEY-----'
+      printf '%s\n' "$public_key" | fold -w 64
+      echo '-----END PUBLIC KEY-----'
+    } >"$scratch/key.pem"
+    ;;
+  esac
+  openssl pkey -pubin -in "$scratch/key.pem" -noout >/dev/null 2>&1 ||
+    fail "--public-key is no public key that openssl can read"
+  fetch "$1SHA256SUMS.sig" "$scratch/SHA256SUMS.sig"
+  openssl dgst -sha256 -verify "$scratch/key.pem" -signature "$scratch/SHA256SUMS.sig" "$scratch/SHA256SUMS" >/dev/null 2>&1 ||
+    fail "$(shown "$1")SHA256SUMS is not signed by the key of --public-key: nothing was installed"
+}
+
 main() {
   while [ $# -gt 0 ]; do
     case $1 in
-    --from | --sha256)
+    --from | --sha256 | --public-key)
       [ $# -ge 2 ] || fail "$1 needs a value"
-      if [ "$1" = --from ]; then from=$2; else sha256=$2; fi
+      case $1 in
+      --from) from=$2 ;;
+      --sha256) sha256=$2 ;;
+      --public-key) public_key=$2 signed=yes ;;
+      esac
       shift 2
       ;;
     --from=*) from=${1#--from=} && shift ;;
     --sha256=*) sha256=${1#--sha256=} && shift ;;
+    --public-key=*) public_key=${1#--public-key=} signed=yes && shift ;;
     --)
       shift
       break
@@ -112,6 +149,7 @@ main() {
     esac
   done
   [ -n "$from" ] || fail "where from? --from DIRECTORY, --from URL/ or --from FILE --sha256 HEX"
+  [ -z "$signed" ] || [ -n "$public_key" ] || fail "--public-key is empty: give the key, or leave the option out"
   [ "$(id -u)" = 0 ] || fail "not running as root: run it with sudo"
 
   # Beside the place where it will be: /tmp may be mounted noexec, and others may write there.
@@ -127,11 +165,15 @@ main() {
   *) if [ -d "$from" ]; then directory=$from/; else directory=; fi ;;
   esac
   case $from in
-  http://*) [ -n "$sha256" ] || fail "whoever is on the way could change what comes over http: use https, or give --sha256" ;;
+  http://*) [ -n "$sha256$signed" ] ||
+    fail "whoever is on the way could change what comes over http: use https, or give --sha256 or --public-key" ;;
   esac
+  [ -z "$signed" ] || [ -n "$directory" ] ||
+    fail "the signature is over SHA256SUMS: --public-key needs --from DIRECTORY or --from URL/"
   if [ -n "$directory" ]; then
     name=$(file_for_this_machine)
     fetch "${directory}SHA256SUMS" "$scratch/SHA256SUMS"
+    [ -z "$signed" ] || check_signature "$directory"
     # The compressed file is a third of the size.
     if command -v gzip >/dev/null 2>&1 && grep -q "  $name\.gz\$" "$scratch/SHA256SUMS"; then name=$name.gz; fi
     listed=$(sed -n "s/^\([0-9a-f]\{64\}\)  $name\$/\1/p" "$scratch/SHA256SUMS")
@@ -148,6 +190,9 @@ main() {
 
   fetch "$from" "$scratch/download"
   found=$(sha256_of "$scratch/download")
+  # With a key, --sha256 alone is not enough: the file must also be the one that was signed.
+  [ -z "$signed" ] || [ "$found" = "$listed" ] ||
+    fail "$(shown "$from") has the SHA-256 $found, and SHA256SUMS has $listed: nothing was installed"
   [ "$found" = "$sha256" ] || fail "$(shown "$from") has the SHA-256 $found, not $sha256: nothing was installed"
 
   # A gzip file begins with 1f 8b (RFC 1952).

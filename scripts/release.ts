@@ -1,8 +1,9 @@
 /** Puts the files of a release into one folder: what is in it is what is to be published, and nothing else. */
-import { createHash } from "node:crypto";
+import { createHash, type KeyObject } from "node:crypto";
 import { chmodSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
+import { signatureOf } from "./release/signature.ts";
 
 /** An executable by the name under which install.sh asks for it. */
 export interface Executable {
@@ -10,34 +11,52 @@ export interface Executable {
   readonly bytes: Uint8Array;
 }
 
-const digest = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
+/** Another file of a release. */
+export interface ReleaseFile {
+  readonly name: string;
+  readonly content: Uint8Array | string;
+  /** Default 0644. */
+  readonly mode?: number;
+}
+
+const digest = (bytes: Uint8Array | string): string => createHash("sha256").update(bytes).digest("hex");
 
 /**
- * Writes each executable as it is and compressed (`NAME.gz`; a node without gzip takes the other), install.sh, and SHA256SUMS
- * over all of them. The folder is made anew.
+ * Writes each executable as it is and compressed (`NAME.gz`; a node without gzip takes the other), the other files, and SHA256SUMS
+ * over all of them; with a key, also SHA256SUMS.sig. The folder is made anew, and has no folders in it: so it can be published where
+ * there are none. The same input gives the same bytes, but for the signature, which has a random number in it.
  *
- * @returns the names of the files, in the order of the sums; SHA256SUMS last.
+ * @param key the private key that signs SHA256SUMS; see release/signature.ts.
+ * @returns the names of the files, in the order of the sums; SHA256SUMS last, then its signature.
  */
 export function writeRelease(
   directory: string,
   executables: readonly Executable[],
-  installScript: Uint8Array,
+  others: readonly ReleaseFile[],
+  key?: KeyObject,
 ): readonly string[] {
   rmSync(directory, { recursive: true, force: true });
   mkdirSync(directory, { recursive: true });
   const files: string[] = [];
   const sums: string[] = [];
-  const add = (name: string, bytes: Uint8Array) => {
-    writeFileSync(join(directory, name), bytes);
+  const add = (name: string, content: Uint8Array | string, mode = 0o644) => {
+    const path = join(directory, name);
+    writeFileSync(path, content, { flag: "wx" });
+    // Whatever the umask of whoever builds is.
+    chmodSync(path, mode);
     files.push(name);
-    sums.push(`${digest(bytes)}  ${name}\n`);
+    return digest(content);
   };
+  const addWithSum = (name: string, content: Uint8Array | string, mode?: number) =>
+    sums.push(`${add(name, content, mode)}  ${name}\n`);
   for (const { name, bytes } of executables) {
-    add(name, bytes);
-    add(`${name}.gz`, gzipSync(bytes, { level: 9 }));
+    addWithSum(name, bytes, 0o755);
+    // node:zlib writes neither a name nor a time into the head of the file (RFC 1952, 2.3.1).
+    addWithSum(`${name}.gz`, gzipSync(bytes, { level: 9 }));
   }
-  add("install.sh", installScript);
-  chmodSync(join(directory, "install.sh"), 0o755);
-  writeFileSync(join(directory, "SHA256SUMS"), sums.join(""));
-  return [...files, "SHA256SUMS"];
+  for (const { name, content, mode } of others) addWithSum(name, content, mode);
+  const text = sums.join("");
+  add("SHA256SUMS", text);
+  if (key !== undefined) add("SHA256SUMS.sig", signatureOf(text, key));
+  return files;
 }

@@ -58,7 +58,7 @@ export function buildPayload(): Payload {
   writeRelease(
     join(directory, "release"),
     [{ name: "imdsproxy-linux-x64", bytes: readFileSync(executable) }],
-    readFileSync(join(REPOSITORY, "scripts/install.sh")),
+    [{ name: "install.sh", content: readFileSync(join(REPOSITORY, "scripts/install.sh")), mode: 0o755 }],
   );
   must([
     ...[process.execPath, "build", "--compile", "--format=esm", "--bytecode"],
