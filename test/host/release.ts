@@ -24,13 +24,16 @@ const pem = generateKeyPairSync("ec", { namedCurve: "prime256v1" })
 const COMMIT = git("rev-parse", "--short=12", "HEAD");
 let said = "";
 
-function build(name: string): void {
+function copy(name: string): void {
   const tree = join(TWINS, name);
   mkdirSync(tree, { recursive: true });
   for (const part of ["src", "scripts", "docs", "package.json", "bun.lock", "tsconfig.json", "LICENSE"])
     cpSync(join(REPOSITORY, part), join(tree, part), { recursive: true });
   expect(Bun.spawnSync(["cp", "-al", join(REPOSITORY, "node_modules"), tree]).exitCode).toBe(0);
-  writeFileSync(join(TWINS, "key.pem"), pem, { mode: 0o600 });
+}
+
+function build(name: string): void {
+  const tree = join(TWINS, name);
   const built = Bun.spawnSync([process.execPath, "scripts/build.ts", "--release"], {
     cwd: tree,
     env: {
@@ -46,6 +49,9 @@ function build(name: string): void {
 
 describe("a release", () => {
   beforeAll(() => {
+    // Both copies first: somebody may work in the tree meanwhile.
+    for (const name of NAMES) copy(name);
+    writeFileSync(join(TWINS, "key.pem"), pem, { mode: 0o600 });
     for (const name of NAMES) build(name);
   }, 1_200_000);
   afterAll(() => rmSync(TWINS, { recursive: true, force: true }), 60_000);
