@@ -148,6 +148,14 @@ main() {
     *) break ;;
     esac
   done
+  # Behind an option of setup they would be setup's, which refuses them: too late, since it is the program that they are about.
+  for word in "$@"; do
+    case $word in
+    --from | --from=* | --sha256 | --sha256=* | --public-key | --public-key=*)
+      fail "${word%%=*} must stand before the options of setup"
+      ;;
+    esac
+  done
   [ -n "$from" ] || fail "where from? --from DIRECTORY, --from URL/ or --from FILE --sha256 HEX"
   [ -z "$signed" ] || [ -n "$public_key" ] || fail "--public-key is empty: give the key, or leave the option out"
   [ "$(id -u)" = 0 ] || fail "not running as root: run it with sudo"

@@ -2,7 +2,8 @@
  * The signature of a release: ECDSA with SHA-256 over SHA256SUMS, by a key of the curve P-256, as DER.
  *
  * Why this and not Ed25519: install.sh verifies it with what a plain node has, which is `openssl dgst -sha256 -verify`, in OpenSSL
- * 1.0.2 as in 3. For Ed25519 the openssl program needs `pkeyutl -rawin`, which came with 3.0: Debian 11 and Ubuntu 20.04 have 1.1.1.
+ * 1.1.1 as in 3 (tried: 1.1.1w, 3.0.19). For Ed25519 the openssl program needs `pkeyutl -rawin`, which came with 3.0: Debian 11 and
+ * Ubuntu 20.04 have 1.1.1.
  * AWS KMS signs in this form as well (ECC_NIST_P256, ECDSA_SHA_256).
  */
 import { createPrivateKey, createPublicKey, type KeyObject, sign } from "node:crypto";

@@ -157,7 +157,7 @@ const grant = z.strictObject({
     .array(policyArn)
     .min(1, "must not be empty: a grant is its policies")
     .max(MOST_POLICIES, `must be at most ${MOST_POLICIES} policies, as STS takes no more`)
-    .describe("ARNs of managed policies, of all of which together the session has the permissions"),
+    .describe("ARNs of the managed policies that it gives"),
 });
 
 const rule = z

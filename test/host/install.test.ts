@@ -174,6 +174,19 @@ describe("install.sh refuses, and runs nothing of it,", () => {
     refused(install(signedBy("$(touch x)\n")), "is no base64");
     expect(existsSync(path("x"))).toBe(false);
   });
+  test("a key that stands behind an option of setup, whose program would have run before it is refused", () => {
+    publish(null);
+    for (const late of [
+      ["--public-key", PIN],
+      [`--public-key=${PIN}`],
+      ["--sha256", "0".repeat(64)],
+      ["--from=/x/"],
+    ])
+      refused(
+        install(["--from", path("release/"), "--role-arn", "ARN", ...late]),
+        "must stand before the options",
+      );
+  });
   test("a key over one file alone, over which there is no signature", () => {
     publish(KEY);
     refused(
