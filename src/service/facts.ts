@@ -96,6 +96,18 @@ export async function findAccount(): Promise<Account | null> {
   return { uid, gid: Number(fields[3]), shell: fields[6] ?? "", local };
 }
 
+/**
+ * The uid of the service's account, for whoever only tells of it: by /etc/passwd, where setup makes it, and else by a directory. Null where
+ * there is none, and where the directory does not answer.
+ */
+export async function accountUid(): Promise<number | null> {
+  const local = uidInPasswd(readFileSync("/etc/passwd", "utf8"), ACCOUNT);
+  if (local !== null) return local;
+  const fields = await getent("passwd", ACCOUNT, TOLD_WITHIN_MS).catch(() => null);
+  return fields === null ? null : Number(fields[2]);
+}
+const TOLD_WITHIN_MS = 2_000;
+
 /** Whether the service's account is in /etc/passwd, its group in /etc/group; one of a directory's is another's. */
 export const hasLocalAccount = (): boolean => isInFile("/etc/passwd");
 export const hasLocalGroup = (): boolean => isInFile("/etc/group");

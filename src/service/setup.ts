@@ -33,7 +33,7 @@ import { mustRun, type RunCommand, runCommand } from "./command.ts";
 import { namesPlatform, wantedConfiguration, withoutMetrics } from "./configuration.ts";
 import { directoryUidWarnings } from "./directory-uids.ts";
 import { describePlan, execute } from "./execute.ts";
-import { findAccount, gatherFacts, lastListen, portFacts } from "./facts.ts";
+import { accountUid, gatherFacts, lastListen, portFacts } from "./facts.ts";
 import { withNodeSources } from "./fleet-object.ts";
 import { takeObject } from "./given-object.ts";
 import { instanceProbe, lockWarnings } from "./imds-lock.ts";
@@ -398,7 +398,7 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
 
 /** What other firewalls of the node do to the proxy. */
 async function othersWarnings(run: RunCommand): Promise<readonly string[]> {
-  const warning = await imdsChainWarning(run, (await findAccount())?.uid ?? null);
+  const warning = await imdsChainWarning(run, await accountUid());
   return warning === null ? [] : [warning];
 }
 
@@ -466,7 +466,7 @@ export async function unitsStatus(run: RunCommand = runCommand): Promise<UnitsSt
     enabled === "enabled" && (active === "active" || (name === UNITS.closed && active === "inactive"));
   return {
     installed,
-    account: (await findAccount()) !== null,
+    account: (await accountUid()) !== null,
     units,
     version: installed ? (await mustRun(run, [BINARY, "--version"])).trim() : null,
     problems: !installed
