@@ -95,6 +95,12 @@ test-release: node_modules/.installed ## Builds a release twice, in two director
 		.cache/sbom/bin/pip install --quiet 'cyclonedx-python-lib[json-validation]==11.12.0'; }
 	@VALIDATOR=$(CURDIR)/.cache/sbom/bin/python $(BUN) test --timeout=600000 ./test/host/release.ts
 
+.PHONY: test-sarif
+test-sarif: node_modules/.installed ## doctor --sarif against the schema of SARIF 2.1.0, from npm; not run by CI
+	@test -d .cache/sarif-schema/node_modules || npm install --silent --no-audit --no-fund --ignore-scripts \
+		--prefix .cache/sarif-schema @microsoft/jest-sarif@1.0.0-beta.0
+	@SCHEMA=$(CURDIR)/.cache/sarif-schema $(BUN) test ./test/doctor/sarif-schema.ts
+
 .PHONY: test-prometheus
 test-prometheus: build ## As root: Debian's Prometheus scrapes a proxy under load; every query of docs/prometheus returns data
 	@sh scripts/install-test-packages.sh
