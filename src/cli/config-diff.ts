@@ -13,6 +13,7 @@ import { compileRules } from "../rules/decide.ts";
 import { identityOfGiven, nameOf } from "../rules/policy-tests.ts";
 import { systemNames } from "../wiring/identities.ts";
 import { jsonArg } from "./common.ts";
+import { jsonText } from "./terminal.ts";
 
 /** Accounts that are looked at, where a directory lists more. */
 const MOST_ACCOUNTS = 10_000;
@@ -48,7 +49,7 @@ export default defineCommand({
     const found = difference(before, after, subjects);
     if (args.json) {
       const against = args.against ?? null;
-      console.log(JSON.stringify({ against, ...found }, null, 2));
+      console.log(jsonText({ against, ...found }));
     } else
       console.log(
         differenceText(found, args.against === undefined ? "accounts and tests" : "callers and tests"),

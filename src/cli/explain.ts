@@ -14,6 +14,7 @@ import { slurmProblem } from "../service/slurm.ts";
 import { systemNames } from "../wiring/identities.ts";
 import { configArg, grantsText, jsonArg } from "./common.ts";
 import { table } from "./table.ts";
+import { jsonText } from "./terminal.ts";
 
 /** Replaces the instance id on a machine without a metadata service. */
 const INSTANCE_ID = "i-INSTANCE";
@@ -66,7 +67,7 @@ export default defineCommand({
     const warnings = problem === null ? [] : [problem];
     if (args.json) {
       const shown = exempt ? null : withoutSecrets(decision);
-      console.log(JSON.stringify({ identity, exempt, decision: shown, assumptions, warnings }, null, 2));
+      console.log(jsonText({ identity, exempt, decision: shown, assumptions, warnings }));
       return;
     }
     const notes = [

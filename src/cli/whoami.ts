@@ -5,14 +5,14 @@ import type { Whoami } from "../imds/whoami.ts";
 import { systemClock } from "../platform/clock.ts";
 import { grantsText, jsonArg } from "./common.ts";
 import { table } from "./table.ts";
-import { momentText } from "./terminal.ts";
+import { jsonText, momentText } from "./terminal.ts";
 
 export default defineCommand({
   meta: { name: "whoami", description: "Show what the proxy sees of you, and which role you get" },
   args: { json: jsonArg },
   async run({ args }) {
     const found = await askWhoami();
-    if (args.json) console.log(JSON.stringify(found, null, 2));
+    if (args.json) console.log(jsonText(found));
     else console.log(whoamiText(found, systemClock.now()));
     if (found.role === null) process.exitCode = 1;
   },

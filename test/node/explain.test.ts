@@ -6,6 +6,9 @@ import { describeAsRoot } from "../support/root.ts";
 const ROOT = { user: "root" } as const;
 const role = (name: string) => `arn:aws:iam::842413447717:role/${name}`;
 
+/** A group's name, as whoever makes groups in a directory may choose it: clears the screen, and turns the direction of the text. */
+const HOSTILE = "\u001b[2J\u009b31m\u202egroup";
+
 describeAsRoot("explain, whoami and iam", () => {
   let proxied: ProxiedNode;
   beforeAll(async () => {
@@ -17,6 +20,7 @@ describeAsRoot("explain, whoami and iam", () => {
           { name: "bob", uid: 2002 },
           { name: "guest", uid: 60_001 },
           { name: "ops", uid: 2009 },
+          { name: "mallory", uid: 2010, groups: [HOSTILE] },
         ],
       },
       {
@@ -59,6 +63,16 @@ describeAsRoot("explain, whoami and iam", () => {
       identity: { uid: 2001, groups: ["alice", "data-eng"] },
       decision: { rule: "data engineers", roleArn: role("DataEng"), request: { sourceIdentity: "alice" } },
     });
+  });
+  test("a name from the account database is nothing that a terminal obeys, in text and in JSON", async () => {
+    for (const argv of [["explain", "mallory"], ["whoami"]]) {
+      for (const more of [[], ["--json"]]) {
+        const user = argv[0] === "whoami" ? "mallory" : "root";
+        const { stdout } = await proxied.node.exec({ user, argv: ["imdsproxy", ...argv, ...more] });
+        expect(stdout).toContain("\\u001b[2J\\u009b31m\\u202egroup");
+        expect(stdout).not.toMatch(/[\u001b\u009b\u202e]/);
+      }
+    }
   });
   test("a refusal by uid, by the uid itself", async () => {
     expect(await explain("60001")).toMatchObject({
