@@ -357,6 +357,35 @@ describeAsRoot("identity by attack", () => {
       expect(await whoami(ALICE, ["unshare", "-Ur"])).toMatchObject({ uid: ALICE_UID, user: "alice" });
     });
 
+    test("a socket that threads of the kernel make and use for her (io_uring) is hers, and leads nowhere else", async () => {
+      const found = await attack<Record<string, readonly unknown[] | null>>(node, ALICE, "uring");
+      expect(Object.keys(found)).toEqual(["workers", "polled"]);
+      // Null where users have no io_uring (kernel.io_uring_disabled).
+      for (const asked of Object.values(found).filter((one) => one !== null))
+        expect(asked).toEqual([
+          ALICE_UID,
+          expect.stringMatching(/^(?:Network is unreachable|Permission denied|Connection refused)$/),
+        ]);
+    });
+    test("root of a user namespace takes no rule or route of the node's away", async () => {
+      const state = () =>
+        mustExec(node, ROOT, ["sh", "-c", "iptables-save | grep -v '^[#:]'; ip rule; nft list tables || :"]);
+      const before = await state();
+      for (const line of [
+        "nft delete table inet imdsproxy_limits",
+        "nft flush ruleset",
+        "iptables -F",
+        "ip rule del pref 0",
+        "ip route flush table 1692541",
+      ])
+        await node.exec({ ...ALICE, argv: ["unshare", "--user", "--map-root-user", "sh", "-c", line] });
+      expect(await state()).toBe(before);
+      const { stdout } = await node.exec({
+        ...ALICE,
+        argv: ["unshare", "--user", "--map-root-user", "id", "-u"],
+      });
+      expect(stdout.trim()).toBe("0");
+    });
     test("in a network namespace of her own there is no proxy, and no metadata service", async () => {
       const said = JSON.parse(await mustExec(node, ALICE, ["unshare", "-Urn", ...python("whoami")]));
       expect(said).toEqual({ refused: "Network is unreachable" });

@@ -5,7 +5,7 @@ import { mustExec } from "../support/node.ts";
 import { applyRules, eventually, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode } from "../support/simulated-node.ts";
-import { SHOW_PROGRAMS } from "./support/attack.ts";
+import { attack, SHOW_PROGRAMS } from "./support/attack.ts";
 
 /**
  * Connections that were opened before there were rules, on which nothing is sent until the rules have been flushed: no packet of theirs
@@ -75,6 +75,18 @@ describeAsRoot("connections from before the rules", () => {
     expect([Object.keys(answers).sort(), served(answers)]).toEqual([WAYS, []]);
     await shell("imdsproxy iptables remove");
     expect(served(await asked(ROOT, ALL_SECONDS, rulesAndFlush))).toEqual(WAYS);
+  });
+  test("and new ones, whatever odd option their socket has: hers with the rules, none when they are flushed", async () => {
+    const places = ["169.254.169.254", 80, "169.254.0.2", 9081, "fd00:ec2::254", 80];
+    const rolesOf = async (who: { readonly user: string }) =>
+      [...new Set(Object.values(await attack<Record<string, string>>(node, who, "odd_ways", places)))].filter(
+        (one) => /Role/.test(one),
+      );
+    expect(await rolesOf(ROOT)).toEqual([node.roleName]);
+    await applyRules(node);
+    expect(await rolesOf(ALICE)).toEqual(["ImdsProxyTestRole"]);
+    await shell(FLUSH);
+    expect(await rolesOf(ALICE)).toEqual([]);
   });
   test("that lead to the proxy go on", async () => {
     await shell("iptables -t nat -F; imdsproxy iptables add-proxy");
