@@ -3,7 +3,7 @@ import type { Problem } from "../telemetry/health.ts";
 import { momentText } from "./terminal.ts";
 
 /**
- * A problem as text: what, since when, what to do.
+ * A problem as text: what, since when, what to do. The date comes first, because scripts look for it.
  *
  * @param nowMs milliseconds since the epoch. Default: the machine's clock.
  */
@@ -11,7 +11,7 @@ export function problemLines(
   { what, since, remedy }: Omit<Problem, "id" | "lasting">,
   nowMs = systemClock.now(),
 ): string[] {
-  const lines = [`PROBLEM ${what}`, `  since ${momentText(since, nowMs)} (${since})`];
+  const lines = [`PROBLEM ${what}`, `  since ${since} (${momentText(since, nowMs)})`];
   if (remedy !== null) lines.push(...`to do: ${remedy}`.split("\n").map((line) => `  ${line}`));
   return lines;
 }

@@ -55,7 +55,7 @@ describe("whoami says for people", () => {
 test("a problem says since when, as people say it and as machines do", () => {
   expect(problemLines({ what: "STS is away", since: at(-90 * MIN), remedy: "see\nthere" }, NOW)).toEqual([
     "PROBLEM STS is away",
-    "  since 1 h 30 min ago (2029-12-31T22:30:00.000Z)",
+    "  since 2029-12-31T22:30:00.000Z (1 h 30 min ago)",
     "  to do: see",
     "  there",
   ]);
