@@ -106,6 +106,11 @@ test-prometheus: build ## As root: Debian's Prometheus scrapes a proxy under loa
 	@sh scripts/install-test-packages.sh
 	@$(SUDO) $(BUN) test --timeout=60000 ./test/node/prometheus.ts
 
+.PHONY: prometheus-picture
+prometheus-picture: build ## As root: test-prometheus, and docs/prometheus/metrics.png by a headless chromium, which must be installed
+	@sh scripts/install-test-packages.sh
+	@$(SUDO) env IMDSPROXY_PICTURE=$(CURDIR)/docs/prometheus/metrics.png $(BUN) test --timeout=60000 ./test/node/prometheus.ts
+
 .PHONY: test-audit
 test-audit: build ## As root: the SQL of docs/audit.md on events as CloudTrail has them, in DuckDB, which pip installs in .cache
 	@sh scripts/install-test-packages.sh

@@ -31,6 +31,14 @@ while True:
     time.sleep(0.05)
 `;
 
+/** Panels of the dashboard whose queries are pictured. */
+const PICTURED = [
+  "Requests by route",
+  "Time of a request for credentials",
+  "Refusals by kind",
+  "Sessions by state",
+];
+
 const PROMETHEUS = {
   global: { scrape_interval: "1s", evaluation_interval: "1s" },
   rule_files: ["/run/prometheus/imdsproxy.rules.yml"],
@@ -135,6 +143,36 @@ describeAsRoot("a Prometheus of Debian's scrapes a proxy under load:", () => {
         if (record !== undefined) await eventually(record, () => hasData(record), 120_000);
         for (const selector of selectors(expr)) await eventually(selector, () => hasData(selector), 120_000);
       }
+    },
+    LIMIT_MS,
+  );
+
+  /** Where a picture is to be written (`make prometheus-picture`); it needs chromium. */
+  const picture = process.env["IMDSPROXY_PICTURE"];
+  test.skipIf(picture === undefined)(
+    "a picture of the dashboard's queries, on Prometheus's own page, in a headless browser",
+    async () => {
+      const panels = dashboardQueries().filter(({ title }) => PICTURED.includes(title));
+      expect(new Set(panels.map(({ title }) => title)).size).toBe(PICTURED.length);
+      // Long enough that there is something to see.
+      await Bun.sleep(90_000);
+      const parameters = panels.flatMap(({ expr }, at): [string, string][] => [
+        [`g${at}.expr`, expr.replaceAll("$__rate_interval", "30s").replaceAll("$instance", ".*")],
+        [`g${at}.tab`, "0"],
+        [`g${at}.range_input`, "5m"],
+      ]);
+      await mustExec(
+        proxied.node,
+        ROOT,
+        [
+          ...["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"],
+          ...["--window-size=1100,3500", "--virtual-time-budget=60000", "--screenshot=/run/picture.png"],
+          `http://127.0.0.1:9090/graph?${new URLSearchParams(parameters)}`,
+        ],
+        { timeoutMs: LIMIT_MS },
+      );
+      await Bun.write(picture ?? "", Bun.file(proxied.node.path("/run/picture.png")));
+      expect(Bun.file(picture ?? "").size).toBeGreaterThan(20_000);
     },
     LIMIT_MS,
   );
