@@ -27,6 +27,24 @@ function plan(config: object, more: Partial<Installation> = {}): string[] {
 }
 const of = (steps: readonly string[], pattern: RegExp) => steps.filter((step) => pattern.test(step));
 
+describe("the schema beside the configuration, for editors,", () => {
+  const SCHEMA = "/etc/imdsproxy/config.schema.json";
+  test("comes with the configuration, for all to read, and replaces no proxy where it alone changes", () => {
+    const [commit = ""] = of(plan({}), /^move into place/);
+    expect([commit.includes("/etc/imdsproxy/config.yaml"), commit.includes(SCHEMA)]).toEqual([true, true]);
+    const isCurrent = ({ path }: { path: string }) => path !== SCHEMA;
+    const alone = plan({}, { isCurrent });
+    expect(of(alone, /^move into place/)[0]).toContain(SCHEMA);
+    expect(of(alone, /second proxy|new proxy/)).toEqual([]);
+  });
+  test("goes with the service, also where the configuration stays", () => {
+    for (const keepState of [false, true]) {
+      const steps = uninstallSteps("/var/lib/imdsproxy", staged, keepState).map(describeStep);
+      expect(steps.join("\n")).toContain(SCHEMA);
+    }
+  });
+});
+
 describe("installSteps() on a node with a fleet's object", () => {
   test("puts its units into place, and starts the timer once the proxy runs", () => {
     const steps = plan(REMOTE);
