@@ -180,6 +180,10 @@ bench-start: build ## As root: from exec to the first answer, beside a minimal B
 bench-memory: build ## As root: resident memory at rest, after 10^6 requests, and with as many sessions as there may be
 	@$(BUN) scripts/bench-memory.ts
 
+.PHONY: fleet
+fleet: node_modules/.installed ## Simulates what a cluster asks of STS (NODES=10000 IDENTITIES=50 QUOTA=600 ONLY=day); WRITE=1: docs/scale.md
+	@$(BUN) scripts/fleet.ts
+
 .PHONY: bench-wall
 bench-wall: build ## Measures what the second wall costs connections that have nothing to do with it
 	@$(BUN) scripts/bench-wall.ts

@@ -93,15 +93,19 @@ export function tableOf(rows: readonly MeasuredRow[]): string {
   return `${lines.join("\n")}\n`;
 }
 
-const BEGIN = "<!-- make bench WRITE=1 writes from here -->";
 const END = "<!-- to here -->";
 
-/** A page with what stands between its two marks replaced. @throws where it has not both. */
-export function withTable(page: string, table: string): string {
-  const begin = page.indexOf(BEGIN);
-  const end = page.indexOf(END);
+/**
+ * A page with what stands between its two marks replaced. @throws where it has not both.
+ *
+ * @param command of the first mark: `<!-- COMMAND WRITE=1 writes from here -->`.
+ */
+export function withTable(page: string, table: string, command = "make bench"): string {
+  const mark = `<!-- ${command} WRITE=1 writes from here -->`;
+  const begin = page.indexOf(mark);
+  const end = page.indexOf(END, begin);
   if (begin < 0 || end < begin) throw new Error("the page has no place for the table");
-  return `${page.slice(0, begin + BEGIN.length)}\n\n${table}\n${page.slice(end)}`;
+  return `${page.slice(0, begin + mark.length)}\n\n${table}\n${page.slice(end)}`;
 }
 
 const WIDTH = 760;

@@ -1,3 +1,13 @@
+/** Says when the next slot may be taken, besides that one is free. */
+export interface Gate {
+  /** Milliseconds until then; 0 for now. */
+  waitMs(): number;
+  /** A slot is taken. */
+  passed(): void;
+  /** Calls `run` after that time; the returned function cancels it. */
+  schedule(delayMs: number, run: () => void): () => void;
+}
+
 /**
  * A limit on what runs at once, with a round-robin between owners: a free slot goes to the owner whose last turn is the
  * longest ago, however many turns another has asked for, and no owner ever holds all slots.
@@ -9,19 +19,36 @@ export class FairSlots<Owner> {
   /** In round-robin order: an owner who got a slot goes to the end. */
   readonly #waiting = new Map<Owner, (() => void)[]>();
   #inUse = 0;
+  #waits = 0;
+  #gate: Gate | null;
+  #cancelOpening: () => void = () => {};
 
   /**
    * @param limit slots in all, at least 1.
    * @param limitPerOwner slots of one owner. Default: half of all, rounded up.
+   * @param gate default: none.
    */
-  constructor(limit: number, limitPerOwner: number = Math.ceil(limit / 2)) {
+  constructor(limit: number, limitPerOwner: number = Math.ceil(limit / 2), gate: Gate | null = null) {
     this.#limit = limit;
     this.#limitPerOwner = limitPerOwner;
+    this.#gate = gate;
   }
 
   /** Slots in use. */
   get inUse(): number {
     return this.#inUse;
+  }
+
+  /** How many wait for a slot. */
+  get waiting(): number {
+    return this.#waits;
+  }
+
+  /** Takes the gate away for good. */
+  removeGate(): void {
+    this.#gate = null;
+    this.#cancelOpening();
+    this.#fill();
   }
 
   /** Resolves, when it is the owner's turn, to the function that gives the slot back; it has to be called once. */
@@ -30,6 +57,7 @@ export class FairSlots<Owner> {
       const queue = this.#waiting.get(owner) ?? [];
       queue.push(() => resolve(() => this.#release(owner)));
       this.#waiting.set(owner, queue);
+      this.#waits++;
       this.#fill();
     });
   }
@@ -47,6 +75,7 @@ export class FairSlots<Owner> {
       if (this.#inUse >= this.#limit) return;
       const running = this.#running.get(owner) ?? 0;
       if (running >= this.#limitPerOwner) continue;
+      if (!this.#mayPass()) return;
       const start = queue.shift();
       // Deleting and setting again moves the owner to the end; the loop then meets it again, last.
       this.#waiting.delete(owner);
@@ -54,7 +83,18 @@ export class FairSlots<Owner> {
       if (queue.length > 0) this.#waiting.set(owner, queue);
       this.#running.set(owner, running + 1);
       this.#inUse++;
+      this.#waits--;
+      this.#gate?.passed();
       start();
     }
+  }
+
+  #mayPass(): boolean {
+    this.#cancelOpening();
+    const waitMs = this.#gate?.waitMs() ?? 0;
+    if (waitMs <= 0) return true;
+    // Whole milliseconds: a smaller rest may be lost in the sum with a date, and the timer would find it again at once.
+    this.#cancelOpening = this.#gate?.schedule(Math.ceil(waitMs), () => this.#fill()) ?? this.#cancelOpening;
+    return false;
   }
 }

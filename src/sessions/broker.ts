@@ -16,6 +16,8 @@ import {
   retryDelayMs,
   standing,
 } from "./life.ts";
+import { StsPace } from "./pace.ts";
+import { isThrottlingCode } from "./sts-failures.ts";
 import type { Session, SessionOutcome, SessionRequest } from "./types.ts";
 
 /** What the broker needs of STS. src/sessions/sts.ts implements it. */
@@ -154,6 +156,9 @@ export interface BrokerOptions {
 /** Retries after transient failures that are made although nobody asks any more and there is no session to renew. */
 const UNASKED_ATTEMPTS = 8;
 
+/** A refresh that would be put off by less than this is made. */
+const LEAST_PUT_OFF_MS = 30_000;
+
 /** The state of one request. */
 interface Entry {
   readonly key: string;
@@ -171,6 +176,8 @@ interface Entry {
   /** Somebody asked since the last refresh began. */
   asked: boolean;
   inFlight: boolean;
+  /** Of an attempt in flight: it waits for its turn, and STS was not called yet. */
+  queued: boolean;
   /** The call at the end of `retry` has taken its token of the rate limit. */
   granted: boolean;
   /** When the last attempt began, milliseconds since the epoch. */
@@ -210,6 +217,7 @@ export class SessionBroker {
   readonly #maxEntries: number;
   readonly #maxEntriesPerOwner: number;
   readonly #slots: FairSlots<Subject>;
+  readonly #pace: StsPace;
   readonly #allowance: CallAllowance | null;
   readonly #earlyStarts = new EarlyStarts();
   /** In the order of their last use. */
@@ -230,7 +238,14 @@ export class SessionBroker {
     this.#attemptMs = options.attemptMs ?? 10_000;
     this.#maxEntries = options.maxEntries ?? 8_192;
     this.#maxEntriesPerOwner = options.maxEntriesPerOwner ?? 256;
-    this.#slots = new FairSlots<Subject>(options.maxConcurrent ?? 16);
+    const pace = new StsPace(this.#random);
+    this.#pace = pace;
+    const maxConcurrent = options.maxConcurrent ?? 16;
+    this.#slots = new FairSlots<Subject>(maxConcurrent, Math.ceil(maxConcurrent / 2), {
+      waitMs: () => pace.waitMs(options.clock.now()),
+      passed: () => pace.called(options.clock.now()),
+      schedule: (delayMs, run) => options.clock.schedule(delayMs, run),
+    });
     this.#allowance = options.allowance ?? null;
   }
 
@@ -253,6 +268,7 @@ export class SessionBroker {
     if (entry.denial !== null) return this.#answer(entry);
 
     const limitMs = held === "low" ? this.#betterWaitMs : this.#waitMs;
+    if (entry.queued && this.#turnInMs() >= limitMs) return this.#answer(entry);
     const dueInMs = entry.retry === null ? 0 : entry.retry.dueAtMs - this.#clock.now();
     if (dueInMs < limitMs) await this.#settle(entry, limitMs);
     return this.#answer(entry);
@@ -301,6 +317,8 @@ export class SessionBroker {
     if (known !== undefined) return this.#first(known);
     const lifeMs = request.durationSeconds * 1000 - PUBLISH_EARLY_MS;
     const nowMs = this.#clock.now();
+    // What STS gives at this pace is for those who ask.
+    if (this.#pace.distanceMs(nowMs) > 0) return null;
     // It takes no token of the owner's bucket, which is kept for what the owner asks for.
     if (this.#allowance?.hasForNode(nowMs, leave) === false) return null;
     if (!this.#earlyStarts.take(key, owner, lifeMs, nowMs)) return null;
@@ -389,6 +407,7 @@ export class SessionBroker {
   /** Aborts all attempts and drops all sessions. Callers who wait get the answer that the service stops. */
   stop(): void {
     this.#stopped = true;
+    this.#slots.removeGate();
     for (const attempt of this.#attempts) attempt.abort();
     for (const entry of [...this.#entries.values()]) {
       entry.failure = "imdsproxy is stopping";
@@ -403,7 +422,8 @@ export class SessionBroker {
     entry.unaskedAttempts = 0;
     if (entry.denial?.brief === true) {
       entry.denial.cancel();
-      this.#deny(entry, entry.denial.message, DENIAL_MS, false);
+      // A minute since STS said it at most, whenever within its five seconds somebody asks.
+      this.#deny(entry, entry.denial.message, DENIAL_MS - EARLY_DENIAL_MS, false);
     }
     const held = this.#standing(entry, nowMs);
     if (held !== "fresh") this.#attempt(entry, "asked");
@@ -502,18 +522,52 @@ export class SessionBroker {
   }
 
   async #run(entry: Entry, reason: AttemptReason): Promise<void> {
+    entry.queued = true;
     const release = await this.#slots.acquire(entry.owner);
+    entry.queued = false;
     const startedAtMs = this.#clock.now();
     try {
       const session = await this.#assumeRole(entry.request);
+      this.#pace.succeeded(this.#clock.now());
       if (this.#keeps(entry)) this.#accept(entry, session, reason, startedAtMs);
     } catch (error) {
-      if (this.#keeps(entry)) this.#fail(entry, asFailure(error), reason, startedAtMs);
+      const failure = asFailure(error);
+      this.#slowDown(failure, startedAtMs);
+      if (this.#keeps(entry)) this.#fail(entry, failure, reason, startedAtMs);
     } finally {
       entry.inFlight = false;
       release();
       this.#settled(entry);
     }
+  }
+
+  /** Tells the pace of a failure: a denial is an answer like another. */
+  #slowDown(failure: StsFailure, startedAtMs: number): void {
+    const nowMs = this.#clock.now();
+    if (failure.kind === "denied") this.#pace.succeeded(nowMs);
+    else if (isThrottlingCode(failure.code)) this.#pace.throttled(startedAtMs, nowMs);
+    else this.#pace.failed(nowMs);
+  }
+
+  /** About how long the last of those who wait for their turn has to wait, in milliseconds; 0 where calls are not paced. */
+  #turnInMs(): number {
+    const nowMs = this.#clock.now();
+    return this.#pace.waitMs(nowMs) + this.#pace.distanceMs(nowMs) * (this.#slots.waiting - 1);
+  }
+
+  /**
+   * Whether a refresh was put off, because STS throttles or is away and the session has more life than the floor. Then it comes at a
+   * random moment before that: the calls that STS takes meanwhile are for those who have no session or little of one.
+   */
+  #putOff(entry: Entry, run: () => void): boolean {
+    const nowMs = this.#clock.now();
+    if (entry.held === null || this.#pace.distanceMs(nowMs) === 0 || this.#standing(entry) !== "fresh")
+      return false;
+    const { life } = entry.held;
+    const leftMs = expiryToPublish(life, nowMs) - nowMs - life.floorMs;
+    if (leftMs < LEAST_PUT_OFF_MS) return false;
+    entry.cancelRefresh = this.#clock.schedule(leftMs * (0.25 + 0.75 * this.#random()), run);
+    return true;
   }
 
   /** Whether an entry is still the one of its request: while an attempt is under way, it may have been forgotten. */
@@ -543,6 +597,7 @@ export class SessionBroker {
     const nowMs = this.#clock.now();
     const life = lifeOf(session.expiresAtMs, entry.request.durationSeconds, nowMs);
     if (life === null) throw clockFailure(session.expiresAtMs, nowMs);
+    const inTime = reason === "refresh" && this.#standing(entry) === "fresh";
     this.#forget(entry);
     entry.failures = 0;
     entry.failure = null;
@@ -551,7 +606,7 @@ export class SessionBroker {
       life,
       cancelEnd: this.#clock.schedule(life.publishedLifeMs, () => this.#end(entry)),
     };
-    const refreshInMs = refreshDelayMs(life, this.#random());
+    const refreshInMs = refreshDelayMs(life, this.#random(), inTime);
     entry.cancelRefresh = this.#clock.schedule(refreshInMs, () => this.#refreshDue(entry));
     this.#emit({
       type: "obtained",
@@ -599,12 +654,14 @@ export class SessionBroker {
 
   #refreshDue(entry: Entry): void {
     entry.cancelRefresh = null;
-    if (entry.asked) this.#attempt(entry, "refresh");
-    else entry.refreshMissed = true;
+    if (!entry.asked) entry.refreshMissed = true;
+    else if (!this.#putOff(entry, () => this.#refreshDue(entry))) this.#attempt(entry, "refresh");
   }
 
   #retryDue(entry: Entry): void {
     entry.retry = null;
+    entry.cancelRefresh = null;
+    if (this.#putOff(entry, () => this.#retryDue(entry))) return;
     const wanted = entry.held !== null || ++entry.unaskedAttempts <= UNASKED_ATTEMPTS;
     if (wanted) this.#attempt(entry, "retry");
     else this.#removeIfEmpty(entry);
@@ -654,6 +711,7 @@ export class SessionBroker {
       refreshMissed: false,
       asked: true,
       inFlight: false,
+      queued: false,
       granted: false,
       beganAtMs: 0,
       failures: 0,

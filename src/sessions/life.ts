@@ -80,13 +80,19 @@ export function expiryToPublish(life: Life, nowMs: number): number {
 }
 
 /**
- * From obtaining to the refresh in the background: 80 to 100 % of half the life. Only ever early, so that the
- * refresh comes before the floor; spread, so that users who logged in together do not refresh together for ever.
+ * From obtaining to the refresh in the background: 80 to 100 % of half the life. Only ever early, so that the refresh comes before the
+ * floor.
+ *
+ * Sessions that are obtained together (a cluster boots, a job starts, STS is back, the rules give another role) would be refreshed
+ * together for half a day with no more than that: the jitter of each round is small against the round. So the first refresh of a session
+ * that was not itself refreshed in time comes at 25 to 100 %: spread over nearly a whole round, once, which costs no call later
+ * (docs/scale.md).
  *
  * @param random in [0, 1).
+ * @param inTime whether the session was obtained by a refresh that came in time.
  */
-export function refreshDelayMs(life: Life, random: number): number {
-  return life.halfLifeMs * (1 - 0.2 * random);
+export function refreshDelayMs(life: Life, random: number, inTime: boolean): number {
+  return life.halfLifeMs * (1 - (inTime ? 0.2 : 0.75) * random);
 }
 
 /**

@@ -382,13 +382,31 @@ describe("refresh", () => {
     expect(idOf(await broker.get(aRequest()))).toBe("ASIA2");
   });
 
-  test("comes up to a fifth of that earlier, by chance", async () => {
+  test("comes up to three quarters of that earlier at first, and up to a fifth later, by chance", async () => {
     const { broker, sts, clock } = aBroker({ random: () => 0.999 });
     await broker.get(aRequest());
-    await clock.advance(24 * MINUTE);
+    await clock.advance(7 * MINUTE);
     expect(sts.calls).toBe(1);
     await clock.advance(1 * MINUTE);
     expect(sts.calls).toBe(2);
+    await broker.get(aRequest());
+    await clock.advance(23 * MINUTE);
+    expect(sts.calls).toBe(2);
+    await clock.advance(2 * MINUTE);
+    expect(sts.calls).toBe(3);
+  });
+
+  test("is put off while STS throttles, until there is as little life as is served without waiting", async () => {
+    const { broker, sts, clock } = aBroker();
+    await broker.get(aRequest());
+    sts.failing = () => passing();
+    await clock.advance(38 * MINUTE);
+    // 30 s is the last retry of one that is not put off: there would be more than twenty by now.
+    expect(sts.calls).toBeLessThan(12);
+    await clock.advance(4 * MINUTE);
+    sts.failing = null;
+    await clock.advance(MINUTE);
+    expect(minutesLeft(await broker.get(aRequest()), clock.now())).toBeGreaterThan(57);
   });
 
   test("one user who asks each minute never gets less than 20 minutes", async () => {
@@ -624,16 +642,17 @@ describe("a passing failure", () => {
   test("after a success, or after a denial, starts again with the shortest wait", async () => {
     for (const between of [null, denied]) {
       const { broker, sts, clock, events } = aBroker();
-      await broker.get(aRequest());
       sts.failing = () => passing();
-      await clock.advance(31 * MINUTE);
+      await broker.get(aRequest());
+      await clock.advance(MINUTE);
       const failures = () => events.flatMap((event) => (event.type === "failed" ? [event.againInMs] : []));
       expect(failures()).toEqual([0.5, 1, 2, 4, 8, 16, 30].map((seconds) => seconds * SECOND));
       sts.failing = between;
       await clock.advance(30 * SECOND);
-      await broker.get(aRequest());
+      expect(idOf(await broker.get(aRequest()))).toBe(between === null ? `ASIA${sts.calls}` : "denied");
       sts.failing = () => passing();
       await clock.advance(between === null ? 30 * MINUTE : MINUTE);
+      if (between !== null) await broker.get(aRequest());
       expect(failures()[7]).toBe(500);
     }
   });

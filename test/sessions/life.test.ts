@@ -34,9 +34,11 @@ describe("lifeOf()", () => {
       fc.property(
         fc.integer({ min: 900, max: 3600 }),
         fc.double({ min: 0, max: 0.999, noNaN: true }),
-        (seconds, random) => {
+        fc.boolean(),
+        (seconds, random, inTime) => {
           const life = lifeOfSeconds(seconds);
-          expect(life.publishedLifeMs - refreshDelayMs(life, random)).toBeGreaterThan(life.floorMs);
+          const delayMs = refreshDelayMs(life, random, inTime);
+          expect(life.publishedLifeMs - delayMs).toBeGreaterThan(life.floorMs);
         },
       ),
       100,
