@@ -184,6 +184,11 @@ bench-memory: build ## As root: resident memory at rest, after 10^6 requests, an
 fleet: node_modules/.installed ## Simulates what a cluster asks of STS (NODES=10000 IDENTITIES=50 QUOTA=600 ONLY=day); WRITE=1: docs/scale.md
 	@$(BUN) scripts/fleet.ts
 
+.PHONY: soak
+soak: build ## As root: an hour of faults on a simulated node, invariants checked all along (MINUTES=5 SEED=N); WRITE=1: docs/scale.md
+	@sh scripts/install-test-packages.sh
+	@$(SUDO) env MINUTES="$${MINUTES:-60}" $(if $(SEED),SEED="$(SEED)") $(if $(WRITE),WRITE="$(WRITE)") $(BUN) scripts/soak.ts
+
 .PHONY: bench-wall
 bench-wall: build ## Measures what the second wall costs connections that have nothing to do with it
 	@$(BUN) scripts/bench-wall.ts

@@ -1,0 +1,46 @@
+/** One line over time: what is measured at each sample, and null where it was not. */
+export interface Curve {
+  readonly title: string;
+  readonly values: readonly (number | null)[];
+}
+
+const WIDTH = 760;
+const HEIGHT = 90;
+const LEFT = 60;
+const PANEL = HEIGHT + 48;
+
+/**
+ * Panels below each other, each from 0 to its greatest value.
+ *
+ * @param seconds between two samples.
+ * @param marks samples at which the proxy began anew, drawn as vertical lines.
+ */
+export function soakPlot(curves: readonly Curve[], seconds: number, marks: readonly number[]): string {
+  const parts = curves.flatMap(({ title, values }, panel) => {
+    const top = panel * PANEL + 26;
+    const most = values.reduce<number>((greatest, value) => Math.max(greatest, value ?? 0), 0) || 1;
+    const x = (at: number) => (LEFT + (at / Math.max(1, values.length - 1)) * (WIDTH - LEFT - 12)).toFixed(1);
+    const y = (value: number) => (top + HEIGHT * (1 - value / most)).toFixed(1);
+    const points = values.flatMap((value, at) => (value === null ? [] : [`${x(at)},${y(value)}`]));
+    const minutes = ((values.length - 1) * seconds) / 60;
+    return [
+      `<text x="8" y="${top - 10}" font-size="13">${title}</text>`,
+      ...[0, most].map(
+        (value) =>
+          `<text x="${LEFT - 6}" y="${Number(y(value)) + 4}" text-anchor="end">${value.toPrecision(3)}</text>`,
+      ),
+      ...marks.map(
+        (at) => `<line x1="${x(at)}" x2="${x(at)}" y1="${top}" y2="${top + HEIGHT}" stroke="#dddddd"/>`,
+      ),
+      `<line x1="${LEFT}" x2="${WIDTH - 12}" y1="${y(0)}" y2="${y(0)}" stroke="#888888"/>`,
+      `<polyline points="${points.join(" ")}" fill="none" stroke="#185fa5"/>`,
+      `<text x="${WIDTH - 12}" y="${top + HEIGHT + 14}" text-anchor="end">${minutes.toFixed(0)} min</text>`,
+    ];
+  });
+  const height = curves.length * PANEL + 8;
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" font-family="sans-serif" font-size="11">
+<rect width="${WIDTH}" height="${height}" fill="#ffffff"/>
+${parts.join("\n")}
+</svg>
+`;
+}
