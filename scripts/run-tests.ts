@@ -222,9 +222,10 @@ async function main(paths: readonly string[]): Promise<number> {
   // One run has printed its own.
   if (!isPart) {
     const longest = ran.toSorted((one, other) => other.seconds - one.seconds).slice(0, 10);
-    const times = longest.map(
-      ({ paths, seconds }) => `${seconds.toFixed(0).padStart(5)} s  ${paths.join(" ")}`,
-    );
+    const times = longest.map(({ paths: [first, ...others], seconds }) => {
+      const more = others.length === 0 ? "" : ` and ${others.length} more`;
+      return `${seconds.toFixed(0).padStart(5)} s  ${first}${more}`;
+    });
     await show(`\n${["What took longest:", ...times].join("\n")}\n`);
     const failures = ran.flatMap(({ output }) => failuresOf(output));
     if (failures.length > 0) await show(`\n${["What failed:", ...failures].join("\n")}\n`);

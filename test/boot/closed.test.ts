@@ -1,13 +1,7 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { describeAsRoot } from "../support/root.ts";
-import {
-  type BootOptions,
-  canSlowDown,
-  FIRST_BOOT_LIMIT_MS,
-  LIMIT_MS,
-  type Machine,
-  until,
-} from "./support/machine.ts";
+import { bootedMachine } from "./support/booted.ts";
+import { type BootOptions, canSlowDown, until } from "./support/machine.ts";
 import {
   addHammers,
   forgetHammered,
@@ -176,25 +170,26 @@ const DAMAGES: readonly Damage[] = [
 ];
 
 describeAsRoot("a boot that cannot bring the rules", () => {
-  let node: Machine;
-
-  beforeAll(async () => {
-    node = makeNode({ agent: "early", ext4: { mib: 700, inodes: 3000 } });
-    addHammers(node, LOGS, ["lo", "eth0"]);
-    for (const unit of ["hyperpod-agent", "sts"]) {
-      node.write(
-        `etc/systemd/system/${unit}.service.d/elsewhere.conf`,
-        "[Service]\nEnvironment=STAND_IN_DIRECTORY=/srv/stand-in\n",
-      );
-    }
-    // The node's own services, too, wait for a directory that never answers: not for 90 s each.
-    node.write("etc/systemd/system.conf.d/quick.conf", "[Manager]\nDefaultTimeoutStartSec=5s\n");
-    await node.boot();
-    await until("the attackers work", async () => (await hammered(node, LOGS))["cron"]?.leaks !== 0);
-    await node.ok(SETUP);
-    await forgetHammered(node, LOGS);
-  }, FIRST_BOOT_LIMIT_MS);
-  afterAll(() => node?.destroy(), LIMIT_MS);
+  const node = bootedMachine(
+    () => {
+      const node = makeNode({ agent: "early", ext4: { mib: 700, inodes: 3000 } });
+      addHammers(node, LOGS, ["lo", "eth0"]);
+      for (const unit of ["hyperpod-agent", "sts"]) {
+        node.write(
+          `etc/systemd/system/${unit}.service.d/elsewhere.conf`,
+          "[Service]\nEnvironment=STAND_IN_DIRECTORY=/srv/stand-in\n",
+        );
+      }
+      // The node's own services, too, wait for a directory that never answers: not for 90 s each.
+      node.write("etc/systemd/system.conf.d/quick.conf", "[Manager]\nDefaultTimeoutStartSec=5s\n");
+      return node;
+    },
+    async () => {
+      await until("the attackers work", async () => (await hammered(node, LOGS))["cron"]?.leaks !== 0);
+      await node.ok(SETUP);
+      await forgetHammered(node, LOGS);
+    },
+  );
 
   /** What root gets of the agent itself: the entry of iptables that leads there may be missing. */
   const rootHas = () =>
@@ -236,100 +231,84 @@ describeAsRoot("a boot that cannot bring the rules", () => {
   }
 
   for (const one of DAMAGES) {
-    test(
-      `${one.what}: ${one.serves ? "alice has her role, as ever" : "closed"}${one.boots === false ? "" : ", and the boot goes on"}`,
-      async () => {
-        await run(one);
-        if (one.serves) {
-          await served();
-          for (const unit of OURS) await node.ok(`systemctl restart ${unit}`);
-          await served();
-        } else if (one.boots !== false) {
-          await refused();
-        }
-        await closed();
-        await node.ok(one.repair);
-      },
-      LIMIT_MS,
-    );
+    test(`${one.what}: ${one.serves ? "alice has her role, as ever" : "closed"}${one.boots === false ? "" : ", and the boot goes on"}`, async () => {
+      await run(one);
+      if (one.serves) {
+        await served();
+        for (const unit of OURS) await node.ok(`systemctl restart ${unit}`);
+        await served();
+      } else if (one.boots !== false) {
+        await refused();
+      }
+      await closed();
+      await node.ok(one.repair);
+    });
   }
 
-  test(
-    "systemd-networkd, which removes rules of others, leaves the closed state alone",
-    async () => {
-      await node.ok(
-        "printf '[Match]\\nName=eth0\\n[Network]\\nLinkLocalAddressing=no\\nIPv6AcceptRA=no\\nAddress=10.5.0.2/24\\n' > /etc/systemd/network/eth0.network",
-      );
-      await node.powerCut();
-      await node.boot();
-      await served();
-      await node.ok("systemctl stop imdsproxy-repair; systemctl restart imdsproxy-closed");
-      const before = await node.ok("ip -d rule; ip -6 -d rule");
-      expect(before.match(/lookup 169254\b/g)).toHaveLength(5);
-      await node.ok("systemctl start systemd-networkd");
-      await until("networkd has configured a link", async () =>
-        /eth0 .* configured/.test((await node.run("networkctl --no-pager list")).stdout),
-      );
-      expect(await node.ok("ip -d rule; ip -6 -d rule")).toBe(before);
-      await closed();
-      await node.ok("systemctl stop systemd-networkd; rm /etc/systemd/network/eth0.network");
-      await node.ok("systemctl start imdsproxy-repair");
-      await served();
-    },
-    LIMIT_MS,
-  );
+  test("systemd-networkd, which removes rules of others, leaves the closed state alone", async () => {
+    await node.ok(
+      "printf '[Match]\\nName=eth0\\n[Network]\\nLinkLocalAddressing=no\\nIPv6AcceptRA=no\\nAddress=10.5.0.2/24\\n' > /etc/systemd/network/eth0.network",
+    );
+    await node.powerCut();
+    await node.boot();
+    await served();
+    await node.ok("systemctl stop imdsproxy-repair; systemctl restart imdsproxy-closed");
+    const before = await node.ok("ip -d rule; ip -6 -d rule");
+    expect(before.match(/lookup 169254\b/g)).toHaveLength(5);
+    await node.ok("systemctl start systemd-networkd");
+    await until("networkd has configured a link", async () =>
+      /eth0 .* configured/.test((await node.run("networkctl --no-pager list")).stdout),
+    );
+    expect(await node.ok("ip -d rule; ip -6 -d rule")).toBe(before);
+    await closed();
+    await node.ok("systemctl stop systemd-networkd; rm /etc/systemd/network/eth0.network");
+    await node.ok("systemctl start imdsproxy-repair");
+    await served();
+  });
 
-  test(
-    "units of ours that are stopped, frozen or killed, a journal that is stopped, and rescue.target open nothing",
-    async () => {
-      for (const command of [
-        "systemctl kill --kill-who=main --signal STOP imdsproxy imdsproxy-repair",
-        "systemctl kill --kill-who=main --signal KILL imdsproxy imdsproxy-repair",
-        "systemctl stop systemd-journald.socket systemd-journald-dev-log.socket systemd-journald",
-        "systemctl stop 'imdsproxy*'",
-      ]) {
-        // What is killed may be between two starts.
-        await until(command, async () => (await node.run(command)).code === 0);
-        const tries = async () => (await hammered(node, LOGS))["unit"]?.tries ?? 0;
-        const before = await tries();
-        await until("the attackers have tried", async () => (await tries()) > before + 50);
-        await closed();
-      }
-      // Its sockets may be refused: they are not started again while something else has started the journal.
-      await node.run("systemctl start systemd-journald.socket systemd-journald");
-      await node.ok("systemctl start imdsproxy-repair imdsproxy");
-      await served();
-      const rules = () => node.ok("iptables -S; iptables -t nat -S");
-      const before = await rules();
-      await node.ok("systemctl isolate rescue.target");
-      await refused();
-      expect(await rules()).toBe(before);
+  test("units of ours that are stopped, frozen or killed, a journal that is stopped, and rescue.target open nothing", async () => {
+    for (const command of [
+      "systemctl kill --kill-who=main --signal STOP imdsproxy imdsproxy-repair",
+      "systemctl kill --kill-who=main --signal KILL imdsproxy imdsproxy-repair",
+      "systemctl stop systemd-journald.socket systemd-journald-dev-log.socket systemd-journald",
+      "systemctl stop 'imdsproxy*'",
+    ]) {
+      // What is killed may be between two starts.
+      await until(command, async () => (await node.run(command)).code === 0);
+      const tries = async () => (await hammered(node, LOGS))["unit"]?.tries ?? 0;
+      const before = await tries();
+      await until("the attackers have tried", async () => (await tries()) > before + 50);
       await closed();
-    },
-    LIMIT_MS,
-  );
+    }
+    // Its sockets may be refused: they are not started again while something else has started the journal.
+    await node.run("systemctl start systemd-journald.socket systemd-journald");
+    await node.ok("systemctl start imdsproxy-repair imdsproxy");
+    await served();
+    const rules = () => node.ok("iptables -S; iptables -t nat -S");
+    const before = await rules();
+    await node.ok("systemctl isolate rescue.target");
+    await refused();
+    expect(await rules()).toBe(before);
+    await closed();
+  });
 
-  test(
-    "the closed unit can be started again and again; the rules that open the node leave nothing of it",
-    async () => {
-      await node.powerCut();
-      await node.boot();
-      await served();
-      const rules = () => node.ok("ip -d rule; ip -6 -d rule; ip route show table 169254");
-      const open = await rules();
-      await node.ok("systemctl stop imdsproxy-repair");
-      await node.ok("systemctl restart imdsproxy-closed");
-      const once = await rules();
-      expect(once).toContain("169.254.169.254");
-      for (let i = 0; i < 3; i++) await node.ok("systemctl restart imdsproxy-closed");
-      expect(await rules()).toBe(once);
-      await node.ok("systemctl start imdsproxy-repair");
-      await until("the watch has opened it", async () => (await rules()) === open);
-      await served();
-      await closed();
-    },
-    LIMIT_MS,
-  );
+  test("the closed unit can be started again and again; the rules that open the node leave nothing of it", async () => {
+    await node.powerCut();
+    await node.boot();
+    await served();
+    const rules = () => node.ok("ip -d rule; ip -6 -d rule; ip route show table 169254");
+    const open = await rules();
+    await node.ok("systemctl stop imdsproxy-repair");
+    await node.ok("systemctl restart imdsproxy-closed");
+    const once = await rules();
+    expect(once).toContain("169.254.169.254");
+    for (let i = 0; i < 3; i++) await node.ok("systemctl restart imdsproxy-closed");
+    expect(await rules()).toBe(once);
+    await node.ok("systemctl start imdsproxy-repair");
+    await until("the watch has opened it", async () => (await rules()) === open);
+    await served();
+    await closed();
+  });
 
   // A disk of 1 MB/s and 20 reads a second, as in the issue, takes a minute and a half: IMDSPROXY_SLOW_DISK=1.
   const whole = process.env["IMDSPROXY_SLOW_DISK"] === "1";
@@ -343,13 +322,8 @@ describeAsRoot("a boot that cannot bring the rules", () => {
       const speed = whole ? 1 : 10;
       await node.powerCut();
       await node.boot({ wait: false, slow: { bytesPerSecond: speed * 1e6, readsPerSecond: speed * 20 } });
-      await until(
-        "a start has run out of its time",
-        async () =>
-          (await node.run("journalctl -b -u imdsproxy-iptables -o cat")).stdout.includes(
-            "operation timed out",
-          ),
-        LIMIT_MS,
+      await until("a start has run out of its time", async () =>
+        (await node.run("journalctl -b -u imdsproxy-iptables -o cat")).stdout.includes("operation timed out"),
       );
       await node.booted(3 * MINUTES);
       await until("alice has her role", async () => (await roleOf(node, "alice")) === ROLE, 3 * MINUTES);

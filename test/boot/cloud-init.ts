@@ -1,7 +1,8 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
+import { bootedMachine } from "./support/booted.ts";
 import { makeEc2Node, userData } from "./support/ec2.ts";
-import { bootTree, FIRST_BOOT_LIMIT_MS, LIMIT_MS, type Machine, until } from "./support/machine.ts";
+import { bootTree, LIMIT_MS, until } from "./support/machine.ts";
 import { addHammers, getsRole, hammered, hammeredEnough, INSTANCE_ROLE, ROLE } from "./support/node.ts";
 
 /**
@@ -13,11 +14,10 @@ import { addHammers, getsRole, hammered, hammeredEnough, INSTANCE_ROLE, ROLE } f
 const SEED = "var/lib/cloud/seed/nocloud";
 
 describe("user data by cloud-init itself", () => {
-  let node: Machine;
-  beforeAll(async () => {
+  const node = bootedMachine(() => {
     if (!existsSync(`${bootTree()}/usr/bin/cloud-init`))
       throw new Error(`${bootTree()} has no cloud-init: IMDSPROXY_BOOT_TREE must name a tree that has it`);
-    node = makeEc2Node();
+    const node = makeEc2Node();
     node.write(`${SEED}/meta-data`, "instance-id: i-first\n");
     node.write(`${SEED}/user-data`, userData().text.replace("sha256sum --check", "false --check"));
     // Its generator looks for a hypervisor's data sources, of which a container has none.
@@ -27,9 +27,8 @@ describe("user data by cloud-init itself", () => {
     );
     node.write("etc/cloud/ds-identify.cfg", "policy: enabled\n");
     addHammers(node);
-    await node.boot();
-  }, FIRST_BOOT_LIMIT_MS);
-  afterAll(() => node?.destroy(), LIMIT_MS);
+    return node;
+  });
 
   const ended = async (): Promise<string> => {
     await until("cloud-init has ended", async () =>

@@ -1,13 +1,12 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { describeAsRoot } from "../support/root.ts";
-import { FIRST_BOOT_LIMIT_MS, LIMIT_MS, type Machine, until } from "./support/machine.ts";
+import { bootedMachine, expectNoLeaks } from "./support/booted.ts";
+import { until } from "./support/machine.ts";
 import {
   addHammers,
   credentialsOf,
   forgetHammered,
   getsRole,
-  hammered,
-  hammeredEnough,
   INSTANCE_ROLE,
   makeNode,
   ROLE,
@@ -25,94 +24,78 @@ const KINDS = [
 
 for (const { what, kind, cgroups, iptables } of KINDS) {
   describeAsRoot(`a node of ${what}`, () => {
-    let node: Machine;
-
-    beforeAll(async () => {
-      node = makeNode({ kind, cgroups });
-      for (const name of ["iptables", "ip6tables"]) {
-        node.link(`/usr/sbin/${name}-${iptables}`, `etc/alternatives/${name}`);
-        for (const part of ["save", "restore"]) {
-          node.link(`/usr/sbin/${name}-${iptables}-${part}`, `etc/alternatives/${name}-${part}`);
+    const node = bootedMachine(
+      () => {
+        const node = makeNode({ kind, cgroups });
+        for (const name of ["iptables", "ip6tables"]) {
+          node.link(`/usr/sbin/${name}-${iptables}`, `etc/alternatives/${name}`);
+          for (const part of ["save", "restore"]) {
+            node.link(`/usr/sbin/${name}-${iptables}-${part}`, `etc/alternatives/${name}-${part}`);
+          }
         }
-      }
-      if (kind === "hyperpod") {
-        // HyperPod's own unit that waits for the network; the rules must not depend on it, nor be late because of it.
-        node.write(
-          "etc/systemd/system/sagemaker-cluster-after-network-online.service",
-          "[Unit]\nAfter=network-online.target\nWants=network-online.target\n[Service]\nType=oneshot\n" +
-            "ExecStart=/bin/sleep 1\n[Install]\nWantedBy=multi-user.target\n",
-        );
-        node.enable("sagemaker-cluster-after-network-online.service");
-      }
-      addHammers(node);
-      await node.boot();
-      expect(await node.ok("iptables --version")).toContain(iptables === "nft" ? "nf_tables" : "legacy");
-    }, FIRST_BOOT_LIMIT_MS);
-    afterAll(() => node?.destroy(), LIMIT_MS);
-
-    test(
-      "setup verifies, and the boot after it is closed from the first moment",
-      async () => {
-        const ran = await node.run(SETUP);
-        expect([ran.code, ran.stderr]).toEqual([0, ""]);
-        await forgetHammered(node);
-        await node.reboot();
-        await getsRole(node, ROLE, "alice");
-        await getsRole(node, INSTANCE_ROLE);
-        await Bun.sleep(3000);
-        await hammeredEnough(node, 21);
-        for (const [name, { tries, leaks }] of Object.entries(await hammered(node))) {
-          expect([name, leaks, tries > 20]).toEqual([name, 0, true]);
+        if (kind === "hyperpod") {
+          // HyperPod's own unit that waits for the network; the rules must not depend on it, nor be late because of it.
+          node.write(
+            "etc/systemd/system/sagemaker-cluster-after-network-online.service",
+            "[Unit]\nAfter=network-online.target\nWants=network-online.target\n[Service]\nType=oneshot\n" +
+              "ExecStart=/bin/sleep 1\n[Install]\nWantedBy=multi-user.target\n",
+          );
+          node.enable("sagemaker-cluster-after-network-online.service");
         }
+        addHammers(node);
+        return node;
       },
-      LIMIT_MS,
+      async () => {
+        expect(await node.ok("iptables --version")).toContain(iptables === "nft" ? "nf_tables" : "legacy");
+      },
     );
 
-    test(
-      "uninstall leaves no rule of ours",
-      async () => {
-        await node.ok("imdsproxy service uninstall");
-        expect(await node.ok("{ iptables-save; ip6tables-save; } | grep -c IMDSPROXY || true")).toBe("0\n");
-      },
-      LIMIT_MS,
-    );
+    test("setup verifies, and the boot after it is closed from the first moment", async () => {
+      const ran = await node.run(SETUP);
+      expect([ran.code, ran.stderr]).toEqual([0, ""]);
+      await forgetHammered(node);
+      await node.reboot();
+      await getsRole(node, ROLE, "alice");
+      await getsRole(node, INSTANCE_ROLE);
+      await Bun.sleep(3000);
+      await expectNoLeaks(node, 21);
+    });
+
+    test("uninstall leaves no rule of ours", async () => {
+      await node.ok("imdsproxy service uninstall");
+      expect(await node.ok("{ iptables-save; ip6tables-save; } | grep -c IMDSPROXY || true")).toBe("0\n");
+    });
   });
 }
 
 describeAsRoot("what is absent at boot and comes later", () => {
-  let node: Machine;
-
-  beforeAll(async () => {
-    node = makeNode();
-    addHammers(node);
-    await node.boot();
-    await node.ok(SETUP);
-  }, FIRST_BOOT_LIMIT_MS);
-  afterAll(() => node?.destroy(), LIMIT_MS);
+  const node = bootedMachine(
+    () => {
+      const node = makeNode();
+      addHammers(node);
+      return node;
+    },
+    async () => {
+      await node.ok(SETUP);
+    },
+  );
 
   for (const unit of ["hyperpod-agent", "sts"]) {
-    test(
-      `without ${unit} at boot nobody gets the instance role; once it is there, alice gets hers`,
-      async () => {
-        await node.ok(`systemctl disable ${unit}`);
-        await forgetHammered(node);
-        await node.reboot();
-        expect(await node.ok("systemctl is-active imdsproxy imdsproxy-repair")).toBe("active\nactive\n");
-        await Bun.sleep(2000);
-        expect(await credentialsOf(node, ROLE, "alice")).not.toContain("AccessKeyId");
-        await node.ok(`systemctl enable --now ${unit}`);
-        await until(
-          "alice has credentials",
-          async () => (await credentialsOf(node, ROLE, "alice")).includes('"Success"'),
-          90_000,
-        );
-        expect(await roleOf(node)).toBe(INSTANCE_ROLE);
-        await hammeredEnough(node, 21);
-        for (const [name, { tries, leaks }] of Object.entries(await hammered(node))) {
-          expect([name, leaks, tries > 20]).toEqual([name, 0, true]);
-        }
-      },
-      LIMIT_MS,
-    );
+    test(`without ${unit} at boot nobody gets the instance role; once it is there, alice gets hers`, async () => {
+      await node.ok(`systemctl disable ${unit}`);
+      await forgetHammered(node);
+      await node.reboot();
+      expect(await node.ok("systemctl is-active imdsproxy imdsproxy-repair")).toBe("active\nactive\n");
+      await Bun.sleep(2000);
+      expect(await credentialsOf(node, ROLE, "alice")).not.toContain("AccessKeyId");
+      await node.ok(`systemctl enable --now ${unit}`);
+      await until(
+        "alice has credentials",
+        async () => (await credentialsOf(node, ROLE, "alice")).includes('"Success"'),
+        90_000,
+      );
+      expect(await roleOf(node)).toBe(INSTANCE_ROLE);
+      await expectNoLeaks(node, 21);
+    });
   }
 });

@@ -1,17 +1,17 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
+import { EXECUTABLE } from "../support/node.ts";
 import { describeAsRoot } from "../support/root.ts";
-import { bootTree, FIRST_BOOT_LIMIT_MS, LIMIT_MS, type Machine, until } from "./support/machine.ts";
+import { bootedMachine, expectNoLeaks } from "./support/booted.ts";
+import { bootTree, type Machine, until } from "./support/machine.ts";
 import {
   addHammers,
-  BINARY,
   credentialsOf,
   forgetHammered,
   getsRole,
   hammered,
-  hammeredEnough,
   INSTANCE_ROLE,
   makeNode,
   marker,
@@ -25,7 +25,7 @@ import {
 
 /** Puts a release where the machine's web server has it, and returns the digest of the compressed file. */
 function addRelease(machine: Machine): string {
-  const executable = readFileSync(BINARY);
+  const executable = readFileSync(EXECUTABLE);
   const compressed = gzipSync(executable, { level: 1 });
   const digest = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
   const sums: string[] = [];
@@ -46,122 +46,91 @@ function addRelease(machine: Machine): string {
 const FLAGS = `--role-arn ${ROLE_ARN} --sts-endpoint ${STS} --region us-west-2`;
 
 describeAsRoot("a node from its lifecycle script to its next boot", () => {
-  let node: Machine;
+  const node = bootedMachine(
+    () => {
+      bootTree();
+      const node = makeNode({ agent: "early" });
+      digest = addRelease(node);
+      addHammers(node);
+      return node;
+    },
+    async () => {
+      await node.ok(
+        "curl -fsS --retry 60 --retry-connrefused --retry-delay 1 -o /dev/null http://127.0.0.1:8000/SHA256SUMS",
+      );
+    },
+  );
   let digest: string;
 
-  beforeAll(async () => {
-    bootTree();
-    node = makeNode({ agent: "early" });
-    digest = addRelease(node);
-    addHammers(node);
-    await node.boot();
-    await node.ok(
-      "curl -fsS --retry 60 --retry-connrefused --retry-delay 1 -o /dev/null http://127.0.0.1:8000/SHA256SUMS",
+  test("without imdsproxy, each way of coming early reaches the instance role: the attackers work", async () => {
+    await until("each of them has got it", async () =>
+      Object.values(await hammered(node)).every(({ leaks }) => leaks > 0),
     );
-  }, FIRST_BOOT_LIMIT_MS);
-  afterAll(() => node?.destroy(), LIMIT_MS);
+  });
 
-  test(
-    "without imdsproxy, each way of coming early reaches the instance role: the attackers work",
-    async () => {
-      await until("each of them has got it", async () =>
-        Object.values(await hammered(node)).every(({ leaks }) => leaks > 0),
-      );
-    },
-    LIMIT_MS,
-  );
+  test("install.sh refuses a file with another SHA-256, and changes nothing", async () => {
+    const wrong = "0".repeat(64);
+    const ran = await node.run(
+      `curl -fsS http://127.0.0.1:8000/install.sh | sh -s -- --from http://127.0.0.1:8000/ --sha256 ${wrong} ${FLAGS}`,
+    );
+    expect(ran.code).toBe(1);
+    expect(ran.stderr).toContain("nothing was installed");
+    expect(await node.run("ls -A /usr/local | grep imdsproxy; ls /usr/local/bin")).toMatchObject({
+      stdout: "",
+    });
+  });
 
-  test(
-    "install.sh refuses a file with another SHA-256, and changes nothing",
-    async () => {
-      const wrong = "0".repeat(64);
-      const ran = await node.run(
-        `curl -fsS http://127.0.0.1:8000/install.sh | sh -s -- --from http://127.0.0.1:8000/ --sha256 ${wrong} ${FLAGS}`,
-      );
-      expect(ran.code).toBe(1);
-      expect(ran.stderr).toContain("nothing was installed");
-      expect(await node.run("ls -A /usr/local | grep imdsproxy; ls /usr/local/bin")).toMatchObject({
-        stdout: "",
-      });
-    },
-    LIMIT_MS,
-  );
+  test("install.sh over plain http wants the SHA-256 from elsewhere", async () => {
+    const ran = await node.run(
+      `curl -fsS http://127.0.0.1:8000/install.sh | sh -s -- --from http://127.0.0.1:8000/ ${FLAGS}`,
+    );
+    expect(ran.code).toBe(1);
+    expect(ran.stderr.trim().split("\n")).toHaveLength(1);
+  });
 
-  test(
-    "install.sh over plain http wants the SHA-256 from elsewhere",
-    async () => {
-      const ran = await node.run(
-        `curl -fsS http://127.0.0.1:8000/install.sh | sh -s -- --from http://127.0.0.1:8000/ ${FLAGS}`,
-      );
-      expect(ran.code).toBe(1);
-      expect(ran.stderr.trim().split("\n")).toHaveLength(1);
-    },
-    LIMIT_MS,
-  );
+  test("a script that was cut off in its download does nothing", async () => {
+    const half = sourceFile("scripts/install.sh").slice(0, -20);
+    const ran = await node.run(`sh -s -- --from http://127.0.0.1:8000/ --sha256 ${digest} ${FLAGS}`, {
+      input: half,
+    });
+    expect([ran.stdout, await roleOf(node, "alice")]).toEqual(["", INSTANCE_ROLE]);
+  });
 
-  test(
-    "a script that was cut off in its download does nothing",
-    async () => {
-      const half = sourceFile("scripts/install.sh").slice(0, -20);
-      const ran = await node.run(`sh -s -- --from http://127.0.0.1:8000/ --sha256 ${digest} ${FLAGS}`, {
-        input: half,
-      });
-      expect([ran.stdout, await roleOf(node, "alice")]).toEqual(["", INSTANCE_ROLE]);
-    },
-    LIMIT_MS,
-  );
-
-  test(
-    "curl | sh installs, starts and verifies",
-    async () => {
-      const ran = await node.run(
-        `curl -fsS http://127.0.0.1:8000/install.sh | sh -s -- --from http://127.0.0.1:8000/ --sha256 ${digest} ${FLAGS}`,
-      );
-      expect([ran.code, ran.stderr]).toEqual([0, ""]);
-      expect(ran.stdout).not.toContain("FAIL");
-      expect(await roleOf(node, "alice")).toBe(ROLE);
-      expect(await roleOf(node)).toBe(INSTANCE_ROLE);
-      expect(await credentialsOf(node, ROLE, "alice")).toContain('"Success"');
-      expect(await credentialsOf(node, INSTANCE_ROLE, "alice")).not.toContain(await marker(node));
-      expect(await node.ok("ls -A /usr/local | grep -c imdsproxy || true")).toBe("0\n");
-    },
-    LIMIT_MS,
-  );
+  test("curl | sh installs, starts and verifies", async () => {
+    const ran = await node.run(
+      `curl -fsS http://127.0.0.1:8000/install.sh | sh -s -- --from http://127.0.0.1:8000/ --sha256 ${digest} ${FLAGS}`,
+    );
+    expect([ran.code, ran.stderr]).toEqual([0, ""]);
+    expect(ran.stdout).not.toContain("FAIL");
+    expect(await roleOf(node, "alice")).toBe(ROLE);
+    expect(await roleOf(node)).toBe(INSTANCE_ROLE);
+    expect(await credentialsOf(node, ROLE, "alice")).toContain('"Success"');
+    expect(await credentialsOf(node, INSTANCE_ROLE, "alice")).not.toContain(await marker(node));
+    expect(await node.ok("ls -A /usr/local | grep -c imdsproxy || true")).toBe("0\n");
+  });
 
   for (const nth of ["first", "second"]) {
-    test(
-      `after the ${nth} reboot no attacker has reached the instance role, from the first moment on`,
-      async () => {
-        // What they write while the node shuts down counts too.
-        await forgetHammered(node);
-        await node.reboot();
-        await getsRole(node, ROLE, "alice");
-        await getsRole(node, INSTANCE_ROLE);
-        await Bun.sleep(4000);
-        await hammeredEnough(node, 21);
-        const found = await hammered(node);
-        for (const [name, { tries, leaks }] of Object.entries(found)) {
-          expect([name, leaks, tries > 20]).toEqual([name, 0, true]);
-        }
-      },
-      LIMIT_MS,
-    );
+    test(`after the ${nth} reboot no attacker has reached the instance role, from the first moment on`, async () => {
+      // What they write while the node shuts down counts too.
+      await forgetHammered(node);
+      await node.reboot();
+      await getsRole(node, ROLE, "alice");
+      await getsRole(node, INSTANCE_ROLE);
+      await Bun.sleep(4000);
+      await expectNoLeaks(node, 21);
+    });
   }
 
-  test(
-    "setup again changes nothing and verifies",
-    async () => {
-      const before = await node.ok(
+  test("setup again changes nothing and verifies", async () => {
+    const before = await node.ok(
+      "systemctl show -p MainPID imdsproxy; sha256sum /usr/local/bin/imdsproxy /etc/imdsproxy/*",
+    );
+    const ran = await node.run("imdsproxy setup");
+    expect([ran.code, ran.stderr]).toEqual([0, ""]);
+    expect(
+      await node.ok(
         "systemctl show -p MainPID imdsproxy; sha256sum /usr/local/bin/imdsproxy /etc/imdsproxy/*",
-      );
-      const ran = await node.run("imdsproxy setup");
-      expect([ran.code, ran.stderr]).toEqual([0, ""]);
-      expect(
-        await node.ok(
-          "systemctl show -p MainPID imdsproxy; sha256sum /usr/local/bin/imdsproxy /etc/imdsproxy/*",
-        ),
-      ).toBe(before);
-    },
-    LIMIT_MS,
-  );
+      ),
+    ).toBe(before);
+  });
 });

@@ -1,114 +1,89 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { describeAsRoot } from "../support/root.ts";
-import { FIRST_BOOT_LIMIT_MS, LIMIT_MS, type Machine, until } from "./support/machine.ts";
+import { bootedMachine } from "./support/booted.ts";
+import { until } from "./support/machine.ts";
 import { INSTANCE_ROLE, makeNode, ROLE, RULES, roleOf, SETUP, stateOf } from "./support/node.ts";
 
 describeAsRoot("taking it away", () => {
-  let node: Machine;
+  const node = bootedMachine(
+    () => makeNode(),
+    async () => {
+      before = await stateOf(node);
+    },
+  );
   let before: string;
 
   const rules = () => node.ok(RULES);
 
-  beforeAll(async () => {
-    node = makeNode();
-    await node.boot();
-    before = await stateOf(node);
-  }, FIRST_BOOT_LIMIT_MS);
-  afterAll(() => node?.destroy(), LIMIT_MS);
+  test("disable gives the node its firewall back, and the boot after it finds it so", async () => {
+    const wanted = await rules();
+    await node.ok(SETUP);
+    expect(await rules()).not.toBe(wanted);
+    expect((await node.run("imdsproxy service status")).code).toBe(0);
+    await node.ok("imdsproxy service disable");
+    expect(await rules()).toBe(wanted);
+    expect(await roleOf(node, "alice")).toBe(INSTANCE_ROLE);
+    expect((await node.run("imdsproxy service status")).code).toBe(1);
+    await node.reboot();
+    await until("the agent is there", async () => (await roleOf(node)) === INSTANCE_ROLE);
+    expect(await roleOf(node, "alice")).toBe(INSTANCE_ROLE);
+    expect(await node.ok("iptables-save | grep -c IMDSPROXY || true")).toBe("0\n");
+  });
 
-  test(
-    "disable gives the node its firewall back, and the boot after it finds it so",
-    async () => {
-      const wanted = await rules();
-      await node.ok(SETUP);
-      expect(await rules()).not.toBe(wanted);
-      expect((await node.run("imdsproxy service status")).code).toBe(0);
-      await node.ok("imdsproxy service disable");
-      expect(await rules()).toBe(wanted);
-      expect(await roleOf(node, "alice")).toBe(INSTANCE_ROLE);
-      expect((await node.run("imdsproxy service status")).code).toBe(1);
-      await node.reboot();
-      await until("the agent is there", async () => (await roleOf(node)) === INSTANCE_ROLE);
-      expect(await roleOf(node, "alice")).toBe(INSTANCE_ROLE);
-      expect(await node.ok("iptables-save | grep -c IMDSPROXY || true")).toBe("0\n");
-    },
-    LIMIT_MS,
-  );
+  test("enable brings it back; both can be repeated", async () => {
+    for (const command of ["enable", "enable", "disable", "disable", "enable"]) {
+      const ran = await node.run(`imdsproxy service ${command}`);
+      expect([command, ran.code, ran.stderr]).toEqual([command, 0, ""]);
+    }
+    expect(await roleOf(node, "alice")).toBe(ROLE);
+    expect(await roleOf(node)).toBe(INSTANCE_ROLE);
+  });
 
-  test(
-    "enable brings it back; both can be repeated",
-    async () => {
-      for (const command of ["enable", "enable", "disable", "disable", "enable"]) {
-        const ran = await node.run(`imdsproxy service ${command}`);
-        expect([command, ran.code, ran.stderr]).toEqual([command, 0, ""]);
-      }
-      expect(await roleOf(node, "alice")).toBe(ROLE);
-      expect(await roleOf(node)).toBe(INSTANCE_ROLE);
-    },
-    LIMIT_MS,
-  );
+  test("uninstall --keep-state keeps the configuration and the key of the tokens, as root's", async () => {
+    const key = await node.ok("find /var/lib/imdsproxy -type f | xargs sha256sum");
+    const config = await node.ok("cat /etc/imdsproxy/config.yaml");
+    await node.ok("imdsproxy service uninstall --keep-state");
+    expect(await node.ok("find /var/lib/imdsproxy -type f | xargs sha256sum")).toBe(key);
+    expect(await node.ok("find /var/lib/imdsproxy /etc/imdsproxy -not -user root")).toBe("");
+    expect((await node.run("getent passwd imdsproxy")).code).toBe(2);
+    // What was kept is enough for the next setup, and tokens that were given out before are good.
+    const ran = await node.run("/root/imdsproxy setup");
+    expect([ran.code, ran.stderr]).toEqual([0, ""]);
+    expect(await node.ok("cat /etc/imdsproxy/config.yaml")).toBe(config);
+    expect(await node.ok("find /var/lib/imdsproxy -type f | xargs sha256sum")).toBe(key);
+    expect(await roleOf(node, "alice")).toBe(ROLE);
+  });
 
-  test(
-    "uninstall --keep-state keeps the configuration and the key of the tokens, as root's",
-    async () => {
-      const key = await node.ok("find /var/lib/imdsproxy -type f | xargs sha256sum");
-      const config = await node.ok("cat /etc/imdsproxy/config.yaml");
-      await node.ok("imdsproxy service uninstall --keep-state");
-      expect(await node.ok("find /var/lib/imdsproxy -type f | xargs sha256sum")).toBe(key);
-      expect(await node.ok("find /var/lib/imdsproxy /etc/imdsproxy -not -user root")).toBe("");
-      expect((await node.run("getent passwd imdsproxy")).code).toBe(2);
-      // What was kept is enough for the next setup, and tokens that were given out before are good.
-      const ran = await node.run("/root/imdsproxy setup");
-      expect([ran.code, ran.stderr]).toEqual([0, ""]);
-      expect(await node.ok("cat /etc/imdsproxy/config.yaml")).toBe(config);
-      expect(await node.ok("find /var/lib/imdsproxy -type f | xargs sha256sum")).toBe(key);
-      expect(await roleOf(node, "alice")).toBe(ROLE);
-    },
-    LIMIT_MS,
-  );
+  test("uninstall leaves nothing: files, account, rules, state", async () => {
+    await node.ok("imdsproxy service uninstall");
+    expect(await stateOf(node)).toBe(before);
+    const again = await node.run("/root/imdsproxy service uninstall");
+    expect([again.code, again.stderr]).toEqual([0, ""]);
+    expect(await stateOf(node)).toBe(before);
+  });
 
-  test(
-    "uninstall leaves nothing: files, account, rules, state",
-    async () => {
-      await node.ok("imdsproxy service uninstall");
-      expect(await stateOf(node)).toBe(before);
-      const again = await node.run("/root/imdsproxy service uninstall");
-      expect([again.code, again.stderr]).toEqual([0, ""]);
-      expect(await stateOf(node)).toBe(before);
-    },
-    LIMIT_MS,
-  );
+  test("--dry-run of everything changes nothing and shows files and commands", async () => {
+    for (const command of [
+      `${SETUP.replace(/^\S+ /, "")} --dry-run`,
+      "service install --role-arn arn:aws:iam::842413447717:role/X --dry-run",
+      "service enable --dry-run",
+      "service disable --dry-run",
+      "service uninstall --dry-run",
+    ]) {
+      const ran = await node.run(`/root/imdsproxy ${command}`);
+      expect([command, ran.code, ran.stderr]).toEqual([command, 0, ""]);
+      expect(ran.stdout).toMatch(/systemctl/);
+    }
+    expect(await stateOf(node)).toBe(before);
+  });
 
-  test(
-    "--dry-run of everything changes nothing and shows files and commands",
-    async () => {
-      for (const command of [
-        `${SETUP.replace(/^\S+ /, "")} --dry-run`,
-        "service install --role-arn arn:aws:iam::842413447717:role/X --dry-run",
-        "service enable --dry-run",
-        "service disable --dry-run",
-        "service uninstall --dry-run",
-      ]) {
-        const ran = await node.run(`/root/imdsproxy ${command}`);
-        expect([command, ran.code, ran.stderr]).toEqual([command, 0, ""]);
-        expect(ran.stdout).toMatch(/systemctl/);
-      }
-      expect(await stateOf(node)).toBe(before);
-    },
-    LIMIT_MS,
-  );
-
-  test(
-    "without root, and without systemd, one line says so",
-    async () => {
-      await node.ok("install -m 755 /root/imdsproxy /usr/local/lib/imdsproxy-copy");
-      for (const command of ["setup --role-arn arn:aws:iam::842413447717:role/X", "service disable"]) {
-        const ran = await node.run(`/usr/local/lib/imdsproxy-copy ${command}`, { as: "alice" });
-        expect([command, ran.code]).toEqual([command, 1]);
-        expect(ran.stderr).toContain("not running as root");
-      }
-      await node.ok("rm /usr/local/lib/imdsproxy-copy");
-    },
-    LIMIT_MS,
-  );
+  test("without root, and without systemd, one line says so", async () => {
+    await node.ok("install -m 755 /root/imdsproxy /usr/local/lib/imdsproxy-copy");
+    for (const command of ["setup --role-arn arn:aws:iam::842413447717:role/X", "service disable"]) {
+      const ran = await node.run(`/usr/local/lib/imdsproxy-copy ${command}`, { as: "alice" });
+      expect([command, ran.code]).toEqual([command, 1]);
+      expect(ran.stderr).toContain("not running as root");
+    }
+    await node.ok("rm /usr/local/lib/imdsproxy-copy");
+  });
 });

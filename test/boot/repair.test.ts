@@ -1,6 +1,7 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { describeAsRoot } from "../support/root.ts";
-import { FIRST_BOOT_LIMIT_MS, LIMIT_MS, type Machine, until } from "./support/machine.ts";
+import { bootedMachine } from "./support/booted.ts";
+import { until } from "./support/machine.ts";
 import {
   addHammers,
   forgetHammered,
@@ -28,7 +29,17 @@ interface Health {
 }
 
 describeAsRoot("what is moved is put back", () => {
-  let node: Machine;
+  const node = bootedMachine(
+    () => {
+      const node = makeNode();
+      addHammers(node);
+      return node;
+    },
+    async () => {
+      await node.ok(SETUP);
+      await forgetHammered(node);
+    },
+  );
 
   const health = async () => JSON.parse(await node.ok("cat /run/imdsproxy/firewall.json")) as Health;
   const rules = () =>
@@ -45,15 +56,6 @@ describeAsRoot("what is moved is put back", () => {
   /** How often the journal tells of a repair. */
   const told = async () =>
     Number(await node.ok("journalctl -u imdsproxy-repair -o cat --no-pager | grep -c repaired || true"));
-
-  beforeAll(async () => {
-    node = makeNode();
-    addHammers(node);
-    await node.boot();
-    await node.ok(SETUP);
-    await forgetHammered(node);
-  }, FIRST_BOOT_LIMIT_MS);
-  afterAll(() => node?.destroy(), LIMIT_MS);
 
   // What opens the node opens it until the repair, as it is without us: there, what counts is what comes after.
   const damages = [
@@ -77,157 +79,125 @@ describeAsRoot("what is moved is put back", () => {
     },
     { what: "the IPv6 block is emptied", command: "ip6tables -w -F IMDSPROXY", opens: false },
   ];
-  test(
-    "a change by iptables-nft is noticed at once, not at the next look",
-    async () => {
-      // A watch that only looks repairs at its next look, which is no sooner than this after its last, whenever the change was.
-      let sooner = 0;
-      await until("three repairs came before the next look was due", async () => {
-        const before = await health();
-        await node.ok("iptables -w -D OUTPUT -j IMDSPROXY");
-        await until("the repair is counted", async () => (await health()).repairs > before.repairs);
-        const { lastRepair } = await health();
-        if (Date.parse(lastRepair ?? "") - Date.parse(before.lastCheck) < SOONEST_LOOK_MS) sooner++;
-        return sooner === 3;
-      });
-      await forgetHammered(node);
-    },
-    LIMIT_MS,
-  );
+  test("a change by iptables-nft is noticed at once, not at the next look", async () => {
+    // A watch that only looks repairs at its next look, which is no sooner than this after its last, whenever the change was.
+    let sooner = 0;
+    await until("three repairs came before the next look was due", async () => {
+      const before = await health();
+      await node.ok("iptables -w -D OUTPUT -j IMDSPROXY");
+      await until("the repair is counted", async () => (await health()).repairs > before.repairs);
+      const { lastRepair } = await health();
+      if (Date.parse(lastRepair ?? "") - Date.parse(before.lastCheck) < SOONEST_LOOK_MS) sooner++;
+      return sooner === 3;
+    });
+    await forgetHammered(node);
+  });
 
   for (const { what, command, opens } of damages) {
-    test(
-      `within 30 s where ${what}, with a word in the journal and a count`,
-      async () => {
-        const [wanted, before, toldBefore] = [await rules(), await health(), await told()];
-        await node.ok(command);
-        const repaired = async () => (await health()).repairs > before.repairs;
-        await until("the repair is counted", repaired, NOTICED_WITHIN_MS);
-        // A flush in several commands is several repairs.
-        await until("the rules are back", async () => (await rules()) === wanted, NOTICED_WITHIN_MS);
-        // Both are written after the rules are there.
-        await until("the watch reports that all is right", async () => (await health()).healthy);
-        await until("the journal tells of it", async () => (await told()) > toldBefore);
-        if (opens) {
-          await forgetHammered(node);
-          await hammeredEnough(node, 10);
-        }
-        await closed();
-        await node.run("iptables -w -D OUTPUT -j ACCEPT");
-      },
-      LIMIT_MS,
-    );
+    test(`within 30 s where ${what}, with a word in the journal and a count`, async () => {
+      const [wanted, before, toldBefore] = [await rules(), await health(), await told()];
+      await node.ok(command);
+      const repaired = async () => (await health()).repairs > before.repairs;
+      await until("the repair is counted", repaired, NOTICED_WITHIN_MS);
+      // A flush in several commands is several repairs.
+      await until("the rules are back", async () => (await rules()) === wanted, NOTICED_WITHIN_MS);
+      // Both are written after the rules are there.
+      await until("the watch reports that all is right", async () => (await health()).healthy);
+      await until("the journal tells of it", async () => (await told()) > toldBefore);
+      if (opens) {
+        await forgetHammered(node);
+        await hammeredEnough(node, 10);
+      }
+      await closed();
+      await node.run("iptables -w -D OUTPUT -j ACCEPT");
+    });
   }
 
-  test(
-    "serve's metrics tell of the repairs",
-    async () => {
-      const metrics = await node.ok("curl -sS http://127.0.0.1:9254/metrics");
-      const { repairs } = await health();
-      expect(repairs).toBeGreaterThanOrEqual(damages.length);
-      expect(metrics).toMatch(new RegExp(`firewall_repairs\\w*(\\{[^}]*\\})? ${repairs}\\n`));
-    },
-    LIMIT_MS,
-  );
+  test("serve's metrics tell of the repairs", async () => {
+    const metrics = await node.ok("curl -sS http://127.0.0.1:9254/metrics");
+    const { repairs } = await health();
+    expect(repairs).toBeGreaterThanOrEqual(damages.length);
+    expect(metrics).toMatch(new RegExp(`firewall_repairs\\w*(\\{[^}]*\\})? ${repairs}\\n`));
+  });
 
   for (const [what, units] of Object.entries({
     "the proxy": ["imdsproxy"],
     "the watch": ["imdsproxy-repair"],
     both: ["imdsproxy", "imdsproxy-repair"],
   })) {
-    test(
-      `kill -9 of ${what}: nothing opens, and it comes back`,
-      async () => {
-        const [wanted, before] = [await rules(), await Promise.all(units.map(mainPid))];
-        await node.ok(`kill -9 ${before.join(" ")}`);
-        expect(await rules()).toBe(wanted);
-        for (const [i, unit] of units.entries()) {
-          await until(`${unit} runs again`, async () => {
-            const pid = await mainPid(unit);
-            return (
-              pid !== "0" && pid !== before[i] && (await node.run(`systemctl is-active ${unit}`)).code === 0
-            );
-          });
-        }
-        await closed();
-      },
-      LIMIT_MS,
-    );
+    test(`kill -9 of ${what}: nothing opens, and it comes back`, async () => {
+      const [wanted, before] = [await rules(), await Promise.all(units.map(mainPid))];
+      await node.ok(`kill -9 ${before.join(" ")}`);
+      expect(await rules()).toBe(wanted);
+      for (const [i, unit] of units.entries()) {
+        await until(`${unit} runs again`, async () => {
+          const pid = await mainPid(unit);
+          return (
+            pid !== "0" && pid !== before[i] && (await node.run(`systemctl is-active ${unit}`)).code === 0
+          );
+        });
+      }
+      await closed();
+    });
   }
 
-  test(
-    "twenty kills in a row do not make systemd give up",
-    async () => {
-      for (let i = 0; i < 20; i++) {
-        await until("it runs", async () => (await node.run("systemctl is-active imdsproxy")).code === 0);
-        await node.run("systemctl kill --kill-who=main --signal KILL imdsproxy");
-      }
-      await until("it runs again", async () => (await node.run("systemctl is-active imdsproxy")).code === 0);
-      await closed();
-    },
-    LIMIT_MS,
-  );
+  test("twenty kills in a row do not make systemd give up", async () => {
+    for (let i = 0; i < 20; i++) {
+      await until("it runs", async () => (await node.run("systemctl is-active imdsproxy")).code === 0);
+      await node.run("systemctl kill --kill-who=main --signal KILL imdsproxy");
+    }
+    await until("it runs again", async () => (await node.run("systemctl is-active imdsproxy")).code === 0);
+    await closed();
+  });
 
-  test(
-    "stopping the units of the firewall leaves the rules",
-    async () => {
-      const wanted = await rules();
-      await node.ok("systemctl stop imdsproxy-repair imdsproxy-iptables");
-      expect(await rules()).toBe(wanted);
-      await closed();
-      await node.ok("systemctl start imdsproxy-iptables imdsproxy-repair");
-    },
-    LIMIT_MS,
-  );
+  test("stopping the units of the firewall leaves the rules", async () => {
+    const wanted = await rules();
+    await node.ok("systemctl stop imdsproxy-repair imdsproxy-iptables");
+    expect(await rules()).toBe(wanted);
+    await closed();
+    await node.ok("systemctl start imdsproxy-iptables imdsproxy-repair");
+  });
 
-  test(
-    "a configuration that cannot be read at boot brings the rules as they were",
-    async () => {
-      await node.ok(
-        "cp -p /etc/imdsproxy/config.yaml /root/config.yaml; echo 'role: [' > /etc/imdsproxy/config.yaml",
-      );
-      const wanted = await rules();
-      await forgetHammered(node);
-      await node.reboot();
-      await until(
-        "the watch has run",
-        async () => (await node.run("systemctl is-active imdsproxy-repair")).code === 0,
-      );
-      await Bun.sleep(3000);
-      await hammeredEnough(node, 21);
-      expect(await leaks()).toBe(0);
-      expect(await rules()).toBe(wanted);
-      await getsRole(node, INSTANCE_ROLE);
-      await node.ok("cp -p /root/config.yaml /etc/imdsproxy/config.yaml");
-      await until(
-        "the proxy is back",
-        async () => (await node.run("systemctl is-active imdsproxy")).code === 0,
-      );
-      await closed();
-    },
-    LIMIT_MS,
-  );
+  test("a configuration that cannot be read at boot brings the rules as they were", async () => {
+    await node.ok(
+      "cp -p /etc/imdsproxy/config.yaml /root/config.yaml; echo 'role: [' > /etc/imdsproxy/config.yaml",
+    );
+    const wanted = await rules();
+    await forgetHammered(node);
+    await node.reboot();
+    await until(
+      "the watch has run",
+      async () => (await node.run("systemctl is-active imdsproxy-repair")).code === 0,
+    );
+    await Bun.sleep(3000);
+    await hammeredEnough(node, 21);
+    expect(await leaks()).toBe(0);
+    expect(await rules()).toBe(wanted);
+    await getsRole(node, INSTANCE_ROLE);
+    await node.ok("cp -p /root/config.yaml /etc/imdsproxy/config.yaml");
+    await until(
+      "the proxy is back",
+      async () => (await node.run("systemctl is-active imdsproxy")).code === 0,
+    );
+    await closed();
+  });
 
-  test(
-    "without any memory of the rules, and no configuration, the node is closed",
-    async () => {
-      await node.ok("mv /etc/imdsproxy/config.yaml /root/config.yaml; rm -r /var/lib/imdsproxy-root");
-      await node.ok("echo 'role: [' > /etc/imdsproxy/config.yaml");
-      await forgetHammered(node);
-      await node.reboot();
-      await Bun.sleep(3000);
-      await hammeredEnough(node, 21);
-      expect(await leaks()).toBe(0);
-      expect(await roleOf(node, "alice")).toContain("curl: (7)");
-      await getsRole(node, INSTANCE_ROLE);
-      await node.ok("mv /root/config.yaml /etc/imdsproxy/config.yaml");
-      await until(
-        "the proxy is back",
-        async () => (await node.run("systemctl is-active imdsproxy")).code === 0,
-      );
-      await getsRole(node, ROLE, "alice");
-      await closed();
-    },
-    LIMIT_MS,
-  );
+  test("without any memory of the rules, and no configuration, the node is closed", async () => {
+    await node.ok("mv /etc/imdsproxy/config.yaml /root/config.yaml; rm -r /var/lib/imdsproxy-root");
+    await node.ok("echo 'role: [' > /etc/imdsproxy/config.yaml");
+    await forgetHammered(node);
+    await node.reboot();
+    await Bun.sleep(3000);
+    await hammeredEnough(node, 21);
+    expect(await leaks()).toBe(0);
+    expect(await roleOf(node, "alice")).toContain("curl: (7)");
+    await getsRole(node, INSTANCE_ROLE);
+    await node.ok("mv /root/config.yaml /etc/imdsproxy/config.yaml");
+    await until(
+      "the proxy is back",
+      async () => (await node.run("systemctl is-active imdsproxy")).code === 0,
+    );
+    await getsRole(node, ROLE, "alice");
+    await closed();
+  });
 });

@@ -1,6 +1,7 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { describeAsRoot } from "../support/root.ts";
-import { FIRST_BOOT_LIMIT_MS, LIMIT_MS, type Machine, until } from "./support/machine.ts";
+import { bootedMachine } from "./support/booted.ts";
+import { until } from "./support/machine.ts";
 import { executableOf, INSTANCE_ROLE, makeNode, ROLE, roleOf, SETUP, sourceFile } from "./support/node.ts";
 
 const MINUTES = 60_000;
@@ -12,15 +13,17 @@ const REQUESTS = Number(process.env["IMDSPROXY_REQUESTS"] ?? "0");
 type Counts = Record<string, number>;
 
 describeAsRoot("restarts under load", () => {
-  let node: Machine;
-  beforeAll(async () => {
-    node = makeNode();
-    node.write("usr/local/lib/load.py", sourceFile("test/boot/support/load.py"));
-    node.copyIn(executableOf("9.9.9"), "/root/imdsproxy-next");
-    await node.boot();
-    await node.ok(SETUP);
-  }, FIRST_BOOT_LIMIT_MS);
-  afterAll(() => node?.destroy(), LIMIT_MS);
+  const node = bootedMachine(
+    () => {
+      const node = makeNode();
+      node.write("usr/local/lib/load.py", sourceFile("test/boot/support/load.py"));
+      node.copyIn(executableOf("9.9.9"), "/root/imdsproxy-next");
+      return node;
+    },
+    async () => {
+      await node.ok(SETUP);
+    },
+  );
 
   /** Runs something while clients are at work. */
   async function underLoad(work: () => Promise<void>): Promise<Counts> {
@@ -60,141 +63,113 @@ describeAsRoot("restarts under load", () => {
   /** All kinds of outcomes but those that are right, and the time. */
   const wrong = ({ ok: _, longestMs: __, ...others }: Counts) => others;
 
-  test(
-    "systemctl restart, ten times: no connection is refused, reset or left without an answer",
-    async () => {
-      const counts = await underLoad(async () => {
-        for (let round = 0; round < 10; round++) {
-          await node.ok("systemctl restart imdsproxy");
-          await served();
-        }
-      });
-      expect(counts["ok"]).toBeGreaterThan(100);
-      expect(wrong(counts)).toEqual({});
-    },
-    LIMIT_MS,
-  );
+  test("systemctl restart, ten times: no connection is refused, reset or left without an answer", async () => {
+    const counts = await underLoad(async () => {
+      for (let round = 0; round < 10; round++) {
+        await node.ok("systemctl restart imdsproxy");
+        await served();
+      }
+    });
+    expect(counts["ok"]).toBeGreaterThan(100);
+    expect(wrong(counts)).toEqual({});
+  });
 
-  test(
-    "kill -9, ten times: none is refused; what ends is what the killed process had accepted",
-    async () => {
-      const counts = await underLoad(async () => {
-        for (let round = 0; round < 10; round++) {
-          const pid = await mainPid();
-          await node.ok(`kill -KILL ${pid}`);
-          await until("systemd has started it again", () => isReady(pid));
-          await served();
-        }
-      });
-      expect(counts["ok"]).toBeGreaterThan(100);
-      const {
-        reset = 0,
-        closed = 0,
-        "token reset": ofToken = 0,
-        "token closed": closedOfToken = 0,
-        ...others
-      } = wrong(counts);
-      expect(others).toEqual({});
-      // Each of the eight clients has one connection at a time.
-      expect(reset + closed + ofToken + closedOfToken).toBeLessThanOrEqual(10 * 8);
-    },
-    LIMIT_MS,
-  );
+  test("kill -9, ten times: none is refused; what ends is what the killed process had accepted", async () => {
+    const counts = await underLoad(async () => {
+      for (let round = 0; round < 10; round++) {
+        const pid = await mainPid();
+        await node.ok(`kill -KILL ${pid}`);
+        await until("systemd has started it again", () => isReady(pid));
+        await served();
+      }
+    });
+    expect(counts["ok"]).toBeGreaterThan(100);
+    const {
+      reset = 0,
+      closed = 0,
+      "token reset": ofToken = 0,
+      "token closed": closedOfToken = 0,
+      ...others
+    } = wrong(counts);
+    expect(others).toEqual({});
+    // Each of the eight clients has one connection at a time.
+    expect(reset + closed + ofToken + closedOfToken).toBeLessThanOrEqual(10 * 8);
+  });
 
-  test(
-    "an upgrade: none is refused, reset or left without an answer, and the setting of the kernel is as before",
-    async () => {
-      const counts = await underLoad(async () => {
-        const ran = await node.run("/root/imdsproxy-next setup");
-        expect([ran.code, ran.stderr]).toEqual([0, ""]);
-      });
-      expect(counts["ok"]).toBeGreaterThan(200);
-      expect(wrong(counts)).toEqual({});
-      expect(
-        (
-          await node.ok("cat /proc/sys/net/ipv4/tcp_migrate_req; ls /run | grep -c imdsproxy-tcp || true")
-        ).trim(),
-      ).toBe("0\n0");
-    },
-    LIMIT_MS,
-  );
+  test("an upgrade: none is refused, reset or left without an answer, and the setting of the kernel is as before", async () => {
+    const counts = await underLoad(async () => {
+      const ran = await node.run("/root/imdsproxy-next setup");
+      expect([ran.code, ran.stderr]).toEqual([0, ""]);
+    });
+    expect(counts["ok"]).toBeGreaterThan(200);
+    expect(wrong(counts)).toEqual({});
+    expect(
+      (
+        await node.ok("cat /proc/sys/net/ipv4/tcp_migrate_req; ls /run | grep -c imdsproxy-tcp || true")
+      ).trim(),
+    ).toBe("0\n0");
+  });
 
-  test(
-    "between two proxies the port is kept: nobody else can have it, and a stop gives it back",
-    async () => {
-      expect((await node.ok("systemctl show -p NFileDescriptorStore --value imdsproxy")).trim()).toBe("2");
-      const listeners = async () => (await node.ok("ss -Hltn 'sport = :254' | wc -l")).trim();
-      await node.ok("systemctl stop imdsproxy");
-      // systemd closes what it kept when the stop is done.
-      await until("nobody listens", async () => (await listeners()) === "0");
-      await node.ok("systemctl start imdsproxy");
-      expect(await listeners()).toBe("2");
-      expect(await roleOf(node, "alice")).toBe(ROLE);
-    },
-    LIMIT_MS,
-  );
+  test("between two proxies the port is kept: nobody else can have it, and a stop gives it back", async () => {
+    expect((await node.ok("systemctl show -p NFileDescriptorStore --value imdsproxy")).trim()).toBe("2");
+    const listeners = async () => (await node.ok("ss -Hltn 'sport = :254' | wc -l")).trim();
+    await node.ok("systemctl stop imdsproxy");
+    // systemd closes what it kept when the stop is done.
+    await until("nobody listens", async () => (await listeners()) === "0");
+    await node.ok("systemctl start imdsproxy");
+    expect(await listeners()).toBe("2");
+    expect(await roleOf(node, "alice")).toBe(ROLE);
+  });
 
-  test(
-    "a start that fails gives the port back: whoever asks is refused at once, and does not wait",
-    async () => {
-      await node.ok(
-        "cp -p /etc/imdsproxy/config.yaml /root/config.good && echo 'nonsense: 1' >> /etc/imdsproxy/config.yaml",
-      );
-      const pid = await mainPid();
-      await node.ok(`kill -KILL ${pid}`);
-      const asks = async () =>
-        (
-          await node.run("curl -s -m 5 -o /dev/null http://169.254.169.254/latest/meta-data/", {
-            as: "alice",
-          })
-        ).code;
-      await until("alice is refused", async () => (await asks()) === 7);
-      await node.ok("cp -p /root/config.good /etc/imdsproxy/config.yaml");
-      await until("she is served again", async () => (await asks()) === 0);
-      expect(await roleOf(node, "alice")).toBe(ROLE);
-      expect(await roleOf(node)).toBe(INSTANCE_ROLE);
-    },
-    LIMIT_MS,
-  );
+  test("a start that fails gives the port back: whoever asks is refused at once, and does not wait", async () => {
+    await node.ok(
+      "cp -p /etc/imdsproxy/config.yaml /root/config.good && echo 'nonsense: 1' >> /etc/imdsproxy/config.yaml",
+    );
+    const pid = await mainPid();
+    await node.ok(`kill -KILL ${pid}`);
+    const asks = async () =>
+      (
+        await node.run("curl -s -m 5 -o /dev/null http://169.254.169.254/latest/meta-data/", {
+          as: "alice",
+        })
+      ).code;
+    await until("alice is refused", async () => (await asks()) === 7);
+    await node.ok("cp -p /root/config.good /etc/imdsproxy/config.yaml");
+    await until("she is served again", async () => (await asks()) === 0);
+    expect(await roleOf(node, "alice")).toBe(ROLE);
+    expect(await roleOf(node)).toBe(INSTANCE_ROLE);
+  });
 
-  test(
-    "another port: what systemd keeps of the old one goes",
-    async () => {
-      await node.ok("/root/imdsproxy-next setup --listen 127.0.0.1:253");
-      // systemd is told to let go of them by a message.
-      await until(
-        "the old port is free",
-        async () => (await node.ok("ss -Hltn 'sport = :254' | wc -l")).trim() === "0",
-      );
-      expect((await node.ok("ss -Hltn 'sport = :253' | wc -l")).trim()).toBe("2");
-      await node.ok("systemctl restart imdsproxy");
-      expect(await roleOf(node, "alice")).toBe(ROLE);
-    },
-    LIMIT_MS,
-  );
+  test("another port: what systemd keeps of the old one goes", async () => {
+    await node.ok("/root/imdsproxy-next setup --listen 127.0.0.1:253");
+    // systemd is told to let go of them by a message.
+    await until(
+      "the old port is free",
+      async () => (await node.ok("ss -Hltn 'sport = :254' | wc -l")).trim() === "0",
+    );
+    expect((await node.ok("ss -Hltn 'sport = :253' | wc -l")).trim()).toBe("2");
+    await node.ok("systemctl restart imdsproxy");
+    expect(await roleOf(node, "alice")).toBe(ROLE);
+  });
 
-  test(
-    "a setup that is killed while two proxies run leaves the kernel's setting as it was",
-    async () => {
-      const setting = "/proc/sys/net/ipv4/tcp_migrate_req";
-      // Where setup is done before it is killed, once more: to another port, so that there is something to do.
-      for (let port = 254; ; port = port === 254 ? 253 : 254) {
-        const killed = await node.run(
-          `/root/imdsproxy setup --listen 127.0.0.1:${port} >/tmp/setup.log 2>&1 & setup=$!
+  test("a setup that is killed while two proxies run leaves the kernel's setting as it was", async () => {
+    const setting = "/proc/sys/net/ipv4/tcp_migrate_req";
+    // Where setup is done before it is killed, once more: to another port, so that there is something to do.
+    for (let port = 254; ; port = port === 254 ? 253 : 254) {
+      const killed = await node.run(
+        `/root/imdsproxy setup --listen 127.0.0.1:${port} >/tmp/setup.log 2>&1 & setup=$!
 until [ "$(cat ${setting})" = 1 ]; do kill -0 $setup || break; done
 kill -KILL $setup; wait $setup`,
-        );
-        if (killed.code !== 0) break;
-      }
-      // What systemd does when RuntimeMaxSec= is over, at the latest.
-      await node.run("systemctl stop imdsproxy-handover");
-      expect((await node.ok(`cat ${setting}`)).trim()).toBe("0");
-      await node.ok("/root/imdsproxy setup --listen 127.0.0.1:254");
-      expect((await node.ok(`cat ${setting}`)).trim()).toBe("0");
-      expect(await roleOf(node, "alice")).toBe(ROLE);
-    },
-    LIMIT_MS,
-  );
+      );
+      if (killed.code !== 0) break;
+    }
+    // What systemd does when RuntimeMaxSec= is over, at the latest.
+    await node.run("systemctl stop imdsproxy-handover");
+    expect((await node.ok(`cat ${setting}`)).trim()).toBe("0");
+    await node.ok("/root/imdsproxy setup --listen 127.0.0.1:254");
+    expect((await node.ok(`cat ${setting}`)).trim()).toBe("0");
+    expect(await roleOf(node, "alice")).toBe(ROLE);
+  });
 
   if (REQUESTS > 0) {
     /** How many tries the clients make at least between two events of the long run. */

@@ -1,11 +1,12 @@
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test";
+import { afterEach, beforeEach, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
+import { EXECUTABLE } from "../support/node.ts";
 import { describeAsRoot } from "../support/root.ts";
-import { FIRST_BOOT_LIMIT_MS, LIMIT_MS, type Machine, until } from "./support/machine.ts";
+import { bootedMachine } from "./support/booted.ts";
+import { LIMIT_MS, until } from "./support/machine.ts";
 import {
-  BINARY,
   getsRole,
   INSTANCE_ROLE,
   makeNode,
@@ -63,40 +64,41 @@ print(tries, last, after, sum(b"AccessKeyId" in ask(s) for s in held))
 
 /** The scripts as an operator would lay them out, and the steps of the documentation that this project began from. */
 describeAsRoot("what an operator's scripts do on a node", () => {
-  let node: Machine;
+  const node = bootedMachine(
+    () => {
+      const node = makeNode();
+      const compressed = gzipSync(readFileSync(EXECUTABLE), { level: 1 });
+      digest = createHash("sha256").update(compressed).digest("hex");
+      for (const directory of ["srv", "opt/base-config"]) {
+        node.write(`${directory}/imdsproxy.gz`, compressed);
+        for (const name of NAMES) node.link("imdsproxy.gz", `${directory}/${name}.gz`);
+        node.write(`${directory}/SHA256SUMS`, NAMES.map((name) => `${digest}  ${name}.gz\n`).join(""));
+        node.write(`${directory}/install.sh`, sourceFile("scripts/install.sh"));
+      }
+      for (const name of ["hyperpod", "parallelcluster", "user-data"]) {
+        node.write(`opt/base-config/${name}.sh`, sourceFile(`scripts/lifecycle/${name}.sh`));
+      }
+      node.write(
+        "opt/base-config/imdsproxy.yaml",
+        `role: ${ROLE_ARN}\nsts: { endpoint: "${STS}" }\nregion: us-west-2\n`,
+      );
+      node.write("usr/local/lib/before.py", BEFORE);
+      node.write("srv/plain", readFileSync(EXECUTABLE));
+      node.write("srv/damaged", readFileSync(EXECUTABLE).subarray(0, 1_000_000));
+      node.write(
+        "etc/systemd/system/files.service",
+        `[Service]\nExecStart=${STAND_IN} files 127.0.0.1:8000\n[Install]\nWantedBy=multi-user.target\n`,
+      );
+      node.enable("files.service");
+      return node;
+    },
+    async () => {
+      await node.ok(
+        "curl -fsS --retry 60 --retry-connrefused --retry-delay 1 -o /dev/null http://127.0.0.1:8000/SHA256SUMS",
+      );
+    },
+  );
   let digest: string;
-
-  beforeAll(async () => {
-    node = makeNode();
-    const compressed = gzipSync(readFileSync(BINARY), { level: 1 });
-    digest = createHash("sha256").update(compressed).digest("hex");
-    for (const directory of ["srv", "opt/base-config"]) {
-      node.write(`${directory}/imdsproxy.gz`, compressed);
-      for (const name of NAMES) node.link("imdsproxy.gz", `${directory}/${name}.gz`);
-      node.write(`${directory}/SHA256SUMS`, NAMES.map((name) => `${digest}  ${name}.gz\n`).join(""));
-      node.write(`${directory}/install.sh`, sourceFile("scripts/install.sh"));
-    }
-    for (const name of ["hyperpod", "parallelcluster", "user-data"]) {
-      node.write(`opt/base-config/${name}.sh`, sourceFile(`scripts/lifecycle/${name}.sh`));
-    }
-    node.write(
-      "opt/base-config/imdsproxy.yaml",
-      `role: ${ROLE_ARN}\nsts: { endpoint: "${STS}" }\nregion: us-west-2\n`,
-    );
-    node.write("usr/local/lib/before.py", BEFORE);
-    node.write("srv/plain", readFileSync(BINARY));
-    node.write("srv/damaged", readFileSync(BINARY).subarray(0, 1_000_000));
-    node.write(
-      "etc/systemd/system/files.service",
-      `[Service]\nExecStart=${STAND_IN} files 127.0.0.1:8000\n[Install]\nWantedBy=multi-user.target\n`,
-    );
-    node.enable("files.service");
-    await node.boot();
-    await node.ok(
-      "curl -fsS --retry 60 --retry-connrefused --retry-delay 1 -o /dev/null http://127.0.0.1:8000/SHA256SUMS",
-    );
-  }, FIRST_BOOT_LIMIT_MS);
-  afterAll(() => node?.destroy(), LIMIT_MS);
 
   const PCS = (
     JSON.parse(sourceFile("scripts/lifecycle/pcs.json")).stages.nodeBootstrapped[0].arguments as string[]
@@ -123,18 +125,14 @@ describeAsRoot("what an operator's scripts do on a node", () => {
       "does not run here",
     ],
   ] as const) {
-    test(
-      `install.sh refuses ${what} and leaves nothing`,
-      async () => {
-        const ran = await node.run(command);
-        expect(ran.code).toBe(1);
-        expect(ran.stderr).toContain(`install.sh: `);
-        expect(ran.stderr).toContain(says);
-        expect(ran.stderr).not.toContain("hidden");
-        expect(await node.ok("ls -A /usr/local/bin; ls -A /usr/local | grep install || true")).toBe("");
-      },
-      LIMIT_MS,
-    );
+    test(`install.sh refuses ${what} and leaves nothing`, async () => {
+      const ran = await node.run(command);
+      expect(ran.code).toBe(1);
+      expect(ran.stderr).toContain(`install.sh: `);
+      expect(ran.stderr).toContain(says);
+      expect(ran.stderr).not.toContain("hidden");
+      expect(await node.ok("ls -A /usr/local/bin; ls -A /usr/local | grep install || true")).toBe("");
+    });
   }
 
   const installing = {
@@ -154,67 +152,55 @@ describeAsRoot("what an operator's scripts do on a node", () => {
   afterEach(() => node.run("/root/imdsproxy service uninstall"), LIMIT_MS);
 
   for (const [what, command] of Object.entries(installing)) {
-    test(
-      `${what} sets the node up`,
-      async () => {
-        const ran = await node.run(command.replaceAll("DIGEST", digest));
-        expect([ran.code, ran.stderr]).toEqual([0, ""]);
-        expect(await roleOf(node, "alice")).toBe(ROLE);
-        expect(await roleOf(node)).toBe(INSTANCE_ROLE);
-        expect(await node.ok("ls -A /usr/local | grep -i imds || true")).toBe("");
-        expect(ran.stdout).not.toContain("hidden");
-      },
-      LIMIT_MS,
-    );
-  }
-
-  test(
-    "hyperpod.sh as OnInitComplete closes what users had opened since the boot, and the new from the rules on",
-    async () => {
-      await getsRole(node, INSTANCE_ROLE, "alice");
-      const before = node.run("python3 /usr/local/lib/before.py", { as: "alice" });
-      await until("alice has opened hers", async () => (await node.run("ls /home/alice/up")).code === 0);
-      const clock = "python3 -c 'import time; print(time.monotonic())'";
-      const started = Number(await node.ok(clock));
-      const ran = await node.run("bash /opt/base-config/hyperpod.sh");
-      const ended = Number(await node.ok(clock));
-      await node.ok("touch /home/alice/over");
-      const said = await before;
-      expect(said.stderr).toBe("");
-      const [tries, last = Number.NaN, after, held] = said.stdout.trim().split(" ").map(Number);
-      await node.ok("rm /home/alice/up /home/alice/over");
+    test(`${what} sets the node up`, async () => {
+      const ran = await node.run(command.replaceAll("DIGEST", digest));
       expect([ran.code, ran.stderr]).toEqual([0, ""]);
-      expect(tries).toBeGreaterThan(2);
-      expect([after, held]).toEqual([0, 0]);
-      expect(last).toBeGreaterThan(0);
-      expect(last).toBeLessThan(ended);
-      if (process.env["FIGURES"] !== undefined)
-        console.log(
-          `open for ${(last - started).toFixed(2)} s of the hook's ${(ended - started).toFixed(2)} s`,
-        );
       expect(await roleOf(node, "alice")).toBe(ROLE);
       expect(await roleOf(node)).toBe(INSTANCE_ROLE);
       expect(await node.ok("ls -A /usr/local | grep -i imds || true")).toBe("");
-    },
-    LIMIT_MS,
-  );
+      expect(ran.stdout).not.toContain("hidden");
+    });
+  }
 
-  test(
-    "service install, enable and status, by the steps of the old documentation",
-    async () => {
-      const install = await node.run(`/root/imdsproxy service install --role-arn ${ROLE_ARN} ${MORE}`);
-      expect([install.code, install.stderr]).toEqual([0, ""]);
-      expect(await roleOf(node, "alice")).toBe(INSTANCE_ROLE);
-      expect((await node.run("imdsproxy service status")).code).toBe(1);
-      await node.ok("imdsproxy service enable");
-      const status = await node.ok("imdsproxy service status --json");
-      expect(JSON.parse(status)).toMatchObject({ installed: true, account: true, healthy: true });
-      expect(await roleOf(node, "alice")).toBe(ROLE);
-      await node.reboot();
-      await until("alice has her role", async () => (await roleOf(node, "alice")) === ROLE);
-    },
-    LIMIT_MS,
-  );
+  test("hyperpod.sh as OnInitComplete closes what users had opened since the boot, and the new from the rules on", async () => {
+    await getsRole(node, INSTANCE_ROLE, "alice");
+    const before = node.run("python3 /usr/local/lib/before.py", { as: "alice" });
+    await until("alice has opened hers", async () => (await node.run("ls /home/alice/up")).code === 0);
+    const clock = "python3 -c 'import time; print(time.monotonic())'";
+    const started = Number(await node.ok(clock));
+    const ran = await node.run("bash /opt/base-config/hyperpod.sh");
+    const ended = Number(await node.ok(clock));
+    await node.ok("touch /home/alice/over");
+    const said = await before;
+    expect(said.stderr).toBe("");
+    const [tries, last = Number.NaN, after, held] = said.stdout.trim().split(" ").map(Number);
+    await node.ok("rm /home/alice/up /home/alice/over");
+    expect([ran.code, ran.stderr]).toEqual([0, ""]);
+    expect(tries).toBeGreaterThan(2);
+    expect([after, held]).toEqual([0, 0]);
+    expect(last).toBeGreaterThan(0);
+    expect(last).toBeLessThan(ended);
+    if (process.env["FIGURES"] !== undefined)
+      console.log(
+        `open for ${(last - started).toFixed(2)} s of the hook's ${(ended - started).toFixed(2)} s`,
+      );
+    expect(await roleOf(node, "alice")).toBe(ROLE);
+    expect(await roleOf(node)).toBe(INSTANCE_ROLE);
+    expect(await node.ok("ls -A /usr/local | grep -i imds || true")).toBe("");
+  });
+
+  test("service install, enable and status, by the steps of the old documentation", async () => {
+    const install = await node.run(`/root/imdsproxy service install --role-arn ${ROLE_ARN} ${MORE}`);
+    expect([install.code, install.stderr]).toEqual([0, ""]);
+    expect(await roleOf(node, "alice")).toBe(INSTANCE_ROLE);
+    expect((await node.run("imdsproxy service status")).code).toBe(1);
+    await node.ok("imdsproxy service enable");
+    const status = await node.ok("imdsproxy service status --json");
+    expect(JSON.parse(status)).toMatchObject({ installed: true, account: true, healthy: true });
+    expect(await roleOf(node, "alice")).toBe(ROLE);
+    await node.reboot();
+    await until("alice has her role", async () => (await roleOf(node, "alice")) === ROLE);
+  });
 
   // useradd and userdel write /etc/passwd first, /etc/group next.
   for (const [left, command] of [
@@ -227,121 +213,101 @@ describeAsRoot("what an operator's scripts do on a node", () => {
       "groupadd --system imdsproxy; printf '1\\0' > /etc/passwd.lock; touch --date=2001-01-01 /etc/passwd.lock",
     ],
   ] as const) {
-    test(
-      `where a power cut left ${left}, setup completes it, and uninstall leaves neither`,
-      async () => {
-        await node.ok(command);
-        const ran = await node.run(`/root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE}`);
-        expect([ran.code, ran.stderr]).toEqual([0, ""]);
-        expect(await node.ok("id -gn imdsproxy")).toBe("imdsproxy\n");
-        expect(await roleOf(node, "alice")).toBe(ROLE);
-        await node.ok("/root/imdsproxy service uninstall");
-        expect(await node.ok("grep imdsproxy /etc/passwd /etc/group /etc/shadow /etc/gshadow || true")).toBe(
-          "",
-        );
-        // What is left of an account alone goes, too.
-        await node.ok("groupadd --system imdsproxy; /root/imdsproxy service uninstall");
-        expect(await node.ok("grep imdsproxy /etc/group || true")).toBe("");
-      },
-      LIMIT_MS,
-    );
+    test(`where a power cut left ${left}, setup completes it, and uninstall leaves neither`, async () => {
+      await node.ok(command);
+      const ran = await node.run(`/root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE}`);
+      expect([ran.code, ran.stderr]).toEqual([0, ""]);
+      expect(await node.ok("id -gn imdsproxy")).toBe("imdsproxy\n");
+      expect(await roleOf(node, "alice")).toBe(ROLE);
+      await node.ok("/root/imdsproxy service uninstall");
+      expect(await node.ok("grep imdsproxy /etc/passwd /etc/group /etc/shadow /etc/gshadow || true")).toBe(
+        "",
+      );
+      // What is left of an account alone goes, too.
+      await node.ok("groupadd --system imdsproxy; /root/imdsproxy service uninstall");
+      expect(await node.ok("grep imdsproxy /etc/group || true")).toBe("");
+    });
   }
 
-  test(
-    "setup without a role says what is missing; an account that is not ours stops it",
-    async () => {
-      const without = await node.run("/root/imdsproxy setup");
-      expect([without.code, without.stderr]).toEqual([
-        2,
-        "imdsproxy: setup: no role is configured, so every user would be refused\n  name the role with --role-arn ARN, or a configuration with --config FILE\n",
-      ]);
-      await node.ok("useradd --shell /bin/bash imdsproxy");
-      const foreign = await node.run(`/root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE}`);
-      await node.ok("userdel imdsproxy");
-      expect(foreign.code).toBe(1);
-      expect(foreign.stderr).toContain("which is no system account's");
-      expect(await node.ok("ls -A /usr/local/bin; ls -d /etc/imdsproxy 2>/dev/null || true")).toBe("");
-    },
-    LIMIT_MS,
-  );
+  test("setup without a role says what is missing; an account that is not ours stops it", async () => {
+    const without = await node.run("/root/imdsproxy setup");
+    expect([without.code, without.stderr]).toEqual([
+      2,
+      "imdsproxy: setup: no role is configured, so every user would be refused\n  name the role with --role-arn ARN, or a configuration with --config FILE\n",
+    ]);
+    await node.ok("useradd --shell /bin/bash imdsproxy");
+    const foreign = await node.run(`/root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE}`);
+    await node.ok("userdel imdsproxy");
+    expect(foreign.code).toBe(1);
+    expect(foreign.stderr).toContain("which is no system account's");
+    expect(await node.ok("ls -A /usr/local/bin; ls -d /etc/imdsproxy 2>/dev/null || true")).toBe("");
+  });
 
-  test(
-    "setup that cannot verify exits 1 and says what does not hold",
-    async () => {
-      await node.ok("systemctl stop sts");
-      const ran = await node.run(`timeout 200 /root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE}`);
-      await node.ok("systemctl start sts");
-      expect(ran.code).toBe(1);
-      expect(ran.stdout).toMatch(/^FAIL nobody gets ImdsProxyTestRole/m);
-      expect(ran.stdout).toMatch(/^ok {3}nobody cannot reach 169\.254\.0\.2:9081/m);
-      // The reason, while it waits and at the end.
-      expect(ran.stdout).toMatch(/^waiting, \d+ s at most: .*STS cannot be reached/m);
-      expect(ran.stdout).toMatch(/^PROBLEM .*ImdsProxyTestRole could not be assumed for now \(connection/m);
-      expect(ran.stdout).toMatch(/^ {2}to do: .*127\.0\.0\.1:8080/m);
-      expect(ran.stderr).toContain("The rules are in place");
-    },
-    LIMIT_MS,
-  );
+  test("setup that cannot verify exits 1 and says what does not hold", async () => {
+    await node.ok("systemctl stop sts");
+    const ran = await node.run(`timeout 200 /root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE}`);
+    await node.ok("systemctl start sts");
+    expect(ran.code).toBe(1);
+    expect(ran.stdout).toMatch(/^FAIL nobody gets ImdsProxyTestRole/m);
+    expect(ran.stdout).toMatch(/^ok {3}nobody cannot reach 169\.254\.0\.2:9081/m);
+    // The reason, while it waits and at the end.
+    expect(ran.stdout).toMatch(/^waiting, \d+ s at most: .*STS cannot be reached/m);
+    expect(ran.stdout).toMatch(/^PROBLEM .*ImdsProxyTestRole could not be assumed for now \(connection/m);
+    expect(ran.stdout).toMatch(/^ {2}to do: .*127\.0\.0\.1:8080/m);
+    expect(ran.stderr).toContain("The rules are in place");
+  });
 
-  test(
-    "a role that is denied: setup says so at once, with the statements that are missing; so does service status until it is mended",
-    async () => {
-      const fault = {
-        kind: "error",
-        status: 403,
-        code: "AccessDenied",
-        message: `User: arn:aws:sts::842413447717:assumed-role/${INSTANCE_ROLE}/SageMaker is not authorized to perform: sts:AssumeRole on resource: ${ROLE_ARN}`,
-      };
-      const directory = "/var/lib/stand-in";
-      const isTaken = (word: string) =>
-        until("STS has the fault", async () =>
-          (await node.run(`cat ${directory}/sts-fault.taken`)).stdout.includes(word),
-        );
-      await node.ok(`cat > ${directory}/new && mv ${directory}/new ${directory}/sts-fault`, {
-        input: JSON.stringify(fault),
-      });
-      await isTaken("AccessDenied");
-      const ran = await node.run(`/root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE}`);
-      const status = await node.run("imdsproxy service status");
-      const json = JSON.parse((await node.run("imdsproxy service status --json")).stdout);
-      await node.ok(`rm ${directory}/sts-fault`);
-      await isTaken("none");
-      expect(ran.code).toBe(1);
-      expect(ran.stdout).not.toMatch(/^waiting/m);
-      expect(ran.stdout).toMatch(/^PROBLEM .*cannot be assumed \(AccessDenied/m);
-      expect(ran.stdout).toContain(`arn:aws:iam::842413447717:role/${INSTANCE_ROLE} need this statement`);
-      expect(status.code).toBe(1);
-      expect(status.stdout).toMatch(/^PROBLEM .*AccessDenied/m);
-      expect(status.stdout).toMatch(/^ {2}since \d{4}-/m);
-      expect(json).toMatchObject({ healthy: false, proxy: { kind: "answered" } });
-      expect(json.problems[0]).toMatchObject({ id: "sts", lasting: true });
-      await node.ok("systemctl restart imdsproxy");
-      expect((await node.run("imdsproxy service status")).code).toBe(0);
-    },
-    LIMIT_MS,
-  );
-
-  test(
-    "a reload of a file that cannot be taken fails with what is wrong with it, and what ran before runs on",
-    async () => {
-      await node.ok(`/root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE}`);
-      await node.ok(
-        "cp /etc/imdsproxy/config.yaml /root/good.yaml; echo 'roel: x' >> /etc/imdsproxy/config.yaml",
+  test("a role that is denied: setup says so at once, with the statements that are missing; so does service status until it is mended", async () => {
+    const fault = {
+      kind: "error",
+      status: 403,
+      code: "AccessDenied",
+      message: `User: arn:aws:sts::842413447717:assumed-role/${INSTANCE_ROLE}/SageMaker is not authorized to perform: sts:AssumeRole on resource: ${ROLE_ARN}`,
+    };
+    const directory = "/var/lib/stand-in";
+    const isTaken = (word: string) =>
+      until("STS has the fault", async () =>
+        (await node.run(`cat ${directory}/sts-fault.taken`)).stdout.includes(word),
       );
-      const reload = await node.run("systemctl reload imdsproxy");
-      const status = await node.run("imdsproxy service status");
-      // The journal may have a line later than whoever waited for the command.
-      await until("the journal says what is wrong", async () =>
-        /config\.yaml:\d+: roel/.test(await node.ok("journalctl -u imdsproxy -o cat --no-pager | tail -20")),
-      );
-      await node.ok("cp /root/good.yaml /etc/imdsproxy/config.yaml");
-      expect(reload.code).not.toBe(0);
-      expect(status.code).toBe(1);
-      expect(status.stderr).toContain("roel");
-      expect(await roleOf(node, "alice")).toBe(ROLE);
-      await node.ok("systemctl reload imdsproxy");
-      expect((await node.run("imdsproxy service status")).code).toBe(0);
-    },
-    LIMIT_MS,
-  );
+    await node.ok(`cat > ${directory}/new && mv ${directory}/new ${directory}/sts-fault`, {
+      input: JSON.stringify(fault),
+    });
+    await isTaken("AccessDenied");
+    const ran = await node.run(`/root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE}`);
+    const status = await node.run("imdsproxy service status");
+    const json = JSON.parse((await node.run("imdsproxy service status --json")).stdout);
+    await node.ok(`rm ${directory}/sts-fault`);
+    await isTaken("none");
+    expect(ran.code).toBe(1);
+    expect(ran.stdout).not.toMatch(/^waiting/m);
+    expect(ran.stdout).toMatch(/^PROBLEM .*cannot be assumed \(AccessDenied/m);
+    expect(ran.stdout).toContain(`arn:aws:iam::842413447717:role/${INSTANCE_ROLE} need this statement`);
+    expect(status.code).toBe(1);
+    expect(status.stdout).toMatch(/^PROBLEM .*AccessDenied/m);
+    expect(status.stdout).toMatch(/^ {2}since \d{4}-/m);
+    expect(json).toMatchObject({ healthy: false, proxy: { kind: "answered" } });
+    expect(json.problems[0]).toMatchObject({ id: "sts", lasting: true });
+    await node.ok("systemctl restart imdsproxy");
+    expect((await node.run("imdsproxy service status")).code).toBe(0);
+  });
+
+  test("a reload of a file that cannot be taken fails with what is wrong with it, and what ran before runs on", async () => {
+    await node.ok(`/root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE}`);
+    await node.ok(
+      "cp /etc/imdsproxy/config.yaml /root/good.yaml; echo 'roel: x' >> /etc/imdsproxy/config.yaml",
+    );
+    const reload = await node.run("systemctl reload imdsproxy");
+    const status = await node.run("imdsproxy service status");
+    // The journal may have a line later than whoever waited for the command.
+    await until("the journal says what is wrong", async () =>
+      /config\.yaml:\d+: roel/.test(await node.ok("journalctl -u imdsproxy -o cat --no-pager | tail -20")),
+    );
+    await node.ok("cp /root/good.yaml /etc/imdsproxy/config.yaml");
+    expect(reload.code).not.toBe(0);
+    expect(status.code).toBe(1);
+    expect(status.stderr).toContain("roel");
+    expect(await roleOf(node, "alice")).toBe(ROLE);
+    await node.ok("systemctl reload imdsproxy");
+    expect((await node.run("imdsproxy service status")).code).toBe(0);
+  });
 });

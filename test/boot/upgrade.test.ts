@@ -1,12 +1,11 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { describeAsRoot } from "../support/root.ts";
-import { FIRST_BOOT_LIMIT_MS, LIMIT_MS, type Machine, until } from "./support/machine.ts";
+import { bootedMachine, expectNoLeaks } from "./support/booted.ts";
+import { until } from "./support/machine.ts";
 import {
   addHammers,
   executableOf,
   forgetHammered,
-  hammered,
-  hammeredEnough,
   INSTANCE_ROLE,
   makeNode,
   ROLE,
@@ -76,7 +75,20 @@ for n in range(9): os.wait()
 `;
 
 describeAsRoot("an upgrade under load", () => {
-  let node: Machine;
+  const node = bootedMachine(
+    () => {
+      next = executableOf("9.9.9");
+      const node = makeNode();
+      node.write("usr/local/lib/load.py", LOAD);
+      node.copyIn(next, "/root/imdsproxy-next");
+      addHammers(node);
+      return node;
+    },
+    async () => {
+      await node.ok(SETUP);
+      await forgetHammered(node);
+    },
+  );
   let next: string;
 
   const version = async () => (await node.ok("imdsproxy --version")).trim();
@@ -108,151 +120,115 @@ describeAsRoot("an upgrade under load", () => {
     };
   };
 
-  beforeAll(async () => {
-    next = executableOf("9.9.9");
-    node = makeNode();
-    node.write("usr/local/lib/load.py", LOAD);
-    node.copyIn(next, "/root/imdsproxy-next");
-    addHammers(node);
-    await node.boot();
-    await node.ok(SETUP);
-    await forgetHammered(node);
-  }, FIRST_BOOT_LIMIT_MS);
-  afterAll(() => node?.destroy(), LIMIT_MS);
-
   for (const [what, executable, expected] of [
     ["to the next version", "/root/imdsproxy-next", "9.9.9"],
     ["back to the old one", "/root/imdsproxy", ""],
   ] as const) {
-    test(
-      `${what}: every request is answered, tokens stay good, the node stays closed`,
-      async () => {
-        const before = await version();
-        const result = await underLoad(async () => {
-          const ran = await node.run(`${executable} setup`);
-          expect([ran.code, ran.stderr]).toEqual([0, ""]);
-          expect(ran.stdout).not.toContain("FAIL");
-        });
-        expect(result.stderr).toBe("");
-        expect(result.requests).toBeGreaterThan(500);
-        expect(result.failed).toBe(0);
-        // Not only what a retrying SDK would notice: no new connection fails even once.
-        expect(result.tries).toEqual([]);
-        expect(await version()).not.toBe(before);
-        expect(await version()).toContain(expected);
-        expect(await version()).toContain(`imdsproxy ${await running()} `);
-        await hammeredEnough(node, 21);
-        const hits = await hammered(node);
-        for (const [name, { tries, leaks }] of Object.entries(hits)) {
-          expect([name, leaks, tries > 20]).toEqual([name, 0, true]);
-        }
-        // systemd forgets a unit when it comes to it, and the watch writes its files beside their places.
-        await until("nothing of the handover is left", async () => {
-          const left = await node.ok(
-            "systemctl list-units --all --no-legend 'imdsproxy-handover*'; ls /run/imdsproxy",
-          );
-          // `proxy` has the sockets of imdsproxy status.
-          return left === "firewall.json\nproxy\nrules.json\n";
-        });
-      },
-      LIMIT_MS,
-    );
+    test(`${what}: every request is answered, tokens stay good, the node stays closed`, async () => {
+      const before = await version();
+      const result = await underLoad(async () => {
+        const ran = await node.run(`${executable} setup`);
+        expect([ran.code, ran.stderr]).toEqual([0, ""]);
+        expect(ran.stdout).not.toContain("FAIL");
+      });
+      expect(result.stderr).toBe("");
+      expect(result.requests).toBeGreaterThan(500);
+      expect(result.failed).toBe(0);
+      // Not only what a retrying SDK would notice: no new connection fails even once.
+      expect(result.tries).toEqual([]);
+      expect(await version()).not.toBe(before);
+      expect(await version()).toContain(expected);
+      expect(await version()).toContain(`imdsproxy ${await running()} `);
+      await expectNoLeaks(node, 21);
+      // systemd forgets a unit when it comes to it, and the watch writes its files beside their places.
+      await until("nothing of the handover is left", async () => {
+        const left = await node.ok(
+          "systemctl list-units --all --no-legend 'imdsproxy-handover*'; ls /run/imdsproxy",
+        );
+        // `proxy` has the sockets of imdsproxy status.
+        return left === "firewall.json\nproxy\nrules.json\n";
+      });
+    });
   }
 
-  test(
-    "a configuration that the new version rejects stops it before anything changes",
-    async () => {
-      const state = async () =>
-        node.ok(
-          "sha256sum /usr/local/bin/* /etc/imdsproxy/* /etc/systemd/system/imdsproxy*; ls -A /usr/local/bin /etc/imdsproxy; " +
-            "systemctl show -p MainPID imdsproxy imdsproxy-repair",
-        );
-      const before = await state();
-      await node.ok("printf 'role: nonsense\\nroel: x\\n' > /root/bad.yaml");
-      const result = await underLoad(async () => {
-        const ran = await node.run("/root/imdsproxy-next setup --config /root/bad.yaml");
-        expect(ran.code).toBe(2);
-        expect(ran.stderr).toContain("/root/bad.yaml:1: role");
-        expect(ran.stderr).toContain("/root/bad.yaml:2: roel");
-      });
-      expect(result.failed).toBe(0);
-      // Not only what a retrying SDK would notice: no new connection fails even once.
-      expect(result.tries).toEqual([]);
-      expect(await state()).toBe(before);
-    },
-    LIMIT_MS,
-  );
+  test("a configuration that the new version rejects stops it before anything changes", async () => {
+    const state = async () =>
+      node.ok(
+        "sha256sum /usr/local/bin/* /etc/imdsproxy/* /etc/systemd/system/imdsproxy*; ls -A /usr/local/bin /etc/imdsproxy; " +
+          "systemctl show -p MainPID imdsproxy imdsproxy-repair",
+      );
+    const before = await state();
+    await node.ok("printf 'role: nonsense\\nroel: x\\n' > /root/bad.yaml");
+    const result = await underLoad(async () => {
+      const ran = await node.run("/root/imdsproxy-next setup --config /root/bad.yaml");
+      expect(ran.code).toBe(2);
+      expect(ran.stderr).toContain("/root/bad.yaml:1: role");
+      expect(ran.stderr).toContain("/root/bad.yaml:2: roel");
+    });
+    expect(result.failed).toBe(0);
+    // Not only what a retrying SDK would notice: no new connection fails even once.
+    expect(result.tries).toEqual([]);
+    expect(await state()).toBe(before);
+  });
 
-  test(
-    "a configuration with which the new version does not start changes nothing either",
-    async () => {
-      const before = await node.ok(
-        "sha256sum /usr/local/bin/* /etc/imdsproxy/*; systemctl show -p MainPID imdsproxy",
-      );
-      // Another program has the port: the configuration is good, the node is not.
-      await node.ok(
-        "systemd-run --unit=thief python3 -c 'import socket,time; s=socket.socket(); s.bind((\"127.0.0.1\",987)); s.listen(); time.sleep(999)'",
-      );
-      await until(
-        "the thief has the port",
-        async () => (await node.ok("ss -Hltn 'sport = :987'")).trim() !== "",
-      );
-      const ran = await node.run("/root/imdsproxy-next setup --listen 127.0.0.1:987");
-      await node.ok("systemctl stop thief");
-      expect(ran.code).toBe(1);
-      expect(ran.stderr).toContain("the port is taken");
-      expect(
-        await node.ok("sha256sum /usr/local/bin/* /etc/imdsproxy/*; systemctl show -p MainPID imdsproxy"),
-      ).toBe(before);
-      expect(await roleOf(node, "alice")).toBe(ROLE);
-    },
-    LIMIT_MS,
-  );
+  test("a configuration with which the new version does not start changes nothing either", async () => {
+    const before = await node.ok(
+      "sha256sum /usr/local/bin/* /etc/imdsproxy/*; systemctl show -p MainPID imdsproxy",
+    );
+    // Another program has the port: the configuration is good, the node is not.
+    await node.ok(
+      "systemd-run --unit=thief python3 -c 'import socket,time; s=socket.socket(); s.bind((\"127.0.0.1\",987)); s.listen(); time.sleep(999)'",
+    );
+    await until(
+      "the thief has the port",
+      async () => (await node.ok("ss -Hltn 'sport = :987'")).trim() !== "",
+    );
+    const ran = await node.run("/root/imdsproxy-next setup --listen 127.0.0.1:987");
+    await node.ok("systemctl stop thief");
+    expect(ran.code).toBe(1);
+    expect(ran.stderr).toContain("the port is taken");
+    expect(
+      await node.ok("sha256sum /usr/local/bin/* /etc/imdsproxy/*; systemctl show -p MainPID imdsproxy"),
+    ).toBe(before);
+    expect(await roleOf(node, "alice")).toBe(ROLE);
+  });
 
-  test(
-    "connections may move to another listener while there are two, and no longer",
-    async () => {
-      const setting = "/proc/sys/net/ipv4/tcp_migrate_req";
-      let port = 985;
-      for (const before of ["0", "1"]) {
-        await node.ok(`echo ${before} > ${setting}; rm -f /tmp/seen`);
-        // What was read counts where the second proxy ran before and after. It may not be seen at all: then once more.
-        while ((await node.run("test -s /tmp/seen")).code !== 0) {
-          const watching = node.run(
-            `runs() { systemctl is-active -q imdsproxy-handover; }
+  test("connections may move to another listener while there are two, and no longer", async () => {
+    const setting = "/proc/sys/net/ipv4/tcp_migrate_req";
+    let port = 985;
+    for (const before of ["0", "1"]) {
+      await node.ok(`echo ${before} > ${setting}; rm -f /tmp/seen`);
+      // What was read counts where the second proxy ran before and after. It may not be seen at all: then once more.
+      while ((await node.run("test -s /tmp/seen")).code !== 0) {
+        const watching = node.run(
+          `runs() { systemctl is-active -q imdsproxy-handover; }
 until [ -e /tmp/stop ]; do runs && value=$(cat ${setting}) && runs && echo $value >>/tmp/seen; sleep 0.02; done`,
-          );
-          // Another listener is a reason to replace the proxy.
-          port = port === 985 ? 986 : 985;
-          const ran = await node.run(
-            `/root/imdsproxy setup --listen 127.0.0.1:${port}; code=$?; touch /tmp/stop; exit $code`,
-          );
-          await watching;
-          await node.ok("rm /tmp/stop");
-          expect([ran.code, ran.stderr]).toEqual([0, ""]);
-          expect((await node.ok(`cat ${setting}`)).trim()).toBe(before);
-        }
-        expect((await node.ok("sort -u /tmp/seen")).trim()).toBe("1");
-      }
-      await node.ok(`echo 0 > ${setting}`);
-    },
-    LIMIT_MS,
-  );
-
-  test(
-    "another port: the redirect follows without a gap",
-    async () => {
-      const result = await underLoad(async () => {
-        const ran = await node.run("/root/imdsproxy setup --listen 127.0.0.1:987");
+        );
+        // Another listener is a reason to replace the proxy.
+        port = port === 985 ? 986 : 985;
+        const ran = await node.run(
+          `/root/imdsproxy setup --listen 127.0.0.1:${port}; code=$?; touch /tmp/stop; exit $code`,
+        );
+        await watching;
+        await node.ok("rm /tmp/stop");
         expect([ran.code, ran.stderr]).toEqual([0, ""]);
-      });
-      expect(result.failed).toBe(0);
-      // Not only what a retrying SDK would notice: no new connection fails even once.
-      expect(result.tries).toEqual([]);
-      expect(await roleOf(node, "alice")).toBe(ROLE);
-      expect(await roleOf(node)).toBe(INSTANCE_ROLE);
-      expect(await version()).toContain(`imdsproxy ${await running()} `);
-    },
-    LIMIT_MS,
-  );
+        expect((await node.ok(`cat ${setting}`)).trim()).toBe(before);
+      }
+      expect((await node.ok("sort -u /tmp/seen")).trim()).toBe("1");
+    }
+    await node.ok(`echo 0 > ${setting}`);
+  });
+
+  test("another port: the redirect follows without a gap", async () => {
+    const result = await underLoad(async () => {
+      const ran = await node.run("/root/imdsproxy setup --listen 127.0.0.1:987");
+      expect([ran.code, ran.stderr]).toEqual([0, ""]);
+    });
+    expect(result.failed).toBe(0);
+    // Not only what a retrying SDK would notice: no new connection fails even once.
+    expect(result.tries).toEqual([]);
+    expect(await roleOf(node, "alice")).toBe(ROLE);
+    expect(await roleOf(node)).toBe(INSTANCE_ROLE);
+    expect(await version()).toContain(`imdsproxy ${await running()} `);
+  });
 });

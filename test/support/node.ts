@@ -4,8 +4,9 @@ import type { RunningProxy } from "../../src/demo/proxy.ts";
 import type { RunResult } from "../../src/demo/run.ts";
 import { type NodeOptions, type SimulatedNode, startNode, type Who } from "./simulated-node.ts";
 
-/** What `make build` makes. */
-export const EXECUTABLE = resolve(import.meta.dir, "../../dist/imdsproxy");
+/** The executable under test: what `make build` makes, or another that IMDSPROXY_EXECUTABLE names. */
+export const EXECUTABLE =
+  process.env["IMDSPROXY_EXECUTABLE"] ?? resolve(import.meta.dir, "../../dist/imdsproxy");
 
 /** The role of the documentation that this project began from. */
 export const TEST_ROLE = "arn:aws:iam::842413447717:role/ImdsProxyTestRole";

@@ -2,8 +2,9 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { parse } from "yaml";
+import { EXECUTABLE } from "../../support/node.ts";
 import type { Machine } from "./machine.ts";
-import { BINARY, makeNode, ROLE_ARN, STAND_IN, STS, sourceFile } from "./node.ts";
+import { makeNode, ROLE_ARN, STAND_IN, STS, sourceFile } from "./node.ts";
 
 const early = (body: string) => `[Unit]\nDefaultDependencies=no\n${body}`;
 
@@ -33,7 +34,7 @@ const digest = (content: string | Uint8Array) => createHash("sha256").update(con
 /** Makes the machine, off, with a release behind http://127.0.0.1:8000/. */
 export function makeEc2Node(): Machine {
   const node = makeNode({ kind: "ec2" });
-  const executable = readFileSync(BINARY);
+  const executable = readFileSync(EXECUTABLE);
   const names = ["imdsproxy-linux-x64", "imdsproxy-linux-x64-baseline", "imdsproxy-linux-arm64"];
   node.write("srv/imdsproxy", executable);
   for (const name of names) node.link("imdsproxy", `srv/${name}`);

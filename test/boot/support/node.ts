@@ -2,11 +2,10 @@
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { EXECUTABLE } from "../../support/node.ts";
 import { Machine, type MachineOptions, until } from "./machine.ts";
 
 const REPOSITORY = resolve(import.meta.dir, "../../..");
-/** The executable under test; IMDSPROXY_EXECUTABLE names another. */
-export const BINARY = process.env["IMDSPROXY_EXECUTABLE"] ?? join(REPOSITORY, "dist/imdsproxy");
 const SOURCE = "/opt/imdsproxy-source";
 export const STAND_IN = `${SOURCE}/node_modules/.bin/bun ${SOURCE}/test/boot/support/stand-in.ts`;
 
@@ -143,7 +142,7 @@ Restart=always`,
 /** Makes the machine, off. */
 export function makeNode(options: NodeOptions = {}): Machine {
   const machine = new Machine(options);
-  const binary = options.binary ?? BINARY;
+  const binary = options.binary ?? EXECUTABLE;
   if (!existsSync(binary)) throw new Error(`${binary} is missing: make build`);
   machine.copyIn(binary, DOWNLOADED);
 
