@@ -6,8 +6,14 @@ import type { Session, SessionOutcome } from "../sessions/types.ts";
 /** `YYYY-MM-DDTHH:MM:SSZ`: botocore reads no fractions of a second (botocore/credentials.py). */
 const isoSeconds = (ms: number): string => `${new Date(ms).toISOString().slice(0, 19)}Z`;
 
-/** The documents of sessions. An entry goes with its session: the broker decides how long secrets stay in memory. */
-const documents = new WeakMap<Session, { readonly publishedExpiryMs: number; readonly answer: Answer }>();
+/**
+ * The documents of the sessions that were asked for last. An entry goes with its session at the latest: the broker decides how long
+ * secrets stay in memory. Not those of all sessions, since a document takes as much memory as the rest of its session.
+ */
+let documents = new WeakMap<Session, { readonly publishedExpiryMs: number; readonly answer: Answer }>();
+/** How many were made since there were none, and how many may be: as many as there are answers in bytes (http/encoded-answers.ts). */
+let documentsMade = 0;
+const MAX_DOCUMENTS = 512;
 
 /** The answer to `…/security-credentials/NAME`. */
 export function credentialsDocument(outcome: SessionOutcome): Answer {
@@ -17,6 +23,10 @@ export function credentialsDocument(outcome: SessionOutcome): Answer {
       // Made once for each session: a request for credentials costs a tenth less CPU time with it.
       let made = documents.get(session);
       if (made?.publishedExpiryMs !== publishedExpiryMs) {
+        if (++documentsMade > MAX_DOCUMENTS) {
+          documents = new WeakMap();
+          documentsMade = 1;
+        }
         made = { publishedExpiryMs, answer: repeated(sessionDocument(session, publishedExpiryMs)) };
         documents.set(session, made);
       }

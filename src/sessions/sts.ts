@@ -237,8 +237,17 @@ function readSession(answer: unknown, obtainedAtMs: number): Session {
       detail: "the answer to AssumeRole holds no complete credentials: is sts.endpoint wrong?",
     });
   }
-  return { accessKeyId, secretAccessKey, sessionToken, expiresAtMs, obtainedAtMs };
+  return {
+    accessKeyId: ownCopy(accessKeyId),
+    secretAccessKey: ownCopy(secretAccessKey),
+    sessionToken: ownCopy(sessionToken),
+    expiresAtMs,
+    obtainedAtMs,
+  };
 }
+
+/** A part of a text keeps all of that text in memory: here the whole answer of STS, for as long as the session. */
+const ownCopy = (part: string): string => Buffer.from(part).toString();
 
 function field(value: unknown, name: string): unknown {
   return typeof value === "object" && value !== null ? Reflect.get(value, name) : undefined;

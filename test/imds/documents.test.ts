@@ -57,3 +57,27 @@ test("credentialsDocument() is made anew where the published expiry has moved", 
   expect(JSON.parse(again.body)).toMatchObject({ Expiration: "2030-01-01T12:01:00Z" });
   expect(JSON.parse(credentialsDocument(SESSION).body)).toMatchObject({ Expiration: "2030-01-01T12:59:00Z" });
 });
+
+test("credentialsDocument() gives each session its own, the same one again, also where there are more than are kept", () => {
+  const outcomes = Array.from(
+    { length: 1_500 },
+    (_, at): SessionOutcome => ({
+      kind: "session",
+      publishedExpiryMs: NOW + 3_600_000,
+      session: {
+        accessKeyId: `ASIA${at}`,
+        secretAccessKey: `s${at}`,
+        sessionToken: `t${at}`,
+        expiresAtMs: NOW + 3_660_000,
+        obtainedAtMs: NOW,
+      },
+    }),
+  );
+  for (let round = 0; round < 2; round++) {
+    for (const [at, outcome] of outcomes.entries()) {
+      const answer = credentialsDocument(outcome);
+      expect(JSON.parse(answer.body)).toMatchObject({ AccessKeyId: `ASIA${at}`, Token: `t${at}` });
+      expect(credentialsDocument(outcome)).toBe(answer);
+    }
+  }
+});
