@@ -58,8 +58,8 @@ const titleOf = ({ load, withToken, isNew }: Row): string =>
 const BOUNDS: readonly Bound[] = [
   { other: "before", what: "cpu", ratio: 1.05, isNew: null },
   { other: "before", what: "rate", ratio: 0.95, isNew: null },
-  { other: "bun", what: "cpu", ratio: 2.8, isNew: true },
-  { other: "bun", what: "cpu", ratio: 2.3, isNew: false },
+  { other: "bun", what: "cpu", ratio: 2.2, isNew: true },
+  { other: "bun", what: "cpu", ratio: 1.85, isNew: false },
 ];
 
 async function warm(contestant: Contestant, row: Row): Promise<void> {
