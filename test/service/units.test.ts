@@ -230,6 +230,10 @@ describe("objectUnitTexts()", () => {
     );
     expect(service).toContain("ProtectSystem=strict");
     expect(service).toContain("StateDirectory=imdsproxy-fleet");
+    // fchown(2) is among @privileged, which the line above it forbids.
+    expect(service.indexOf("SystemCallFilter=@chown")).toBeGreaterThan(
+      service.indexOf("SystemCallFilter=~@privileged @resources"),
+    );
     expect(service).toContain("CapabilityBoundingSet=CAP_CHOWN CAP_NET_ADMIN");
     expect(
       service.filter((line) => /^(?:ReadWritePaths|AmbientCapabilities|ListenStream)=/.test(line)),

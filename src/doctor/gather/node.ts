@@ -1,5 +1,6 @@
 import { lstatSync, readFileSync } from "node:fs";
 import { dirname } from "node:path";
+import { objectPath } from "../../config/load.ts";
 import type { Config } from "../../config/schema.ts";
 import { asksForJobs } from "../../config/warnings.ts";
 import { findProgram, runProgram, SYSTEM_PATH } from "../../platform/programs.ts";
@@ -7,7 +8,15 @@ import { matchesOf } from "../../rules/grants.ts";
 import { runCommand } from "../../service/command.ts";
 import { gatherFacts, portFacts } from "../../service/facts.ts";
 import { loginWarnings } from "../../service/login-warnings.ts";
-import { BINARY, CONFIG, IP, ROOT_STATE_DIRECTORY, UNIT_DIRECTORY, UNITS } from "../../service/paths.ts";
+import {
+  BINARY,
+  CONFIG,
+  IP,
+  OBJECT_UNITS,
+  ROOT_STATE_DIRECTORY,
+  UNIT_DIRECTORY,
+  UNITS,
+} from "../../service/paths.ts";
 import { slurmProblem } from "../../service/slurm.ts";
 import { type Bridge, type DoctorInputs, type KernelFacts, type Known, known, unknown } from "../types.ts";
 
@@ -102,7 +111,8 @@ export function ownFilesHere(): Known<readonly string[]> {
     BINARY,
     CONFIG,
     ROOT_STATE_DIRECTORY,
-    ...Object.values(UNITS).map((unit) => `${UNIT_DIRECTORY}/${unit}`),
+    objectPath({ stateDirectory: "/var/lib/imdsproxy" }),
+    ...[...Object.values(UNITS), ...Object.values(OBJECT_UNITS)].map((unit) => `${UNIT_DIRECTORY}/${unit}`),
   ].filter((path) => lstatSync(path, { throwIfNoEntry: false }) !== undefined);
   const all = new Set<string>();
   for (const file of files)
