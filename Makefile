@@ -96,6 +96,11 @@ test-release: node_modules/.installed ## Builds a release twice, in two director
 		.cache/sbom/bin/pip install --quiet 'cyclonedx-python-lib[json-validation]==11.12.0'; }
 	@VALIDATOR=$(CURDIR)/.cache/sbom/bin/python $(BUN) test --timeout=600000 ./test/host/release.ts
 
+.PHONY: transcript
+transcript: build ## As root: records docs/first-hour.md on a booted node
+	@sh scripts/install-test-packages.sh
+	@$(SUDO) $(BUN) test --timeout=60000 ./test/boot/transcript.ts
+
 .PHONY: test-sarif
 test-sarif: node_modules/.installed ## doctor --sarif against the schema of SARIF 2.1.0, from npm; not run by CI
 	@test -d .cache/sarif-schema/node_modules || npm install --silent --no-audit --no-fund --ignore-scripts \
