@@ -15,7 +15,7 @@ export const OPT_IN = ["clients", "platforms"];
 const NO_TESTS = ["support"];
 /** The folders whose files are run one by one, since each has a node of its own to wait for. The rest is one run. */
 const BY_FILE = ["attack", "boot", "node"];
-/** How many files are run at once in the first step. Nine tenths of the time of two processors were used with so many, on two. */
+/** How many files are run at once in the first step: two for each of two processors, since a test waits for half of its time. */
 const AT_ONCE = 4;
 /** Begun first, the longest before the others: each takes more than half a minute where nothing runs beside it. */
 export const LONG = [
@@ -31,8 +31,7 @@ export const LONG = [
   ...["attack/spelling", "node/main-job", "boot/restart", "boot/lifecycle", "node/limits"],
 ].map((name) => `./test/${name}.test.ts`);
 /**
- * The attacks that need chances which a busy machine does not give them: two at a time, when the first step is over. Each was run
- * beside two busy loops.
+ * The attacks that need chances which a busy machine does not give them: two at a time, when the first step is over.
  */
 export const CALM = [
   ...["identity", "tracked", "flush", "watch", "open-before", "collision", "agent", "agent-queue"],
