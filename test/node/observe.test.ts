@@ -191,8 +191,6 @@ describeAsRoot("observe", () => {
       "removed the table of an observe that was killed\n",
     );
     expect(await rules()).toBe(before);
-    // The next test's observe does the same as it starts.
-    await mustExec(node, ROOT, leave);
   });
 
   /** Runs test/observe/capture.ts, and resolves at its first line. */
