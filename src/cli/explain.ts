@@ -7,10 +7,10 @@ import { ImdsProxyError } from "../errors.ts";
 import { accountsHere, exemptOf } from "../firewall/platform-accounts.ts";
 import { exemptUids } from "../firewall/spec.ts";
 import { NamesUnavailable } from "../identity/accounts.ts";
-import { slurmJobOf } from "../identity/cgroup.ts";
+import { jobOf } from "../identity/slurm-job.ts";
+import { slurmProblem } from "../identity/slurm-settings.ts";
 import type { Identity } from "../identity/types.ts";
 import { compileRules, type Decision } from "../rules/decide.ts";
-import { slurmProblem } from "../service/slurm.ts";
 import { systemNames } from "../wiring/identities.ts";
 import { configArg, grantsText, jsonArg } from "./common.ts";
 import { table } from "./table.ts";
@@ -35,7 +35,8 @@ export default defineCommand({
   async run({ args }) {
     const config = loadConfig({ path: args.config });
     const { cgroup, assumption } = cgroupOf(args.cgroup, args["slurm-job"]);
-    const identity = await identityOf(args.user, cgroup);
+    const jobsUnknown = asksForJobs(config) ? slurmProblem() : null;
+    const identity = await identityOf(args.user, cgroup, jobsUnknown);
     const platformAccounts = accountsHere(config.platform);
     // By uid, as the firewall's rules are: an account of a directory may bear the name of one that is exempt.
     const exemptions = [...(await exemptUids(config.exempt)).uids, ...exemptOf(platformAccounts)];
@@ -63,8 +64,7 @@ export default defineCommand({
         ? [`${REGION} stands for the node's region, which no metadata service tells here`]
         : []),
     ];
-    const problem = exempt || !asksForJobs(config) ? null : slurmProblem();
-    const warnings = problem === null ? [] : [problem];
+    const warnings = exempt || jobsUnknown === null ? [] : [jobsUnknown];
     if (args.json) {
       const shown = exempt ? null : withoutSecrets(decision);
       console.log(jsonText({ identity, exempt, decision: shown, assumptions, warnings }));
@@ -118,7 +118,7 @@ function cgroupOf(
   return { cgroup: "/user.slice", assumption: "the cgroup is that of a login; --cgroup PATH names another" };
 }
 
-async function identityOf(name: string, cgroup: string): Promise<Identity> {
+async function identityOf(name: string, cgroup: string, jobsUnknown: string | null): Promise<Identity> {
   // The same look-up as the proxy's, so that both give the same result.
   const { accounts, close } = systemNames();
   try {
@@ -138,7 +138,7 @@ async function identityOf(name: string, cgroup: string): Promise<Identity> {
         "give the account a uid that is in nobody's range, or the range elsewhere",
       );
     }
-    return { uid, container: null, ...known, cgroup, slurmJobId: slurmJobOf(cgroup) };
+    return { uid, container: null, ...known, cgroup, ...jobOf(cgroup, uid, jobsUnknown) };
   } catch (error) {
     if (!(error instanceof NamesUnavailable)) throw error;
     throw new ImdsProxyError(

@@ -1,4 +1,5 @@
 import type { Config } from "../config/schema.ts";
+import type { CgroupHierarchy } from "../identity/cgroup-hierarchy.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
 import type { PortFacts } from "../service/port-warnings.ts";
 import type { Probe } from "../service/probe.ts";
@@ -131,7 +132,7 @@ export interface KernelFacts {
   /** Why the kernel cannot be asked; null where it can. */
   readonly socketLookup: string | null;
   readonly connectionTracking: string | null;
-  readonly cgroups: "v2" | "hybrid" | "v1" | "none";
+  readonly cgroups: CgroupHierarchy;
   /** What in the configuration needs cgroups; null where nothing does. */
   readonly needsCgroups: string | null;
   /** Why jobs of Slurm cannot be known; null where they can, or where nothing asks. */

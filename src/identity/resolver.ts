@@ -1,6 +1,7 @@
 import type { Accounts, KnownAs } from "./accounts.ts";
-import { type Cgroups, slurmJobOf } from "./cgroup.ts";
+import type { Cgroups } from "./cgroup.ts";
 import type { SocketOwner } from "./lookup.ts";
+import { jobOf } from "./slurm-job.ts";
 import type { Identity } from "./types.ts";
 
 /** How many cgroups of one account are kept: one for each of a user's jobs. */
@@ -13,13 +14,18 @@ export class AmbiguousIdentity extends Error {}
 export class IdentityResolver {
   readonly #accounts: Accounts;
   readonly #cgroups: Cgroups | null;
+  readonly #jobsUnknown: string | null;
   /** Identities by what was known of the account: it is the same object for as long as the answer of NSS is kept. */
   readonly #made = new WeakMap<KnownAs, Map<string | null, Identity>>();
 
-  /** @param options.cgroups null where no rule needs cgroups. */
-  constructor(options: { accounts: Accounts; cgroups: Cgroups | null }) {
+  /**
+   * @param options.cgroups null where no rule needs cgroups.
+   * @param options.jobsUnknown why no Slurm job can be known on this node; null, the default, where there is no sign of that.
+   */
+  constructor(options: { accounts: Accounts; cgroups: Cgroups | null; jobsUnknown?: string | null }) {
     this.#accounts = options.accounts;
     this.#cgroups = options.cgroups;
+    this.#jobsUnknown = options.jobsUnknown ?? null;
   }
 
   /**
@@ -43,7 +49,8 @@ export class IdentityResolver {
     if (kept?.uid === uid) return kept;
     const { conflict, ...rest } = account;
     if (conflict !== undefined) throw new AmbiguousIdentity(conflict);
-    const identity = { uid, container: null, ...rest, cgroup: path, slurmJobId: slurmJobOf(path) };
+    const job = jobOf(path, uid, this.#jobsUnknown);
+    const identity = { uid, container: null, ...rest, cgroup: path, ...job };
     if (made === undefined) {
       made = new Map();
       this.#made.set(account, made);

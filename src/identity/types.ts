@@ -20,6 +20,8 @@ export interface Identity {
   readonly cgroup: string | null;
   /** The Slurm job whose cgroup the caller is in, or null. */
   readonly slurmJobId: string | null;
+  /** Why it cannot be told whether the caller is in a Slurm job; `slurmJobId` is then null, and meaningless. */
+  readonly jobUnknown?: string;
 }
 
 /** An identity of which nothing is known: the base for identities that no look-up made. */

@@ -1,7 +1,7 @@
 import type { Identity } from "../identity/types.ts";
 import type { SessionRequest } from "../sessions/types.ts";
 import { compileGrants, type Granted, grantsOf, matchesOf, quotedNames } from "./grants.ts";
-import { CGROUP, compileMatch, type Unknown, unavailableUser } from "./match.ts";
+import { CGROUP, compileMatch, type Unknown, unavailableUser, unknownJob } from "./match.ts";
 import type { PlaceholderName } from "./placeholders.ts";
 import { mentions, mentionsJob, renderName, renderTag, type TemplateValues } from "./template.ts";
 import type { Rule, RulesConfig } from "./types.ts";
@@ -159,6 +159,8 @@ function assume(
     names.find((name) => templates.some((template) => mentions(template, name)));
   const ofJob = asked("slurmJobId", "slurmUser");
   if (identity.cgroup === null && ofJob !== undefined) return unknown(asking(ofJob), name, CGROUP);
+  if (identity.jobUnknown !== undefined && ofJob !== undefined)
+    return unknown(asking(ofJob), name, unknownJob(identity.jobUnknown));
   const ofUser = asked("user", "slurmUser");
   if (identity.userUnavailable !== undefined && ofUser !== undefined)
     return unknown(asking(ofUser), name, unavailableUser(identity.userUnavailable));

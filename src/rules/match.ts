@@ -13,6 +13,10 @@ export interface Unknown {
 }
 
 export const CGROUP: Unknown = { what: "the cgroup, which is not known", passing: false };
+export const unknownJob = (why: string): Unknown => ({
+  what: `the Slurm job, which cannot be told: ${why}`,
+  passing: false,
+});
 export const unavailableUser = (why: string): Unknown => ({
   what: `the user's name, which cannot be told for now: ${why}`,
   passing: true,
@@ -58,12 +62,14 @@ export function compileMatch(
   const globs = match.cgroup?.map(compileGlob);
   const units = match.unit?.map(compileGlob);
   if (globs !== undefined || units !== undefined || slurmJob !== undefined) {
-    parts.push(({ cgroup, slurmJobId }) => {
+    parts.push(({ cgroup, slurmJobId, jobUnknown }) => {
       if (cgroup === null) return CGROUP;
       if (globs !== undefined && !globs.some((glob) => glob(cgroup))) return false;
       const unit = systemUnitOf(cgroup);
       if (units !== undefined && (unit === null || !units.some((glob) => glob(unit)))) return false;
-      return slurmJob === undefined || slurmJob === (slurmJobId !== null);
+      if (slurmJob === undefined) return true;
+      if (jobUnknown !== undefined) return unknownJob(jobUnknown);
+      return slurmJob === (slurmJobId !== null);
     });
   }
   return (identity) => {

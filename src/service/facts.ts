@@ -2,6 +2,7 @@ import { existsSync, readdirSync, readFileSync, statfsSync, statSync } from "nod
 import { release } from "node:os";
 import { ImdsProxyError } from "../errors.ts";
 import { accountLines, uidInPasswd } from "../firewall/accounts.ts";
+import { cgroupHierarchy } from "../identity/cgroup-hierarchy.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
 import { encodeConnectionRequest, NETLINK_NETFILTER } from "../identity/netlink/conntrack.ts";
 import { encodeSocketRequest, NETLINK_SOCK_DIAG, type Tuple } from "../identity/netlink/inet-diag.ts";
@@ -29,7 +30,7 @@ export async function gatherFacts(run: RunCommand, executable: string): Promise<
     missingPrograms: Object.keys(PROGRAMS).filter((name) => findProgram(name, SYSTEM_PATH) === null),
     socketLookup: kernelAnswers(NETLINK_SOCK_DIAG, "socket look-ups", encodeSocketRequest),
     connectionTracking: kernelAnswers(NETLINK_NETFILTER, "connection tracking", encodeConnectionRequest),
-    cgroups: cgroups(),
+    cgroups: cgroupHierarchy(),
     account,
     othersGroup,
     ...room(executable),
@@ -155,12 +156,6 @@ function kernelAnswers(
   } finally {
     socket.close();
   }
-}
-
-function cgroups(): NodeFacts["cgroups"] {
-  if (existsSync("/sys/fs/cgroup/cgroup.controllers")) return "v2";
-  if (existsSync("/sys/fs/cgroup/unified/cgroup.procs")) return "hybrid";
-  return existsSync("/sys/fs/cgroup/systemd") ? "v1" : "none";
 }
 
 const MIB = 1_048_576;

@@ -1,9 +1,9 @@
 import type { Config } from "../config/schema.ts";
 import { asksForJobs } from "../config/warnings.ts";
 import { ImdsProxyError } from "../errors.ts";
+import { slurmProblem } from "../identity/slurm-settings.ts";
 import { getent } from "../platform/getent.ts";
 import { matchesOf } from "../rules/grants.ts";
-import { slurmProblem } from "./slurm.ts";
 
 /** Warnings where a configuration does not fit this node as it is now; no errors, because directories and Slurm may come later. */
 

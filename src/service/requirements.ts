@@ -1,3 +1,4 @@
+import type { CgroupHierarchy } from "../identity/cgroup-hierarchy.ts";
 import { ACCOUNT, IP } from "./paths.ts";
 
 /** Requirements that a node must meet before setup changes anything. Pure: facts.ts gathers the facts. */
@@ -22,8 +23,7 @@ export interface NodeFacts {
   /** Why the kernel cannot do the two look-ups that identify a caller; null where it can. */
   readonly socketLookup: string | null;
   readonly connectionTracking: string | null;
-  /** `v2`, `hybrid` (v1 with v2 beside it), `v1`, or `none`. */
-  readonly cgroups: "v2" | "hybrid" | "v1" | "none";
+  readonly cgroups: CgroupHierarchy;
   /** The account that is to be the service's, where there is one by that name. */
   readonly account: Account | null;
   /** The gid of the group of that name that a directory service has and /etc/group has not; null where there is none. */

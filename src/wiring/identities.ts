@@ -57,9 +57,14 @@ export function wholeIdentities(accounts: Accounts): IdentityResolver {
  * Names and cgroups of this machine, as far as the rules need them.
  *
  * @param accounts kept over a reload of the configuration: while a directory is away, what it remembers is needed.
+ * @param jobsUnknown why no Slurm job can be known on this node; null where there is no sign of that.
  * @throws ImdsProxyError `missing` where they need cgroups and there is no cgroup v2.
  */
-export function systemIdentities(needs: Needs, accounts: Accounts): IdentityResolver {
+export function systemIdentities(
+  needs: Needs,
+  accounts: Accounts,
+  jobsUnknown: string | null,
+): IdentityResolver {
   if (!needs.cgroup) return new IdentityResolver({ accounts, cgroups: null });
   const mount = cgroupMount();
   if (mount === null) {
@@ -69,7 +74,11 @@ export function systemIdentities(needs: Needs, accounts: Accounts): IdentityReso
       "boot with systemd.unified_cgroup_hierarchy=1, or take cgroup, slurmJob and {slurmJobId} out of the rules",
     );
   }
-  return new IdentityResolver({ accounts, cgroups: new Cgroups(cgroupTree(mount), systemClock) });
+  return new IdentityResolver({
+    accounts,
+    cgroups: new Cgroups(cgroupTree(mount), systemClock),
+    jobsUnknown,
+  });
 }
 
 /** Tells whether a cgroup of this machine is there, by its path below the mount; every one is, where there is no cgroup v2. */

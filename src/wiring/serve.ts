@@ -4,6 +4,7 @@ import { categoryFilter } from "../config/categories.ts";
 import { DEFAULT_CONFIG_PATH, type LoadedConfig, loadWithObject, withCopy } from "../config/load.ts";
 import type { ConfigOverrides } from "../config/overrides.ts";
 import type { Config } from "../config/schema.ts";
+import { asksForJobs } from "../config/warnings.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { droppedPackets } from "../firewall/limits/own-table.ts";
 import { exemptUids } from "../firewall/spec.ts";
@@ -13,6 +14,7 @@ import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import { subordinateFile } from "../identity/name-database.ts";
 import type { IdentityResolver } from "../identity/resolver.ts";
 import { Shares } from "../identity/shares.ts";
+import { slurmProblem } from "../identity/slurm-settings.ts";
 import { Handler, type Policy, SERVER_NAME } from "../imds/handler.ts";
 import { RecentCallers } from "../imds/recent-callers.ts";
 import { knownAuthorities } from "../imds/target.ts";
@@ -531,7 +533,9 @@ function requireObject({ object }: LoadedConfig, running: LoadedConfig): void {
 /** @throws ImdsProxyError `missing` where the rules need what this node does not have. */
 function policyOf(config: Config, own: readonly Endpoint[], accounts: Accounts): Policy {
   const rules = compileRules(config, { hostname: hostname() });
-  const identities = systemIdentities(rules.needs, accounts);
+  // Of Slurm as it is now: what changes there is taken up by the next reload.
+  const jobsUnknown = asksForJobs(config) ? slurmProblem() : null;
+  const identities = systemIdentities(rules.needs, accounts, jobsUnknown);
   return {
     rules,
     identify: (owner) => identities.resolve(owner),

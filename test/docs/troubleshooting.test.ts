@@ -23,7 +23,7 @@ const REMARKS = [
   "src/service/login-warnings.ts",
   "src/service/node-warnings.ts",
   "src/service/parallelcluster.ts",
-  "src/service/slurm.ts",
+  "src/identity/slurm-settings.ts",
   "src/service/directory-uids.ts",
   "src/config/warnings.ts",
 ];

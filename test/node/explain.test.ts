@@ -202,13 +202,20 @@ describeAsRoot("explain, whoami and iam", () => {
     ]);
   });
 
-  test("a Slurm without cgroup v2 (before 22.05): explain, config check and setup say that no job can be known", async () => {
+  test("a Slurm without cgroup v2 (before 22.05): explain, config check and setup say so, and a rule for jobs refuses", async () => {
     const { node } = proxied;
     const known = "this node has Slurm 21.08.5, whose jobs have no cgroup v2: no job is known";
     await mustExec(node, ROOT, ["sh", "-euc", "mount -t tmpfs none /usr/local/sbin; mkdir -p /etc/slurm"]);
     node.write("/usr/local/sbin/slurmd", "#!/bin/sh\necho slurm 21.08.5\n", 0o755);
     node.write("/etc/slurm/slurm.conf", "ClusterName=c\n");
-    expect((await explain("bob")).warnings).toEqual([expect.stringContaining(known)]);
+    const reason = expect.stringContaining(
+      `rule "jobs" asks for the Slurm job, which cannot be told: ${known}`,
+    );
+    expect(await explain("bob")).toMatchObject({
+      warnings: [expect.stringContaining(known)],
+      decision: { kind: "refuse", rule: "jobs", reason },
+    });
+    expect((await explain("alice")).decision).toMatchObject({ rule: "data engineers", kind: "role" });
     const config = "/etc/imdsproxy/config.yaml";
     for (const argv of [
       ["config", "check", config],
@@ -217,5 +224,13 @@ describeAsRoot("explain, whoami and iam", () => {
       const { stdout, stderr } = await node.exec({ ...ROOT, argv: ["imdsproxy", ...argv] });
       expect([argv[0], stdout + stderr]).toEqual([argv[0], expect.stringContaining(known)]);
     }
+    // The proxy knows it from its next reload on: no wider role than the rule's, and nothing changes for whom it does not name.
+    const whoami = async (user: string) =>
+      JSON.parse((await node.exec({ user, argv: ["imdsproxy", "whoami", "--json"] })).stdout || "{}");
+    expect(await whoami("bob")).toMatchObject({ role: role("ImdsProxyTestRole") });
+    process.kill(proxied.proxy.pid, "SIGHUP");
+    await eventually("bob is refused", async () => (await whoami("bob")).role === null);
+    expect(await whoami("bob")).toMatchObject({ role: null, rule: "jobs", reason });
+    expect(await whoami("alice")).toMatchObject({ role: role("DataEng") });
   });
 });

@@ -132,6 +132,17 @@ exec setpriv --reuid=2001 --regid=2001 --clear-groups -- curl -fsS http://169.25
     expect(said).toMatchObject({ user: "alice", roleName: "ImdsProxyTestRole" });
   });
 
+  test("refuse a user's process in slurmd's own service: a Slurm that makes no cgroup v2 has left a job there", async () => {
+    const service = `/system.slice/slurmd-${FIRST_JOB}.service`;
+    await make(service);
+    expect(await whoamiIn(service)).toMatchObject({
+      user: "alice",
+      role: null,
+      rule: "jobs",
+      reason: expect.stringContaining("asks for the Slurm job, which cannot be told"),
+    });
+  });
+
   test("know a new job at once although a user has filled the tree beside it", async () => {
     const place = `/user.slice/user-${CROWDED_UID}.slice`;
     await make(place);

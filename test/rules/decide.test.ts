@@ -96,6 +96,29 @@ describe("decide()", () => {
       rule: "jobs",
     });
   });
+  test("refuses who may be in a job that cannot be known, where a rule asks for one: neither yes nor no", () => {
+    const jobUnknown = "this node's Slurm is too old";
+    for (const slurmJob of [true, false]) {
+      const jobs = [{ name: "jobs", match: { slurmJob }, role: role("Batch") }];
+      const config = { role: role("Default"), rules: jobs };
+      expect(decide(config, { jobUnknown })).toEqual({
+        kind: "refuse",
+        rule: "jobs",
+        reason: `rule "jobs" asks for the Slurm job, which cannot be told: ${jobUnknown}`,
+      });
+      // A rule for others, and one by cgroup, which is known, are as ever.
+      const others = [{ ...jobs[0], name: "others", match: { user: "bob", slurmJob } }];
+      expect(decide({ ...config, rules: others }, { jobUnknown })).toMatchObject({
+        kind: "role",
+        rule: null,
+      });
+      const byCgroup = [{ ...jobs[0], name: "cgroup", match: { cgroup: "/user.slice/**" } }];
+      expect(decide({ ...config, rules: byCgroup }, { jobUnknown })).toMatchObject({
+        rule: "cgroup",
+        kind: "role",
+      });
+    }
+  });
   test("and not where the rule cannot match for another reason", () => {
     const jobs = [{ name: "jobs", match: { user: "bob", slurmJob: true }, role: role("Batch") }];
     expect(decide({ role: role("Default"), rules: jobs }, { cgroup: null })).toMatchObject({
@@ -322,6 +345,12 @@ describe("who is not known", () => {
       reason: "the default role has a text with {slurmJobId}, which asks for the cgroup, which is not known",
     });
     expect(decide(DEFAULT, { cgroup: null })).toMatchObject({ kind: "role" });
+    expect(decide(own, { jobUnknown: "WHY" })).toMatchObject({
+      kind: "refuse",
+      reason:
+        "the default role has a text with {slurmJobId}, which asks for the Slurm job, which cannot be told: WHY",
+    });
+    expect(decide(DEFAULT, { jobUnknown: "WHY" })).toMatchObject({ kind: "role" });
   });
 });
 

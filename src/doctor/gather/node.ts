@@ -3,6 +3,7 @@ import { dirname } from "node:path";
 import { objectPath } from "../../config/load.ts";
 import type { Config } from "../../config/schema.ts";
 import { asksForJobs } from "../../config/warnings.ts";
+import { slurmProblem } from "../../identity/slurm-settings.ts";
 import { findProgram, runProgram, SYSTEM_PATH } from "../../platform/programs.ts";
 import { matchesOf } from "../../rules/grants.ts";
 import { runCommand } from "../../service/command.ts";
@@ -17,7 +18,6 @@ import {
   UNIT_DIRECTORY,
   UNITS,
 } from "../../service/paths.ts";
-import { slurmProblem } from "../../service/slurm.ts";
 import { type Bridge, type DoctorInputs, type KernelFacts, type Known, known, unknown } from "../types.ts";
 
 /** Facts about the node itself: kernel, bridges, ports, own files, programs. An edge. */

@@ -380,7 +380,7 @@ async function adopted({ machine }: Context, areOfJobs: AreOfJobs, refused: Refu
   await idle(machine);
 }
 
-/** The same Slurm, which puts no job into a cgroup: no rule for jobs matches, and the tools say so. */
+/** The same Slurm, which puts no job into a cgroup: a rule for jobs refuses, and the tools say so. */
 async function withoutCgroups({ machine, holds }: Context, refused: Refused): Promise<void> {
   await machine.ok(
     "sed -i 's|^ProctrackType=.*|ProctrackType=proctrack/linuxproc|; s|^PrologFlags=.*|PrologFlags=alloc|' /etc/slurm/slurm.conf && systemctl restart slurmctld slurmd slurmd-other",
@@ -388,7 +388,7 @@ async function withoutCgroups({ machine, holds }: Context, refused: Refused): Pr
   await idle(machine);
   const job = await batch(machine, "-o out-%j", "/usr/local/bin/ask");
   await refused("proctrack/linuxproc: a job of alice's is not known, and refused as outside", job.text);
-  const says = /ProctrackType=proctrack\/linuxproc.*rules with slurmJob: true never match/;
+  const says = /ProctrackType=proctrack\/linuxproc.*a rule that needs one refuses/;
   const check = await machine.run("imdsproxy config check");
   holds("proctrack/linuxproc: config check says so", says.test(check.stderr), check.stderr);
   const json = await machine.run("imdsproxy config check --json");

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { slurmProblem, slurmValue } from "../../src/service/slurm.ts";
+import type { CgroupHierarchy } from "../../src/identity/cgroup-hierarchy.ts";
+import { slurmProblem as problemOf, slurmValue } from "../../src/identity/slurm-settings.ts";
 
 const files = (texts: Record<string, string>) => (path: string) => texts[path] ?? null;
 
@@ -16,6 +17,14 @@ describe("slurmValue()", () => {
     test(JSON.stringify(text), () => expect(slurmValue(text, "ProctrackType")).toBe(value));
   }
 });
+
+/** On a node with cgroup v2, and not as this machine has its own. */
+const slurmProblem = (
+  environment: Record<string, string>,
+  read: (path: string) => string | null,
+  version: () => string | null = () => null,
+  hierarchy: CgroupHierarchy = "v2",
+) => problemOf(environment, read, version, () => hierarchy);
 
 describe("slurmProblem()", () => {
   test("none without a slurm.conf", () => expect(slurmProblem({}, files({}))).toBeNull());
@@ -46,6 +55,14 @@ describe("slurmProblem()", () => {
     }
     for (const version of ["slurm 22.05.8\n", "slurm-wlm 24.11.5\n", "slurm 26.05.0\n", "", null]) {
       expect(of(version)).toBeNull();
+    }
+  });
+  test("cgroup v1, or both, on a node that has Slurm, whatever its version; without Slurm nobody is in a job", () => {
+    const read = files({ "/etc/slurm/slurm.conf": "", "/etc/slurm/cgroup.conf": "CgroupPlugin=cgroup/v2" });
+    for (const hierarchy of ["hybrid", "v1"] as const) {
+      const problem = slurmProblem({}, read, () => "slurm 24.11.5", hierarchy);
+      expect(problem).toContain("this node has Slurm (/etc/slurm/slurm.conf) and cgroups of version 1");
+      expect(slurmProblem({}, files({}), () => "slurm 24.11.5", hierarchy)).toBeNull();
     }
   });
 });

@@ -2,6 +2,7 @@ import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { SYSTEM_PATH } from "../platform/programs.ts";
+import { type CgroupHierarchy, cgroupHierarchy } from "./cgroup-hierarchy.ts";
 
 /** Checks that this node's Slurm puts jobs into cgroups, by which the proxy recognizes them. */
 
@@ -25,11 +26,13 @@ export function slurmValue(text: string, key: string): string | null {
  *
  * @param read the text of a file, or null where there is none.
  * @param version what `slurmd -V` prints, as `slurm 22.05.8`; null where there is no slurmd.
+ * @param hierarchy the node's cgroups.
  */
 export function slurmProblem(
   environment: Readonly<Record<string, string | undefined>> = process.env,
   read: (path: string) => string | null = textOf,
   version: () => string | null = slurmdVersion,
+  hierarchy: () => CgroupHierarchy = cgroupHierarchy,
 ): string | null {
   const places = [environment["SLURM_CONF"] ?? "", ...PLACES].filter((path) => path !== "");
   for (const path of places) {
@@ -37,16 +40,20 @@ export function slurmProblem(
     if (text === null) continue;
     const tracking = slurmValue(text, "ProctrackType") ?? "proctrack/cgroup";
     if (tracking.toLowerCase() !== "proctrack/cgroup") {
-      return `${path} has ProctrackType=${tracking}, with which Slurm makes no cgroup for a job: no job is known, and rules with slurmJob: true never match; set ProctrackType=proctrack/cgroup`;
+      return `${path} has ProctrackType=${tracking}, with which Slurm makes no cgroup for a job: no job is known, and a rule that needs one refuses; set ProctrackType=proctrack/cgroup`;
     }
     const cgroup = join(dirname(path), "cgroup.conf");
     const plugin = slurmValue(read(cgroup) ?? "", "CgroupPlugin") ?? "autodetect";
     if (plugin.toLowerCase() === "cgroup/v1" || plugin.toLowerCase() === "disabled") {
-      return `${cgroup} has CgroupPlugin=${plugin}: jobs are known by their cgroup v2 alone; set CgroupPlugin=cgroup/v2 (Slurm 22.05 or newer)`;
+      return `${cgroup} has CgroupPlugin=${plugin}: jobs are known by their cgroup v2 alone, and a rule that needs one refuses; set CgroupPlugin=cgroup/v2 (Slurm 22.05 or newer)`;
     }
     const [found = "", year, month] = /(\d+)\.(\d+)\S*/.exec(version() ?? "") ?? [];
     if (found !== "" && (Number(year) < 22 || (Number(year) === 22 && Number(month) < 5))) {
-      return `this node has Slurm ${found}, whose jobs have no cgroup v2: no job is known, and rules with slurmJob: true never match; Slurm 22.05 and newer have the plugin cgroup/v2`;
+      return `this node has Slurm ${found}, whose jobs have no cgroup v2: no job is known, and a rule that needs one refuses; Slurm 22.05 and newer have the plugin cgroup/v2`;
+    }
+    const mounted = hierarchy();
+    if (mounted === "hybrid" || mounted === "v1") {
+      return `this node has Slurm (${path}) and cgroups of version 1, into which Slurm then puts its jobs: no job is known, and a rule that needs one refuses; boot with systemd.unified_cgroup_hierarchy=1`;
     }
     return null;
   }

@@ -1,0 +1,39 @@
+import { describe, expect, test } from "bun:test";
+import { jobOf } from "../../src/identity/slurm-job.ts";
+
+const JOB = "/system.slice/slurmstepd.scope/job_7/step_0/user/task_0";
+const LOGIN = "/user.slice/user-2001.slice/session-3.scope";
+
+describe("jobOf()", () => {
+  test("the job of the cgroup, whatever the node's settings say", () => {
+    for (const problem of [null, "WHY"]) expect(jobOf(JOB, 2001, problem)).toEqual({ slurmJobId: "7" });
+  });
+  test("none for a login; where the node's Slurm makes no cgroup v2 for jobs, that cannot be told", () => {
+    expect(jobOf(LOGIN, 2001, null)).toEqual({ slurmJobId: null });
+    expect(jobOf(LOGIN, 2001, "WHY")).toEqual({ slurmJobId: null, jobUnknown: "WHY" });
+  });
+  test("nothing more where the cgroup is not known", () =>
+    expect(jobOf(null, 2001, "WHY")).toEqual({ slurmJobId: null }));
+
+  for (const unit of ["slurmd.service", "slurmd@node-1.service", "slurmd-24.11.service"]) {
+    test(`of a user's process in ${unit} it cannot be told, though nothing is known of the node`, () => {
+      for (const below of ["", "/a/b"]) {
+        const { slurmJobId, jobUnknown } = jobOf(`/system.slice/${unit}${below}`, 2001, null);
+        expect(slurmJobId).toBeNull();
+        expect(jobUnknown).toContain(`the caller is in ${unit} itself`);
+      }
+    });
+  }
+  test("a prolog runs there as root, in no job", () =>
+    expect(jobOf("/system.slice/slurmd.service", 0, null)).toEqual({ slurmJobId: null }));
+  test("other services, and what a user calls so, are no slurmd's", () => {
+    for (const path of [
+      "/system.slice/slurmdbd.service",
+      "/system.slice/slurmctld.service",
+      "/system.slice/cron.service/slurmd.service",
+      "/system.slice/slurmd.scope",
+      "/user.slice/user-2001.slice/user@2001.service/app.slice/slurmd.service",
+    ])
+      expect(jobOf(path, 2001, null)).toEqual({ slurmJobId: null });
+  });
+});
