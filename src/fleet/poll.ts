@@ -147,10 +147,11 @@ async function ask(options: Omit<PollOptions, "dryRun" | "gid">, state: PollStat
   }
   const { bytes, etag } = answer;
   const verified = verifyObject(bytes, trustOf(file), name);
-  if (copy?.isGood === true && verified.hash === copy.hash)
-    return { kind: "unchanged", serial: copy.serial, hash: copy.hash, etag };
   const { fleet, serial, hash } = verified;
-  refuseOlder(verified, copy ?? (state?.taken?.fleet === fleet ? state.taken : null), name);
+  // Both: the copy may be lost, or an older one that somebody put back; the state may be of the poll before, which was interrupted.
+  refuseOlder(verified, copy, name);
+  refuseOlder(verified, state?.taken?.fleet === fleet ? state.taken : null, name);
+  if (copy?.isGood === true && hash === copy.hash) return { kind: "unchanged", serial, hash, etag };
   withObject(file, bytes, name);
   return { kind: "candidate", candidate: { bytes, etag, serial, hash }, before: copy?.serial ?? null };
 }

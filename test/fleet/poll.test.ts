@@ -157,6 +157,33 @@ describe("poll()", () => {
     expect(await polling()).toMatchObject({ kind: "taken", serial: 7 });
   });
 
+  test("nor where an older copy was put back by hand: not that one, and none between", async () => {
+    put(object(5));
+    await polling();
+    const older = readFileSync(copy);
+    put(object(7));
+    await polling();
+    writeFileSync(copy, older);
+    for (const serial of [5, 6]) {
+      put(object(serial));
+      expect(await refused()).toContain(`has the serial ${serial}, and this node has had 7`);
+    }
+    expect(readPollState(directory)?.taken?.serial).toBe(7);
+    put(object(7));
+    expect(await polling()).toMatchObject({ kind: "taken", serial: 7, before: 5 });
+  });
+
+  test("nor where the poll was interrupted between the copy and what is known of it", async () => {
+    put(object(5));
+    await polling();
+    writeFileSync(copy, object(7));
+    put(object(6));
+    expect(await refused()).toContain("this node has had 7");
+    put(object(7));
+    expect(await polling()).toMatchObject({ kind: "unchanged", serial: 7 });
+    expect(readPollState(directory)?.taken?.serial).toBe(7);
+  });
+
   test("nor where the copy cannot be used any more", async () => {
     put(object(7));
     await polling();
