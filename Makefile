@@ -124,9 +124,9 @@ test-audit: build ## As root: the SQL of docs/audit.md on events as CloudTrail h
 
 # moto is in Python's registry, in an environment of its own below .cache.
 .PHONY: test-fleet
-test-fleet: build ## As root: the fleet's object with moto's S3, on a booted node, and on three nodes under load (IMDSPROXY_ROLLOUTS=N)
+test-fleet: build ## As root: the fleet's object with moto's S3 and SSM, on a booted node, and on three nodes under load (IMDSPROXY_ROLLOUTS=N)
 	@sh scripts/install-test-packages.sh
-	@test -x .cache/moto/bin/moto_server || { python3 -m venv .cache/moto && .cache/moto/bin/pip install --quiet 'moto[s3,server]==5.1.4'; }
+	@test -x .cache/moto/bin/moto_server || { python3 -m venv .cache/moto && .cache/moto/bin/pip install --quiet 'moto[s3,ssm,server]==5.1.4'; }
 	@MOTO=$(CURDIR)/.cache/moto/bin/moto_server $(BUN) test --timeout=60000 ./test/fleet/moto.ts
 	@$(SUDO) $(BUN) test --timeout=200000 ./test/node/fleet-rollout.ts ./test/boot/fleet.ts
 

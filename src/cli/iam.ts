@@ -1,6 +1,6 @@
 import { defineCommand } from "citty";
 import { instanceRoleArn } from "../client/instance-role.ts";
-import { loadConfig } from "../config/load.ts";
+import { loadConfig, loadWithObject } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { type Asked, askedOfIam, type Conditions } from "../rules/conditions.ts";
@@ -17,6 +17,7 @@ import {
   trustResources,
   trustTemplate,
 } from "./iam/formats.ts";
+import { objectStatement } from "./iam/object-statement.ts";
 
 /** `aws:userid` of a session that EC2 gave to an instance ends in the instance's id (IAM User Guide, "Information available in all requests"). */
 const OF_AN_INSTANCE = { StringLike: { "aws:userid": "*:i-*" } };
@@ -151,6 +152,20 @@ const trustPolicy = defineCommand({
   },
 });
 
+/** Null where the node takes no object. The partition is that of the node's role, else of one that it assumes: they share one. */
+function objectStatementOf(
+  { config: remote, region }: Config,
+  nodeRole: ReturnType<typeof parseRoleArn>,
+  assumed: ReturnType<typeof parseRoleArn>,
+) {
+  if (remote == null) return null;
+  return objectStatement(remote.source, {
+    partition: nodeRole?.partition ?? assumed?.partition ?? "aws",
+    region: remote.region ?? (region === "auto" ? null : region),
+    account: nodeRole?.account ?? null,
+  });
+}
+
 const permissionsPolicy = defineCommand({
   meta: { name: "permissions-policy", description: "Print what the node's role must be allowed" },
   args: {
@@ -167,9 +182,20 @@ const permissionsPolicy = defineCommand({
     const format = formatOf(args.format);
     const given = args["instance-role-arn"];
     const nodeRole = given === undefined ? null : parseRoleArn(requireRoleArn(given));
-    const asked = askedOfIam(loadConfig({ path: args.config }));
-    requireRoles(asked);
-    const document = documentOf(asked.map(({ request }) => permissionStatement(request)));
+    const { config, object } = loadWithObject({ path: args.config });
+    const asked = askedOfIam(config);
+    const ofObject = objectStatementOf(config, nodeRole, parseRoleArn(asked[0]?.request.roleArn ?? ""));
+    if (object !== null && object.kind !== "good") {
+      const why = object.kind === "missing" ? "there is none here" : object.problem;
+      console.error(
+        `note: the roles stand in the fleet's object, and ${why}: what is printed lets the node fetch it, and nothing else; ` +
+          "for the rest, run it as root on a node that has the object",
+      );
+    } else requireRoles(asked);
+    const document = documentOf([
+      ...asked.map(({ request }) => permissionStatement(request)),
+      ...(ofObject === null ? [] : [ofObject]),
+    ]);
     const name = nodeRole?.name ?? null;
     if (args.json || format === "json") console.log(text(document));
     else if (format === "cloudformation") console.log(permissionsTemplate(document, name));

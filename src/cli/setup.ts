@@ -18,12 +18,14 @@ export default defineCommand({
   args: {
     config: {
       type: "string",
-      description: "A configuration to install as /etc/imdsproxy/config.yaml; or s3://BUCKET/KEY, taken once",
+      description:
+        "A configuration to install as /etc/imdsproxy/config.yaml; or s3://BUCKET/KEY or ssm:NAME, taken once",
       valueHint: "FILE",
     },
     "config-sha256": {
       type: "string",
-      description: "The SHA-256 of a configuration of S3, without which only role, rules and tests are taken",
+      description:
+        "The SHA-256 of a configuration of S3 or SSM, without which only role, rules and tests are taken",
       valueHint: "HEX",
     },
     ...overrideArgs,

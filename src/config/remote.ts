@@ -5,6 +5,9 @@ import { FLEET_NAME, publicKeyOf } from "./object.ts";
 
 const PATTERN = /^s3:\/\/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])\/(.+)$/;
 
+/** Where the object is. */
+export type Source = S3Location | SsmLocation;
+
 /** A bucket and a key of S3. */
 export interface S3Location {
   readonly bucket: string;
@@ -20,14 +23,50 @@ export function parseS3Url(text: string): S3Location | null {
   return isPlain && !swallowed ? { bucket, key } : null;
 }
 
-export const s3Text = ({ bucket, key }: S3Location): string => `s3://${bucket}/${key}`;
+/** A parameter of the Systems Manager's Parameter Store. */
+export interface SsmLocation {
+  /** Its name, or its ARN: what the API takes as `Name`. */
+  readonly parameter: string;
+  /** The region in its ARN; null where it is named. */
+  readonly region: string | null;
+}
+
+/**
+ * A name: letters, digits, `.`, `-`, `_`, and with levels a `/` before each (AWS Systems Manager API Reference, "PutParameter"). No
+ * `NAME:VERSION` nor `NAME:LABEL`.
+ */
+const PARAMETER = /^(?:[A-Za-z0-9._-]+|(?:\/[A-Za-z0-9._-]+){1,15})$/;
+const PARAMETER_ARN =
+  /^arn:aws[a-z-]*:ssm:([a-z]{2,}(?:-[a-z]+)+-\d{1,2}):\d{12}:parameter\/([A-Za-z0-9._/-]+)$/;
+/** With its ARN, as AWS counts it. */
+const MOST_PARAMETER = 1011;
+
+/** Parses `ssm:NAME` or `ssm:ARN`; null where it is none. */
+export function parseSsm(text: string): SsmLocation | null {
+  if (!text.startsWith("ssm:") || text.length > MOST_PARAMETER) return null;
+  const parameter = text.slice("ssm:".length);
+  const [, region = null, name = ""] = PARAMETER_ARN.exec(parameter) ?? [];
+  if (region !== null)
+    return PARAMETER.test(name) || PARAMETER.test(`/${name}`) ? { parameter, region } : null;
+  return PARAMETER.test(parameter) ? { parameter, region } : null;
+}
+
+/** Whether the text names a {@link Source}, right or wrong, and not a file: `./ssm:x` is a file. */
+export const namesSource = (text: string): boolean => /^(?:s3:\/\/|ssm:)/.test(text);
+
+export const parseSource = (text: string): Source | null => parseS3Url(text) ?? parseSsm(text);
+
+/** As {@link parseSource} takes it. */
+export const sourceText = (source: Source): string =>
+  "bucket" in source ? `s3://${source.bucket}/${source.key}` : `ssm:${source.parameter}`;
 
 const source = z.string().transform((text, context) => {
-  const parsed = parseS3Url(text);
+  const parsed = parseSource(text);
   if (parsed !== null) return parsed;
   context.addIssue({
     code: "custom",
-    message: "must be an object of S3, such as s3://BUCKET/imdsproxy.yaml",
+    message:
+      "must be an object of S3, such as s3://BUCKET/imdsproxy.yaml, or a parameter of SSM, such as ssm:/imdsproxy/rules",
   });
   return z.NEVER;
 });
@@ -56,7 +95,7 @@ const publicKey = z.string().transform((text, context) => {
 });
 
 export const remoteSchema = z.strictObject({
-  source: source.describe("The object, as s3://BUCKET/KEY"),
+  source: source.describe("The object, as s3://BUCKET/KEY, or a parameter of SSM, as ssm:NAME or ssm:ARN"),
   // In seconds once it is parsed.
   every: every.prefault("60s").describe("How often it is asked for, from 10s to 24h"),
   publicKey: z
@@ -73,14 +112,14 @@ export const remoteSchema = z.strictObject({
     .string()
     .regex(/^[a-z]{2,}(?:-[a-z]+)+-\d{1,2}$/, "must be a region such as us-west-2")
     .nullish()
-    .describe("The bucket's region; default the node's"),
+    .describe("The region of the bucket or the parameter; default that of its ARN, else the node's"),
   endpoint: z
     .url({
       protocol: /^https?$/,
       error: "must be a URL such as https://s3.us-west-2.amazonaws.com, or null",
     })
     .nullish()
-    .describe("The URL where S3 answers; default the endpoint of the region"),
+    .describe("The URL where S3 or SSM answers; default the endpoint of the region"),
 });
 
 /** `config`, complete. */

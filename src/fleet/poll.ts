@@ -1,9 +1,9 @@
 import { type ConfigFile, objectDirectory, objectPath, readObject, withObject } from "../config/load.ts";
 import { MOST_OBJECT_BYTES, type VerifiedObject, verifyObject } from "../config/object.ts";
-import { s3Text } from "../config/remote.ts";
+import { sourceText } from "../config/remote.ts";
 import { ImdsProxyError } from "../errors.ts";
 import type { InstanceCredentials } from "../sessions/instance-credentials.ts";
-import { getObject, type S3Answer, type S3Request } from "./s3.ts";
+import { fetchSource } from "./source.ts";
 import { type PollState, readPollState, requireDirectory, writeCopy, writePollState } from "./store.ts";
 
 /** One look at the fleet's object: it is asked for, judged, and kept where it may be taken. */
@@ -26,8 +26,6 @@ export interface PollOptions {
   readonly now: () => number;
   /** Nothing is written. */
   readonly dryRun: boolean;
-  /** Default {@link getObject}. */
-  readonly get?: (request: S3Request) => Promise<S3Answer>;
 }
 
 export type PollResult =
@@ -122,7 +120,7 @@ type Found =
     }
   | { readonly kind: "candidate"; readonly candidate: Candidate; readonly before: number | null };
 
-/** Asks S3, and judges what it gives. @throws ImdsProxyError where there is no object that may be taken. */
+/** Asks S3 or SSM, and judges what it gives. @throws ImdsProxyError where there is no object that may be taken. */
 async function ask(options: Omit<PollOptions, "dryRun" | "gid">, state: PollState | null): Promise<Found> {
   const { file, now } = options;
   const remote = remoteOf(file);
@@ -130,15 +128,16 @@ async function ask(options: Omit<PollOptions, "dryRun" | "gid">, state: PollStat
   const isFresh =
     state?.fullAtMs != null && now() - state.fullAtMs < FULL_EVERY_MS && now() >= state.fullAtMs;
   const isOfCopy = copy?.isGood === true && state?.taken?.hash === copy.hash;
-  const answer = await (options.get ?? getObject)({
-    location: remote.source,
-    region: remote.region ?? (await options.region()),
+  const answer = await fetchSource({
+    source: remote.source,
+    region: remote.region ?? null,
+    nodeRegion: options.region,
     endpoint: remote.endpoint ?? null,
-    credentials: await options.credentials(),
+    credentials: options.credentials,
     etag: isFresh && isOfCopy ? state.etag : null,
     mostBytes: MOST_OBJECT_BYTES,
   });
-  const name = s3Text(remote.source);
+  const name = sourceText(remote.source);
   if (answer.kind === "failed") throw new Failure("unhealthy", `${name}: ${answer.why}`, answer.remedy);
   if (answer.kind === "unchanged") {
     if (copy === null)

@@ -3,19 +3,19 @@ import { parseDocument } from "yaml";
 import { parseConfig } from "../config/load.ts";
 import { MOST_OBJECT_BYTES, OBJECT_KEYS, textOfBytes } from "../config/object.ts";
 import type { ConfigOverrides } from "../config/overrides.ts";
-import { parseS3Url } from "../config/remote.ts";
+import { parseSource } from "../config/remote.ts";
 import { ImdsProxyError } from "../errors.ts";
-import { getObject } from "../fleet/s3.ts";
+import { fetchSource } from "../fleet/source.ts";
 import { withNodeSources } from "./fleet-object.ts";
 
-/** A configuration that setup takes once from S3: `setup --config s3://BUCKET/KEY`. It is not polled. */
+/** A configuration that setup takes once from S3 or SSM: `setup --config s3://BUCKET/KEY`, `ssm:NAME`. It is not polled. */
 
 export interface GivenObject {
   readonly url: string;
   /** The SHA-256 that its bytes must have, in hexadecimal; null: none is asked for. */
   readonly sha256: string | null;
   readonly overrides: ConfigOverrides;
-  /** Where S3 answers, as the SDKs' AWS_ENDPOINT_URL_S3 has it; null: at the region's endpoint. */
+  /** Where S3 or SSM answers, as the SDKs' AWS_ENDPOINT_URL_S3 and _SSM have it; null: at the region's endpoint. */
   readonly endpoint: string | null;
   /** The configuration that the node has; null where it has none. */
   readonly installed: string | null;
@@ -29,22 +29,23 @@ export async function takeObject({
   endpoint,
   installed,
 }: GivenObject): Promise<string> {
-  const location = parseS3Url(url);
-  if (location === null) {
+  const source = parseSource(url);
+  if (source === null) {
     throw new ImdsProxyError(
       "usage",
-      `setup: --config is ${JSON.stringify(url)}, which is no object of S3`,
-      "such as s3://BUCKET/imdsproxy.yaml",
+      `setup: --config is ${JSON.stringify(url)}, which is no object of S3 and no parameter of SSM`,
+      "such as s3://BUCKET/imdsproxy.yaml, or ssm:/imdsproxy/rules",
     );
   }
   // For the upstream and the region alone.
   const config = parseConfig("", "the flags", overrides);
-  const answer = await withNodeSources(config, async ({ region, credentials }) =>
-    getObject({
-      location,
-      region: await region(),
+  const answer = await withNodeSources(config, ({ region, credentials }) =>
+    fetchSource({
+      source,
+      region: null,
+      nodeRegion: region,
       endpoint,
-      credentials: await credentials(),
+      credentials,
       etag: null,
       mostBytes: MOST_OBJECT_BYTES,
     }),
@@ -89,7 +90,7 @@ export function judged(
   if (foreign.length > 0) {
     throw new ImdsProxyError(
       "config",
-      `${url} has the keys ${foreign.join(", ")}, and only ${OBJECT_KEYS.join(", ")} are taken from S3 without a hash`,
+      `${url} has the keys ${foreign.join(", ")}, and only ${OBJECT_KEYS.join(", ")} are taken from S3 or SSM without a hash`,
       "name its hash: --config-sha256 $(sha256sum FILE | cut -c1-64); or keep these keys in a file of the node's own",
     );
   }

@@ -12,7 +12,7 @@ import { type ConfigFile, loadConfig, parseFile, textOfFile, withCopy } from "..
 import { textOfBytes } from "../config/object.ts";
 import type { ConfigOverrides } from "../config/overrides.ts";
 import type { Platform } from "../config/platforms.ts";
-import { s3Text } from "../config/remote.ts";
+import { namesSource, sourceText } from "../config/remote.ts";
 import type { Config } from "../config/schema.ts";
 import { configWarnings } from "../config/warnings.ts";
 import { ImdsProxyError } from "../errors.ts";
@@ -66,9 +66,9 @@ export interface ServiceOptions extends Progress {
 }
 
 export interface InstallOptions extends ServiceOptions {
-  /** A configuration to install: a file, or `s3://BUCKET/KEY`; undefined keeps what is there. */
+  /** A configuration to install: a file, `s3://BUCKET/KEY` or `ssm:NAME`; undefined keeps what is there. */
   readonly configFile?: string | undefined;
-  /** The SHA-256 that a configuration of S3 must have, in hexadecimal. */
+  /** The SHA-256 that a configuration of S3 or SSM must have, in hexadecimal. */
   readonly configSha256?: string | undefined;
   readonly overrides: ConfigOverrides;
   /** The platform whose daemons' accounts are exempt; `auto`: what the node looks like. Undefined: as the file says. */
@@ -145,16 +145,17 @@ async function givenConfiguration(
   { configFile, configSha256, overrides }: InstallOptions,
   installed: string | null,
 ): Promise<{ readonly path: string; readonly text: string } | null> {
-  if (configFile?.startsWith("s3://") === true) {
-    const endpoint = process.env["AWS_ENDPOINT_URL_S3"] ?? null;
+  if (configFile !== undefined && namesSource(configFile)) {
+    const variable = configFile.startsWith("s3:") ? "AWS_ENDPOINT_URL_S3" : "AWS_ENDPOINT_URL_SSM";
+    const endpoint = process.env[variable] ?? null;
     const given = { url: configFile, sha256: configSha256 ?? null, overrides, endpoint, installed };
     return { path: configFile, text: await takeObject(given) };
   }
   if (configSha256 !== undefined) {
     throw new ImdsProxyError(
       "usage",
-      "setup: --config-sha256 without a configuration of S3",
-      "name one: --config s3://BUCKET/KEY",
+      "setup: --config-sha256 without a configuration of S3 or SSM",
+      "name one: --config s3://BUCKET/KEY, or --config ssm:NAME",
     );
   }
   return configFile === undefined
@@ -172,7 +173,7 @@ async function givenConfiguration(
 async function wantedObject(file: ConfigFile, { say, dryRun }: ServiceOptions): Promise<string | null> {
   const remote = file.config.config;
   if (remote == null) return null;
-  const name = s3Text(remote.source);
+  const name = sourceText(remote.source);
   if (dryRun && process.geteuid?.() !== 0) {
     say(`# fetch ${name}, which root alone can do`);
     return null;

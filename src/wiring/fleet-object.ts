@@ -1,7 +1,7 @@
 import { statSync } from "node:fs";
 import { type LoadedConfig, objectDirectory, readObject } from "../config/load.ts";
 import { hashOf } from "../config/object.ts";
-import { s3Text } from "../config/remote.ts";
+import { sourceText } from "../config/remote.ts";
 import { type PollState, readPollState } from "../fleet/store.ts";
 import { every } from "../platform/clock.ts";
 import type { Finding } from "../telemetry/health.ts";
@@ -114,7 +114,7 @@ export class FleetObject {
     const { config, object } = this.#running;
     const remote = config.config;
     if (remote == null || object === null) return null;
-    const name = s3Text(remote.source);
+    const name = sourceText(remote.source);
     const state = this.#pollState();
     const why = state?.problem ?? null;
     const polled = why === null ? "" : `: ${why.what}`;
@@ -188,7 +188,7 @@ export class FleetObject {
     const state = this.#pollState();
     const iso = (ms: number | null | undefined) => (ms == null ? null : new Date(ms).toISOString());
     return {
-      source: s3Text(config.config.source),
+      source: sourceText(config.config.source),
       fleet: config.config.fleet,
       serial: object.kind === "good" ? object.serial : null,
       hash: object.kind === "good" ? object.hash : null,

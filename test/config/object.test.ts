@@ -21,7 +21,7 @@ import {
   signObject,
   verifyObject,
 } from "../../src/config/object.ts";
-import { parseS3Url } from "../../src/config/remote.ts";
+import { parseS3Url, parseSsm, sourceText } from "../../src/config/remote.ts";
 import { configSchema } from "../../src/config/schema.ts";
 import { ImdsProxyError } from "../../src/errors.ts";
 import { holds } from "../support/fuzz.ts";
@@ -263,6 +263,7 @@ describe("a node's file with config", () => {
     ["source", "https://bucket/key", "must be an object of S3"],
     ["source", "s3://bucket", "must be an object of S3"],
     ["source", "s3://bucket/../key", "must be an object of S3"],
+    ["source", "ssm:a b", "or a parameter of SSM"],
     ["every", "5s", "10s to 24h"],
     ["every", "25h", "10s to 24h"],
     ["every", 60, "must be text"],
@@ -295,6 +296,37 @@ describe("parseS3Url()", () => {
     "s3://user@bucket/k",
   ])
     test(`refuses ${text}`, () => expect(parseS3Url(text)).toBeNull());
+});
+
+describe("parseSsm()", () => {
+  const arn = (name: string) => `arn:aws-cn:ssm:cn-north-1:123456789012:parameter/${name}`;
+  for (const [text, region] of [
+    ["ssm:rules", null],
+    ["ssm:/imdsproxy/west-2/rules.yaml", null],
+    [`ssm:${arn("rules")}`, "cn-north-1"],
+    [`ssm:${arn("imdsproxy/rules")}`, "cn-north-1"],
+  ] as const)
+    test(`takes ${text}`, () => {
+      const found = parseSsm(text);
+      expect(found).toEqual({ parameter: text.slice(4), region });
+      expect(found === null ? null : sourceText(found)).toBe(text);
+    });
+  for (const text of [
+    "ssm:",
+    "ssm:/",
+    "ssm:a/b",
+    "ssm:/a//b",
+    "ssm:/a/",
+    "ssm:rules:3",
+    "ssm://rules",
+    "ssm:rules*",
+    "ssm:rules\n",
+    `ssm:${arn("a//b")}`,
+    `ssm:${arn("rules:3")}`,
+    `ssm:${arn("rules").replace("123456789012", "*")}`,
+    `ssm:/${"a".repeat(1011)}`,
+  ])
+    test(`refuses ${JSON.stringify(text).slice(0, 80)}`, () => expect(parseSsm(text)).toBeNull());
 });
 
 describe("loadWithObject()", () => {

@@ -19,6 +19,7 @@ import { MOST_OBJECT_BYTES, publicKeyText, signObject } from "../../src/config/o
 import { FULL_EVERY_MS, type PollResult, poll } from "../../src/fleet/poll.ts";
 import { readPollState } from "../../src/fleet/store.ts";
 import { S3_KEYS, type S3StandIn, startS3 } from "../support/stand-ins/s3.ts";
+import { startSsm } from "../support/stand-ins/ssm.ts";
 
 const key = generateKeyPairSync("ed25519").privateKey;
 const other = generateKeyPairSync("ed25519").privateKey;
@@ -303,5 +304,31 @@ describe("poll()", () => {
     expect((await polling()).kind).toBe("taken");
     expect(readFileSync(victim, "utf8")).toBe("mine");
     expect(readdirSync(directory).sort()).toEqual(["object.yaml", "state.json"]);
+  });
+
+  test("takes a parameter of SSM by the same rules, and judges it whole each time", async () => {
+    const ssm = startSsm("/imdsproxy/rules");
+    try {
+      const config = JSON.parse(readFileSync(configPath, "utf8"));
+      Object.assign(config.config, { source: "ssm:/imdsproxy/rules", endpoint: ssm.endpoint });
+      writeFileSync(configPath, JSON.stringify(config));
+      ssm.value = object(7);
+      expect(await polling()).toMatchObject({ kind: "taken", serial: 7, before: null });
+      expect(await polling()).toMatchObject({ kind: "unchanged", serial: 7 });
+      ssm.value = object(6);
+      expect(await refused()).toBe(
+        "ssm:/imdsproxy/rules has the serial 6, and this node has had 7: an older object is not taken again",
+      );
+      ssm.value = object(8).replace("R8", "Admin");
+      expect(await refused()).toContain("ssm:/imdsproxy/rules has a signature by no key");
+      ssm.value = null;
+      expect(await refused()).toContain("ssm:/imdsproxy/rules: there is no such parameter in us-west-2");
+      expect(runs()).toBe("R7");
+      ssm.value = object(8);
+      expect(await polling()).toMatchObject({ kind: "taken", serial: 8, before: 7 });
+      expect(readPollState(directory)).toMatchObject({ etag: null, problem: null, taken: { serial: 8 } });
+    } finally {
+      await ssm.stop();
+    }
   });
 });

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import { getObject, objectUrl, type S3Request, s3Endpoint } from "../../src/fleet/s3.ts";
+import { getObject, objectUrl, type S3Request } from "../../src/fleet/s3.ts";
+import { serviceEndpoint } from "../../src/fleet/signed-request.ts";
 import { S3_KEYS, type S3StandIn, startS3 } from "../support/stand-ins/s3.ts";
 
 let s3: S3StandIn;
@@ -149,8 +150,8 @@ describe("objectUrl()", () => {
   });
 });
 
-test("s3Endpoint() has the suffix of each partition", async () => {
-  expect(await s3Endpoint("us-west-2")).toBe("https://s3.us-west-2.amazonaws.com");
-  expect(await s3Endpoint("cn-north-1")).toBe("https://s3.cn-north-1.amazonaws.com.cn");
-  expect(await s3Endpoint("us-gov-west-1")).toBe("https://s3.us-gov-west-1.amazonaws.com");
+test("serviceEndpoint() has the suffix of each partition", async () => {
+  expect(await serviceEndpoint("s3", "us-west-2")).toBe("https://s3.us-west-2.amazonaws.com");
+  expect(await serviceEndpoint("s3", "cn-north-1")).toBe("https://s3.cn-north-1.amazonaws.com.cn");
+  expect(await serviceEndpoint("ssm", "us-gov-west-1")).toBe("https://ssm.us-gov-west-1.amazonaws.com");
 });

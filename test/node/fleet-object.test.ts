@@ -20,6 +20,7 @@ const root = { user: "root" };
 const alice = { user: "alice" };
 const METRICS = "http://127.0.0.1:9254";
 const rules = (name = "ImdsProxyTestRole") => `role: arn:aws:iam::842413447717:role/${name}\n`;
+const FETCHES = { Effect: "Allow", Action: "s3:GetObject", Resource: "arn:aws:s3:::bucket/rules.yaml" };
 const REFUSED = `rules: [{ name: closed, role: none }]
 tests: [{ given: { user: alice }, expect: { role: none } }]
 `;
@@ -61,6 +62,8 @@ describeAsRoot("a node with a fleet's object:", () => {
     JSON.parse(
       (await proxied.node.exec({ ...root, argv: ["/run/bin/imdsproxy", "status", "--json"] })).stdout,
     );
+  const permissions = () =>
+    proxied.node.exec({ ...root, argv: ["/run/bin/imdsproxy", "iam", "permissions-policy"] });
   const page = async (path: string) => (await curl(proxied.node, alice, METRICS + path)).body;
   const roleOfAlice = async () => {
     const { body } = await givenCredentials(proxied.node, alice);
@@ -76,6 +79,9 @@ describeAsRoot("a node with a fleet's object:", () => {
     expect(troubles.find(({ id }) => id === "object")?.what).toContain("this node has never had the object");
     expect(await page("/metrics")).toContain('imdsproxy_config_info{version="none",hash=""} 1\n');
     expect(await page("/readyz")).toContain("[-]object failed: there is no object with the fleet's rules");
+    const iam = await permissions();
+    expect(iam.stderr).toContain("note: the roles stand in the fleet's object, and there is none here");
+    expect(JSON.parse(iam.stdout).Statement).toEqual([FETCHES]);
   });
 
   test("the first object is taken up without a restart, and a dry run before it changes nothing", async () => {
@@ -95,6 +101,8 @@ describeAsRoot("a node with a fleet's object:", () => {
       object: { serial: 1, fleet: "research", source: "s3://bucket/rules.yaml" },
     });
     expect(JSON.parse((await fetching("--json")).stdout)).toMatchObject({ kind: "unchanged", serial: 1 });
+    const { Statement } = JSON.parse((await permissions()).stdout);
+    expect(Statement).toEqual([expect.objectContaining({ Resource: TEST_ROLE }), FETCHES]);
   });
 
   test("each later object is taken up, and metrics name what runs as sha256sum does", async () => {
@@ -206,5 +214,51 @@ describeAsRoot("a node with a fleet's object:", () => {
       async () => (await credentialsOf(proxied.node, alice)).status === 200,
     );
     expect(await roleOfAlice()).toBe("Ten");
+  });
+
+  describe("setup takes once", () => {
+    const { endpoint } = fleetConfig("");
+    /** Runs it dry, on the node with this configuration in place of its own. `text`: the configuration that it would install. */
+    const setup = async (source: string, sha256: string | null) => {
+      proxied.node.write("/run/installed.yaml", "exempt: [dcv]\n");
+      const pin = sha256 === null ? "" : `--config-sha256 ${sha256}`;
+      const command = `mount --bind /run/installed.yaml /etc/imdsproxy/config.yaml
+        export AWS_ENDPOINT_URL_S3=${endpoint} AWS_ENDPOINT_URL_SSM=${endpoint}
+        exec /run/bin/imdsproxy setup --dry-run --platform none --config ${source} ${pin}`;
+      const ran = await proxied.node.exec({ ...root, argv: ["unshare", "--mount", "sh", "-ec", command] });
+      const text = /^--- \/etc\/imdsproxy\/config\.yaml .*\n((?: {4}.*\n)*)/m.exec(ran.stdout)?.[1] ?? null;
+      return { exitCode: ran.exitCode, stderr: ran.stderr, text: text?.replaceAll(/^ {4}/gm, "") ?? null };
+    };
+    const WHOLE = `${rules("Whole")}exempt: [alice]\n`;
+    const hash = new Bun.CryptoHasher("sha256").update(WHOLE).digest("hex");
+    const refusal = (exitCode: number, said: string) => ({
+      exitCode,
+      stderr: expect.stringContaining(said),
+      text: null,
+    });
+
+    for (const source of ["s3://bucket/once.yaml", "ssm:/imdsproxy/once"])
+      test(`role and rules of ${source}, beside the node's own keys`, async () => {
+        s3.put(rules("Once"));
+        const { exitCode, text } = await setup(source, null);
+        expect([exitCode, text]).toEqual([0, `exempt: [ dcv ]\n${rules("Once")}`]);
+      });
+
+    test("all of an object whose hash is named, and nothing of another", async () => {
+      s3.put(WHOLE);
+      const { exitCode, text } = await setup("s3://bucket/once.yaml", hash);
+      expect([exitCode, text]).toEqual([0, WHOLE]);
+      expect(await setup("ssm:/imdsproxy/once", null)).toEqual(refusal(2, "has the keys exempt"));
+      s3.put(`${WHOLE}# changed\n`);
+      expect(await setup("s3://bucket/once.yaml", hash)).toEqual(refusal(2, "has the SHA-256"));
+    });
+
+    test("nothing where there is nothing, and nothing that is no source", async () => {
+      s3.fail(404);
+      expect(await setup("ssm:/imdsproxy/none", null)).toEqual(refusal(1, "there is no such parameter in "));
+      const wrong = "which is no object of S3 and no parameter of SSM";
+      expect(await setup("ssm:a/b", null)).toEqual(refusal(2, wrong));
+      s3.fail(null);
+    });
   });
 });

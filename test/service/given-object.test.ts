@@ -28,7 +28,7 @@ describe("setup --config s3://…", () => {
   });
   test("takes no key of the node's own without a hash", () => {
     expect(taking(WHOLE, null)).toBe(
-      "refused: s3://bucket/key has the keys exempt, and only role, rules, tests are taken from S3 without a hash",
+      "refused: s3://bucket/key has the keys exempt, and only role, rules, tests are taken from S3 or SSM without a hash",
     );
     for (const text of [`<<: { exempt: [alice] }\n`, `config: {}\n`, `"\\x65xempt": [alice]\n`])
       expect(taking(text, null)).toStartWith("refused: ");

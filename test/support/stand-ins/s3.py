@@ -1,6 +1,9 @@
-"""An S3 with one object: PORT DIRECTORY. Serves DIRECTORY/object with the status in DIRECTORY/status, and heeds If-None-Match."""
+"""An S3 with one object: PORT DIRECTORY. Serves DIRECTORY/object with the status in DIRECTORY/status, and heeds If-None-Match.
+
+By POST it is an SSM that has the object as each of its parameters."""
 import hashlib
 import http.server
+import json
 import sys
 
 PORT, DIRECTORY = int(sys.argv[1]), sys.argv[2]
@@ -29,6 +32,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Location", "http://169.254.169.254/latest/meta-data/")
         if status != 304:
             self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        signed = self.headers.get("Authorization", "").startswith("AWS4-HMAC-SHA256 ")
+        with open(DIRECTORY + "/status") as file:
+            status = 200 if signed and file.read() == "200" else 400
+        with open(DIRECTORY + "/object") as file:
+            found = {"Parameter": {"Value": file.read()}}
+        body = json.dumps(found if status == 200 else {"__type": "ParameterNotFound"}).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
