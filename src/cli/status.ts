@@ -2,7 +2,7 @@ import { defineCommand } from "citty";
 import { askStatus, type StatusReply } from "../client/status-socket.ts";
 import { ImdsProxyError } from "../errors.ts";
 import type { Whoami } from "../imds/whoami.ts";
-import { sleep, systemClock } from "../platform/clock.ts";
+import { monotonicMs, sleep, systemClock } from "../platform/clock.ts";
 import type { NodeStatus, Trouble } from "../service/node-status.ts";
 import {
   MOST_BYTES,
@@ -19,6 +19,9 @@ import { askWhoami } from "./whoami.ts";
 
 /** Milliseconds between two screens of --watch. */
 const WATCH_MS = 2_000;
+/** Milliseconds for which the proxy is asked again while a setup is at work, and between two tries. */
+const SETUP_MS = 20_000;
+const AGAIN_MS = 200;
 /** Moves the cursor home and erases to the end of the screen (ECMA-48, CUP and ED). */
 const REDRAW = "\u001b[H\u001b[J";
 
@@ -79,16 +82,27 @@ async function watch(look: () => Promise<Looked>, json: boolean): Promise<void> 
 }
 
 async function lookAtNode(configPath: string | undefined): Promise<Looked> {
-  const { findNode, nodeStatus } = await import("../service/node-status.ts");
-  const asked = ask(ROOT_SOCKET).then((reply) => {
+  const { findNode, nodeStatus, setupAtWork } = await import("../service/node-status.ts");
+  const asked = askWhile(() => setupAtWork() !== null).then((reply) => {
     if (reply.kind === "silent") return reply;
     const status = documentOf(reply.text);
     return status?.for === "root"
       ? ({ kind: "answered", status } as const)
-      : ({ kind: "silent", why: ANOTHER_VERSION } as const);
+      : ({ kind: "silent", why: ANOTHER_VERSION, otherVersion: true } as const);
   });
   const found = nodeStatus(await findNode(configPath, asked));
   return { found, show: (screen) => nodeLines(found, screen) };
+}
+
+/** Asks again where there is no answer, as long as a setup is at work, which starts the proxy again. */
+async function askWhile(isSetupAtWork: () => boolean): Promise<StatusReply> {
+  const startedMs = monotonicMs();
+  for (;;) {
+    const mayComeYet = isSetupAtWork() && monotonicMs() - startedMs < SETUP_MS;
+    const reply = await ask(ROOT_SOCKET);
+    if (reply.kind === "answered" || !mayComeYet) return reply;
+    await sleep(AGAIN_MS);
+  }
 }
 
 const ANOTHER_VERSION =

@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, openSync, statSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readFileSync, statSync } from "node:fs";
 import { sleep } from "./clock.ts";
 import { tryLock } from "./libc.ts";
 
@@ -30,6 +30,29 @@ export async function waitForLock(
     if (waitedMs >= options.limitMs) return null;
     await sleep(options.pollMs);
   }
+}
+
+/**
+ * The process that has a lock, without a try to take it, which could keep somebody else from it. Null where nobody has it, or a process
+ * that this pid namespace does not know.
+ *
+ * @param locks as in proc_locks(5): `1: FLOCK  ADVISORY  WRITE 25484 00:1a:1234 0 EOF`, the device in hexadecimal digits; `->`
+ * begins who waits.
+ * @throws what the file system says.
+ */
+export function lockHolder(path: string, locks = readFileSync("/proc/locks", "utf8")): number | null {
+  const found = statSync(path, { bigint: true, throwIfNoEntry: false });
+  if (found === undefined) return null;
+  // new_encode_dev() in linux/kdev_t.h: twelve bits of the major number above the lower eight of the minor one.
+  const major = (found.dev >> 8n) & 0xfffn;
+  const minor = (found.dev & 0xffn) | ((found.dev >> 12n) & 0xfff00n);
+  const hex = (number: bigint) => number.toString(16).padStart(2, "0");
+  const file = `${hex(major)}:${hex(minor)}:${found.ino}`;
+  for (const line of locks.split("\n")) {
+    const [, kind, , mode, pid, of] = line.trim().split(/\s+/);
+    if (kind === "FLOCK" && mode === "WRITE" && of === file && Number(pid) > 0) return Number(pid);
+  }
+  return null;
 }
 
 function isStill(path: string, descriptor: number): boolean {

@@ -5,8 +5,9 @@ import { ImdsProxyError } from "../errors.ts";
 import type { Dropped } from "../firewall/limits/own-table.ts";
 import { buildFirewallSpec } from "../firewall/spec.ts";
 import { endpointText } from "../identity/endpoint.ts";
+import { lockHolder } from "../platform/file-lock.ts";
 import type { RootStatus } from "../telemetry/status-document.ts";
-import { UNITS } from "./paths.ts";
+import { LOCK, UNITS } from "./paths.ts";
 import { type RulesStatus, rulesStatus } from "./rules-status.ts";
 import { NOT_INSTALLED, nodeNotes, type UnitsStatus, unitsStatus } from "./setup.ts";
 
@@ -25,7 +26,12 @@ export interface Trouble {
 /** What the proxy told, or why it did not. */
 export type ProxyAnswer =
   | { readonly kind: "answered"; readonly status: RootStatus }
-  | { readonly kind: "silent"; readonly why: string };
+  | {
+      readonly kind: "silent";
+      readonly why: string;
+      /** True where one answers, in a way that this version does not know: it serves. */
+      readonly otherVersion?: true;
+    };
 
 /** What of the node was found. */
 export interface NodeFindings {
@@ -42,6 +48,8 @@ export interface NodeFindings {
   /** Why the configuration's file cannot be taken; null where it can. */
   readonly configurationProblem: { readonly what: string; readonly remedy: string | null } | null;
   readonly notes: readonly string[];
+  /** The process of a `setup` that is at work on the node; null where there is none. */
+  readonly setupPid: number | null;
 }
 
 /** What root is shown; `--json` prints it as it is. */
@@ -70,6 +78,8 @@ export interface NodeStatus {
   readonly users: RootStatus["users"] | null;
   readonly errors: RootStatus["errors"] | null;
   readonly notes: readonly string[];
+  /** The process of a `setup` that is at work on the node, as in an upgrade; null where there is none. */
+  readonly setupPid: number | null;
 }
 
 /** Looks at the node. @param configPath default: the installed configuration, if it is there. */
@@ -85,13 +95,17 @@ export async function findNode(
     if (!(error instanceof ImdsProxyError)) throw error;
     configurationProblem = { what: error.problem, remedy: error.remedy };
   }
+  const before = setupAtWork();
   const [units, firewall, notes] = await Promise.all([
     unitsStatus(),
     config === null ? null : firewallOf(config),
     config === null ? [] : nodeNotes(config),
   ]);
+  const answer = await proxy;
   return {
-    proxy: await proxy,
+    // It may have begun, or ended, since the first look.
+    setupPid: before ?? setupAtWork(),
+    proxy: answer,
     units,
     configured: existsSync(configPath ?? DEFAULT_CONFIG_PATH),
     rules: firewall?.rules ?? null,
@@ -100,6 +114,16 @@ export async function findNode(
     configurationProblem,
     notes: [...(firewall?.notes ?? []), ...notes],
   };
+}
+
+/** The process of a `setup` that is at work on this node; null where there is none. */
+export function setupAtWork(): number | null {
+  try {
+    return lockHolder(LOCK);
+  } catch {
+    // Without /proc it is not known: then what is found stands for itself.
+    return null;
+  }
 }
 
 async function firewallOf(config: Config) {
@@ -118,13 +142,21 @@ export function nodeStatus(found: NodeFindings): NodeStatus {
   const troubles = troublesOf(found, told);
   const [first, ...further] = troubles;
   const more = further.length === 0 ? "" : `; and ${further.length} more, below`;
+  const { setupPid } = found;
+  const serves = told !== null || (found.proxy.kind === "silent" && found.proxy.otherVersion === true);
+  // What a setup puts right itself, while the proxy serves: files of two versions, units that it starts again.
+  const isPassing =
+    setupPid !== null && serves && troubles.every(({ id }) => id === "unit" || id === "proxy");
+  const underWay = `an upgrade is under way: imdsproxy setup (pid ${setupPid}) is at work, and the proxy serves`;
   const { installed, version, units } = found.units;
   return {
-    healthy: first === undefined,
-    summary:
-      first === undefined
+    healthy: first === undefined || isPassing,
+    summary: isPassing
+      ? `${underWay}${first === undefined ? "" : `; for now: ${first.what}${more}`}`
+      : first === undefined
         ? "healthy: the proxy runs, the rules are in place, nothing keeps users from their roles"
         : `NOT healthy: ${first.what}${more}`,
+    setupPid,
     troubles,
     proxy:
       told === null
@@ -174,7 +206,7 @@ function troublesOf(
     const state = units.installed ? ` (${UNITS.proxy} is ${proxyUnit?.active ?? "unknown"})` : "";
     troubles.push({
       id: "proxy",
-      what: `${proxy.why}${state}: users get no credentials`,
+      what: proxy.otherVersion ? proxy.why : `${proxy.why}${state}: users get no credentials`,
       since: null,
       remedy: `systemctl status ${UNITS.proxy}; journalctl -u ${UNITS.proxy} -n 20`,
     });

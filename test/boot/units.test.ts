@@ -22,10 +22,12 @@ const OURS = ["imdsproxy.service", "imdsproxy-iptables.service", "imdsproxy-repa
 const HAVE_GCC = Bun.which("gcc") !== null;
 
 describeAsRoot("the units on a booted node", () => {
+  /** What the first setup on it said. */
+  let firstSetup = "";
   const node = bootedMachine(
     () => makeNode(),
     async () => {
-      await node.ok(SETUP);
+      firstSetup = await node.ok(SETUP);
       await node.reboot();
     },
   );
@@ -35,6 +37,14 @@ describeAsRoot("the units on a booted node", () => {
   /** Microseconds since boot at which a unit was up. */
   const upAt = async (unit: string) => Number(await property(unit, "ActiveEnterTimestampMonotonic"));
   const startedAt = async (unit: string) => Number(await property(unit, "InactiveExitTimestampMonotonic"));
+
+  test("setup recommends observe where nothing was ever observed, and to a file or a pipe says each step in one line", () => {
+    expect(firstSetup).toMatch(
+      /^note: nothing was ever observed on this node: imdsproxy observe --for 24h /m,
+    );
+    expect(firstSetup).toMatch(/^systemctl (?:re)?start imdsproxy\.service$/m);
+    expect(firstSetup).not.toMatch(/[\r\u001b]/);
+  });
 
   for (const unit of OURS) {
     // It counts PrivateTmp= and PrivateDevices= with 0.2 each, and cannot know that InaccessiblePaths= stands for the first: with

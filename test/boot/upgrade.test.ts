@@ -74,6 +74,11 @@ for n in range(9):
 for n in range(9): os.wait()
 `;
 
+/** The exit code and the first line of status while an upgrade is under way. */
+const UNDER_WAY = /^0 an upgrade is under way: /;
+/** The same, where what setup itself is at is taken for a trouble. */
+const ALARM = /^1 NOT healthy: .*(?: is enabled, |another version|not running|no credentials)/;
+
 describeAsRoot("an upgrade under load", () => {
   const node = bootedMachine(
     () => {
@@ -127,9 +132,18 @@ describeAsRoot("an upgrade under load", () => {
     test(`${what}: every request is answered, tokens stay good, the node stays closed`, async () => {
       const before = await version();
       const result = await underLoad(async () => {
+        await node.ok("rm -f /tmp/upgraded");
+        const looking = node.ok(
+          "until [ -e /tmp/upgraded ]; do imdsproxy status >/tmp/screen; echo $? $(head -n 1 /tmp/screen); done",
+        );
         const ran = await node.run(`${executable} setup`);
+        await node.ok("touch /tmp/upgraded");
         expect([ran.code, ran.stderr]).toEqual([0, ""]);
         expect(ran.stdout).not.toContain("FAIL");
+        // Whoever looks meanwhile is told that an upgrade is under way, or that all is well before and after it.
+        const firstLines = [...new Set((await looking).trim().split("\n"))];
+        expect(firstLines.filter((line) => UNDER_WAY.test(line))).not.toEqual([]);
+        expect(firstLines.filter((line) => ALARM.test(line))).toEqual([]);
       });
       expect(result.stderr).toBe("");
       expect(result.requests).toBeGreaterThan(500);

@@ -27,6 +27,7 @@ const user = (over: Partial<StatusUser> = {}): StatusUser => ({
 const NODE: NodeStatus = {
   healthy: false,
   summary: `NOT healthy: ${ROLE} cannot be assumed (AccessDenied); and 1 more, below`,
+  setupPid: null,
   troubles: [
     {
       id: "sts",

@@ -42,6 +42,7 @@ const HEALTHY: NodeFindings = {
   upstream: null,
   configurationProblem: null,
   notes: [],
+  setupPid: null,
 };
 const NOT_INSTALLED = { ...units(), installed: false, version: null, problems: [] };
 const problem = (id: string): Problem => ({
@@ -166,5 +167,44 @@ describe("nodeStatus()", () => {
     const status = nodeStatus({ ...HEALTHY, units: NOT_INSTALLED });
     expect([status.healthy, status.installed]).toEqual([true, null]);
     expect(status.notes).toEqual(["the proxy was started by hand: no service is installed"]);
+  });
+
+  describe("while a setup is at work,", () => {
+    const busy = { ...HEALTHY, setupPid: 4321 };
+    const another: NodeFindings["proxy"] = {
+      kind: "silent",
+      why: "the proxy that runs is another version than this program",
+      otherVersion: true,
+    };
+    const passing: [name: string, found: NodeFindings, ids: string[]][] = [
+      ["nothing is wrong", busy, []],
+      ["units start", { ...busy, units: units("activating") }, ["unit"]],
+      ["the proxy is the one from before", { ...busy, proxy: another }, ["proxy"]],
+    ];
+    for (const [name, found, ids] of passing) {
+      test(`${name}: an upgrade is under way, which is no trouble where the proxy serves`, () => {
+        const units = found.units.problems.map((one) => ({ ...one, unit: "imdsproxy-repair.service" }));
+        const status = nodeStatus({ ...found, units: { ...found.units, problems: units } });
+        expect(status.summary).toStartWith(
+          "an upgrade is under way: imdsproxy setup (pid 4321) is at work, and the proxy serves",
+        );
+        expect(status).toMatchObject({ healthy: true, setupPid: 4321 });
+        // What is found is told all the same.
+        expect(status.troubles.map(({ id }) => id)).toEqual(ids);
+      });
+    }
+    test("what it does not put right is as wrong as ever: open rules, a dead proxy, STS", () => {
+      for (const found of [{ rules: FLUSHED }, { proxy: DOWN }, { proxy: withProblems("sts") }]) {
+        const status = nodeStatus({ ...busy, ...found });
+        expect([status.healthy, status.setupPid]).toEqual([false, 4321]);
+        expect(status.summary).toStartWith("NOT healthy: ");
+      }
+    });
+    test("and without one, a proxy of another version is a trouble, though it does not say that users get nothing", () => {
+      const status = nodeStatus({ ...HEALTHY, proxy: another });
+      expect(status.healthy).toBe(false);
+      expect(status.summary).toStartWith("NOT healthy: the proxy that runs is another version");
+      expect(status.summary).not.toContain("no credentials");
+    });
   });
 });
