@@ -31,11 +31,14 @@ describe("handler, rules, tokens, broker and cache hold their invariants", () =>
 });
 
 describe("a fault that was planted is found:", () => {
-  let directory: string;
+  let copy: string;
   beforeAll(() => {
-    directory = mkdtempSync(join(tmpdir(), "imdsproxy-mutant-"));
+    copy = mkdtempSync(join(tmpdir(), "imdsproxy-mutant-"));
+    for (const part of ["src", "test/simulation", "package.json", "tsconfig.json"])
+      cpSync(resolve(import.meta.dir, "../..", part), join(copy, part), { recursive: true });
+    symlinkSync(resolve("node_modules"), join(copy, "node_modules"));
   });
-  afterAll(() => rmSync(directory, { recursive: true }));
+  afterAll(() => rmSync(copy, { recursive: true }));
 
   const run = (cwd: string, ...argv: string[]) => {
     const { exitCode, stdout, stderr } = Bun.spawnSync(argv, { cwd });
@@ -44,13 +47,13 @@ describe("a fault that was planted is found:", () => {
 
   for (const patch of readdirSync(MUTANTS).sort()) {
     test(patch.replace(/\.patch$/, "").replaceAll("-", " "), () => {
-      const copy = join(directory, patch);
-      for (const part of ["src", "test/simulation", "package.json", "tsconfig.json"])
-        cpSync(resolve(import.meta.dir, "../..", part), join(copy, part), { recursive: true });
-      symlinkSync(resolve("node_modules"), join(copy, "node_modules"));
-      const applied = run(copy, "git", "apply", "--unsafe-paths", "--recount", join(MUTANTS, patch));
-      expect(applied).toMatchObject({ exitCode: 0, stderr: "" });
+      const patched = (...how: string[]) =>
+        expect(
+          run(copy, "git", "apply", "--unsafe-paths", "--recount", ...how, join(MUTANTS, patch)),
+        ).toMatchObject({ exitCode: 0, stderr: "" });
+      patched();
       const found = run(copy, process.execPath, "test/simulation/run.ts", String(fuzzSeed), String(TO_FIND));
+      patched("--reverse");
       const result = JSON.parse(found.stdout) as Result;
       expect({ ...result, counts: null }).toMatchObject({ failure: expect.any(String) });
       expect(result.steps).toBeLessThan(TO_FIND / 10);
