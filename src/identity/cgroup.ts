@@ -115,6 +115,18 @@ export class Cgroups {
     return promise;
   }
 
+  /**
+   * The topmost directory of a cgroup's path in which a user can make others; null where there is none. As it was when the cgroup was met:
+   * one that is older than the user's right to make any was not made by the user. `/` where the cgroup is not in memory any more, so that
+   * nobody gains by having it forgotten.
+   *
+   * @param id of a cgroup that {@link resolve} has found.
+   */
+  writableAbove(id: bigint): string | null {
+    const known = this.#known.get(id);
+    return known === undefined ? "/" : known.subtree;
+  }
+
   async #work(): Promise<void> {
     while (this.#waiting.size > 0) {
       try {

@@ -38,19 +38,24 @@ export class IdentityResolver {
     const cgroup =
       this.#cgroups === null || owner.cgroupId === null ? null : this.#cgroups.resolve(owner.cgroupId);
     if (known instanceof Promise || cgroup instanceof Promise) {
-      return Promise.all([known, cgroup]).then(([account, path]) => this.#assemble(owner.uid, account, path));
+      return Promise.all([known, cgroup]).then(([account, path]) => this.#assemble(owner, account, path));
     }
-    return this.#assemble(owner.uid, known, cgroup);
+    return this.#assemble(owner, known, cgroup);
   }
 
-  #assemble(uid: number, account: KnownAs, path: string | null): Identity {
+  #assemble({ uid, cgroupId }: SocketOwner, account: KnownAs, path: string | null): Identity {
+    const writable =
+      path === null || cgroupId === null ? undefined : (this.#cgroups?.writableAbove(cgroupId) ?? undefined);
     let made = this.#made.get(account);
     const kept = made?.get(path);
-    if (kept?.uid === uid) return kept;
+    if (kept?.uid === uid && kept.writableCgroup === writable) return kept;
     const { conflict, ...rest } = account;
     if (conflict !== undefined) throw new AmbiguousIdentity(conflict);
-    const job = jobOf(path, uid, this.#jobsUnknown);
-    const identity = { uid, container: null, ...rest, cgroup: path, ...job };
+    const identity: Identity = {
+      ...{ uid, container: null, ...rest, cgroup: path },
+      ...jobOf(path, uid, this.#jobsUnknown),
+      ...(writable === undefined ? {} : { writableCgroup: writable }),
+    };
     if (made === undefined) {
       made = new Map();
       this.#made.set(account, made);

@@ -18,6 +18,8 @@ export interface Identity {
   readonly groupsUnavailable?: string;
   /** Path of the caller's cgroup v2 below the mount, such as `/user.slice/user-1000.slice`, or null where unknown. */
   readonly cgroup: string | null;
+  /** The topmost directory of this path in which a user can make cgroups of any name; absent where there is none, or none is known. */
+  readonly writableCgroup?: string;
   /** The Slurm job whose cgroup the caller is in, or null. */
   readonly slurmJobId: string | null;
   /** Why it cannot be told whether the caller is in a Slurm job; `slurmJobId` is then null, and meaningless. */

@@ -9,15 +9,20 @@ const USERS = "/user.slice/";
 /**
  * The system service in which a process with this cgroup is, such as `slurmd.service`; null where it is in none.
  *
- * Nothing below `user.slice` counts: a user's own manager makes units of any name there. What a service makes below its own
+ * Nothing below `user.slice` counts: a user's own manager makes units of any name there. Neither does what is below any other directory
+ * that a user may write, such as a slice that root gave away with chown(1) or cgcreate(1). What a service makes below its own
  * cgroup does not count either: {@link unitOf} takes the first unit of the path that is no slice. Scopes are no services: their names are
  * chosen by whoever asks systemd for them.
  *
  * @param path the path below the mount of cgroup v2, as `Identity.cgroup` has it; null where it is not known.
+ * @param writable the topmost directory of the path in which a user can make others, as `Identity.writableCgroup` has it. Root
+ *   made that one, and so chose its name. Default: none.
  */
-export function systemUnitOf(path: string | null): string | null {
-  const unit = path?.startsWith(USERS) === true ? null : unitOf(path);
-  return unit?.endsWith(".service") === true ? unit : null;
+export function systemUnitOf(path: string | null, writable?: string): string | null {
+  if (path === null || path.startsWith(USERS)) return null;
+  const unit = unitOf(path);
+  if (unit?.endsWith(".service") !== true) return null;
+  return writable !== undefined && unitOf(writable) === null ? null : unit;
 }
 
 /**

@@ -62,10 +62,10 @@ export function compileMatch(
   const globs = match.cgroup?.map(compileGlob);
   const units = match.unit?.map(compileGlob);
   if (globs !== undefined || units !== undefined || slurmJob !== undefined) {
-    parts.push(({ cgroup, slurmJobId, jobUnknown }) => {
+    parts.push(({ cgroup, writableCgroup, slurmJobId, jobUnknown }) => {
       if (cgroup === null) return CGROUP;
       if (globs !== undefined && !globs.some((glob) => glob(cgroup))) return false;
-      const unit = systemUnitOf(cgroup);
+      const unit = systemUnitOf(cgroup, writableCgroup);
       if (units !== undefined && (unit === null || !units.some((glob) => glob(unit)))) return false;
       if (slurmJob === undefined) return true;
       if (jobUnknown !== undefined) return unknownJob(jobUnknown);

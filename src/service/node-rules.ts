@@ -15,19 +15,12 @@ import { firewallStatus } from "../firewall/status.ts";
 import type { FirewallSpec } from "../firewall/types.ts";
 import { endpointText } from "../identity/endpoint.ts";
 import type { Clock } from "../platform/clock.ts";
+import { type Guard, restoreKnown } from "./known-repairs.ts";
 import { AGENT_ENTRY_SEEN, KNOWN_RULES } from "./paths.ts";
 import { RESOLVE_INTERVAL_MS, type WatchedRules } from "./repair.ts";
 import { mark, readJson, writeWhole } from "./state-files.ts";
 
 /** The firewall of this machine, for the watch. */
-
-/** Protection besides iptables, such as the routing rules. It uses only the kernel: no process and no waiting. */
-export interface Guard {
-  /** A line for each thing that is wrong; none where all is right. */
-  problems(spec: FirewallSpec): readonly string[];
-  /** Repairs it. */
-  restore(spec: FirewallSpec): void;
-}
 
 /** The longest wait for another imdsproxy that is changing rules. One that takes longer hangs, and the known rules are restored. */
 const MOST_LOCKED_MS = 10_000;
@@ -48,12 +41,12 @@ export interface NodeRulesOptions {
   readonly configPath: string | undefined;
   readonly clock: Clock;
   readonly log: (level: "notice" | "error", message: string) => void;
-  readonly guards?: readonly Guard[];
+  readonly guards?: readonly Guard<FirewallSpec>[];
 }
 
 export class NodeRules implements WatchedRules<FirewallSpec> {
   readonly #options: NodeRulesOptions;
-  readonly #guards: readonly Guard[];
+  readonly #guards: readonly Guard<FirewallSpec>[];
   readonly #accounts = lastingAccounts(systemAccounts);
   #iptables = systemIptables();
   #backend = backendStamp();
@@ -126,27 +119,16 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
   }
 
   #restore({ spec, snapshot }: Known): readonly string[] {
-    const found: string[] = [];
-    const failures: unknown[] = [];
-    for (const guard of this.#guards) {
+    const rules = (): readonly string[] => {
       try {
-        const problems = guard.problems(spec);
-        if (problems.length > 0) guard.restore(spec);
-        found.push(...problems);
+        return snapshot === null ? [] : restoreRules(snapshot);
       } catch (error) {
-        // One failure must not prevent the other repairs.
-        failures.push(error);
+        // Then `deviations` and `apply` repair the rules with iptables.
+        this.#forget();
+        throw error;
       }
-    }
-    try {
-      if (snapshot !== null) found.push(...restoreRules(snapshot));
-    } catch (error) {
-      // Then `deviations` and `apply` repair the rules with iptables.
-      this.#forget();
-      failures.push(error);
-    }
-    if (failures.length > 0) throw failures[0];
-    return found;
+    };
+    return restoreKnown(spec, rules, this.#guards);
   }
 
   /** Reads the rules that another process, a setup or the rules' unit, has applied: they are the right ones now. */

@@ -1,7 +1,13 @@
 import { describe, expect, test } from "bun:test";
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import type { Accounts, KnownAs } from "../../src/identity/accounts.ts";
-import type { Cgroups } from "../../src/identity/cgroup.ts";
+import { Cgroups } from "../../src/identity/cgroup.ts";
+import { cgroupTree } from "../../src/identity/cgroup-tree.ts";
 import { AmbiguousIdentity, IdentityResolver } from "../../src/identity/resolver.ts";
+import { systemClock } from "../../src/platform/clock.ts";
+import { compileMatch } from "../../src/rules/match.ts";
 
 const JOB = "/system.slice/slurmstepd.scope/job_7/step_0";
 const owner = (uid: number, cgroupId: bigint | null = null) => ({ uid, cgroupId, redirected: true });
@@ -14,7 +20,7 @@ function aResolver(
 ) {
   return new IdentityResolver({
     accounts: { resolve: known } as unknown as Accounts,
-    cgroups: { resolve: path } as unknown as Cgroups,
+    cgroups: { resolve: path, writableAbove: () => null } as unknown as Cgroups,
   });
 }
 
@@ -64,4 +70,39 @@ describe("an identity", () => {
     isThere = true;
     expect(resolver.resolve(owner(2001))).toBe(first);
   });
+});
+
+test("a cgroup that alice makes in a slice that root gave her is no system service, whatever its name", async () => {
+  const mount = mkdtempSync(join(tmpdir(), "imdsproxy-cgroup-"));
+  try {
+    const make = (path: string): bigint => {
+      mkdirSync(`${mount}${path}`, { recursive: true, mode: 0o755 });
+      return statSync(`${mount}${path}`, { bigint: true }).ino;
+    };
+    const real = make("/system.slice/slurmd.service");
+    const delegated = make("/system.slice/agent.service/slurmd.service");
+    const hers = make("/batch.slice/slurmd.service/task");
+    const deep = make("/theirs.slice/a.slice/slurmd.service");
+    // As chmod(1) gives it; one that was given by chown(1) is the same to cgroupTree().
+    chmodSync(`${mount}/batch.slice`, 0o777);
+    chmodSync(`${mount}/theirs.slice`, 0o775);
+    chmodSync(`${mount}/system.slice/agent.service`, 0o775);
+    const cgroups = new Cgroups(cgroupTree(mount), systemClock);
+    const accounts = { resolve: alice } as unknown as Accounts;
+    const resolver = new IdentityResolver({ accounts, cgroups });
+    const matches = async (unit: string, id: bigint) =>
+      compileMatch(
+        { uid: [{ from: 2001, to: 2001 }], unit: [unit] },
+        "refuse",
+      )(await resolver.resolve(owner(2001, id)));
+    expect(await matches("slurmd.service", real)).toBe(true);
+    expect(await matches("slurmd.service", hers)).toBe(false);
+    expect(await matches("slurmd.service", deep)).toBe(false);
+    expect(await matches("slurmd.service", delegated)).toBe(false);
+    expect(await matches("agent.service", delegated)).toBe(true);
+    // One that was forgotten between its look-up and the answer of NSS counts for nobody.
+    expect(cgroups.writableAbove(real + 1_000_000n)).toBe("/");
+  } finally {
+    rmSync(mount, { recursive: true, force: true });
+  }
 });

@@ -20,6 +20,16 @@ test.each([
 ])("systemUnitOf(%p) is %p", (path, unit) => expect(systemUnitOf(path)).toBe(unit));
 
 test.each([
+  ["/batch.slice/slurmd.service", "/batch.slice", null],
+  ["/batch.slice/hers.slice/slurmd.service/task", "/batch.slice", null],
+  ["/system.slice/slurmd.service", "/", null],
+  ["/batch.slice/agent.service", "/batch.slice/agent.service", "agent.service"],
+  ["/batch.slice/agent.service/slurmd.service", "/batch.slice/agent.service/workers", "agent.service"],
+])("systemUnitOf(%p), where users may write in %p, is %p", (path, writable, unit) =>
+  expect(systemUnitOf(path, writable)).toBe(unit),
+);
+
+test.each([
   ["/system.slice/cron.service", "cron.service"],
   ["/user.slice/user-2001.slice/session-3.scope", "session-3.scope"],
   ["/user.slice/user-2001.slice/user@2001.service/app.slice/cron.service", "user@2001.service"],
