@@ -14,7 +14,7 @@ import { compileRules, type Decision } from "../rules/decide.ts";
 import { systemNames } from "../wiring/identities.ts";
 import { configArg, grantsText, jsonArg } from "./common.ts";
 import { table } from "./table.ts";
-import { jsonText } from "./terminal.ts";
+import { jsonText, widthOf } from "./terminal.ts";
 
 /** Replaces the instance id on a machine without a metadata service. */
 const INSTANCE_ID = "i-INSTANCE";
@@ -74,7 +74,8 @@ export default defineCommand({
       ...warnings.map((text): [string, string] => ["warning", text]),
       ...assumptions.map((text): [string, string] => ["assumed", text]),
     ];
-    console.log(table([...(exempt ? exemptRows(identity) : rows(identity, decision)), ...notes]));
+    const shown = [...(exempt ? exemptRows(identity) : rows(identity, decision)), ...notes];
+    console.log(table(shown, widthOf(process.stdout)));
   },
 });
 

@@ -1,12 +1,22 @@
-import { plain } from "./terminal.ts";
+import { plain, wrap } from "./terminal.ts";
 
 /**
  * Rows of a name and a value, the values in one column. A value may have lines; nothing in it is left that a terminal could take for
  * a command, because names of accounts and groups are a directory's.
+ *
+ * @param width columns to wrap at, between words; null, the default, where a line stays one to search in.
  */
-export function table(rows: readonly (readonly [name: string, value: string])[]): string {
-  const width = Math.max(...rows.map(([name]) => name.length));
-  return rows
-    .map(([name, value]) => `${name.padEnd(width)}  ${value.split("\n").map(plain).join("\n")}`)
-    .join("\n");
+export function table(
+  rows: readonly (readonly [name: string, value: string])[],
+  width: number | null = null,
+): string {
+  const indent = Math.max(...rows.map(([name]) => name.length)) + 2;
+  const shown = (value: string) =>
+    width === null
+      ? value.split("\n").map(plain).join("\n")
+      : value
+          .split("\n")
+          .flatMap((line) => wrap(plain(line), width - indent))
+          .join(`\n${" ".repeat(indent)}`);
+  return rows.map(([name, value]) => `${name.padEnd(indent)}${shown(value)}`).join("\n");
 }

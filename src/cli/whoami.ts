@@ -5,7 +5,7 @@ import type { Whoami } from "../imds/whoami.ts";
 import { systemClock } from "../platform/clock.ts";
 import { grantsText, jsonArg } from "./common.ts";
 import { table } from "./table.ts";
-import { jsonText, momentText } from "./terminal.ts";
+import { jsonText, momentText, widthOf } from "./terminal.ts";
 
 export default defineCommand({
   meta: { name: "whoami", description: "Show what the proxy sees of you, and which role you get" },
@@ -13,7 +13,7 @@ export default defineCommand({
   async run({ args }) {
     const found = await askWhoami();
     if (args.json) console.log(jsonText(found));
-    else console.log(whoamiText(found, systemClock.now()));
+    else console.log(whoamiText(found, systemClock.now(), widthOf(process.stdout)));
     if (found.role === null) process.exitCode = 1;
   },
 });
@@ -71,8 +71,13 @@ const noSession = ({ lastError }: Whoami): string =>
 /** A moment as people say it, and as machines do. */
 const momentAndTime = (iso: string, nowMs: number): string => `${momentText(iso, nowMs)} (${iso})`;
 
-/** The answer for people; pure. @param nowMs milliseconds since the epoch. */
-export function whoamiText(found: Whoami, nowMs: number): string {
+/**
+ * The answer for people; pure.
+ *
+ * @param nowMs milliseconds since the epoch.
+ * @param width columns to wrap at; null, the default, for lines as they are.
+ */
+export function whoamiText(found: Whoami, nowMs: number, width: number | null = null): string {
   const rows: [string, string][] = [
     ["user", `${found.user ?? "(no name)"}${found.subordinate ? " (by a subordinate uid)" : ""}`],
     found.container === null ? ["uid", String(found.uid)] : ["container", found.container],
@@ -92,5 +97,5 @@ export function whoamiText(found: Whoami, nowMs: number): string {
     rows.push(["last error", `${message} (since ${momentText(since, nowMs)}: ${since})`], ["to do", remedy]);
   }
   rows.push(["why", found.reason]);
-  return table(rows);
+  return table(rows, width);
 }
