@@ -140,12 +140,13 @@ describeAsRoot("a node with a fleet's object:", () => {
       await mustExec(proxied.node, root, [
         "sh",
         "-ec",
-        `cp -a ${directory} /run/kept; mount -t tmpfs -o size=64k,mode=755 small ${directory}; cp -a /run/kept/. ${directory}`,
+        // Bound into its place with the copy in it: the proxy, which looks each second, never finds the copy gone.
+        `mkdir /run/small; mount -t tmpfs -o size=64k,mode=755 small /run/small; cp -a ${directory}/. /run/small; mount --bind /run/small ${directory}`,
       ]);
       try {
         expect(await refused()).toContain("ENOSPC");
       } finally {
-        await mustExec(proxied.node, root, ["umount", directory]);
+        await mustExec(proxied.node, root, ["umount", directory, "/run/small"]);
       }
     });
   });
