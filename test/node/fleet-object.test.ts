@@ -159,7 +159,11 @@ describeAsRoot("a node with a fleet's object:", () => {
       "NOT healthy: the last poll of s3://bucket/rules.yaml failed, and the rules of serial 7 stay",
     );
     expect(troubles.find(({ id }) => id === "object")?.remedy).toContain("s3:GetObject");
-    expect(await page("/metrics")).toContain("imdsproxy_config_last_fetch_successful 0\n");
+    // The pages may be those of a moment ago.
+    await eventually("the metrics say so", async () =>
+      (await page("/metrics")).includes("imdsproxy_config_last_fetch_successful 0\n"),
+    );
+    await eventually("readyz says so", async () => (await page("/readyz")).includes("with a warning"));
     const ready = await curl(proxied.node, alice, `${METRICS}/readyz`);
     expect([ready.status, ready.body]).toEqual([
       200,
