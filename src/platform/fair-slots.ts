@@ -44,6 +44,22 @@ export class FairSlots<Owner> {
     return this.#waits;
   }
 
+  /**
+   * How many turns come before that of the last one of this owner's who waits; null where none waits. It counts those who wait now, and
+   * as if each owner could have a slot: so what another owner asks for counts no more often than this owner's own.
+   */
+  turnsBefore(owner: Owner): number | null {
+    const own = this.#waiting.get(owner)?.length ?? 0;
+    if (own === 0) return null;
+    let turns = own - 1;
+    let isAhead = true;
+    for (const [other, queue] of this.#waiting) {
+      if (other === owner) isAhead = false;
+      else turns += Math.min(queue.length, isAhead ? own : own - 1);
+    }
+    return turns;
+  }
+
   /** Takes the gate away for good. */
   removeGate(): void {
     this.#gate = null;

@@ -268,7 +268,7 @@ export class SessionBroker {
     if (entry.denial !== null) return this.#answer(entry);
 
     const limitMs = held === "low" ? this.#betterWaitMs : this.#waitMs;
-    if (entry.queued && this.#turnInMs() >= limitMs) return this.#answer(entry);
+    if (entry.queued && this.#turnInMs(entry.owner) >= limitMs) return this.#answer(entry);
     const dueInMs = entry.retry === null ? 0 : entry.retry.dueAtMs - this.#clock.now();
     if (dueInMs < limitMs) await this.#settle(entry, limitMs);
     return this.#answer(entry);
@@ -549,10 +549,14 @@ export class SessionBroker {
     else this.#pace.failed(nowMs);
   }
 
-  /** About how long the last of those who wait for their turn has to wait, in milliseconds; 0 where calls are not paced. */
-  #turnInMs(): number {
+  /**
+   * About how long the last of this owner's calls that wait for their turn has to wait, in milliseconds; 0 where calls are not paced.
+   * Turns go round between owners, so that another's long queue counts no more than this owner's own.
+   */
+  #turnInMs(owner: Subject): number {
     const nowMs = this.#clock.now();
-    return this.#pace.waitMs(nowMs) + this.#pace.distanceMs(nowMs) * (this.#slots.waiting - 1);
+    const turns = this.#slots.turnsBefore(owner);
+    return turns === null ? 0 : this.#pace.waitMs(nowMs) + this.#pace.distanceMs(nowMs) * turns;
   }
 
   /**

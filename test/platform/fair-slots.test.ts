@@ -55,4 +55,31 @@ describe("FairSlots", () => {
     ]);
     expect(order).toEqual(["a1", "a2", "b1", "c1", "a3", "b2", "a4"]);
   });
+
+  test("says how many turns come before an owner's last one, whatever others ask for", async () => {
+    await holdsAsync(
+      fc.asyncProperty(
+        fc.array(fc.integer({ min: 0, max: 4 }), { minLength: 1, maxLength: 40 }),
+        async (owners) => {
+          const slots = new FairSlots<number>(1);
+          const release = await slots.acquire(99);
+          const order: number[] = [];
+          for (const owner of owners) {
+            void slots.acquire(owner).then((done) => {
+              order.push(owner);
+              done();
+            });
+          }
+          const said = [0, 1, 2, 3, 4].map((owner) => slots.turnsBefore(owner));
+          release();
+          while (slots.inUse > 0) await settle();
+          expect(order).toHaveLength(owners.length);
+          expect(said).toEqual(
+            [0, 1, 2, 3, 4].map((owner) => (order.includes(owner) ? order.lastIndexOf(owner) : null)),
+          );
+        },
+      ),
+      50,
+    );
+  });
 });

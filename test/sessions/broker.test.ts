@@ -811,6 +811,19 @@ describe("limits", () => {
     expect(sts.requests.slice(16).map((request) => request.sessionName)).toContain("alice@i-0123");
   });
 
+  test("while STS throttles, one who asks for 200 sessions keeps nobody else from waiting for their own turn", async () => {
+    const { broker, sts, clock } = aBroker();
+    sts.failing = () => passing();
+    await broker.get(aRequest(), 1000);
+    sts.failing = null;
+    for (const request of many(200, "mallory")) void broker.get(request, 666);
+    await clock.advance(0);
+    expect(broker.counts().entries).toBe(201);
+    const bob = broker.get(aRequest({ sessionName: "bob" }), 1001);
+    await clock.advance(3 * SECOND);
+    expect(idOf(await bob)).toMatch(/^ASIA/);
+  });
+
   test("one who asks for many sessions loses the oldest of their own, and nobody else's", async () => {
     const { broker, sts } = aBroker({ maxEntriesPerOwner: 10 });
     await broker.get(aRequest(), 1000);

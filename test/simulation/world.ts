@@ -248,7 +248,10 @@ export class World {
       this.events++;
       await settle();
       // Otherwise nothing would be answered while much time passes.
-      if (this.calm || this.#random.chance(0.3)) this.#answerOne();
+      if (!this.calm && !this.#random.chance(0.3)) continue;
+      this.#answerOne();
+      // An answer is read when it comes, not when the next timer is due.
+      await settle();
     }
   }
 
