@@ -31,6 +31,7 @@ export function restoreKnown<Spec>(
     }
   };
   attempt(rules);
+  const wereRight = found.length === 0 && failures.length === 0;
   for (const guard of guards) {
     attempt(() => {
       const problems = guard.problems(spec);
@@ -38,6 +39,8 @@ export function restoreKnown<Spec>(
       return problems;
     });
   }
+  // Whoever took that may have taken the rules as well, after the look at them: then they are part of the same repair and its line.
+  if (wereRight && found.length > 0) attempt(rules);
   if (failures.length > 0) throw failures[0];
   return found;
 }

@@ -36,3 +36,18 @@ test("a failure of one repair prevents no other, and is thrown at the end", () =
   expect(() => restoreKnown("the spec", fails("rules"), guards)).toThrow("rules failed");
   expect(log).toEqual(["rules", "wall", "look at limits for the spec", "restore limits for the spec"]);
 });
+
+test("rules that are taken between the look at them and that at the rest are found in the same repair", () => {
+  const gone: string[] = [];
+  const taken = {
+    problems() {
+      gone.push("the rules are gone");
+      return ["limits are gone"];
+    },
+    restore() {},
+  };
+  expect(restoreKnown("the spec", () => gone.splice(0), [taken])).toEqual([
+    "limits are gone",
+    "the rules are gone",
+  ]);
+});
