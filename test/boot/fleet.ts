@@ -124,4 +124,23 @@ describeAsRoot("a booted node with a fleet's object", () => {
     },
     5 * MINUTES,
   );
+
+  test(
+    "setup installs a whole configuration from S3 by its hash, and nothing of another",
+    async () => {
+      const whole = `region: us-west-2\nsts: { endpoint: "${STS}" }\nrole: ${ROLE_ARN}\n`;
+      await put(whole);
+      const setup = (sha256: string) =>
+        node.run(
+          `AWS_ENDPOINT_URL_S3=http://127.0.0.1:9000 ${DOWNLOADED} setup --config s3://bucket/whole.yaml --config-sha256 ${sha256}`,
+        );
+      expect(await setup("0".repeat(64))).toMatchObject({ code: 2 });
+      expect((await node.run("ls /etc/imdsproxy /etc/systemd/system | grep imdsproxy")).stdout).toBe("");
+      const hash = new Bun.CryptoHasher("sha256").update(whole).digest("hex");
+      expect(await setup(hash)).toMatchObject({ code: 0 });
+      await getsRole(node, ROLE_ARN.split("/")[1] ?? "", "alice");
+      expect(await node.ok("cat /etc/imdsproxy/config.yaml")).toContain(whole);
+    },
+    5 * MINUTES,
+  );
 });
