@@ -1,4 +1,6 @@
 import { run } from "./cli/run.ts";
+import { errorText } from "./cli/say.ts";
+import { widthOf } from "./cli/terminal.ts";
 import { ImdsProxyError } from "./errors.ts";
 
 /** argv in, exit code out: 0 done or healthy, 1 not, 2 called wrongly. The only place that ends the process. */
@@ -8,7 +10,7 @@ try {
   process.exit(process.exitCode);
 } catch (error) {
   if (error instanceof ImdsProxyError) {
-    process.stderr.write(`imdsproxy: ${error.message}\n`);
+    process.stderr.write(`${errorText(error, widthOf(process.stderr))}\n`);
     process.exit(error.exitCode);
   }
   // Not foreseen. An unknown error's own words could quote anything, so only its kind and our own frames are shown.

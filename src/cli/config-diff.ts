@@ -13,7 +13,8 @@ import { compileRules } from "../rules/decide.ts";
 import { identityOfGiven, nameOf } from "../rules/policy-tests.ts";
 import { systemNames } from "../wiring/identities.ts";
 import { jsonArg } from "./common.ts";
-import { jsonText } from "./terminal.ts";
+import { fittedReport } from "./say.ts";
+import { jsonText, widthOf } from "./terminal.ts";
 
 /** Accounts that are looked at, where a directory lists more. */
 const MOST_ACCOUNTS = 10_000;
@@ -52,7 +53,10 @@ export default defineCommand({
       console.log(jsonText({ against, ...found }));
     } else
       console.log(
-        differenceText(found, args.against === undefined ? "accounts and tests" : "callers and tests"),
+        fittedReport(
+          differenceText(found, args.against === undefined ? "accounts and tests" : "callers and tests"),
+          widthOf(process.stdout),
+        ),
       );
   },
 });

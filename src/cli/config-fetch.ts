@@ -1,6 +1,7 @@
 import { defineCommand } from "citty";
 import { ImdsProxyError } from "../errors.ts";
 import { configArg, dryRunArg, jsonArg } from "./common.ts";
+import { say } from "./say.ts";
 
 export default defineCommand({
   meta: {
@@ -25,10 +26,10 @@ export default defineCommand({
       );
     if (args.json) return;
     const of = `serial ${result.serial}, sha256 ${result.hash}`;
-    if (result.kind === "unchanged") console.log(`unchanged: ${of}`);
+    if (result.kind === "unchanged") say(`unchanged: ${of}`);
     else {
       const before = result.before === null ? "the first one" : `after serial ${result.before}`;
-      console.log(dryRun ? `would be taken: ${of}, ${before}` : `taken: ${of}, ${before}`);
+      say(dryRun ? `would be taken: ${of}, ${before}` : `taken: ${of}, ${before}`);
     }
   },
 });

@@ -5,6 +5,7 @@ import { type ConfigFile, merged, parseFile, textOfFile, withObject } from "../c
 import { FLEET_NAME, publicKeyText, signingKeyOf, signObject, unsigned } from "../config/object.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { counted, jsonArg } from "./common.ts";
+import { say } from "./say.ts";
 
 export default defineCommand({
   meta: {
@@ -75,10 +76,10 @@ export default defineCommand({
     if (args.out === undefined) process.stdout.write(object);
     else {
       const tests = counted(config.tests?.length ?? 0, "test");
-      console.log(
+      say(
         `${args.out}: ${counted(config.rules.length, "rule")}, ${tests} passed; fleet ${fleet}, serial ${serial}, sha256 ${hash}`,
       );
-      console.log(`nodes take it where config.publicKey is ${publicKey}`);
+      say(`nodes take it where config.publicKey is ${publicKey}`);
     }
   },
 });

@@ -9,6 +9,7 @@ import { ImdsProxyError } from "../errors.ts";
 import { failedTests, type PolicyTest } from "../rules/policy-tests.ts";
 import { nodeWarnings } from "../service/node-warnings.ts";
 import { configArg, counted, jsonArg } from "./common.ts";
+import { say, sayBeside } from "./say.ts";
 
 const check = defineCommand({
   meta: { name: "check", description: "Check the configuration; exit 2 names every wrong key" },
@@ -60,15 +61,15 @@ const check = defineCommand({
     }
     const passed = tests === 0 ? "" : `, ${counted(tests, "test")} passed`;
     const withObject = object?.kind === "good" ? ` with the object of serial ${object.serial}` : "";
-    console.log(
+    say(
       `${path}${withObject} is good: ${counted(config.rules.length, "rule")}, default role ${config.role ?? "none (refuse)"}${passed}`,
     );
     const document = ofFile.length === 0 ? null : new ConfigDocument(readFileSync(path, "utf8"), path);
     for (const { text, keys } of ofFile) {
       const excerpt = document?.excerpt(keys) ?? null;
-      console.error([`warning: ${text}`, ...(excerpt?.split("\n") ?? [])].join("\n  "));
+      sayBeside([`warning: ${text}`, ...(excerpt?.split("\n") ?? [])].join("\n  "));
     }
-    for (const warning of [...ofObject, ...ofNode]) console.error(`warning: ${warning}`);
+    for (const warning of [...ofObject, ...ofNode]) sayBeside(`warning: ${warning}`);
   },
 });
 

@@ -18,6 +18,7 @@ import {
   trustTemplate,
 } from "./iam/formats.ts";
 import { objectStatement } from "./iam/object-statement.ts";
+import { sayBeside } from "./say.ts";
 
 /** `aws:userid` of a session that EC2 gave to an instance ends in the instance's id (IAM User Guide, "Information available in all requests"). */
 const OF_AN_INSTANCE = { StringLike: { "aws:userid": "*:i-*" } };
@@ -69,7 +70,7 @@ function documentOf(statements: readonly object[]): PolicyDocument {
 function noteGrants(config: Config, roleArn: string): void {
   const grants = config.rules.filter(({ role }) => role === roleArn).flatMap((rule) => grantsOf(rule) ?? []);
   if (grants.length === 0) return;
-  console.error(
+  sayBeside(
     `note: sessions of ${roleArn} are narrowed by the policies below, so that its own permissions must allow what they shall allow:\n` +
       policiesOf(grants)
         .map((arn) => `  ${arn}`)
@@ -107,11 +108,11 @@ const trustPolicy = defineCommand({
     const given = named === undefined ? null : requireRoleArn(named);
     const instanceRole = given ?? (await instanceRoleArn());
     if (instanceRole === null) {
-      console.error(
+      sayBeside(
         "note: ROLE-OF-THIS-NODE stands for the node's role: run it as root on the node, or name it with --instance-role-arn ARN",
       );
     } else if (given === null) {
-      console.error(
+      sayBeside(
         `note: the node's role is ${instanceRole}, by its metadata service; add the role's path if it has one`,
       );
     }
@@ -187,7 +188,7 @@ const permissionsPolicy = defineCommand({
     const ofObject = objectStatementOf(config, nodeRole, parseRoleArn(asked[0]?.request.roleArn ?? ""));
     if (object !== null && object.kind !== "good") {
       const why = object.kind === "missing" ? "there is none here" : object.problem;
-      console.error(
+      sayBeside(
         `note: the roles stand in the fleet's object, and ${why}: what is printed lets the node fetch it, and nothing else; ` +
           "for the rest, run it as root on a node that has the object",
       );

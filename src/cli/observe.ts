@@ -22,6 +22,8 @@ import { compiledExecutable } from "../platform/self.ts";
 import { ACCOUNT, OBSERVE_LOCK, OBSERVED, ROOT_STATE_DIRECTORY } from "../service/paths.ts";
 import { systemNames } from "../wiring/identities.ts";
 import { configArg, jsonArg } from "./common.ts";
+import { fittedComments, fittedReport, sayBeside } from "./say.ts";
+import { widthOf } from "./terminal.ts";
 
 export default defineCommand({
   meta: {
@@ -186,11 +188,11 @@ async function listenHere({
       forMs,
       ended: () => isEnded,
       async onListening({ owned, notes }) {
-        for (const note of notes) console.error(`note: ${note}`);
+        for (const note of notes) sayBeside(`note: ${note}`);
         if (!owned) {
           const problem = await armSweeper(compiledExecutable(), process.pid);
           isSwept = problem === null;
-          if (problem !== null) console.error(`note: ${problem}`);
+          if (problem !== null) sayBeside(`note: ${problem}`);
         }
         screen?.open();
         if (screen === null) console.error("listening; Ctrl-C ends it and prints what was seen");
@@ -203,7 +205,7 @@ async function listenHere({
     if (path !== null) writeObserved(path, observed);
     screen?.close();
     if (missed > 0 || atLeast)
-      console.error(`warning: ${missedText(missed, atLeast)}: the kernel logged more than could be read`);
+      sayBeside(`warning: ${missedText(missed, atLeast)}: the kernel logged more than could be read`);
     return observed;
   } finally {
     screen?.close();
@@ -219,7 +221,8 @@ function show(
   view: View,
 ): void {
   if (args.suggest) {
-    process.stdout.write(suggestion(observed, platformFacts(), ACCOUNT));
+    const draft = suggestion(observed, platformFacts(), ACCOUNT);
+    process.stdout.write(fittedComments(draft, widthOf(process.stdout)));
     return;
   }
   const rows = view.rows(observed);
@@ -235,14 +238,13 @@ function show(
     return;
   }
   const columns = process.stdout.columns ?? 80;
-  console.log(
-    reportText(rows, {
-      runs: observed.runs,
-      missed: missedText(missed, false),
-      config: view.config,
-      columns,
-    }),
-  );
+  const report = reportText(rows, {
+    runs: observed.runs,
+    missed: missedText(missed, false),
+    config: view.config,
+    columns,
+  });
+  console.log(fittedReport(report, widthOf(process.stdout)));
 }
 
 const STDOUT = 1;

@@ -43,9 +43,9 @@ export async function run(argv: readonly string[]): Promise<void> {
       return run([...rest.slice(1), "--help"]);
     }
     if (name === undefined || name === "--help" || name === "-h" || name === "help") {
-      const shown = await usage(command, path);
-      if (name === undefined) throw new ImdsProxyError("usage", saidOf("which command?"), shown);
-      console.log(shown);
+      if (name === undefined)
+        throw new ImdsProxyError("usage", saidOf("which command?"), await usage(command, path, false));
+      console.log(await usage(command, path));
       return;
     }
     const next = Object.hasOwn(subCommands, name) ? subCommands[name] : undefined;
@@ -65,12 +65,16 @@ export async function run(argv: readonly string[]): Promise<void> {
   await runCommand(command, { rawArgs: rest });
 }
 
-/** The help of a command, with colours where the terminal takes them. */
-async function usage(command: AnyCommand, path: readonly string[]): Promise<string> {
+/** The help of a command; by default with colours, where the terminal takes them. */
+async function usage(
+  command: AnyCommand,
+  path: readonly string[],
+  colours = takesColours(process.stdout),
+): Promise<string> {
   const info = await describeCommand(command, path);
   return usageText(info, {
     width: widthOf(process.stdout) ?? 80,
-    paint: painter(takesColours(process.stdout)),
+    paint: painter(colours),
   });
 }
 
@@ -115,6 +119,14 @@ function refuseUnknown(path: string, args: ArgsDef, rest: readonly string[]): vo
       );
     }
     const value = found.values[kebab(name)];
+    if (arg.type === "string" && arg.required === true && value === undefined) {
+      const hint = arg.valueHint ?? "VALUE";
+      throw new ImdsProxyError(
+        "usage",
+        `${path}: --${kebab(name)} is missing`,
+        `name it: --${kebab(name)} ${hint}; see imdsproxy ${path} --help`,
+      );
+    }
     if (arg.type === "string" && value === "") {
       throw new ImdsProxyError("usage", `${path}: --${kebab(name)} is empty`, `see imdsproxy ${path} --help`);
     }

@@ -7,10 +7,12 @@ import type { Finding } from "../service/verify.ts";
 import { dryRunArg, jsonArg, overrideArgs, overridesOf } from "./common.ts";
 import { problemLines } from "./problem-lines.ts";
 import { progress } from "./progress.ts";
+import { say } from "./say.ts";
 
-/** One line for each finding. */
-export const findingLines = (findings: readonly Finding[]): string[] =>
-  findings.map(({ what, ok, found }) => `${ok ? "ok  " : "FAIL"} ${what} (${found})`);
+/** Prints one line for each finding. */
+export function sayFindings(findings: readonly Finding[]): void {
+  for (const { what, ok, found } of findings) say(`${ok ? "ok  " : "FAIL"} ${what} (${found})`, "     ");
+}
 
 /** A dry run prints its plan, which is no progress. */
 export const told = (isDryRun: boolean): Progress =>
@@ -88,7 +90,7 @@ function statusLines(found: ServiceStatus): string[] {
   } else if (found.proxy?.kind === "answered" && found.proxy.problems.length === 0) {
     lines.push("what callers get: nothing keeps them from their credentials, as far as the proxy has seen");
   } else if (found.proxy?.kind === "answered") {
-    lines.push(...found.proxy.problems.flatMap(problemLines));
+    lines.push(...found.proxy.problems.flatMap((problem) => problemLines(problem)));
   }
   lines.push(...found.notes.map((note) => `note: ${note}`));
   return lines;
@@ -104,7 +106,7 @@ const status = defineCommand({
     const { serviceStatus } = await import("../service/setup.ts");
     const found = await serviceStatus();
     if (args.json) console.log(JSON.stringify(found, null, 2));
-    else for (const line of statusLines(found)) console.log(line);
+    else for (const line of statusLines(found)) say(line);
     if (!found.healthy) {
       const first = found.problems[0];
       throw new ImdsProxyError(

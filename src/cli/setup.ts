@@ -8,7 +8,8 @@ import { SILENT } from "../service/progress.ts";
 import { setup } from "../service/setup.ts";
 import { dryRunArg, jsonArg, overrideArgs, overridesOf } from "./common.ts";
 import { problemLines } from "./problem-lines.ts";
-import { findingLines, told } from "./service.ts";
+import { say } from "./say.ts";
+import { sayFindings, told } from "./service.ts";
 
 export default defineCommand({
   meta: {
@@ -65,7 +66,10 @@ export default defineCommand({
     const ok = report.findings.every((finding) => finding.ok);
     const { findings, problems } = report;
     if (args.json) console.log(JSON.stringify({ ok, findings, problems }));
-    else for (const line of [...findingLines(findings), ...problems.flatMap(problemLines)]) console.log(line);
+    else {
+      sayFindings(findings);
+      for (const line of problems.flatMap((problem) => problemLines(problem))) say(line);
+    }
     if (!ok) {
       throw new ImdsProxyError(
         "unhealthy",
@@ -75,7 +79,7 @@ export default defineCommand({
       );
     }
     if (!args.json && !existsSync(OBSERVED)) {
-      console.log(
+      say(
         "note: nothing was ever observed on this node: imdsproxy observe --for 24h shows who asks the metadata service for what, " +
           "and what each gets or is refused",
       );

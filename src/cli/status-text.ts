@@ -267,7 +267,7 @@ export function nodeLines(found: NodeStatus, screen: Screen): Line[] {
       "proxy",
       proxy.running
         ? proxyText(screen, proxy, `, listens at ${proxy.listen.join(" and ")}`)
-        : `NOT running: ${proxy.why}`,
+        : `NOT running: ${proxy.why.replace(/^the proxy is not running: /, "")}`,
     ),
     ...(upstream === null ? [] : row(screen, "upstream", `${upstream.url} (${upstream.reason})`)),
     ...row(screen, "rules", rulesText),

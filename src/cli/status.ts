@@ -82,8 +82,12 @@ async function watch(look: () => Promise<Looked>, json: boolean): Promise<void> 
 }
 
 async function lookAtNode(configPath: string | undefined): Promise<Looked> {
-  const { findNode, nodeStatus, setupAtWork } = await import("../service/node-status.ts");
-  const asked = askWhile(() => setupAtWork() !== null).then((reply) => {
+  const { findNode, nodeStatus, takesAway, workOnInstallation } = await import("../service/node-status.ts");
+  const startsProxy = () => {
+    const work = workOnInstallation();
+    return work !== null && !takesAway(work);
+  };
+  const asked = askWhile(startsProxy).then((reply) => {
     if (reply.kind === "silent") return reply;
     const status = documentOf(reply.text);
     return status?.for === "root"
@@ -94,11 +98,11 @@ async function lookAtNode(configPath: string | undefined): Promise<Looked> {
   return { found, show: (screen) => nodeLines(found, screen) };
 }
 
-/** Asks again where there is no answer, as long as a setup is at work, which starts the proxy again. */
-async function askWhile(isSetupAtWork: () => boolean): Promise<StatusReply> {
+/** Asks again where there is no answer, as long as something is at work that starts the proxy again. */
+async function askWhile(startsProxy: () => boolean): Promise<StatusReply> {
   const startedMs = monotonicMs();
   for (;;) {
-    const mayComeYet = isSetupAtWork() && monotonicMs() - startedMs < SETUP_MS;
+    const mayComeYet = startsProxy() && monotonicMs() - startedMs < SETUP_MS;
     const reply = await ask(ROOT_SOCKET);
     if (reply.kind === "answered" || !mayComeYet) return reply;
     await sleep(AGAIN_MS);

@@ -5,6 +5,7 @@ import { sleep } from "../platform/clock.ts";
 import { systemNames } from "../wiring/identities.ts";
 import { become, NOGROUP } from "./become.ts";
 import { jsonArg } from "./common.ts";
+import { say } from "./say.ts";
 import { askWhoami } from "./whoami.ts";
 
 /** The deadline for STS in milliseconds, retries included. */
@@ -85,7 +86,7 @@ export default defineCommand({
         after.lastError?.remedy ?? "an administrator finds the reason in: journalctl -u imdsproxy",
       );
     }
-    console.log(
+    say(
       `${after.user ?? `uid ${uid}`} has a session of ${after.role} as ${after.sessionName} until ${after.sessionEnds}`,
     );
   },

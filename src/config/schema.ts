@@ -167,7 +167,7 @@ const rule = z
       .default({})
       .describe("What must hold of the caller: all of it, and of each list any; empty: everybody"),
     role: z
-      .union([z.literal("none"), roleArn])
+      .union([z.literal("none", "must be the ARN of an IAM role, or none"), roleArn])
       .describe("The ARN of the role that the caller gets, or none: the caller is refused"),
     sessionName: template()
       .optional()

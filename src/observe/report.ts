@@ -121,15 +121,15 @@ export function screenLines(
 ): string[] {
   const requests = rows.reduce((sum, { caller }) => sum + caller.requests, 0);
   const left = leftMs === null ? "until Ctrl-C" : `${durationText(leftMs)} left`;
+  // Two lines: in 80 columns one would lose what was missed.
   const head = [
     `imdsproxy observe: ${durationText(sinceMs)}, ${left}`,
-    `${times(requests, "request")} by ${times(rows.length, "caller")}`,
-    missed,
-  ].join("; ");
-  const room = Math.max(1, size.lines - 5);
+    `${times(requests, "request")} by ${times(rows.length, "caller")}; ${missed}`,
+  ].map((line) => plainText(line, size.columns));
+  const room = Math.max(1, size.lines - 6);
   const table = tableLines(rows.slice(0, room), size.columns);
   const more = rows.length > room ? [`and ${times(rows.length - room, "caller")} more`] : [];
-  return [plainText(head, size.columns), "", ...table, ...more].slice(0, Math.max(1, size.lines - 1));
+  return [...head, "", ...table, ...more].slice(0, Math.max(1, size.lines - 1));
 }
 
 /** `nothing missed`, or how much. */

@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { DEFAULT_CONFIG_PATH, loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
@@ -48,8 +48,15 @@ export interface NodeFindings {
   /** Why the configuration's file cannot be taken; null where it can. */
   readonly configurationProblem: { readonly what: string; readonly remedy: string | null } | null;
   readonly notes: readonly string[];
-  /** The process of a `setup` that is at work on the node; null where there is none. */
-  readonly setupPid: number | null;
+  /** What is at work on the installation; null where nothing is. */
+  readonly atWork: AtWork | null;
+}
+
+/** A command that changes the installation. */
+export interface AtWork {
+  readonly pid: number;
+  /** `setup` or `service install`, `enable`, `disable` or `uninstall`; null where its arguments cannot be read. */
+  readonly command: string | null;
 }
 
 /** What root is shown; `--json` prints it as it is. */
@@ -78,8 +85,10 @@ export interface NodeStatus {
   readonly users: RootStatus["users"] | null;
   readonly errors: RootStatus["errors"] | null;
   readonly notes: readonly string[];
-  /** The process of a `setup` that is at work on the node, as in an upgrade; null where there is none. */
+  /** The process of a `setup` that is at work on the node, as in an upgrade, or of `service install`, `disable`, …; null where there is none. */
   readonly setupPid: number | null;
+  /** Which of them it is: `setup`, `service disable`, …; null where that is not known, and where there is none. */
+  readonly setupCommand: string | null;
 }
 
 /** Looks at the node. @param configPath default: the installed configuration, if it is there. */
@@ -95,7 +104,7 @@ export async function findNode(
     if (!(error instanceof ImdsProxyError)) throw error;
     configurationProblem = { what: error.problem, remedy: error.remedy };
   }
-  const before = setupAtWork();
+  const before = workOnInstallation();
   const [units, firewall, notes] = await Promise.all([
     unitsStatus(),
     config === null ? null : firewallOf(config),
@@ -104,7 +113,7 @@ export async function findNode(
   const answer = await proxy;
   return {
     // It may have begun, or ended, since the first look.
-    setupPid: before ?? setupAtWork(),
+    atWork: before ?? workOnInstallation(),
     proxy: answer,
     units,
     configured: existsSync(configPath ?? DEFAULT_CONFIG_PATH),
@@ -116,15 +125,33 @@ export async function findNode(
   };
 }
 
-/** The process of a `setup` that is at work on this node; null where there is none. */
-export function setupAtWork(): number | null {
+/** What changes the installation of this node at this moment: only root can hold that lock. Null where nothing does. */
+export function workOnInstallation(): AtWork | null {
   try {
-    return lockHolder(LOCK);
+    const pid = lockHolder(LOCK);
+    if (pid === null) return null;
+    return { pid, command: commandIn(readFileSync(`/proc/${pid}/cmdline`, "utf8")) };
   } catch {
-    // Without /proc it is not known: then what is found stands for itself.
+    // Without /proc, or where it has just ended, it is not known: then what is found stands for itself.
     return null;
   }
 }
+
+/** The command among a process's arguments, which end with NUL (proc_pid_cmdline(5)). From source, the script comes before it. */
+export function commandIn(cmdline: string): string | null {
+  const [, ...args] = cmdline.split("\0");
+  const at = args.findIndex((arg) => arg === "setup" || arg === "service");
+  if (at < 0 || at > 1) return null;
+  if (args[at] === "setup") return "setup";
+  const name = ["install", "enable", ...TAKING_AWAY].find((one) => one === args[at + 1]);
+  return name === undefined ? null : `service ${name}`;
+}
+
+const TAKING_AWAY = ["disable", "uninstall"];
+
+/** Whether it ends with a proxy that does not run. */
+export const takesAway = ({ command }: AtWork): boolean =>
+  TAKING_AWAY.some((name) => command === `service ${name}`);
 
 async function firewallOf(config: Config) {
   const { spec, upstream, unknownExempt } = await buildFirewallSpec(config);
@@ -142,21 +169,23 @@ export function nodeStatus(found: NodeFindings): NodeStatus {
   const troubles = troublesOf(found, told);
   const [first, ...further] = troubles;
   const more = further.length === 0 ? "" : `; and ${further.length} more, below`;
-  const { setupPid } = found;
+  const { atWork } = found;
   const serves = told !== null || (found.proxy.kind === "silent" && found.proxy.otherVersion === true);
   // What a setup puts right itself, while the proxy serves: files of two versions, units that it starts again.
   const isPassing =
-    setupPid !== null && serves && troubles.every(({ id }) => id === "unit" || id === "proxy");
-  const underWay = `an upgrade is under way: imdsproxy setup (pid ${setupPid}) is at work, and the proxy serves`;
+    atWork !== null &&
+    serves &&
+    (takesAway(atWork) ? troubles.length === 0 : troubles.every(({ id }) => id === "unit" || id === "proxy"));
   const { installed, version, units } = found.units;
   return {
     healthy: first === undefined || isPassing,
     summary: isPassing
-      ? `${underWay}${first === undefined ? "" : `; for now: ${first.what}${more}`}`
+      ? `${underWay(atWork)}${first === undefined ? "" : `; for now: ${first.what}${more}`}`
       : first === undefined
         ? "healthy: the proxy runs, the rules are in place, nothing keeps users from their roles"
-        : `NOT healthy: ${first.what}${more}`,
-    setupPid,
+        : `NOT healthy: ${atWork !== null && takesAway(atWork) ? `${workText(atWork)}; for now: ` : ""}${first.what}${more}`,
+    setupPid: atWork?.pid ?? null,
+    setupCommand: atWork?.command ?? null,
     troubles,
     proxy:
       told === null
@@ -178,6 +207,16 @@ export function nodeStatus(found: NodeFindings): NodeStatus {
       ...found.notes,
     ],
   };
+}
+
+const workText = ({ command, pid }: AtWork): string =>
+  command === null
+    ? `a change of the installation (pid ${pid}) is at work`
+    : `imdsproxy ${command} (pid ${pid}) is at work`;
+
+function underWay(work: AtWork): string {
+  if (takesAway(work)) return `${workText(work)}, and the proxy still serves`;
+  return `${work.command === "setup" ? "an upgrade is under way: " : ""}${workText(work)}, and the proxy serves`;
 }
 
 /** What others follow from comes first: without the upstream there are no credentials for STS. Else the proxy's own order stays. */

@@ -28,6 +28,7 @@ const NODE: NodeStatus = {
   healthy: false,
   summary: `NOT healthy: ${ROLE} cannot be assumed (AccessDenied); and 1 more, below`,
   setupPid: null,
+  setupCommand: null,
   troubles: [
     {
       id: "sts",

@@ -53,7 +53,9 @@ describe("whoami says for people", () => {
 });
 
 test("a problem says since when, as people say it and as machines do", () => {
-  expect(problemLines({ what: "STS is away", since: at(-90 * MIN), remedy: "see\nthere" }, NOW)).toEqual([
+  expect(
+    problemLines({ what: "STS is away", since: at(-90 * MIN), remedy: "see\nthere" }, { nowMs: NOW }),
+  ).toEqual([
     "PROBLEM STS is away",
     "  since 2029-12-31T22:30:00.000Z (1 h 30 min ago)",
     "  to do: see",

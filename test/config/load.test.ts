@@ -185,6 +185,11 @@ describe("parseConfig() names the line, what it found and what would be right:",
       "role: ImdsProxyTestRole\n",
       'config.yaml:1: role must be the ARN of an IAM role, such as arn:aws:iam::123456789012:role/NAME (found "ImdsProxyTestRole")',
     ],
+    [
+      "a rule's role that is empty",
+      "rules:\n  - { name: r, match: { user: a }, role: null }\n",
+      "config.yaml:2: rules[0].role must be the ARN of an IAM role, or none (found null)",
+    ],
     ["a role that is a user", "role: arn:aws:iam::842413447717:user/x\n", "must be the ARN of an IAM role"],
     [
       "a duration that AWS caps",

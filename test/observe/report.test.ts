@@ -89,10 +89,11 @@ test("screenLines() fit the terminal, and say how many callers do not", () => {
   );
   expect(lines.length).toBeLessThan(24);
   expect(lines.every((line) => line.length <= 80)).toBe(true);
-  expect(lines[0]).toBe(
-    "imdsproxy observe: 1 min 1 s, 1 h left; 123,400 requests by 100 callers; nothin~".slice(0, 80),
-  );
-  expect(lines.at(-1)).toBe("and 81 callers more");
+  expect(lines.slice(0, 2)).toEqual([
+    "imdsproxy observe: 1 min 1 s, 1 h left",
+    "123,400 requests by 100 callers; nothing missed",
+  ]);
+  expect(lines.at(-1)).toBe("and 82 callers more");
   expect(screenLines(rows, { sinceMs: 0, leftMs: null, missed: "x" }, { columns: 20, lines: 3 }).length).toBe(
     2,
   );

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { type NodeFindings, nodeStatus } from "../../src/service/node-status.ts";
+import { commandIn, type NodeFindings, nodeStatus } from "../../src/service/node-status.ts";
 import type { Problem } from "../../src/telemetry/health.ts";
 import type { RootStatus } from "../../src/telemetry/status-document.ts";
 
@@ -42,7 +42,7 @@ const HEALTHY: NodeFindings = {
   upstream: null,
   configurationProblem: null,
   notes: [],
-  setupPid: null,
+  atWork: null,
 };
 const NOT_INSTALLED = { ...units(), installed: false, version: null, problems: [] };
 const problem = (id: string): Problem => ({
@@ -170,7 +170,7 @@ describe("nodeStatus()", () => {
   });
 
   describe("while a setup is at work,", () => {
-    const busy = { ...HEALTHY, setupPid: 4321 };
+    const busy = { ...HEALTHY, atWork: { pid: 4321, command: "setup" } };
     const another: NodeFindings["proxy"] = {
       kind: "silent",
       why: "the proxy that runs is another version than this program",
@@ -199,6 +199,46 @@ describe("nodeStatus()", () => {
         expect([status.healthy, status.setupPid]).toEqual([false, 4321]);
         expect(status.summary).toStartWith("NOT healthy: ");
       }
+    });
+    const commands: [command: string | null, first: string][] = [
+      ["service enable", "imdsproxy service enable (pid 4321) is at work, and the proxy serves"],
+      ["service disable", "imdsproxy service disable (pid 4321) is at work, and the proxy still serves"],
+      ["service uninstall", "imdsproxy service uninstall (pid 4321) is at work, and the proxy still serves"],
+      [null, "a change of the installation (pid 4321) is at work, and the proxy serves"],
+    ];
+    for (const [command, first] of commands) {
+      test(`the first line names what it is: ${command ?? "unknown"}`, () => {
+        const status = nodeStatus({ ...HEALTHY, atWork: { pid: 4321, command } });
+        expect(status).toMatchObject({
+          healthy: true,
+          summary: first,
+          setupPid: 4321,
+          setupCommand: command,
+        });
+      });
+    }
+    test("what takes the service away explains what is missing, and mends nothing of it", () => {
+      const atWork = { pid: 4321, command: "service disable" };
+      for (const found of [{ rules: FLUSHED }, { proxy: DOWN }, { proxy: another }]) {
+        const { healthy, summary } = nodeStatus({ ...HEALTHY, atWork, ...found });
+        expect([healthy, summary]).toEqual([
+          false,
+          expect.stringMatching(
+            /^NOT healthy: imdsproxy service disable \(pid 4321\) is at work; for now: the /,
+          ),
+        ]);
+      }
+    });
+    test("commandIn() knows it by its arguments, and nothing else by a name in them", () => {
+      const cases: [args: string[], command: string | null][] = [
+        [["/root/imdsproxy", "setup", "--config", "c.yaml"], "setup"],
+        [["bun", "src/main.ts", "setup"], "setup"],
+        [["imdsproxy", "service", "disable"], "service disable"],
+        [["imdsproxy", "service", "status"], null],
+        [["flock", "/run/imdsproxy-setup.lock", "sleep", "setup"], null],
+        [[], null],
+      ];
+      for (const [args, command] of cases) expect(commandIn(`${args.join("\0")}\0`)).toBe(command);
     });
     test("and without one, a proxy of another version is a trouble, though it does not say that users get nothing", () => {
       const status = nodeStatus({ ...HEALTHY, proxy: another });

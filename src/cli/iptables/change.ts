@@ -9,6 +9,7 @@ import { applyWalls, removeWalls } from "../../firewall/walls.ts";
 import { KNOWN_RULES } from "../../service/paths.ts";
 import { forget } from "../../service/state-files.ts";
 import { configArg, dryRunArg } from "../common.ts";
+import { sayBeside } from "../say.ts";
 import { printOutcome, resolveSpec, specArgs, specLine } from "./common.ts";
 
 const systemWalls = () => ({ iptables: systemIptables(), wall: systemWall() });
@@ -20,7 +21,7 @@ const bring = (name: string, part: Part, description: string, what: string) =>
     args: { ...specArgs, "dry-run": dryRunArg },
     async run({ args }) {
       const resolved = await resolveSpec(args);
-      console.error(specLine(resolved));
+      sayBeside(specLine(resolved));
       const dryRun = args["dry-run"];
       const tracksBefore = sharedTables.conntrackMax() !== null;
       const walls = await applyWalls(systemWalls(), resolved.spec, part, dryRun);

@@ -4,6 +4,7 @@ import { systemAccounts } from "../../firewall/accounts.ts";
 import { type Attempt, attempt, directEndpoints } from "../../firewall/direct-access.ts";
 import { become, type Credentials, NOGROUP } from "../become.ts";
 import { jsonArg } from "../common.ts";
+import { sayBeside } from "../say.ts";
 import { resolveSpec, specArgs } from "./common.ts";
 
 /** The uid of nobody, on every supported distribution. */
@@ -63,7 +64,7 @@ export const checkDirect = defineCommand({
       for (const { result, detail } of attempts) console.log(`  ${WORDS[result].padEnd(8)} ${detail}`);
     }
     if (open.length > 0) {
-      console.error(
+      sayBeside(
         "WARNING: direct access is OPEN: every user of this node can have the credentials of the instance role.\n" +
           "  To close it: sudo imdsproxy iptables apply",
       );

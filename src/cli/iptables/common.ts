@@ -5,6 +5,7 @@ import { buildFirewallSpec, type ResolvedFirewall } from "../../firewall/spec.ts
 import type { WallsOutcome } from "../../firewall/walls.ts";
 import { endpointText } from "../../identity/endpoint.ts";
 import { configArg, overrideArgs } from "../common.ts";
+import { say, sayBeside } from "../say.ts";
 
 /** Flags of the commands that need to know where the proxy and the upstream are. */
 export const specArgs = {
@@ -44,13 +45,13 @@ export async function printOutcome(
   dryRun: boolean,
   words: { readonly done: string; readonly already: string },
 ): Promise<void> {
-  for (const note of outcome.notes) console.error(`note: ${note}`);
+  for (const note of outcome.notes) sayBeside(`note: ${note}`);
   if (!outcome.changed) {
-    console.log(words.already);
+    say(words.already);
     return;
   }
   if (!dryRun) {
-    console.log(words.done);
+    say(words.done);
     return;
   }
   const iptables = systemIptables();

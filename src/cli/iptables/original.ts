@@ -4,6 +4,7 @@ import { removeOriginalEntry, restoreOriginalEntry } from "../../firewall/operat
 import { AGENT_ENTRY_SEEN } from "../../service/paths.ts";
 import { forget, isMarked } from "../../service/state-files.ts";
 import { configArg, dryRunArg } from "../common.ts";
+import { say } from "../say.ts";
 import { printOutcome } from "./common.ts";
 
 const args = {
@@ -38,7 +39,7 @@ export const restoreOriginal = defineCommand({
   },
   async run({ args }) {
     if (args["if-seen"] && !isMarked(AGENT_ENTRY_SEEN)) {
-      console.log("the HyperPod agent's entry has not been seen on this node: nothing to do");
+      say("the HyperPod agent's entry has not been seen on this node: nothing to do");
       return;
     }
     const outcome = await restoreOriginalEntry(systemIptables(), args["dry-run"]);

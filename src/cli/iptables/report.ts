@@ -11,6 +11,7 @@ import { type ProxyHealth, proxyHealth } from "../../service/proxy-health.ts";
 import { type RulesStatus, rulesStatus } from "../../service/rules-status.ts";
 import { configArg, jsonArg } from "../common.ts";
 import { problemLines } from "../problem-lines.ts";
+import { say, sayBeside } from "../say.ts";
 import { resolveSpec, specArgs, specLine } from "./common.ts";
 
 function statusLines(found: RulesStatus, notes: readonly string[], agent: readonly string[]): string[] {
@@ -42,7 +43,7 @@ function proxyLines(proxy: ProxyHealth): string[] {
     const remedy = proxy.remedy === null ? "" : `: ${proxy.remedy}`;
     return [`note: the proxy does not answer: ${proxy.what}${remedy}`];
   }
-  return proxy.problems.flatMap(problemLines);
+  return proxy.problems.flatMap((problem) => problemLines(problem));
 }
 
 export const status = defineCommand({
@@ -83,7 +84,7 @@ export const status = defineCommand({
         specLine(resolved),
         ...proxyLines(proxy),
       ];
-      console.log(lines.join("\n"));
+      say(lines.join("\n"));
     }
     if (!found.healthy) process.exitCode = 1;
   },
@@ -100,7 +101,7 @@ export const list = defineCommand({
     const iptables = systemIptables();
     const chains = [];
     for (const { family, problem } of await iptables.access()) {
-      if (problem !== null) console.error(`note: ${problem}`);
+      if (problem !== null) sayBeside(`note: ${problem}`);
       else chains.push(...listChains(await iptables.read(family), family, !args.all));
     }
     const routing = systemWall().list(args.all);
