@@ -21,8 +21,9 @@ import type { Change, Link, LocalAddress, Route, RoutingRule, RoutingState } fro
  *   first packet. This look-up must succeed, or the redirect never happens. It leads to lo and never to a gateway, so that
  *   the packet ends on this node where the redirect is missing.
  * - net/ipv4/netfilter.c, ip_route_me_harder: a packet whose destination nat OUTPUT changed is routed again, **without** the
- *   uid. So users' connections to the metadata address get a source address of their own, and the only route from that
- *   address leads to the proxy. A socket that is bound to another address is refused.
+ *   uid, and before linux 5.13 without protocol and ports as well. So users' connections to the metadata address get a source
+ *   address of their own, and the only route from that address leads to the proxy, for packets of any protocol. A socket that
+ *   is bound to another address is refused.
  * - net/ipv4/route.c, ip_route_output_key_hash_rcu: for a socket that is bound to an interface, the kernel ignores a look-up
  *   that fails and takes the destination as on the link. Since linux 5.7 every user may set SO_BINDTODEVICE. So a route comes
  *   before each `prohibit`: one of type `multicast`, which connect(2) refuses (ENETUNREACH) and which drops every packet,
@@ -192,7 +193,8 @@ function sendingRules(spec: FirewallSpec, family: Family): RoutingRule[] {
 /**
  * The rules for users' connections to the metadata address after nat OUTPUT: they may go to the proxy's address and nowhere
  * else. There every port is allowed except an upstream's, so that the redirects to the old and to the new port both work
- * while the port is being changed.
+ * while the port is being changed. Kernels before 5.13 do not see the port of a packet that nat OUTPUT has redirected; there an
+ * upstream at the proxy's address cannot answer, because its SYN-ACK has no route.
  *
  * Where the metadata address is an address of this node, a packet that nat OUTPUT did not redirect reaches whoever listens
  * there: it keeps its sender's route over lo, and is delivered (__mkroute_output: RTCF_LOCAL). So the answer is stopped: a
@@ -206,23 +208,19 @@ function sourceRules(spec: FirewallSpec, addresses: readonly LocalAddress[]): Ro
   const metadata = METADATA.ipv4;
   const isHere = addresses.some((one) => one.address === metadata.address);
   // Always with the agent's port: the agent may start after the rules are written.
-  const upstreams = [...new Set([HYPERPOD_AGENT.port, ...(spec.localPorts ?? [])])];
+  const upstreams = [...new Set([HYPERPOD_AGENT.port, ...(spec.localPorts ?? [])])].filter(
+    (port) => port !== ours,
+  );
+  const refused = (selector: Selector): RoutingRule[] =>
+    [lookup(TABLES.sink), PROHIBIT].map((action) => at("ipv4", selector, action));
   return [
-    ...upstreams
-      .filter((port) => port !== ours)
-      .flatMap((port) =>
-        [lookup(TABLES.sink), PROHIBIT].map((action) =>
-          at("ipv4", { from: USERS_SOURCE, tcpPort: port }, action),
-        ),
-      ),
-    at("ipv4", { from: USERS_SOURCE, to: address, tcp: true }, lookup(TABLES.listener)),
-    at("ipv4", { from: USERS_SOURCE, tcp: true }, lookup(TABLES.sink)),
-    at("ipv4", { from: USERS_SOURCE, tcp: true }, PROHIBIT),
-    ...(isHere
-      ? [lookup(TABLES.sink), PROHIBIT].map((action) =>
-          at("ipv4", { from: metadata.address, to: USERS_SOURCE, tcp: true }, action),
-        )
-      : []),
+    ...upstreams.flatMap((port) => [
+      ...refused({ from: USERS_SOURCE, tcpPort: port }),
+      ...refused({ to: USERS_SOURCE, tcpSourcePort: port }),
+    ]),
+    at("ipv4", { from: USERS_SOURCE, to: address }, lookup(TABLES.listener)),
+    ...refused({ from: USERS_SOURCE }),
+    ...(isHere ? refused({ from: metadata.address, to: USERS_SOURCE, tcp: true }) : []),
   ];
 }
 

@@ -74,9 +74,12 @@ describe("wantedWall()", () => {
       ]),
       `pref 0 from ${USERS_SOURCE}/32 ipproto tcp dport 9081 lookup 1692543 protocol kernel`,
       `pref 0 from ${USERS_SOURCE}/32 ipproto tcp dport 9081 prohibit protocol kernel`,
-      `pref 0 from ${USERS_SOURCE}/32 to 127.0.0.1/32 ipproto tcp lookup 1692547 protocol kernel`,
-      `pref 0 from ${USERS_SOURCE}/32 ipproto tcp lookup 1692543 protocol kernel`,
-      `pref 0 from ${USERS_SOURCE}/32 ipproto tcp prohibit protocol kernel`,
+      `pref 0 to ${USERS_SOURCE}/32 ipproto tcp sport 9081 lookup 1692543 protocol kernel`,
+      `pref 0 to ${USERS_SOURCE}/32 ipproto tcp sport 9081 prohibit protocol kernel`,
+      // Of any protocol: before linux 5.13 a redirected packet is routed again as if it had none.
+      `pref 0 from ${USERS_SOURCE}/32 to 127.0.0.1/32 lookup 1692547 protocol kernel`,
+      `pref 0 from ${USERS_SOURCE}/32 lookup 1692543 protocol kernel`,
+      `pref 0 from ${USERS_SOURCE}/32 prohibit protocol kernel`,
       ...users.flatMap((uids) => [
         `pref 0 ipproto tcp sport 254 ${uids} lookup 1692543 protocol kernel`,
         `pref 0 ipproto tcp sport 254 ${uids} prohibit protocol kernel`,
@@ -189,7 +192,7 @@ describe("wantedWall()", () => {
     const answers = () =>
       wantedWall(HYPERPOD, kernel)
         .rules.map(ruleText)
-        .filter((text) => text.includes(`to ${USERS_SOURCE}`));
+        .filter((text) => text.includes(`from 169.254.169.254/32 to ${USERS_SOURCE}`));
     expect(answers()).toEqual([]);
     kernel.addresses = [...kernel.addresses, { family: "ipv4", address: "169.254.169.254", interface: 1 }];
     expect(answers()).toEqual([
@@ -300,6 +303,27 @@ describe("the second wall", () => {
     expect(wall.bring({ ...EC2, listen })).not.toEqual([]);
     kernel.after = () => {};
     expect(wall.problems({ ...EC2, listen })).toEqual([]);
+  });
+  test("takes the rules of versions that named a protocol for its own, and holds users while they are replaced", () => {
+    const kernel = new FakeRouting();
+    const wall = new SecondWall(kernel);
+    wall.bring(HYPERPOD);
+    const right = kernel.rules.map(ruleText);
+    const isOpenToAny = (rule: RoutingRule) => rule.from === USERS_SOURCE && rule.uids === undefined;
+    kernel.rules = kernel.rules
+      .filter((rule) => rule.to !== USERS_SOURCE)
+      .map((rule) => (isOpenToAny(rule) && rule.tcpPort === undefined ? { ...rule, tcp: true } : rule));
+    const older = kernel.rules.map(ruleText);
+    expect(older).toContain(`pref 0 from ${USERS_SOURCE}/32 ipproto tcp prohibit protocol kernel`);
+    kernel.after = () => {
+      const held = kernel.rules.find((rule) => isOpenToAny(rule) && rule.action.kind === "prohibit");
+      expect(held).toBeDefined();
+      const way = kernel.rules.find((rule) => isOpenToAny(rule) && rule.to === "127.0.0.1");
+      expect(way).toBeDefined();
+    };
+    expect(wall.bring(HYPERPOD)).not.toEqual([]);
+    expect(kernel.rules.map(ruleText)).toEqual(right);
+    expect(wall.problems(HYPERPOD)).toEqual([]);
   });
   test("is put right whatever somebody did to it", () => {
     const pick = fc.nat();
