@@ -193,6 +193,10 @@ bench-start: build ## As root: from exec to the first answer, beside a minimal B
 bench-memory: build ## As root: resident memory at rest, after 10^6 requests, and with as many sessions as there may be
 	@$(BUN) scripts/bench-memory.ts
 
+.PHONY: bench-sessions
+bench-sessions: node_modules/.installed ## What a session takes of the heap, by our own code alone (SESSIONS=4000 NAMELESS=1); also on a busy machine
+	@$(BUN) scripts/bench-sessions.ts
+
 .PHONY: fleet
 fleet: node_modules/.installed ## Simulates what a cluster asks of STS (NODES=10000 IDENTITIES=50 QUOTA=600 ONLY=day); WRITE=1: docs/scale.md
 	@$(BUN) scripts/fleet.ts

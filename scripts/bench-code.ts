@@ -123,6 +123,7 @@ const broker = new SessionBroker({
     }),
   },
   clock: systemClock,
+  monotonicMs,
   random: Math.random,
 });
 const metrics = new Metrics({

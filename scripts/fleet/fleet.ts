@@ -127,6 +127,7 @@ export class Fleet {
     const broker = new SessionBroker({
       sts: this.#sts,
       clock: this.#clock,
+      monotonicMs: () => this.#clock.elapsedMs,
       random,
       allowance: new CallAllowance({ user: limits.assumeRolePerUser, node: limits.assumeRolePerNode }),
       onEvent: (event) => {

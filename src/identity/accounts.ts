@@ -102,9 +102,13 @@ class Bounded<K, V> {
   set(key: K, value: V): void {
     this.#map.delete(key);
     this.#map.set(key, value);
-    if (this.#map.size <= MAX_ENTRIES) return;
-    const oldest = this.#map.keys().next();
-    if (oldest.done !== true) this.#map.delete(oldest.value);
+    if (this.#map.size > MAX_ENTRIES) this.dropOldest(() => true);
+  }
+  /** Evicts the entry that was set first, where it is of no more use. @returns whether it was. */
+  dropOldest(isUseless: (value: V) => boolean): boolean {
+    const oldest = this.#map.entries().next();
+    if (oldest.done === true || !isUseless(oldest.value[1])) return false;
+    return this.#map.delete(oldest.value[0]);
   }
 }
 
@@ -212,13 +216,16 @@ export class Accounts {
           : LIFE_MS;
     const refreshAfterMs = fresh ? REFRESH_AFTER_MS : KEPT_REFRESH_AFTER_MS;
     const own = known.user !== null && !known.subordinate;
-    (own ? this.#others : this.#named).delete(uid);
-    (own ? this.#named : this.#others).set(uid, {
-      known,
-      sinceMs: this.#clock.now(),
-      lifeMs,
-      refreshAfterMs,
-    });
+    const [entries, others] = own ? [this.#named, this.#others] : [this.#others, this.#named];
+    const before = entries.get(uid)?.known;
+    others.delete(uid);
+    const now = this.#clock.now();
+    // What is told again is the same object, by which what was made of it is found.
+    const same = before !== undefined && Bun.deepEquals(before, known, true) ? before : known;
+    entries.set(uid, { known: same, sinceMs: now, lifeMs, refreshAfterMs });
+    // Two for each that comes, so that those are gone in time that nobody asks for again: all that was made of them goes with them.
+    const isOver = ({ sinceMs, lifeMs: ofLife }: Entry) => now - sinceMs >= ofLife;
+    for (let count = 0; count < 2 && entries.dropOldest(isOver); count++);
   }
 
   async #compose(uid: number): Promise<Composed> {

@@ -1,3 +1,4 @@
+import { SmallMap } from "../platform/small-map.ts";
 import type { Accounts, KnownAs } from "./accounts.ts";
 import type { Cgroups } from "./cgroup.ts";
 import type { SocketOwner } from "./lookup.ts";
@@ -16,7 +17,7 @@ export class IdentityResolver {
   readonly #cgroups: Cgroups | null;
   readonly #jobsUnknown: string | null;
   /** Identities by what was known of the account: it is the same object for as long as the answer of NSS is kept. */
-  readonly #made = new WeakMap<KnownAs, Map<string | null, Identity>>();
+  readonly #made = new WeakMap<KnownAs, SmallMap<string | null, Identity>>();
 
   /**
    * @param options.cgroups null where no rule needs cgroups.
@@ -57,7 +58,7 @@ export class IdentityResolver {
       ...(writable === undefined ? {} : { writableCgroup: writable }),
     };
     if (made === undefined) {
-      made = new Map();
+      made = new SmallMap();
       this.#made.set(account, made);
     }
     if (made.size >= MAX_PATHS) made.clear();

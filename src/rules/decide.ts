@@ -61,7 +61,9 @@ export function compileRules(config: RulesConfig, node: NodeNames = { hostname: 
   const compiled = config.rules.map((rule) => {
     const grants = grantsOf(rule);
     const granted = grants === null ? null : compileGrants(grants, config.nameless);
-    return { rule, matches: compileMatch(rule.match, config.nameless), granted };
+    // Made once: each identity's decision is kept.
+    const reason = `rule ${JSON.stringify(rule.name)} matched`;
+    return { rule, reason, matches: compileMatch(rule.match, config.nameless), granted };
   });
   const matches = config.rules.flatMap(matchesOf);
   const templates = config.rules.flatMap((rule) => [
@@ -83,7 +85,7 @@ export function compileRules(config: RulesConfig, node: NodeNames = { hostname: 
     },
     namedGroups: new Set(matches.flatMap(({ group }) => group ?? [])),
     decide(identity, instanceId, region = null) {
-      for (const { rule, matches, granted } of compiled) {
+      for (const { rule, reason, matches, granted } of compiled) {
         const verdict = matches(identity);
         if (verdict === false) continue;
         // To skip the rule could give the caller a role that is meant for others.
@@ -95,7 +97,6 @@ export function compileRules(config: RulesConfig, node: NodeNames = { hostname: 
             reason: `rule ${JSON.stringify(rule.name)} gives no role`,
           };
         }
-        const reason = `rule ${JSON.stringify(rule.name)} matched`;
         const given = granted?.(identity) ?? null;
         return assume(config, rule, rule.role, reason, identity, { ...node, instanceId, region }, given);
       }
@@ -216,10 +217,14 @@ function sessionRequest(
     sessionName: renderName(rule?.sessionName ?? config.sessionName, values),
     durationSeconds: rule?.durationSeconds ?? config.durationSeconds,
     sourceIdentity: rule?.sourceIdentity == null ? null : renderName(rule.sourceIdentity, values),
-    tags: tags.filter((tag): tag is readonly [string, string] => tag[1] !== null).sort(byKey),
-    transitiveTagKeys: (rule?.transitiveTagKeys ?? []).filter((key) => !without.has(key)).sort(),
-    policyArns: granted?.policyArns ?? rule?.policyArns ?? [],
+    tags: listOf(tags.filter((tag): tag is readonly [string, string] => tag[1] !== null).sort(byKey)),
+    transitiveTagKeys: listOf((rule?.transitiveTagKeys ?? []).filter((key) => !without.has(key)).sort()),
+    policyArns: listOf(granted?.policyArns ?? rule?.policyArns ?? NOTHING),
     policy: granted === null ? (rule?.policy ?? null) : granted.policy,
     externalId: rule?.externalId ?? null,
   };
 }
+
+/** The one list that has nothing: most requests have three of them, and a request is kept as long as its session. */
+const NOTHING: readonly never[] = [];
+const listOf = <T>(list: readonly T[]): readonly T[] => (list.length === 0 ? NOTHING : list);

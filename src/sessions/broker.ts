@@ -1,4 +1,5 @@
 import type { Subject } from "../identity/caller.ts";
+import { type Alarm, Alarms } from "../platform/alarms.ts";
 import type { Clock } from "../platform/clock.ts";
 import { FairSlots } from "../platform/fair-slots.ts";
 import type { CallAllowance } from "./allowance.ts";
@@ -131,6 +132,8 @@ export interface RoleSessions {
 export interface BrokerOptions {
   readonly sts: Sts;
   readonly clock: Clock;
+  /** Milliseconds of the monotonic clock that the timers of `clock` follow. */
+  readonly monotonicMs: () => number;
   /** A number in [0, 1), for jitter. */
   readonly random: () => number;
   readonly onEvent?: (event: SessionEvent) => void;
@@ -145,7 +148,7 @@ export interface BrokerOptions {
   readonly attemptMs?: number;
   /** AssumeRole calls in flight at once. Default 16; no owner has more than half of them. */
   readonly maxConcurrent?: number;
-  /** Requests remembered at once. Default 8192, about 3 KiB each. */
+  /** Requests remembered at once. Default 8192, about 4 KiB each. */
   readonly maxEntries?: number;
   /** Of these, those of one owner. Default 256. */
   readonly maxEntriesPerOwner?: number;
@@ -164,13 +167,14 @@ interface Entry {
   readonly key: string;
   readonly request: SessionRequest;
   readonly owner: Subject;
-  /** The session and the timer that removes it at its published end. */
-  held: { readonly session: Session; readonly life: Life; readonly cancelEnd: () => void } | null;
+  /** The session and the alarm that removes it at its published end. */
+  held: { readonly session: Session; readonly life: Life; readonly end: Alarm<Entry> } | null;
   /** The remembered denial. `brief`: it came before anybody asked, and is dropped soon. */
-  denial: { readonly message: string; readonly brief: boolean; readonly cancel: () => void } | null;
+  denial: { readonly message: string; readonly brief: boolean; readonly over: Alarm<Entry> } | null;
   /** The next attempt after a transient failure. */
-  retry: { readonly dueAtMs: number; readonly cancel: () => void } | null;
-  cancelRefresh: (() => void) | null;
+  retry: { readonly dueAtMs: number; readonly alarm: Alarm<Entry> } | null;
+  /** The next refresh. */
+  refresh: Alarm<Entry> | null;
   /** The refresh was due, but nobody had asked since the last one. */
   refreshMissed: boolean;
   /** Somebody asked since the last refresh began. */
@@ -188,8 +192,8 @@ interface Entry {
   /** Until when the rate limit allows no call, where that is why there is no session. */
   putOffUntilMs: number | null;
   unaskedAttempts: number;
-  /** Called when an attempt has succeeded or failed. */
-  readonly waiters: Set<() => void>;
+  /** Called when an attempt has succeeded or failed; null where nobody waits. */
+  waiters: Set<() => void> | null;
 }
 
 /**
@@ -226,11 +230,22 @@ export class SessionBroker {
   #newest: Entry | null = null;
   readonly #entriesOf = new Map<Subject, number>();
   readonly #attempts = new Set<AbortController>();
+  /** What is due of the entries, each with the method that it calls. */
+  readonly #alarms: Alarms<Entry>;
+  readonly #onEnd = (entry: Entry): void => this.#end(entry);
+  readonly #onRefresh = (entry: Entry): void => this.#refreshDue(entry);
+  readonly #onRetry = (entry: Entry): void => this.#retryDue(entry);
+  readonly #onDenialOver = (entry: Entry): void => this.#denialOver(entry);
+  readonly #onGranted = (entry: Entry): void => {
+    entry.retry = null;
+    this.#attempt(entry, "asked");
+  };
   #stopped = false;
 
   constructor(options: BrokerOptions) {
     this.#sts = options.sts;
     this.#clock = options.clock;
+    this.#alarms = new Alarms({ clock: options.clock, monotonicMs: options.monotonicMs });
     this.#random = options.random;
     this.#onEvent = options.onEvent ?? (() => {});
     this.#waitMs = options.waitMs ?? 3_000;
@@ -421,7 +436,7 @@ export class SessionBroker {
     entry.asked = true;
     entry.unaskedAttempts = 0;
     if (entry.denial?.brief === true) {
-      entry.denial.cancel();
+      this.#alarms.cancel(entry.denial.over);
       // A minute since STS said it at most, whenever within its five seconds somebody asks.
       this.#deny(entry, entry.denial.message, DENIAL_MS - EARLY_DENIAL_MS, false);
     }
@@ -462,16 +477,17 @@ export class SessionBroker {
     return new Promise((resolve) => {
       const leave = () => {
         cancel();
-        entry.waiters.delete(leave);
+        if (entry.waiters?.delete(leave) === true && entry.waiters.size === 0) entry.waiters = null;
         resolve();
       };
       const cancel = this.#clock.schedule(limitMs, leave);
+      entry.waiters ??= new Set();
       entry.waiters.add(leave);
     });
   }
 
   #settled(entry: Entry): void {
-    for (const leave of [...entry.waiters]) leave();
+    for (const leave of [...(entry.waiters ?? [])]) leave();
   }
 
   /** Begins an attempt, unless one is under way or scheduled, or a denial is remembered. */
@@ -483,8 +499,7 @@ export class SessionBroker {
     entry.putOffUntilMs = null;
     entry.beganAtMs = this.#clock.now();
     entry.refreshMissed = false;
-    entry.cancelRefresh?.();
-    entry.cancelRefresh = null;
+    this.#cancelRefresh(entry);
     if (reason === "refresh") entry.asked = false;
     void this.#run(entry, reason);
   }
@@ -511,11 +526,10 @@ export class SessionBroker {
     entry.putOffUntilMs = nowMs + waitMs;
     if (granted) {
       entry.granted = true;
-      const cancel = this.#clock.schedule(waitMs, () => {
-        entry.retry = null;
-        this.#attempt(entry, "asked");
-      });
-      entry.retry = { dueAtMs: nowMs + waitMs, cancel };
+      entry.retry = {
+        dueAtMs: nowMs + waitMs,
+        alarm: this.#alarms.set(waitMs, this.#onGranted, entry),
+      };
     } else this.#removeIfEmpty(entry);
     this.#emit({ type: "postponed", request: entry.request, owner: entry.owner, againInMs: waitMs });
     return false;
@@ -563,14 +577,14 @@ export class SessionBroker {
    * Whether a refresh was put off, because STS throttles or is away and the session has more life than the floor. Then it comes at a
    * random moment before that: the calls that STS takes meanwhile are for those who have no session or little of one.
    */
-  #putOff(entry: Entry, run: () => void): boolean {
+  #putOff(entry: Entry, run: (entry: Entry) => void): boolean {
     const nowMs = this.#clock.now();
     if (entry.held === null || this.#pace.distanceMs(nowMs) === 0 || this.#standing(entry) !== "fresh")
       return false;
     const { life } = entry.held;
     const leftMs = expiryToPublish(life, nowMs) - nowMs - life.floorMs;
     if (leftMs < LEAST_PUT_OFF_MS) return false;
-    entry.cancelRefresh = this.#clock.schedule(leftMs * (0.25 + 0.75 * this.#random()), run);
+    entry.refresh = this.#alarms.set(leftMs * (0.25 + 0.75 * this.#random()), run, entry);
     return true;
   }
 
@@ -605,13 +619,9 @@ export class SessionBroker {
     this.#forget(entry);
     entry.failures = 0;
     entry.failure = null;
-    entry.held = {
-      session,
-      life,
-      cancelEnd: this.#clock.schedule(life.publishedLifeMs, () => this.#end(entry)),
-    };
+    entry.held = { session, life, end: this.#alarms.set(life.publishedLifeMs, this.#onEnd, entry) };
     const refreshInMs = refreshDelayMs(life, this.#random(), inTime);
-    entry.cancelRefresh = this.#clock.schedule(refreshInMs, () => this.#refreshDue(entry));
+    entry.refresh = this.#alarms.set(refreshInMs, this.#onRefresh, entry);
     this.#emit({
       type: "obtained",
       request: entry.request,
@@ -635,8 +645,10 @@ export class SessionBroker {
       entry.failures++;
       entry.failure = failure.message;
       againInMs = retryDelayMs(entry.failures, failure.retryAfterMs, this.#random());
-      const cancel = this.#clock.schedule(againInMs, () => this.#retryDue(entry));
-      entry.retry = { dueAtMs: nowMs + againInMs, cancel };
+      entry.retry = {
+        dueAtMs: nowMs + againInMs,
+        alarm: this.#alarms.set(againInMs, this.#onRetry, entry),
+      };
     }
     this.#emit({
       type: failure.kind === "denied" ? "denied" : "failed",
@@ -652,20 +664,19 @@ export class SessionBroker {
   }
 
   #deny(entry: Entry, message: string, forMs: number, brief: boolean): void {
-    const cancel = this.#clock.schedule(forMs, () => this.#denialOver(entry));
-    entry.denial = { message, brief, cancel };
+    entry.denial = { message, brief, over: this.#alarms.set(forMs, this.#onDenialOver, entry) };
   }
 
   #refreshDue(entry: Entry): void {
-    entry.cancelRefresh = null;
+    entry.refresh = null;
     if (!entry.asked) entry.refreshMissed = true;
-    else if (!this.#putOff(entry, () => this.#refreshDue(entry))) this.#attempt(entry, "refresh");
+    else if (!this.#putOff(entry, this.#onRefresh)) this.#attempt(entry, "refresh");
   }
 
   #retryDue(entry: Entry): void {
     entry.retry = null;
-    entry.cancelRefresh = null;
-    if (this.#putOff(entry, () => this.#retryDue(entry))) return;
+    entry.refresh = null;
+    if (this.#putOff(entry, this.#onRetry)) return;
     const wanted = entry.held !== null || ++entry.unaskedAttempts <= UNASKED_ATTEMPTS;
     if (wanted) this.#attempt(entry, "retry");
     else this.#removeIfEmpty(entry);
@@ -680,8 +691,7 @@ export class SessionBroker {
   #end(entry: Entry): void {
     const accessKeyId = entry.held?.session.accessKeyId ?? null;
     entry.held = null;
-    entry.cancelRefresh?.();
-    entry.cancelRefresh = null;
+    this.#cancelRefresh(entry);
     entry.refreshMissed = false;
     this.#emit({ type: "dropped", request: entry.request, reason: "ended", accessKeyId });
     this.#removeIfEmpty(entry);
@@ -711,7 +721,7 @@ export class SessionBroker {
       held: null,
       denial: null,
       retry: null,
-      cancelRefresh: null,
+      refresh: null,
       refreshMissed: false,
       asked: true,
       inFlight: false,
@@ -722,7 +732,7 @@ export class SessionBroker {
       failure: null,
       putOffUntilMs: null,
       unaskedAttempts: 0,
-      waiters: new Set(),
+      waiters: null,
     };
     this.#entries.set(key, entry);
     this.#newest = entry;
@@ -755,7 +765,7 @@ export class SessionBroker {
 
   #dropOldest(among: (entry: Entry) => boolean): boolean {
     for (const entry of this.#entries.values()) {
-      if (entry.inFlight || entry.waiters.size > 0 || !among(entry)) continue;
+      if (entry.inFlight || entry.waiters !== null || !among(entry)) continue;
       const accessKeyId = entry.held?.session.accessKeyId ?? null;
       this.#remove(entry);
       this.#emit({ type: "dropped", request: entry.request, reason: "crowded", accessKeyId });
@@ -765,7 +775,7 @@ export class SessionBroker {
   }
 
   #removeIfEmpty(entry: Entry): void {
-    const busy = entry.inFlight || entry.waiters.size > 0;
+    const busy = entry.inFlight || entry.waiters !== null;
     if (!busy && entry.held === null && entry.denial === null && entry.retry === null) this.#remove(entry);
   }
 
@@ -778,18 +788,22 @@ export class SessionBroker {
     else this.#entriesOf.delete(entry.owner);
   }
 
-  /** Clears an entry: its session, its denial and its timers. */
+  /** Clears an entry: its session, its denial and its alarms. */
   #forget(entry: Entry): void {
-    entry.held?.cancelEnd();
+    if (entry.held !== null) this.#alarms.cancel(entry.held.end);
     entry.held = null;
-    entry.denial?.cancel();
+    if (entry.denial !== null) this.#alarms.cancel(entry.denial.over);
     entry.denial = null;
-    entry.retry?.cancel();
+    if (entry.retry !== null) this.#alarms.cancel(entry.retry.alarm);
     entry.retry = null;
     entry.granted = false;
-    entry.cancelRefresh?.();
-    entry.cancelRefresh = null;
+    this.#cancelRefresh(entry);
     entry.refreshMissed = false;
+  }
+
+  #cancelRefresh(entry: Entry): void {
+    if (entry.refresh !== null) this.#alarms.cancel(entry.refresh);
+    entry.refresh = null;
   }
 }
 

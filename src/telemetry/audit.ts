@@ -4,6 +4,7 @@ import type { SocketOwner } from "../identity/lookup.ts";
 import type { Identity } from "../identity/types.ts";
 import type { RequestEvent } from "../imds/handler.ts";
 import type { Clock } from "../platform/clock.ts";
+import { SmallMap } from "../platform/small-map.ts";
 import { type AuditRecord, auditFields, journalFields } from "./audit-record.ts";
 import { DecisionLimit } from "./decision-limit.ts";
 import { encodeJournalEntry } from "./journal-entry.ts";
@@ -142,7 +143,7 @@ export class Audit {
     const { caller } = event;
     let given = this.#given.get(accessKeyId);
     if (given === undefined) {
-      given = { callers: new Map(), last: null };
+      given = { callers: new SmallMap(), last: null };
       this.#given.set(accessKeyId, given);
       if (this.#given.size > MAX_SESSIONS) {
         const oldest = this.#given.keys().next().value;
@@ -238,7 +239,7 @@ export class Audit {
 /** The callers who got one session. */
 interface Given {
   /** Those who have had a line, and false for those whose line could not be written yet. */
-  readonly callers: Map<string, boolean>;
+  readonly callers: SmallMap<string, boolean>;
   /** One of those who have had a line: who asked last. */
   last: Pick<SocketOwner, "uid" | "cgroupId"> | null;
 }

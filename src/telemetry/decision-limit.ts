@@ -1,3 +1,4 @@
+import { SmallMap } from "../platform/small-map.ts";
 import { TokenBucket } from "../platform/token-bucket.ts";
 
 /** Lines that a user may cause: so many at once, and then one in five seconds. */
@@ -13,8 +14,8 @@ const OTHERS = "others";
 
 interface OfUser {
   readonly bucket: TokenBucket;
-  /** When the last line of each key was written, in milliseconds. */
-  readonly writtenMs: Map<string, number>;
+  /** When the last line of each key was written, in milliseconds; of those whose lines are not to come again soon. */
+  readonly writtenMs: SmallMap<string, number>;
   lastMs: number;
   /** Decisions since the last line. */
   count: number;
@@ -53,7 +54,7 @@ export class DecisionLimit {
     state.count++;
     const writtenMs = state.writtenMs.get(key);
     if (writtenMs !== undefined && now - writtenMs < againMs && now >= writtenMs) return null;
-    return this.#write(state, key, now);
+    return this.#write(state, againMs > 0 ? key : null, now);
   }
 
   /** The same for a decision that was counted before, and for which no line could be written then. */
@@ -65,6 +66,7 @@ export class DecisionLimit {
   /** The decisions of users whose last line is older than `ageMs` milliseconds. They are forgotten here: the caller writes them. */
   takeUnwritten(ageMs: number): Unwritten[] {
     const now = this.#now();
+    this.#forgetNew(now);
     const found: Unwritten[] = [];
     for (const [user, state] of this.#users) {
       if (state.count === 0 || now - state.lastMs < ageMs) continue;
@@ -95,6 +97,12 @@ export class DecisionLimit {
       if (count === 0 && bucket.isFull(now)) this.#users.delete(user);
   }
 
+  /** Forgets users of whom nothing is known that would not be known of a new one. */
+  #forgetNew(now: number): void {
+    for (const [user, { bucket, count, writtenMs }] of this.#users)
+      if (count === 0 && writtenMs.size === 0 && bucket.isFull(now)) this.#users.delete(user);
+  }
+
   #stateOf(user: string, now: number): OfUser {
     const known = this.#users.get(user);
     if (known !== undefined) return known;
@@ -104,7 +112,7 @@ export class DecisionLimit {
     }
     const made: OfUser = {
       bucket: new TokenBucket({ perSecond: PER_SECOND, burst: BURST }, 0),
-      writtenMs: new Map(),
+      writtenMs: new SmallMap(),
       lastMs: now,
       count: 0,
     };

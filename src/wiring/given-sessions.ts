@@ -1,10 +1,8 @@
-import type { Identity } from "../identity/types.ts";
-import type { RequestEvent } from "../imds/handler.ts";
+import type { Decided, RequestEvent } from "../imds/handler.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Rules } from "../rules/decide.ts";
 import type { SessionBroker } from "../sessions/broker.ts";
 import { sessionKey } from "../sessions/key.ts";
-import type { SessionRequest } from "../sessions/types.ts";
 
 /** How often it is looked which jobs have ended, in milliseconds. */
 const LOOK_MS = 5_000;
@@ -21,16 +19,6 @@ export interface GivenSessionsOptions {
   readonly hasCgroup: (path: string) => Promise<boolean>;
 }
 
-interface Given {
-  readonly request: SessionRequest;
-  /** Who got it last, and the node's instance id and region by which the rules decided. */
-  readonly identity: Identity;
-  readonly instanceId: string | null;
-  readonly region: string | null;
-  /** The cgroups of the Slurm jobs that have the session; empty where it is no job's. */
-  readonly jobs: Set<string>;
-}
-
 /**
  * Forgets sessions that nobody is given any more: those of a Slurm job when the job's cgroup is gone, and those that a new
  * configuration gives to nobody. They are not renewed, and nobody gets them again; what was handed out stays valid at AWS until its
@@ -38,8 +26,10 @@ interface Given {
  */
 export class GivenSessions {
   readonly #options: GivenSessionsOptions;
-  /** By session key, in the order in which they were last noted. */
-  readonly #given = new Map<string, Given>();
+  /** By session key, in the order in which they were last noted: what was decided for who got it last. */
+  readonly #given = new Map<string, Decided>();
+  /** Of these, the cgroups of the Slurm jobs that have the session, where it is a job's. */
+  readonly #jobs = new Map<string, Set<string>>();
   /** Decisions that are noted: most requests are by one of these. */
   readonly #noted = new WeakSet<object>();
   #cancel: () => void;
@@ -52,28 +42,26 @@ export class GivenSessions {
   /** Notes whose session a request's answer gave. */
   note({ decided, accessKeyId }: Pick<RequestEvent, "decided" | "accessKeyId">): void {
     if (accessKeyId === null || decided === null || this.#noted.has(decided)) return;
-    const { decision, identity, instanceId = null, region = null } = decided;
+    const { decision, identity } = decided;
     if (decision.kind !== "role") return;
     this.#noted.add(decided);
     const key = sessionKey(decision.request);
-    const jobs = this.#given.get(key)?.jobs ?? new Set<string>();
     const job = decision.ofJob ? JOB_PATH.exec(identity.cgroup ?? "")?.[1] : undefined;
-    if (job !== undefined) jobs.add(job);
+    if (job !== undefined) this.#jobs.set(key, (this.#jobs.get(key) ?? new Set()).add(job));
     this.#given.delete(key);
-    this.#given.set(key, { request: decision.request, identity, instanceId, region, jobs });
+    this.#given.set(key, decided);
     for (const oldest of this.#given.keys()) {
       if (this.#given.size <= MAX_SESSIONS) break;
-      this.#given.delete(oldest);
+      this.#forget(oldest);
     }
   }
 
   /** To be called when new rules hold: forgets the sessions that they do not give to whom the former ones gave them. */
   follow(rules: Rules): void {
-    for (const [key, { request, identity, instanceId, region }] of [...this.#given]) {
+    for (const [key, { identity, instanceId = null, region = null }] of [...this.#given]) {
       const decision = rules.decide(identity, instanceId, region);
       if (decision.kind === "role" && sessionKey(decision.request) === key) continue;
-      this.#given.delete(key);
-      this.#options.broker.forget(request, "withdrawn");
+      this.#end(key, "withdrawn");
     }
   }
 
@@ -83,15 +71,26 @@ export class GivenSessions {
 
   /** Forgets the sessions of jobs that have ended. */
   async #look(): Promise<void> {
-    for (const path of new Set([...this.#given.values()].flatMap(({ jobs }) => [...jobs]))) {
+    for (const path of new Set([...this.#jobs.values()].flatMap((jobs) => [...jobs]))) {
       // What is not known now is looked for again at the next look.
       if (await this.#options.hasCgroup(path).catch(() => true)) continue;
-      for (const [key, { request, jobs }] of [...this.#given]) {
-        if (!jobs.delete(path) || jobs.size > 0) continue;
-        this.#given.delete(key);
-        this.#options.broker.forget(request, "job-ended");
-      }
+      for (const [key, jobs] of [...this.#jobs])
+        if (jobs.delete(path) && jobs.size === 0) this.#end(key, "job-ended");
     }
     this.#cancel = this.#options.clock.schedule(LOOK_MS, () => void this.#look());
+  }
+
+  #end(key: string, reason: "job-ended" | "withdrawn"): void {
+    const decision = this.#given.get(key)?.decision;
+    this.#forget(key);
+    if (decision?.kind === "role") this.#options.broker.forget(decision.request, reason);
+  }
+
+  #forget(key: string): void {
+    const decided = this.#given.get(key);
+    // Who asks again is noted again.
+    if (decided !== undefined) this.#noted.delete(decided);
+    this.#given.delete(key);
+    this.#jobs.delete(key);
   }
 }

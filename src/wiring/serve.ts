@@ -187,6 +187,7 @@ export async function serve(options: {
   const broker = new SessionBroker({
     sts,
     clock: systemClock,
+    monotonicMs,
     random: Math.random,
     onEvent(event) {
       events.session(event);

@@ -168,6 +168,20 @@ describe("resolve()", () => {
     expect(database.asked).toHaveLength(2);
   });
 
+  test("what is told again is the same object, by which what was made of it is found; another answer is another", async () => {
+    const { accounts, database, clock } = aCache();
+    const first = await accounts.resolve(2001);
+    const later = async () => {
+      await clock.advance(40 * SECOND);
+      accounts.resolve(2001);
+      await settle();
+      return accounts.resolve(2001);
+    };
+    expect(await later()).toBe(first);
+    expect(await later()).toBe(first);
+    database.accounts.set(2001, { user: "alice", groups: ["alice"] });
+    expect(await later()).toEqual({ ...first, groups: ["alice"] });
+  });
   test("one refresh at a time, though many ask", async () => {
     const { accounts, database, clock } = aCache();
     await accounts.resolve(2001);

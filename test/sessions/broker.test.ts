@@ -51,8 +51,8 @@ describe("prepare() tells of the first attempt", () => {
     await clock.advance(0);
     expect([short, long]).toEqual([true, true]);
     expect(first?.wait(200)).toBeNull();
-    // What is left is the end of the session and its refresh, in place of the attempt's own limit.
-    expect(clock.pending).toBe(timers + 1);
+    // What is left is the one timer of all sessions, in place of the attempt's own limit.
+    expect(clock.pending).toBe(timers);
   });
 
   test("never where a session is held, refreshed, denied, or where the attempt before failed", async () => {

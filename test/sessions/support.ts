@@ -91,6 +91,7 @@ export function aBroker(options: Partial<BrokerOptions> = {}) {
   const broker = new SessionBroker({
     sts,
     clock,
+    monotonicMs: () => clock.monotonicMs,
     random: () => 0,
     onEvent: (event) => void events.push(event),
     ...options,

@@ -187,6 +187,7 @@ export class World {
     this.broker = new SessionBroker({
       sts: { assumeRole: (request, signal) => this.#assumeRole(request, signal) },
       clock,
+      monotonicMs: () => clock.monotonicMs,
       random: () => random.fraction(),
       maxEntries: 24,
       maxEntriesPerOwner: 3,

@@ -24,6 +24,11 @@ export class FakeClock implements Clock {
     return this.#wallOffsetMs + this.#monotonicMs;
   }
 
+  /** The time that timers follow, in milliseconds. */
+  get monotonicMs(): number {
+    return this.#monotonicMs;
+  }
+
   schedule(delayMs: number, run: () => void): () => void {
     // As setTimeout does: what is negative means at once.
     const timer = { dueMs: this.#monotonicMs + Math.max(0, delayMs), run };

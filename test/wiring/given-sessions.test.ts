@@ -68,6 +68,22 @@ describe("the session of a Slurm job", () => {
     await clock.advance(3_600 * SECOND);
     expect(sts.calls).toBe(1);
   });
+  test("is forgotten again where it was given again by the same decision", async () => {
+    const { clock, broker, given, gone, dropped } = setUp();
+    const identity = identityOf(inJob(12));
+    const decision = rulesOf({ rules: JOBS }).decide(identity, "i-0abc");
+    if (decision.kind !== "role") throw new Error(decision.reason);
+    const decided = { identity, decision, namedGroups: new Set<string>() };
+    for (const times of [1, 2]) {
+      gone.clear();
+      const outcome = await broker.get(decision.request);
+      if (outcome.kind !== "session") throw new Error(outcome.kind);
+      given.note({ decided, accessKeyId: outcome.session.accessKeyId });
+      gone.add("/system.slice/slurmstepd.scope/job_12");
+      await clock.advance(20 * SECOND);
+      expect(dropped()).toHaveLength(times);
+    }
+  });
   test("that several jobs share stays until the last of them has ended", async () => {
     const { clock, give, gone, dropped } = setUp();
     const rules = rulesOf({ sessionName: "{user}", rules: JOBS });
