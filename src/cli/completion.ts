@@ -2,6 +2,7 @@ import { defineCommand } from "citty";
 import { ImdsProxyError } from "../errors.ts";
 import { completionScript, SHELLS } from "./completion-scripts.ts";
 import { describeCommand } from "./describe.ts";
+import { print } from "./output.ts";
 
 export default defineCommand({
   meta: { name: "completion", description: "Print a script that completes commands and flags in a shell" },
@@ -19,6 +20,6 @@ export default defineCommand({
     }
     // Loaded here: it has this command in it.
     const { root } = await import("./root.ts");
-    process.stdout.write(completionScript(shell, await describeCommand(root)));
+    print(completionScript(shell, await describeCommand(root)));
   },
 });

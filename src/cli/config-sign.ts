@@ -5,6 +5,7 @@ import { type ConfigFile, merged, parseFile, textOfFile, withObject } from "../c
 import { FLEET_NAME, publicKeyText, signingKeyOf, signObject, unsigned } from "../config/object.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { counted, jsonArg } from "./common.ts";
+import { print } from "./output.ts";
 import { say } from "./say.ts";
 
 export default defineCommand({
@@ -73,7 +74,7 @@ export default defineCommand({
       console.log(JSON.stringify({ fleet, serial, hash, publicKey, bytes, ...content }));
       return;
     }
-    if (args.out === undefined) process.stdout.write(object);
+    if (args.out === undefined) print(object);
     else {
       const tests = counted(config.tests?.length ?? 0, "test");
       say(

@@ -22,6 +22,7 @@ import { compiledExecutable } from "../platform/self.ts";
 import { ACCOUNT, OBSERVE_LOCK, OBSERVED, ROOT_STATE_DIRECTORY } from "../service/paths.ts";
 import { systemNames } from "../wiring/identities.ts";
 import { configArg, jsonArg } from "./common.ts";
+import { print } from "./output.ts";
 import { fittedComments, fittedReport, sayBeside } from "./say.ts";
 import { widthOf } from "./terminal.ts";
 
@@ -222,7 +223,7 @@ function show(
 ): void {
   if (args.suggest) {
     const draft = suggestion(observed, platformFacts(), ACCOUNT);
-    process.stdout.write(fittedComments(draft, widthOf(process.stdout)));
+    print(fittedComments(draft, widthOf(process.stdout)));
     return;
   }
   const rows = view.rows(observed);

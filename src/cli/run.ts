@@ -14,11 +14,15 @@ import { painter, takesColours, widthOf } from "./terminal.ts";
 
 type AnyCommand = CommandDef<ArgsDef>;
 
-/** Runs one command line (without the program's name). Output goes to the terminal; errors are thrown. */
-export async function run(argv: readonly string[]): Promise<void> {
+/**
+ * Runs one command line (without the program's name). Output goes to the terminal; errors are thrown.
+ *
+ * @returns whether what it printed is all that it did, or it changed the node (and has --dry-run).
+ */
+export async function run(argv: readonly string[]): Promise<"report" | "change"> {
   if (argv[0] === "--version" || argv[0] === "-V") {
     console.log(versionText());
-    return;
+    return "report";
   }
   let command: AnyCommand = root;
   let rest = [...argv];
@@ -34,7 +38,7 @@ export async function run(argv: readonly string[]): Promise<void> {
       const text = topicText(topic);
       if (text !== null && rest.length === 2) {
         console.log(text);
-        return;
+        return "report";
       }
       // `imdsproxy help iptables apply` is `imdsproxy iptables apply --help`.
       if (!Object.hasOwn(await shownCommands(command), topic)) {
@@ -46,7 +50,7 @@ export async function run(argv: readonly string[]): Promise<void> {
       if (name === undefined)
         throw new ImdsProxyError("usage", saidOf("which command?"), await usage(command, path, false));
       console.log(await usage(command, path));
-      return;
+      return "report";
     }
     const next = Object.hasOwn(subCommands, name) ? subCommands[name] : undefined;
     if (next === undefined) {
@@ -59,10 +63,12 @@ export async function run(argv: readonly string[]): Promise<void> {
   }
   if (rest.includes("--help") || rest.includes("-h")) {
     console.log(await usage(command, path));
-    return;
+    return "report";
   }
-  refuseUnknown(path.join(" "), (await resolve(command.args ?? {})) as ArgsDef, rest);
+  const args = (await resolve(command.args ?? {})) as ArgsDef;
+  refuseUnknown(path.join(" "), args, rest);
   await runCommand(command, { rawArgs: rest });
+  return Object.keys(args).some((name) => kebab(name) === "dry-run") ? "change" : "report";
 }
 
 /** The help of a command; by default with colours, where the terminal takes them. */

@@ -2,8 +2,8 @@ import type { ImdsProxyError } from "../errors.ts";
 import { plain, widthOf, wrap } from "./terminal.ts";
 
 /**
- * Sentences of commands. A terminal breaks a line that is too long in the middle of a word, so there they are wrapped, and hold nothing
- * that it could take for a command; in a file or a pipe a line stays as it is, to search in.
+ * Sentences of commands. A terminal breaks a line that is too long in the middle of a word, so there they are wrapped; in a file or a pipe
+ * a line stays one, to search in. In neither is anything left that a terminal could take for a command: a log is read on one later.
  */
 
 /**
@@ -21,8 +21,8 @@ export function fitted(
   return text
     .split("\n")
     .flatMap((line) => {
-      if (width === null) return [line];
       const clean = plain(line);
+      if (width === null) return [clean];
       // What is set in by itself, such as a policy or a line with a caret below it, is left as it is.
       return /^\s/.test(clean) ? [clean] : wrap(clean, width - indent.length, hanging);
     })

@@ -1,4 +1,4 @@
-import { closeSync, constants, openSync, readFileSync, readSync } from "node:fs";
+import { closeSync, constants, openSync, readSync } from "node:fs";
 import { z } from "zod";
 import { ImdsProxyError } from "../errors.ts";
 import { type FailedTest, failedTests, type PolicyTest } from "../rules/policy-tests.ts";
@@ -131,18 +131,51 @@ export function readObject(path: string): Uint8Array | null {
   }
 }
 
+/** The longest configuration, in bytes: some hundred thousand rules. Whatever else was named by mistake is not read into memory. */
+const MOST_CONFIG_BYTES = 16 * 1024 * 1024;
+
+/** What file systems say, in words. */
+const FILE_ERRORS: Readonly<Record<string, string>> = {
+  EISDIR: "it is a directory",
+  ELOOP: "its symbolic links lead to each other",
+  ENOTDIR: "a part of its path is no directory",
+};
+
 /** The text of a file; null where there is none. @param remedy what to do where it is no file. */
 function textOf(path: string, what: string, remedy: string): string | null {
+  let bytes: Uint8Array;
   try {
-    return readFileSync(path, "utf8");
+    bytes = readAtMost(path, MOST_CONFIG_BYTES + 1);
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
+    const code = (error as NodeJS.ErrnoException).code ?? "unreadable";
     if (code === "ENOENT") return null;
     throw new ImdsProxyError(
       "config",
-      `cannot read ${what} ${path}: ${code ?? "unreadable"}`,
+      `cannot read ${what} ${path}: ${FILE_ERRORS[code] ?? code}`,
       code === "EACCES" ? "run this as root, or as a user who may read the file" : remedy,
     );
+  }
+  if (bytes.length > MOST_CONFIG_BYTES) {
+    throw new ImdsProxyError("config", `cannot read ${what} ${path}: it has more than 16 MiB`, remedy);
+  }
+  return new TextDecoder().decode(bytes);
+}
+
+/** The bytes of a file from its beginning, no more than so many; it may be a pipe. @throws what the file system says. */
+function readAtMost(path: string, most: number): Uint8Array {
+  const descriptor = openSync(path, "r");
+  try {
+    const pieces: Uint8Array[] = [];
+    for (let left = most; left > 0; ) {
+      const piece = Buffer.alloc(Math.min(left, 65_536));
+      const read = readSync(descriptor, piece, 0, piece.length, null);
+      if (read === 0) break;
+      pieces.push(piece.subarray(0, read));
+      left -= read;
+    }
+    return Buffer.concat(pieces);
+  } finally {
+    closeSync(descriptor);
   }
 }
 
@@ -290,9 +323,11 @@ function valuesOf(document: ConfigDocument): Record<string, unknown> {
   const syntax = document.yaml.errors[0];
   if (syntax !== undefined) {
     const { line, column } = document.placeAt(syntax.pos[0]);
-    throw invalid([
-      `${document.source}:${line}:${column}: ${syntax.message.split("\n")[0]?.replace(/ at line.*$/, "")}`,
-    ]);
+    const said = syntax.message.split("\n")[0]?.replace(/ at line.*$/, "");
+    // The parser tells a programmer which function of its own to call.
+    const what =
+      syntax.code === "MULTIPLE_DOCS" ? "a second document begins here: the file must have one" : said;
+    throw invalid([`${document.source}:${line}:${column}: ${what}`]);
   }
   let raw: unknown;
   try {
