@@ -103,6 +103,33 @@ export function coveredBy<T extends { readonly match: Match }>(
   return earlier.filter((one) => used.has(one));
 }
 
+/**
+ * Rules by the user, else by the group, that they name. A file of a fleet may have a rule for each of thousands of people, and a rule for
+ * alice covers nobody of a rule for bob: only those that could cover somebody are compared.
+ */
+class Above<T extends { readonly match: Match }> {
+  readonly #byUser = new Map<string, T[]>();
+  readonly #byGroup = new Map<string, T[]>();
+  readonly #others: T[] = [];
+  readonly #places = new Map<T, number>();
+
+  add(rule: T): void {
+    this.#places.set(rule, this.#places.size);
+    const { user, group } = rule.match;
+    const [index, names] = user !== undefined ? [this.#byUser, user] : [this.#byGroup, group];
+    if (names === undefined) this.#others.push(rule);
+    else for (const name of new Set(names)) index.set(name, [...(index.get(name) ?? []), rule]);
+  }
+
+  /** Those that could cover a part of a match, in their order. */
+  near({ user = [], group = [] }: Match): readonly T[] {
+    const found = new Set(this.#others);
+    for (const name of user) for (const rule of this.#byUser.get(name) ?? []) found.add(rule);
+    for (const name of group) for (const rule of this.#byGroup.get(name) ?? []) found.add(rule);
+    return [...found].sort((a, b) => (this.#places.get(a) ?? 0) - (this.#places.get(b) ?? 0));
+  }
+}
+
 /** Who never comes through the proxy, as matches. */
 function exemptMatches(exempt: readonly string[]): readonly { readonly match: Match }[] {
   const uids = exempt
@@ -120,9 +147,10 @@ const quoted = (rules: readonly { readonly name: string }[]): string => {
 export function unreachableRules(config: Pick<Config, "rules" | "exempt">): Unreachable[] {
   const exempt = exemptMatches(config.exempt);
   const found: Unreachable[] = [];
+  const above = new Above<Config["rules"][number]>();
+  const names = new Set<string>();
   for (const [index, rule] of config.rules.entries()) {
-    const above = config.rules.slice(0, index);
-    const covering = coveredBy(rule.match, above);
+    const covering = coveredBy(rule.match, above.near(rule.match));
     if (covering !== null) {
       const [verb, together] = covering.length === 1 ? ["matches", "already "] : ["match", "together "];
       found.push({
@@ -135,12 +163,14 @@ export function unreachableRules(config: Pick<Config, "rules" | "exempt">): Unre
         why: `(${JSON.stringify(rule.name)}) can never match: it names only exempt users, who keep the instance role`,
       });
     }
-    if (above.some((other) => other.name === rule.name)) {
+    if (names.has(rule.name)) {
       found.push({
         index,
         why: `has the name ${JSON.stringify(rule.name)} of an earlier rule; give it one of its own`,
       });
     }
+    names.add(rule.name);
+    above.add(rule);
   }
   return found;
 }
