@@ -10,8 +10,8 @@ const FALLBACK_DIRECTORIES = ["/usr/sbin", "/sbin"];
 /** Where programs are on every distribution, whatever the caller's shell has set. */
 export const SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/** PATH of this process, and where root's programs are. */
-const ownPath = (): string => [process.env["PATH"], ...FALLBACK_DIRECTORIES].filter(Boolean).join(delimiter);
+/** PATH of this process, and where root's programs are. Without a PATH, as in the empty environment that some daemons give: the system's. */
+const ownPath = (): string => [process.env["PATH"] || SYSTEM_PATH, ...FALLBACK_DIRECTORIES].join(delimiter);
 
 /**
  * The path of an executable, or null.

@@ -56,7 +56,7 @@ import { portWarnings } from "./port-warnings.ts";
 import type { Progress } from "./progress.ts";
 import { type ProxyHealth, proxyHealth } from "./proxy-health.ts";
 import { type NodeFacts, unmet } from "./requirements.ts";
-import { discard, type FileChange, recover, stagedPath } from "./transaction.ts";
+import { discard, type FileChange, fileProblem, recover, stagedPath } from "./transaction.ts";
 import { findExempt, findTester, type Verification, verify } from "./verify.ts";
 
 /** The operations of `setup` and `service`: each makes a plan and carries it out under one lock. */
@@ -284,10 +284,14 @@ async function locked<T>(options: ServiceOptions, work: () => Promise<T>): Promi
     LOCK_WAIT_MS,
     () => options.say("another setup is running: waiting for it"),
     async () => {
-      for (const path of recover(JOURNAL)) options.say(`finished an interrupted setup: ${path}`);
-      // An earlier setup that was killed may have left staged files that this one will not replace.
-      discard(INSTALLED_PATHS);
-      return work();
+      try {
+        for (const path of recover(JOURNAL)) options.say(`finished an interrupted setup: ${path}`);
+        // An earlier setup that was killed may have left staged files that this one will not replace.
+        discard(INSTALLED_PATHS);
+        return await work();
+      } catch (error) {
+        throw fileProblem(error) ?? error;
+      }
     },
   );
 }

@@ -77,15 +77,38 @@ export function stage(changes: readonly FileChange[]): () => void {
     return undo;
   } catch (error) {
     undo();
-    const { code, path } = error as NodeJS.ErrnoException;
-    if (code === undefined) throw error;
-    throw new ImdsProxyError(
-      "command-failed",
-      code === "ENOSPC"
-        ? `the disk is full: cannot write ${path ?? changes[0]?.path ?? "a file"}; nothing was changed`
-        : `cannot write ${path ?? "a file"} (${code}); nothing was changed`,
-      code === "ENOSPC" ? "make 250 MB of room below /usr/local/bin and run setup again" : null,
-    );
+    const known = fileProblem(error);
+    if (known === null) throw error;
+    throw new ImdsProxyError(known.code, `${known.problem}; nothing was changed`, known.remedy);
+  }
+}
+
+/** What a file system says, for a person: null where the error is not from there. */
+export function fileProblem(error: unknown): ImdsProxyError | null {
+  if (!(error instanceof Error) || error instanceof ImdsProxyError) return null;
+  const { code, path, dest, syscall } = error as NodeJS.ErrnoException & { readonly dest?: string };
+  if (code === undefined || syscall === undefined) return null;
+  const where = dest ?? path ?? "a file";
+  switch (code) {
+    case "ENOSPC":
+    case "EDQUOT":
+      return new ImdsProxyError(
+        "command-failed",
+        `the disk is full: cannot write ${where}`,
+        "make 250 MB of room below /usr/local/bin and run setup again",
+      );
+    case "EROFS":
+      return new ImdsProxyError(
+        "command-failed",
+        `cannot change ${where}: its file system is read-only`,
+        `see how it is mounted: findmnt -T ${dirname(where)}`,
+      );
+    default:
+      return new ImdsProxyError(
+        "command-failed",
+        `cannot change ${where} (${code})`,
+        `see what it is, and whether its disk works: ls -ld ${where}; dmesg | tail`,
+      );
   }
 }
 
@@ -111,7 +134,8 @@ export function commit(journal: string, changes: readonly FileChange[]): void {
 
 /** Removes staged files that a change left behind which was interrupted before its commit. */
 export function discard(paths: readonly string[]): void {
-  for (const path of paths) rmSync(stagedPath(path), { force: true });
+  // On a read-only file system unlink(2) fails also where there is nothing to remove.
+  for (const path of paths.map(stagedPath)) if (existsSync(path)) rmSync(path, { force: true });
 }
 
 /**

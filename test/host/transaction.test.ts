@@ -23,6 +23,8 @@ import {
 } from "../../src/service/transaction.ts";
 import { describeAsRoot } from "../support/root.ts";
 
+const TRANSACTION = join(import.meta.dir, "../../src/service/transaction.ts");
+
 let directory: string;
 let journal: string;
 beforeEach(() => {
@@ -55,6 +57,23 @@ describeAsRoot("a change of several files", () => {
     expect(statSync(join(directory, "b")).mode & 0o777).toBe(0o755);
     expect(readdirSync(directory).sort()).toEqual(["a", "b", "c"]);
     expect(readdirSync(join(directory, "c"))).toEqual(["d"]);
+  });
+
+  test("on a read-only file system it says so, and leaves nothing; where nothing is left behind, discard() changes nothing", () => {
+    const child = Bun.spawnSync([
+      ...["unshare", "--mount", "sh", "-euc"],
+      `mount --bind "$1" "$1"; mount -o remount,ro,bind "$1"; exec "$2" -e "$3"`,
+      ...["sh", directory, process.execPath],
+      `const { discard, stage } = require(${JSON.stringify(TRANSACTION)});
+       discard([${JSON.stringify(join(directory, "a"))}]);
+       try { stage([{ path: ${JSON.stringify(join(directory, "a"))}, content: { text: "new" }, mode: 0o644 }]); }
+       catch (error) { console.log(error.message); }`,
+    ]);
+    const said = child.stdout.toString();
+    expect([child.exitCode, said, child.stderr.toString()]).toEqual([0, expect.any(String), ""]);
+    expect(said).toContain("its file system is read-only; nothing was changed");
+    expect(said).toContain(`findmnt -T ${directory}`);
+    expect(readdirSync(directory).sort()).toEqual(["a", "b"]);
   });
 
   test("what stage() returns takes everything back, directories included", () => {

@@ -18,6 +18,18 @@ describe("findProgram()", () => {
     expect(findProgram("a-program", `/nonexistent:${directory}`)).toBe(join(directory, "a-program"));
     expect(findProgram(join(directory, "a-program"))).toBe(join(directory, "a-program"));
   });
+  test("finds the node's programs where the environment has no PATH, as some daemons give none", () => {
+    const path = process.env["PATH"];
+    try {
+      for (const none of [undefined, ""]) {
+        if (none === undefined) delete process.env["PATH"];
+        else process.env["PATH"] = none;
+        expect(findProgram("getent")).toMatch(/^\/(?:usr\/)?bin\/getent$/);
+      }
+    } finally {
+      process.env["PATH"] = path;
+    }
+  });
   test("finds nothing that cannot be executed", () => {
     expect(findProgram("no-program", directory)).toBeNull();
     expect(findProgram(join(directory, "absent"))).toBeNull();
