@@ -2,6 +2,8 @@ import { ptr } from "bun:ffi";
 import { lstatSync, renameSync, rmSync } from "node:fs";
 import {
   AF_UNIX,
+  EAGAIN,
+  errno,
   libc,
   POLLERR,
   POLLHUP,
@@ -47,6 +49,17 @@ export function hungUp(descriptors: readonly number[]): Set<number> {
 export const endSending = (descriptor: number): void => void libc.shutdown(descriptor, SHUT_WR);
 
 export const closeDescriptor = (descriptor: number): void => void libc.close(descriptor);
+
+/** Whether somebody listens at a path. Where the queue is full, somebody does (unix(7), EAGAIN). */
+export function isListenedAt(path: string): boolean {
+  const address = unixName(path);
+  if (address === null) return false;
+  const descriptor = libc.socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (descriptor < 0) return false;
+  const connected = libc.connect(descriptor, ptr(address), address.length) === 0 || errno() === EAGAIN;
+  libc.close(descriptor);
+  return connected;
+}
 
 /** A listening Unix socket at a path. */
 export class UnixListener {

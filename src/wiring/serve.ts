@@ -29,6 +29,7 @@ import { lockProgram } from "../platform/memory-lock.ts";
 import { processUsage } from "../platform/process-usage.ts";
 import type { SocketStore } from "../platform/socket-store.ts";
 import { notifySystemd, systemdNotified } from "../platform/systemd-notify.ts";
+import { isListenedAt } from "../platform/unix-socket.ts";
 import { firstUnprivilegedPort } from "../platform/unprivileged-port.ts";
 import { compileRules } from "../rules/decide.ts";
 import { CallAllowance } from "../sessions/allowance.ts";
@@ -496,14 +497,25 @@ export async function serve(options: {
 }
 
 /**
- * Whether this process answers `imdsproxy status`. systemd makes the directory of its sockets, and names it in RUNTIME_DIRECTORY
- * (systemd.exec(5)); the second proxy of an upgrade has none. Root makes it itself.
+ * Whether this is the unit of the proxy. systemd makes the directory of the sockets of `imdsproxy status` for it, and names it in
+ * RUNTIME_DIRECTORY (systemd.exec(5)); the second proxy of an upgrade has none.
  */
-const servesStatus = (): boolean =>
-  (process.env["RUNTIME_DIRECTORY"] ?? "").split(":").includes(STATUS_DIRECTORY) || process.getuid?.() === 0;
+const isUnit = (): boolean => (process.env["RUNTIME_DIRECTORY"] ?? "").split(":").includes(STATUS_DIRECTORY);
 
-/** @throws ImdsProxyError `unsafe` where the sockets cannot be made. */
+/** Whether this process answers `imdsproxy status`. Root makes the directory itself. */
+const servesStatus = (): boolean => isUnit() || process.getuid?.() === 0;
+
+/** @throws ImdsProxyError `unsafe` where the sockets cannot be made; `port-taken` where another proxy than the unit's has them. */
 function startStatus(options: ConstructorParameters<typeof StatusServer>[0]): () => void {
+  // One that root starts beside the service, to try something, takes nothing from it: the status would be that of the wrong proxy, and
+  // of none when this one ends.
+  if (!isUnit() && isListenedAt(ROOT_SOCKET)) {
+    throw new ImdsProxyError(
+      "port-taken",
+      `another proxy answers at ${ROOT_SOCKET}`,
+      "leave it: imdsproxy status tells of that one, and of this one once that has ended",
+    );
+  }
   try {
     return new StatusServer(options).start();
   } catch (error) {

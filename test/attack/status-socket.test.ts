@@ -63,6 +63,19 @@ describeAsRoot("the status socket by attack:", () => {
   const statusOf = async (who: { user: string }) =>
     JSON.parse((await run(who, "imdsproxy", "status", "--json")).stdout);
 
+  test("a second proxy that root starts to try something takes it from nobody, neither while it runs nor when it ends", async () => {
+    const answers = async () => (await statusOf(ROOT)).proxy;
+    const { started, listen } = await answers();
+    const second = await proxied.node.startProxy({
+      flags: ["--listen", "127.0.0.1:253", "--state-dir", "/var/lib/second"],
+      port: 253,
+    });
+    expect(second.output()).toContain("another proxy answers at");
+    expect(await answers()).toMatchObject({ running: true, started, listen });
+    await second.stop();
+    expect(await answers()).toMatchObject({ running: true, started, listen });
+  });
+
   test("alice can put nothing in its place, whether the proxy runs or not", async () => {
     const attempts = [
       `rm ${USERS}`,

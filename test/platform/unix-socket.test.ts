@@ -7,6 +7,7 @@ import {
   closeDescriptor,
   endSending,
   hungUp,
+  isListenedAt,
   peerUid,
   UnixListener,
 } from "../../src/platform/unix-socket.ts";
@@ -50,6 +51,18 @@ describe("UnixListener", () => {
     } finally {
       listener.close();
     }
+  });
+
+  test("whether somebody listens at a path: until they stop, also where their queue is full", async () => {
+    expect(isListenedAt(path)).toBe(false);
+    const listener = listen();
+    for (let i = 0; i < 20; i++) expect(isListenedAt(path)).toBe(true);
+    listener.close();
+    expect(isListenedAt(path)).toBe(false);
+    writeFileSync(path, "");
+    expect(isListenedAt(path)).toBe(false);
+    rmSync(path);
+    expect(isListenedAt("x".repeat(200))).toBe(false);
   });
 
   test("accepts nobody where nobody waits, without waiting itself", () => {
