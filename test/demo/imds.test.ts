@@ -156,7 +156,7 @@ describe("the liberal IMDS stand-in", () => {
   });
 
   test("comes to an end on hostile input", () => {
-    expect(readings([`/${"%25".repeat(200)}${"../".repeat(50)}`]).size).toBeLessThan(5000);
+    expect([...readings([`/${"%25".repeat(200)}${"../".repeat(50)}`])].length).toBeLessThan(5000);
   });
 });
 
