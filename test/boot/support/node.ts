@@ -29,12 +29,22 @@ export const DOWNLOADED = "/root/imdsproxy";
 /** `setup` with what the stand-ins need. */
 export const SETUP = `${DOWNLOADED} setup --role-arn ${ROLE_ARN} --sts-endpoint ${STS} --region us-west-2`;
 
+/** How many sockets an attacker with interfaces has at once for each address and interface. */
+const PER_ROUND = 4;
+
+/** How many tries an attacker makes at once who binds sockets to so many interfaces. */
+export const triesAtOnce = (interfaces: number): number =>
+  interfaces === 0 ? 1 : 2 * (1 + interfaces) * PER_ROUND;
+
 /**
  * The attack of a user who is there from the first moment: asks the metadata address and the agent's for the instance
- * role's credentials, over and over, and writes down what it got. In Python, which starts fast.
+ * role's credentials, over and over, and writes down what it got. In Python, which starts fast. With interfaces, to which it
+ * binds further sockets, it asks at every place at once, with {@link PER_ROUND} sockets each: on an interface behind which nobody
+ * is, each try waits for its half second. It writes down what it got when all of them have ended.
  */
 export const HAMMER = `
 import socket, sys, time
+PER_ROUND = ${PER_ROUND}
 out = open(sys.argv[1], "a", buffering=1)
 targets = [("169.254.169.254", 80, None), ("169.254.0.2", 9081, None)]
 for device in sys.argv[2:]: targets += [(address, port, device.encode()) for address, port, _ in targets[:2]]
@@ -58,9 +68,20 @@ def ask(target):
     finally:
         s.close()
 print("start", time.monotonic(), file=out)
+if len(targets) > 2:
+    import threading
+    targets *= PER_ROUND
+    def ask_all():
+        got = {}
+        askers = [threading.Thread(target=lambda at=at: got.update({at: ask(targets[at])})) for at in range(len(targets))]
+        for asker in askers: asker.start()
+        for asker in askers: asker.join()
+        return [(target, got.get(at)) for at, target in enumerate(targets)]
+else:
+    ask_all = lambda: ((target, ask(target)) for target in targets)
 while True:
-    for target in targets:
-        print(target[0], ask(target), file=out)
+    for target, result in ask_all():
+        print(target[0], result, file=out)
     time.sleep(0.01)
 `;
 
@@ -221,12 +242,14 @@ export const hammeredEnough = (machine: Machine, tries: number, directory?: stri
 /**
  * Forgets what the attackers wrote down of the time before now. Each of them first ends the try that it is at, and one more,
  * since it may write down late what it got before the node was closed.
+ *
+ * @param atOnce how many tries each makes at once; see {@link triesAtOnce}.
  */
-export async function forgetHammered(machine: Machine, directory = "/home/alice"): Promise<void> {
+export async function forgetHammered(machine: Machine, directory = "/home/alice", atOnce = 1): Promise<void> {
   const before = await hammered(machine, directory);
   await until("each attacker has ended what it was at", async () =>
     Object.entries(await hammered(machine, directory)).every(
-      ([name, { tries }]) => tries >= (before[name]?.tries ?? 0) + 2,
+      ([name, { tries }]) => tries >= (before[name]?.tries ?? 0) + 2 * atOnce,
     ),
   );
   await machine.ok(`truncate -s 0 ${directory}/hammer-*.log`);
