@@ -305,10 +305,14 @@ test("limitsFor() leaves files for everything else, and room for somebody where 
 describe("drain()", () => {
   test("accepts nothing more, ends what is idle, and lets a request that is under way be answered", async () => {
     const answers = Promise.withResolvers<Answer>();
-    const { server, port, connect, callers } = aServer({}, () => answers.promise);
+    const { server, port, connect, callers } = aServer({}, () =>
+      callers.length === 1 ? text("first") : answers.promise,
+    );
     const [idle, busy] = [await connect(owned(2001)), await connect(owned(2002))];
+    // Idle is who has had an answer; who has not is given a second for the request.
+    expect(await idle.ask()).toBe("HTTP/1.1 200 OK");
     const asked = busy.ask();
-    while (callers.length === 0) await turn();
+    while (callers.length < 2) await turn();
     let done = false;
     const drained = server.drain(60_000).then(() => {
       done = true;

@@ -222,7 +222,7 @@ describe("Cgroups.resolve() beside a user with any number of cgroups", () => {
     const log: string[] = [];
     const inJob = new Map<bigint, string>([[70n, `${JOB}/step_0`]]);
     const subtrees = [ALICE, JOB];
-    const state = { end: Number.POSITIVE_INFINITY };
+    const state = { end: Number.POSITIVE_INFINITY, pauseEvery: 1 };
     const tree: CgroupTree = {
       async *outside() {
         log.push("outside");
@@ -240,7 +240,7 @@ describe("Cgroups.resolve() beside a user with any number of cgroups", () => {
         for (let made = 0; made < state.end; made++) {
           log.push("alice");
           // Whoever else has something to do gets to it.
-          await settle();
+          if (made % state.pauseEvery === 0) await settle();
           yield { id: 1_000_000n + BigInt(made), path: `${subtree}/${made}`, subtree: false };
         }
       },
@@ -313,6 +313,7 @@ describe("Cgroups.resolve() beside a user with any number of cgroups", () => {
   test("does not forget others' cgroups for the user's", async () => {
     const { log, state, clock, cgroups } = aTree();
     state.end = 30_000;
+    state.pauseEvery = 100;
     expect(await cgroups.resolve(70n)).toBe(`${JOB}/step_0`);
     expect(await cgroups.resolve(999n)).toBeNull();
     expect(count(log, "alice")).toBeGreaterThanOrEqual(30_000);
