@@ -19,7 +19,7 @@ const STOPPING_MS = 1_000;
 const MAX_IGNORED = 262_144;
 const NOTHING = Buffer.alloc(0);
 
-/** Of all connections together. */
+/** One for all connections. */
 export const encodedAnswers = new EncodedAnswers();
 
 /**
@@ -248,7 +248,7 @@ export class Connection implements RequestSource, Reader {
 
   #answer(request: Request, answer: Answer): void {
     const noMoreRequests = this.#inputEnded && this.#requests.isEmpty;
-    // Empty chunks are the last request by our own choice.
+    // After empty chunks we close the connection ourselves: the client has not said that it sends nothing more.
     this.#isCloseAsked = !request.keepAlive && !request.emptyChunks;
     if (!request.keepAlive || answer.close === true || noMoreRequests) this.#isLastAnswer = true;
     this.#send(answer, request.method === "HEAD");
@@ -280,7 +280,8 @@ export class Connection implements RequestSource, Reader {
   /** An answer is written as a whole. */
   #written(): void {
     if (this.#isLastAnswer) {
-      // Nothing can be unread that a reset would be sent for. It spares a call to the kernel, an event, and the wait for the client.
+      // The client sends nothing more and all that it sent is read, so the kernel sends no reset that could overtake the answer: there is
+      // no need to wait for the client.
       if (this.#isCloseAsked && this.#requests.isAtRest) this.#close();
       else this.#linger();
       return;

@@ -6,7 +6,7 @@ import { type BadRequest, isBad, parseRequest, type Request } from "./request.ts
  */
 export class RecentHeads {
   readonly #requests = new Map<string, Request>();
-  /** Heads that were sent more than once, as they came, each at the place that some of its bytes give it. */
+  /** Heads that were sent more than once, as they came: a hash table with one head in each slot ({@link placeOf}). */
   readonly #whole: (WholeHead | undefined)[] = new Array(PLACES).fill(undefined);
 
   /** @param head as {@link parseRequest} takes it. The same request may be returned again: it is not to be changed. */
@@ -73,14 +73,17 @@ const MAX_KEPT = 256;
 const MAX_KEPT_LENGTH = 1_024;
 /** The same for those that are found by their bytes: half a MiB. A power of two. */
 const PLACES = 512;
-/** Of how many bytes a place is made. */
+/** How many bytes of a head are hashed. */
 const SAMPLES = 16;
 
-/** Spreads heads over the places by some of their bytes and their length (FNV-1a). Who makes two of one place makes them slower. */
+/**
+ * The slot of a head: a hash of its length and some of its bytes (FNV-1a). A client can choose heads that share a slot. Each then replaces
+ * the other and has to be parsed again, which costs time and nothing else: one is never taken for the other, since all bytes are compared.
+ */
 function placeOf(bytes: Uint8Array): number {
   const step = Math.max(1, Math.floor(bytes.length / SAMPLES));
   let hash = 0x811c9dc5 ^ bytes.length;
-  // From the end, where tokens differ.
+  // From the end: the token, in which heads differ, stands there.
   for (let at = bytes.length - 1 - EMPTY_LINE_LENGTH; at >= 0; at -= step) {
     hash = Math.imul(hash ^ (bytes[at] ?? 0), 0x01000193);
   }

@@ -4,7 +4,7 @@ import { type BadRequest, EMPTY_CHUNKS, isBad, MAX_HEAD_BYTES, type Request } fr
 const HEAD_END = Buffer.from("\r\n\r\n");
 const NOTHING = Buffer.alloc(0);
 
-/** Of all connections together: a new connection of the same client has the same heads. */
+/** One for all connections: a client sends the same heads on its next connection. */
 const heads = new RecentHeads();
 
 /** The bytes of one connection, taken apart into requests. Bodies are discarded: no route takes one. */

@@ -171,7 +171,7 @@ export class MetadataCache {
     allowance.left--;
     this.#allowances.delete(owner);
     this.#allowances.set(owner, allowance);
-    // Who has not asked for the longest has a full allowance again, or nearly.
+    // Drops the least recently used bucket: it has filled up again, or nearly, and a new bucket is full.
     if (this.#allowances.size > MAX_ENTRIES) {
       const idle = this.#allowances.keys().next().value;
       if (idle !== undefined) this.#allowances.delete(idle);

@@ -118,7 +118,8 @@ export function upstreamGuard(options: {
       if (accepted) return { kind: "gone" };
       if (peer.kind === "closed")
         return refuse(`${text} closed the connection before it was known who that was`);
-      // In the listener's queue, or, where that is full, not even there.
+      // The connection waits in the listener's queue, or, where that is full, outside of it. Whether to go on waiting depends on whose
+      // the listener is.
       const problem = problemOf(lookup.listenerOf(at), text);
       if (problem !== null) return refuse(problem);
       return {
@@ -153,7 +154,7 @@ export function upstreamGuard(options: {
 const isSameListener = (a: Listening, b: Listening): boolean =>
   a.kind === "listener" && b.kind === "listener" && a.inode === b.inode;
 
-/** How long it is good what addresses this node has, in milliseconds. */
+/** Milliseconds for which the list of this node's addresses is kept. */
 const ADDRESSES_MS = 1_000;
 
 /**

@@ -15,7 +15,7 @@ export interface Region {
   forget(): void;
 }
 
-/** The region that the configuration names for STS. Where the node is, its metadata service says all the same. */
+/** The region that the configuration names, for STS alone: the texts of sessions have the region that the metadata service tells. */
 export const fixedRegion = (region: string, ofNode: Region): Region => ({
   ...ofNode,
   find: async () => region,

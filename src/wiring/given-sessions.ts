@@ -72,7 +72,7 @@ export class GivenSessions {
   /** Forgets the sessions of jobs that have ended. */
   async #look(): Promise<void> {
     for (const path of new Set([...this.#jobs.values()].flatMap((jobs) => [...jobs]))) {
-      // What is not known now is looked for again at the next look.
+      // Where it cannot be told, the job counts as running until the next look.
       if (await this.#options.hasCgroup(path).catch(() => true)) continue;
       for (const [key, jobs] of [...this.#jobs])
         if (jobs.delete(path) && jobs.size === 0) this.#end(key, "job-ended");

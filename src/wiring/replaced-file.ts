@@ -41,8 +41,8 @@ export const fileState = {
 
 /**
  * Sees when another file stands at a path: by rename(2), as configuration tools and most editors write, or by a symbolic link
- * anywhere in the path that leads elsewhere. A file that is written in place is another matter, and goes unseen here: nobody can
- * tell one that is half written from a whole one, and half a list of rules is a list of rules.
+ * anywhere in the path that leads elsewhere. A file that is written in place is not noticed: it
+ * cannot be told whether all of it is written, and the first half of a list of rules is valid as well.
  *
  * The path is looked at again and again, because inotify(7) tells nothing of links further up, nor of other hosts' changes on
  * network file systems.

@@ -161,7 +161,7 @@ export async function serve(options: {
     endpoint: config.sts.endpoint,
     metadata: upstream,
   });
-  /** As it was found last: whoever looks at errors does not wait for the region. */
+  /** The URL that was found last: a message about an error is written without waiting for the region. */
   let lastStsUrl: string | null = config.sts.endpoint;
   const stsUrl = async () => {
     const url = config.sts.endpoint ?? (await stsEndpoint(await region.find()));
@@ -210,7 +210,7 @@ export async function serve(options: {
   });
   whole = wholeIdentities(names.accounts);
   let policy = policyOf(config, listenOn, names.accounts);
-  /** Of the configuration whose rules run. */
+  /** The number of rules and the default role of the configuration that is in effect. */
   let ruled = { rules: config.rules.length, defaultRole: config.role };
   const lag = new LagMeter({ clock: systemClock, monotonicMs });
   lag.start();
@@ -409,7 +409,7 @@ export async function serve(options: {
     loaded: atStart,
     clock: systemClock,
     onReplaced() {
-      // The same text in another file changes nothing, but for a reload that was refused.
+      // A new file with the text that is in effect needs no reload, unless the last reload was refused.
       if (loadedConfiguration.isCurrent && loadedConfiguration.lastReloadSuccessful) replaced.reading();
       else reload();
     },
@@ -546,7 +546,7 @@ function requireObject({ object }: LoadedConfig, running: LoadedConfig): void {
 /** @throws ImdsProxyError `missing` where the rules need what this node does not have. */
 function policyOf(config: Config, own: readonly Endpoint[], accounts: Accounts): Policy {
   const rules = compileRules(config, { hostname: hostname() });
-  // Of Slurm as it is now: what changes there is taken up by the next reload.
+  // Looks at Slurm once: the next reload looks again.
   const jobsUnknown = asksForJobs(config) ? slurmProblem() : null;
   const identities = systemIdentities(rules.needs, accounts, jobsUnknown);
   return {
