@@ -44,7 +44,7 @@ UNIT := $(filter-out $(NOT_UNIT) test/support/,$(sort $(wildcard test/*/))) $(wi
 
 .PHONY: unit
 unit: node_modules/.installed ## Runs the tests that need neither root nor a build, in seconds (TESTS=PATH chooses)
-	@env -u CI IMDSPROXY_FUZZ_RUNS=$${IMDSPROXY_FUZZ_RUNS:-0.1} $(BUN) test --timeout=60000 --only-failures \
+	@env -u CI IMDSPROXY_FUZZ_RUNS=$${IMDSPROXY_FUZZ_RUNS:-0.1} $(BUN) test --timeout=180000 --only-failures \
 		--parallel --no-isolate $(or $(TESTS),$(UNIT))
 
 .PHONY: unit-as-nobody

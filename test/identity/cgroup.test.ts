@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmdirSync, rmSync, statSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, rmdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Cgroup, Cgroups, type CgroupTree, slurmJobOf } from "../../src/identity/cgroup.ts";
@@ -341,10 +341,12 @@ describe("cgroupTree()", () => {
     mount = mkdtempSync(join(tmpdir(), "imdsproxy-cgroup-"));
     // More than a subtree's budget of 4,096, and as many in one directory.
     const many = (directory: (made: number) => string) => {
+      const parents = new Set<string>();
       for (let made = 0; made < 4_200; made++) {
-        const parent = `${mount}${directory(made)}`;
-        if (!existsSync(parent)) make(directory(made));
-        mkdirSync(`${parent}/${made}`, { mode: 0o755 });
+        const parent = directory(made);
+        if (!parents.has(parent)) make(parent);
+        parents.add(parent);
+        mkdirSync(`${mount}${parent}/${made}`, { mode: 0o755 });
       }
     };
     many((made) => `${ALICE}/user@2001.service/${made % 50}`);
