@@ -7,7 +7,7 @@ import type { SimulatedNode } from "../support/simulated-node.ts";
 /**
  * systemd's lock of the metadata address (`systemd.imds.network=locked`, systemd 261 and later) as systemd-networkd makes it of
  * 85-imds-early.network: a route of type prohibit, and a table for sockets with the mark 0x7FFF0815. With systemd 262 itself it is
- * tried by `make test-platforms`.
+ * not tried yet.
  */
 const TABLE = 0x7fff0815;
 const LOCK = `

@@ -33,6 +33,12 @@ const SUITES = [
 
 const SLURM = ["slurmd", "slurmctld", "slurm-client", "munge", "libpam-slurm-adopt"];
 
+const SLURMS = [
+  { suite: "bookworm", version: "22.05" },
+  { suite: "trixie", version: "24.11" },
+  { suite: "forky", version: "26.05" },
+] as const;
+
 export const CELLS: readonly Cell[] = [
   ...SUITES.map(
     ({ suite, debian, systemd, iptables }): Cell => ({
@@ -50,6 +56,16 @@ export const CELLS: readonly Cell[] = [
     about: "Debian 12 with cgroup v1 beside v2",
     scenarios: ["install", "main job", "kill -9, restart, reload", "disable and uninstall"],
   },
+  ...SLURMS.map(
+    ({ suite, version }): Cell => ({
+      name: `userland-slurm-${suite}`,
+      kind: "container",
+      suite,
+      about: `Slurm ${version} as Debian ${suite} has it`,
+      packages: SLURM,
+      scenarios: ["slurm"],
+    }),
+  ),
   ...SUITES.map(
     ({ suite, debian, kernel, iptables }): Cell => ({
       name: `kernel-${suite}`,
@@ -66,6 +82,13 @@ export const CELLS: readonly Cell[] = [
       about: `${debian}: kernel ${kernel}, systemd ${systemd}, iptables ${iptables}`,
     }),
   ),
+  {
+    name: "kernel-no-modules",
+    kind: "kernel",
+    suite: "bookworm",
+    about: "Debian 12's kernel without the modules for nf_conntrack, then without those for inet_diag",
+    scenarios: ["modules that are absent"],
+  },
   {
     name: "slurm",
     kind: "machine",

@@ -10,7 +10,46 @@ export interface CellResult {
 }
 
 const row = (...cells: readonly (string | number)[]) => `| ${cells.join(" | ")} |`;
-const plain = (text: string) => text.replaceAll("|", "\\|").replaceAll(/\s+/g, " ").trim();
+const plain = (text: string) => text.replaceAll(/\s+/g, " ").trim();
+const grouped = (number: number) => number.toLocaleString("en");
+/** Kinds of answers that are told of one sentence; the rest is summed up. */
+const KINDS = 3;
+
+/** What was found, as a person says it; the runs write down objects of counts, which may be cut off. */
+export function foundText(found: string): string {
+  if (!found.startsWith("{")) return plain(found).slice(0, 120);
+  const counts = [...found.matchAll(/"([^"]+)":(\d+)/g)].map(([, what = "", count]) => ({
+    what,
+    count: Number(count),
+  }));
+  const of = (what: string) => counts.find((one) => one.what === what)?.count ?? 0;
+  if (counts.some(({ what }) => what === "instance")) {
+    const errors = counts.filter(({ what }) => !["asked", "own", "instance", "other"].includes(what));
+    const failed = errors.reduce((sum, { count }) => sum + count, 0);
+    const given = `${grouped(of("own"))} own, ${grouped(of("instance"))} the instance role's, ${grouped(of("other"))} others'`;
+    return failed === 0 ? given : `${given}, ${grouped(failed)} connections that ended early`;
+  }
+  const most = [...counts].sort((a, b) => b.count - a.count);
+  const rest = most.slice(KINDS).reduce((sum, { count }) => sum + count, 0);
+  const told = most.slice(0, KINDS).map(({ what, count }) => `${grouped(count)} ${what}`);
+  return [...told, ...(rest === 0 ? [] : [`${grouped(rest)} others`])].join(", ");
+}
+
+/** One scenario's sentences: those of many tries and those that failed by themselves, the rest in a line. */
+function sentences(checks: readonly Check[]): string[] {
+  const single = checks.filter(({ tries, failures }) => tries === 1 && failures === 0);
+  const lines = checks
+    .filter((one) => !single.includes(one))
+    .map(({ what, tries, failures, found = "" }) => {
+      const text = found === "" ? "" : `: ${foundText(found)}`;
+      const times = tries === 1 ? "" : ` (${grouped(tries)} tries)`;
+      return failures === 0
+        ? `- ${plain(what)}${times}${text}`
+        : `- **FAILED ${grouped(failures)} of ${grouped(tries)}**: ${plain(what)}${text}`;
+    });
+  if (single.length > 0) lines.push(`- Once each: ${single.map(({ what }) => plain(what)).join("; ")}.`);
+  return lines;
+}
 
 /** The page. */
 export function renderPage(results: readonly CellResult[]): string {
@@ -20,26 +59,10 @@ export function renderPage(results: readonly CellResult[]): string {
   const lines = [
     "# Platforms: what was tried where",
     "",
-    "Written by `make test-platforms` (`test/platforms/run.ts`); do not edit. Every cell is made of Debian's packages alone. HyperPod's agent and",
-    "STS are stand-ins. CI does not run it.",
+    "A cell is a node made of Debian's packages alone, on which the same sentences are tried. HyperPod's agent and STS are stand-ins. CI runs none",
+    "of this. `make test-platforms CELLS=NAME` runs a cell again and writes this page (`test/platforms/run.ts`); do not edit it.",
     "",
-    "- `userland-…` boots a release's own userland, systemd included, on the kernel of the machine that ran the tests, which stands in brackets. It",
-    "  says nothing of the release's own kernel.",
-    "- `kernel-…` boots a release's own kernel in a virtual machine emulated by qemu, without systemd: rules, second wall, who a caller is, flushes.",
-    "- A cell by a release's name alone is such a machine with systemd and everything else; half an hour each on a machine that does nothing else.",
-    "",
-    row(
-      "cell",
-      "kernel",
-      "systemd",
-      "iptables",
-      "iproute2",
-      "Slurm",
-      "sentences tried",
-      "that failed",
-      "tries",
-      "days",
-    ),
+    row("cell", "kernel", "systemd", "iptables", "iproute2", "Slurm", "sentences", "failed", "tries", "days"),
     row(..."----------".split("").map(() => "---")),
     ...tried.map(({ name, kind }) => {
       const result = ran(name) as CellResult;
@@ -57,12 +80,18 @@ export function renderPage(results: readonly CellResult[]): string {
         slurm,
         checks.length,
         failed,
-        tries,
+        grouped(tries),
         days.join(", "),
       );
     }),
     "",
-    "Tries are requests: a caller's own, and in the sentences about flushes and boots an attacker's.",
+    "- `userland-…`: the release's own systemd, iptables and Slurm in a container, on the kernel of the machine that ran the tests, in brackets.",
+    "  This says nothing of the release's own kernel.",
+    "- `kernel-…`: the release's own kernel in a machine that qemu emulates, without systemd: rules, second wall, who a caller is, flushes.",
+    "- The others: a machine that qemu emulates, with the release's own kernel and systemd.",
+    "- Tries are requests: a caller's own, and in the sentences about flushes and boots an attacker's.",
+    "- In `userland-slurm-…`, slurmd is shown the cgroup v2 of the container alone, not the cgroup v1 of the machine below",
+    "  (`test/platforms/programs/cgroup-v2-only.c`).",
     "",
     ...(untried.length === 0
       ? []
@@ -72,25 +101,16 @@ export function renderPage(results: readonly CellResult[]): string {
           ...untried.map(({ name, about, kind }) => `- ${name} (${kind}): ${about}`),
           "",
         ]),
-    "Not tried at all: Ubuntu 20.04, 22.04, 24.04 and Amazon Linux 2023, SELinux enforcing, arm64. Of what matters here (kernel, systemd, iptables)",
-    "Ubuntu 22.04 (5.15 or newer, 249, 1.8.7) lies between Debian 11 and 12, Ubuntu 24.04 (6.8, 255, 1.8.10) between Debian 12 and 13, Amazon",
-    "Linux 2023 (6.1, 252, 1.8.8) beside Debian 12; Ubuntu 20.04 (5.4 or 5.15, 245, 1.8.4) has an older systemd than any cell. systemd's lock of the",
-    "metadata address was tried with the routes that it makes (`test/node/imds-lock.test.ts`), not with systemd 262 itself. What a real Slurm",
-    "22.05.8 does stands in docs/slurm.md.",
+    "Not tried at all: Ubuntu 20.04, 22.04, 24.04 and Amazon Linux 2023, SELinux enforcing, arm64, suspend. Of what matters here (kernel, systemd,",
+    "iptables) Ubuntu 22.04 (5.15 or newer, 249, 1.8.7) lies between Debian 11 and 12, Ubuntu 24.04 (6.8, 255, 1.8.10) between Debian 12 and 13,",
+    "Amazon Linux 2023 (6.1, 252, 1.8.8) beside Debian 12; Ubuntu 20.04 (5.4 or 5.15, 245, 1.8.4) has an older systemd than any cell. systemd's",
+    "lock of the metadata address was tried with the routes that it makes (`test/node/imds-lock.test.ts`), not with systemd 262 itself. What a",
+    "real Slurm does stands in [slurm.md](slurm.md).",
   ];
-  for (const { cell, scenarios } of results) {
-    lines.push("", `## ${cell}`);
-    for (const [name, { date, checks }] of Object.entries(scenarios)) {
-      lines.push(
-        "",
-        `### ${name} (${date})`,
-        "",
-        row("what", "tries", "failures", "found"),
-        row("---", "---", "---", "---"),
-      );
-      for (const { what, tries, failures, found = "" } of checks) {
-        lines.push(row(plain(what), tries, failures, plain(found).slice(0, 300)));
-      }
+  for (const { name } of tried) {
+    lines.push("", `## ${name}`);
+    for (const [scenario, { date, checks }] of Object.entries(ran(name)?.scenarios ?? {})) {
+      lines.push("", `### ${scenario} (${date})`, "", ...sentences(checks));
     }
   }
   return `${lines.join("\n")}\n`;

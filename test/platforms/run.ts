@@ -18,6 +18,7 @@ import { flush } from "./scenarios/flush.ts";
 import { install } from "./scenarios/install.ts";
 import { kernel } from "./scenarios/kernel.ts";
 import { mainJob } from "./scenarios/main-job.ts";
+import { modules } from "./scenarios/modules.ts";
 import { restart } from "./scenarios/restart.ts";
 import { slurm } from "./scenarios/slurm.ts";
 import { uids } from "./scenarios/uids.ts";
@@ -45,7 +46,7 @@ const SCENARIOS: Readonly<Record<Cell["kind"], readonly Scenario[]>> = {
   container: SYSTEMD.filter((one) => one !== conntrack),
   kernel: [kernel],
 };
-const ALL: readonly Scenario[] = [...SYSTEMD, kernel, slurm];
+const ALL: readonly Scenario[] = [...SYSTEMD, kernel, slurm, modules];
 const RESULTS = join(import.meta.dir, "results");
 const PAGE = join(REPOSITORY, "docs/platforms.md");
 
@@ -89,7 +90,7 @@ async function runCell(cell: Cell, wanted: readonly Scenario[], payload: Payload
           failures,
           ...(found === undefined || found === ""
             ? {}
-            : { found: found.slice(0, failures === 0 ? 300 : 2000) }),
+            : { found: found.slice(0, failures === 0 ? 600 : 2000) }),
         });
       };
       const context = {
@@ -137,4 +138,5 @@ const results = CELLS.map(({ name }) => join(RESULTS, `${name}.json`))
   .map((path) => JSON.parse(readFileSync(path, "utf8")) as CellResult);
 writeFileSync(PAGE, renderPage(results));
 console.log(failures === 0 ? "everything holds" : `${failures} do not hold`);
-process.exitCode = failures === 0 ? 0 : 1;
+// A wait for a machine that has ended may still be under way.
+process.exit(failures === 0 ? 0 : 1);

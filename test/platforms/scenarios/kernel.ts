@@ -9,8 +9,8 @@ import type { Context, Scenario } from "../support/scenario.ts";
 import { flushes, writeOlderRules } from "./flush.ts";
 import { census, countCensus } from "./main-job.ts";
 
-const EXECUTABLE = "/usr/local/bin/imdsproxy";
-const PROXY =
+export const EXECUTABLE = "/usr/local/bin/imdsproxy";
+export const PROXY =
   "setpriv --reuid=imdsproxy --regid=imdsproxy --clear-groups --inh-caps=-all,+net_admin,+net_bind_service " +
   "--ambient-caps=-all,+net_admin,+net_bind_service --bounding-set=-all,+net_admin,+net_bind_service";
 
@@ -19,7 +19,7 @@ const started = (name: string, command: string): string =>
   `setsid ${command} >/run/${name}.log 2>&1 </dev/null & echo $! >/run/${name}.pid`;
 
 /** The network, the agent and STS. */
-async function surround({ machine }: Context): Promise<void> {
+export async function surround({ machine }: Context): Promise<void> {
   await machine.ok(
     `mkdir -p /dev/shm ${PAYLOAD}; mount -t tmpfs tmpfs /dev/shm; chmod 1777 /dev/shm; mount -o ro -t ext4 /dev/vdb ${PAYLOAD}
      ip link set lo up; ip link add eth0 type veth peer name far0; ip link set eth0 up; ip link set far0 up

@@ -53,6 +53,7 @@ rules:
     role: ${ACCOUNT}/Job
     sessionName: "{user}-{slurmJobId}"
     tags: { job: "{slurmJobId}" }
+    sourceIdentity: "{user}-{slurmJobId}"
   - name: alice outside of a job
     match: { user: [alice] }
     role: none
@@ -98,14 +99,18 @@ const answersIn = (text: string): Answer[] =>
 /** The job in a cgroup's path; null: none. */
 const jobOf = (path: string) => /\/job_(\d+)\//.exec(`${path}/`)?.[1] ?? null;
 
-/** What STS was asked for: by the session's name, the role and the tag `job`. */
+/** What STS was asked for: by the session's name, the role, the tag `job` and the source identity. */
 async function sessions(machine: Machine) {
   const lines = (await machine.ok("cat /var/lib/stand-in/sts.log")).split("\n").filter((line) => line !== "");
   return new Map(
     lines.map((line) => {
       const { parameters } = JSON.parse(line) as { parameters: Record<string, string> };
       const role = parameters["RoleArn"]?.split("/").at(-1) ?? "";
-      return [parameters["RoleSessionName"] ?? "", { role, tag: parameters["Tags.member.1.Value"] ?? null }];
+      const tag = parameters["Tags.member.1.Value"] ?? null;
+      return [
+        parameters["RoleSessionName"] ?? "",
+        { role, tag, sourceIdentity: parameters["SourceIdentity"] ?? null },
+      ];
     }),
   );
 }
@@ -129,8 +134,20 @@ async function idle(machine: Machine): Promise<void> {
   }
 }
 
+/** In a container, slurmd is shown no cgroup v1 of the machine that the container is on (programs/cgroup-v2-only.c). */
+async function showVersion2({ machine, cell }: Context): Promise<void> {
+  if (cell.kind !== "container") return;
+  for (const unit of ["slurmd", "slurmd-other"])
+    await machine.write(
+      `/etc/systemd/system/${unit}.service.d/cgroup.conf`,
+      `[Service]\nEnvironment=LD_PRELOAD=${PAYLOAD}/cgroup-v2-only.so\n`,
+    );
+}
+
 /** Installs the proxy, and starts Slurm in place of the stand-in for slurmd. */
-async function begin({ machine, holds }: Context): Promise<void> {
+async function begin(context: Context): Promise<void> {
+  const { machine, holds } = context;
+  await showVersion2(context);
   await machine.ok("systemctl disable -q --now hammer.service slurmd.service");
   await machine.ok("rm -f /etc/systemd/system/slurmd.service && systemctl daemon-reload");
   await machine.write("/etc/slurm/slurm.conf", SLURM);
@@ -165,7 +182,7 @@ async function begin({ machine, holds }: Context): Promise<void> {
   await machine.ok(
     "test -s /etc/munge/munge.key || /usr/sbin/mungekey; chown munge: /etc/munge/munge.key; " +
       "mkdir -p /var/lib/slurm/slurmctld /var/lib/slurm/slurmd-node /var/lib/slurm/slurmd-other /var/log/slurm && chown -R slurm /var/lib/slurm/slurmctld /var/log/slurm && " +
-      "sed -e 's|^ExecStart=.*|ExecStart=/usr/sbin/slurmd -D -s -N other|' -e /^PIDFile=/d /lib/systemd/system/slurmd.service >/etc/systemd/system/slurmd-other.service && " +
+      "sed -e '/^ExecStart=/s|[$]SLURMD_OPTIONS|-N other|' -e /^PIDFile=/d /lib/systemd/system/slurmd.service >/etc/systemd/system/slurmd-other.service && " +
       "systemctl daemon-reload && systemctl enable -q munge slurmctld slurmd slurmd-other && systemctl restart munge slurmctld slurmd slurmd-other",
   );
   await idle(machine);
@@ -186,14 +203,26 @@ export const slurm: Scenario = {
   async run(context) {
     const { machine, holds } = context;
     await begin(context);
-    /** Each answer is of its job: the role, and a session by the job's id with its tag. */
+    /** Each answer is of its job: the role, and a session by the job's id with its tag and its source identity. */
     const areOfJobs = async (what: string, text: string, answers: number, ids?: readonly string[]) => {
       const found = answersIn(text);
-      const asked = await sessions(machine);
+      let asked = await sessions(machine);
+      // The stand-in for STS writes down what it was asked for a moment later.
+      const written = () => found.every(({ who, cgroup }) => asked.has(`${who}-${jobOf(cgroup)}`));
+      for (let look = 0; look < 50 && !written(); look++) {
+        await Bun.sleep(200);
+        asked = await sessions(machine);
+      }
       const wrong = found.filter(({ who, role, code, cgroup }) => {
         const id = jobOf(cgroup);
         const session = asked.get(`${who}-${id}`);
-        return role !== "Job" || code !== "200" || session?.role !== "Job" || session.tag !== id;
+        return (
+          role !== "Job" ||
+          code !== "200" ||
+          session?.role !== "Job" ||
+          session.tag !== id ||
+          session.sourceIdentity !== `${who}-${id}`
+        );
       });
       const had = found.map(({ cgroup }) => jobOf(cgroup) ?? "").sort();
       const holding =
@@ -246,6 +275,18 @@ export const slurm: Scenario = {
       pty,
       1,
       answersIn(pty).map(({ job }) => job),
+    );
+
+    const contained = await batch(
+      machine,
+      "-o out-%j",
+      "unshare -c --mount srun /usr/local/bin/ask; unshare -c --mount /usr/local/bin/ask",
+    );
+    await areOfJobs(
+      "a container of alice's with the node's network (namespaces of its own for users and mounts) is in its job",
+      contained.text,
+      2,
+      [contained.id, contained.id],
     );
 
     const array = await batch(machine, "-a 0-2 -o out-%A-%a", "/usr/local/bin/ask");

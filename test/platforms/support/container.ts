@@ -19,6 +19,9 @@ export interface ContainerOptions {
   readonly cgroups?: "v2" | "v1";
 }
 
+/** Where commands run, as a login over ssh has its own scope there. */
+const LOGIN = "/sys/fs/cgroup/user.slice/login.scope";
+
 /** The disk that users can fill. */
 const DISK = { mib: 2_000, inodes: 12_000 };
 
@@ -33,8 +36,10 @@ function mounted(image: string): string {
 
 export class Container implements Machine {
   readonly #machine: BootMachine;
+  readonly #cgroups: "v2" | "v1";
 
   constructor({ image, payload, cgroups = "v2" }: ContainerOptions) {
+    this.#cgroups = cgroups;
     process.env["IMDSPROXY_BOOT_TREE"] = mounted(image);
     this.#machine = new BootMachine({ ext4: DISK, cgroups, show: { [payload]: "/opt/payload" } });
     // What only a virtual machine has: its disks, and the agent that runs commands.
@@ -47,6 +52,17 @@ export class Container implements Machine {
     return this.#machine.boot({ wait: false });
   }
 
+  /**
+   * The line of sh as somebody's login has it: in a cgroup of the container's own. What is run in a container from outside of it stays in
+   * a cgroup that the container does not see, and to the proxy such a caller's cgroup is not known.
+   */
+  #inLogin(script: string, as: string | undefined): string {
+    const enter = this.#cgroups === "v2" ? `mkdir -p ${LOGIN} && echo $$ >${LOGIN}/cgroup.procs; ` : "";
+    const account =
+      as === undefined ? "" : `HOME=/home/${as} setpriv --reuid=${as} --regid=${as} --init-groups `;
+    return `${enter}exec env ${account}/bin/sh -c '${script.replaceAll("'", "'\\''")}'`;
+  }
+
   async run(script: string, { as, stdin, limitMs = LIMIT_MS }: RunOptions = {}): Promise<Ran> {
     const late = Promise.withResolvers<never>();
     const timer = setTimeout(
@@ -54,11 +70,8 @@ export class Container implements Machine {
       limitMs,
     );
     try {
-      const options = {
-        ...(as === undefined ? {} : { as }),
-        ...(stdin === undefined ? {} : { input: stdin }),
-      };
-      return await Promise.race([this.#machine.run(script, options), late.promise]);
+      const options = stdin === undefined ? {} : { input: stdin };
+      return await Promise.race([this.#machine.run(this.#inLogin(script, as), options), late.promise]);
     } finally {
       clearTimeout(timer);
     }

@@ -66,6 +66,8 @@ export function buildPayload(): Payload {
   ]);
   cpSync(join(REPOSITORY, "test/attack/programs"), join(directory, "programs"), { recursive: true });
   cpSync(join(REPOSITORY, "test/platforms/programs"), join(directory, "programs"), { recursive: true });
+  const preloaded = [`${directory}/cgroup-v2-only.so`, "test/platforms/programs/cgroup-v2-only.c"];
+  must(["cc", "-shared", "-fPIC", "-O1", "-o", ...preloaded]);
   cpSync(executableOf(NEXT_VERSION), join(directory, "next"));
   const disk = join(CACHE, "payload.img");
   rmSync(disk, { force: true });
