@@ -3,6 +3,7 @@
  *
  *   nginx     one worker, whose answers stand in its configuration
  *   bun       the least that a server by Bun can do (scripts/bench/hello.ts)
+ *   bun + netlink  the same, where it asks the kernel whose each connection is
  *   before    another build of this program: BEFORE=path/to/imdsproxy make bench
  *
  * CPU time of the server per 10,000 requests is what noise hides the least. Rounds take turns, and each figure is the median of its
@@ -60,6 +61,7 @@ const BOUNDS: readonly Bound[] = [
   { other: "before", what: "rate", ratio: 0.95, isNew: null },
   { other: "bun", what: "cpu", ratio: 2.2, isNew: true },
   { other: "bun", what: "cpu", ratio: 1.85, isNew: false },
+  { other: "bun + netlink", what: "cpu", ratio: 1.7, isNew: true },
 ];
 
 async function warm(contestant: Contestant, row: Row): Promise<void> {
@@ -109,7 +111,7 @@ try {
   const before = process.env["BEFORE"];
   if (before !== undefined) contestants.push(await startProxy("before", before));
   const bodies = await bodiesOf(ours);
-  contestants.push(await startNginx(bodies), await startHello(bodies));
+  contestants.push(await startNginx(bodies), await startHello(bodies), await startHello(bodies, true));
 
   const rows: MeasuredRow[] = [];
   for (const row of ROWS) {

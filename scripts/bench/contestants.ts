@@ -97,13 +97,17 @@ http { access_log off; keepalive_requests 100000000;
   return startOther("nginx", { "/run/nginx.conf": config }, ["nginx", "-c", "/run/nginx.conf"]);
 }
 
-/** scripts/bench/hello.ts. */
-export const startHello = (bodies: Readonly<Record<string, string>>): Promise<Contestant> =>
-  startOther("bun", { "/run/bodies.json": JSON.stringify(bodies) }, [
+/** scripts/bench/hello.ts. @param identifies whether it asks the kernel whose each connection is. */
+export const startHello = (
+  bodies: Readonly<Record<string, string>>,
+  identifies = false,
+): Promise<Contestant> =>
+  startOther(identifies ? "bun + netlink" : "bun", { "/run/bodies.json": JSON.stringify(bodies) }, [
     "/run/bin/bun",
     "/run/imdsproxy-bench/scripts/bench/hello.ts",
     "254",
     "/run/bodies.json",
+    ...(identifies ? ["identify"] : []),
   ]);
 
 async function startOther(
