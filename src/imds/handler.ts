@@ -510,7 +510,10 @@ export class Handler {
   /** The node's instance id where a template names it. @throws Refusal 503 where the upstream does not tell it. */
   #instanceId(policy: Policy): Soon<string | null> {
     if (!policy.rules.needs.instanceId) return null;
-    return next(this.#read("latest", "meta-data/instance-id", OURSELVES), instanceIdOf);
+    return next(
+      this.#options.metadata.readLasting("latest", "meta-data/instance-id", OURSELVES),
+      instanceIdOf,
+    );
   }
 
   /** The node's region where a template names it. @throws Refusal 503 where the upstream does not tell it. */

@@ -29,6 +29,13 @@ const FRESH_MS = 5_000;
 const STABLE_MS = 60_000;
 const ABSENT_MS = 5_000;
 const FRESH = /^meta-data\/(?:spot|events|autoscaling|instance-action|tags)(?:\/|$)/;
+/**
+ * What the names of sessions have in them: without it nobody who has a session could be given it. The last answer holds while the
+ * upstream is away, however long that is.
+ */
+const LASTING: ReadonlySet<string> = new Set(["latest/meta-data/instance-id"]);
+/** Milliseconds between two requests to an upstream that is away, for what is LASTING. */
+const AGAIN_MS = 1_000;
 /** Entries in memory. */
 const MAX_ENTRIES = 2_000;
 /** Requests to the upstream at one time. */
@@ -63,6 +70,9 @@ export class MetadataCache {
   readonly #waiting = new Map<string, Promise<UpstreamAnswer>>();
   readonly #slots = new FairSlots<Subject>(MAX_IN_FLIGHT);
   readonly #allowances = new Map<Subject, Allowance>();
+  /** The last answers of what is LASTING, which no user's requests drive out. */
+  readonly #last = new Map<string, UpstreamAnswer>();
+  #askedAgainMs = Number.NEGATIVE_INFINITY;
   #generation = 0;
 
   constructor(options: { source: MetadataSource; clock: Clock }) {
@@ -104,9 +114,28 @@ export class MetadataCache {
     return answer;
   }
 
+  /**
+   * What is LASTING, for a request that must not wait: the answer in memory, or the last one while the upstream is asked anew. Only
+   * where there is none yet does it wait for the upstream.
+   */
+  readLasting(version: string, path: string, owner: Subject): UpstreamAnswer | Promise<UpstreamAnswer> {
+    const kept = this.peek(version, path);
+    if (kept !== null) return kept;
+    const last = this.#last.get(`${version}/${path}`);
+    if (last === undefined) return this.read(version, path, owner);
+    const nowMs = this.#clock.now();
+    if (Math.abs(nowMs - this.#askedAgainMs) >= AGAIN_MS) {
+      this.#askedAgainMs = nowMs;
+      // Where this fails, the last answer goes on holding.
+      this.read(version, path, owner).catch(() => {});
+    }
+    return last;
+  }
+
   /** Drops all answers, because they came from a service that is not the upstream any more. */
   clear(): void {
     this.#entries.clear();
+    this.#last.clear();
     this.#pending.clear();
     this.#waiting.clear();
     this.#generation++;
@@ -152,6 +181,7 @@ export class MetadataCache {
 
   #keep(key: string, path: string, answer: UpstreamAnswer): void {
     const lifeMs = answer.kind === "absent" ? ABSENT_MS : FRESH.test(path) ? FRESH_MS : STABLE_MS;
+    if (LASTING.has(key)) this.#last.set(key, answer);
     this.#entries.delete(key);
     this.#entries.set(key, { answer, validUntilMs: this.#clock.now() + lifeMs });
     if (this.#entries.size > MAX_ENTRIES) {

@@ -1,9 +1,16 @@
 import { ImdsProxyError } from "../errors.ts";
+import { sleep } from "../platform/clock.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { MetadataCache } from "./cache.ts";
 
 /** The subject under which the proxy's own requests to the upstream are counted: no uid is negative. */
 const OURSELVES = -1;
+
+/**
+ * Milliseconds that a request waits for an upstream that hangs, where its last answer is known. Clients wait a second for each answer
+ * at least, and the request for the region is one of two or three that the same answer may need.
+ */
+const HANGS_MS = 250;
 
 /** The region whose STS is asked. */
 export interface Region {
@@ -45,8 +52,11 @@ export function nodeRegion(options: {
       return found;
     },
     async told() {
+      const known = last;
       try {
-        return await node.find();
+        const found = node.find();
+        if (known === null) return await found;
+        return await Promise.race([found, sleep(HANGS_MS).then(() => known)]);
       } catch (error) {
         if (error instanceof UpstreamAway || !(error instanceof ImdsProxyError)) throw error;
         return null;

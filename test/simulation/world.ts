@@ -105,15 +105,27 @@ const PATHS = [
 ] as const;
 const CREDENTIALS = "/latest/meta-data/iam/security-credentials/";
 
-/** Two clocks: the one that timers follow, and the wall clock, which somebody may set. */
+/**
+ * Three clocks: the one that timers follow, the wall clock, which somebody may set, and the time that has really passed, which goes on
+ * while the machine sleeps. A machine that wakes sets its wall clock to what passed; its timers take the sleep for nothing.
+ */
 class VirtualClock implements Clock {
   monotonicMs = 0;
+  sleptMs = 0;
   wallOffsetMs = Date.UTC(2030, 0, 1);
   readonly #timers = new Map<number, { readonly dueMs: number; readonly run: () => void }>();
   #next = 0;
 
   now(): number {
     return this.wallOffsetMs + this.monotonicMs;
+  }
+  /** What has really passed since the start. */
+  get passedMs(): number {
+    return this.monotonicMs + this.sleptMs;
+  }
+  sleep(ms: number): void {
+    this.sleptMs += ms;
+    this.wallOffsetMs += ms;
   }
   schedule(delayMs: number, run: () => void): () => void {
     const id = this.#next++;
@@ -175,6 +187,12 @@ export class World {
   readonly #handler: Handler;
   readonly broker: SessionBroker;
   calm = false;
+  /** Times at which sessions may have been lost: the clock was set, the machine slept, other rules came. */
+  #disturbances = 0;
+  /** By uid, how often name services were asked and did not answer at once. */
+  readonly #namesWaited = new Map<number, number>();
+  /** By uid, the session that was given last, and what was known then. */
+  readonly #given = new Map<number, { readonly issued: Issued; readonly disturbances: number }>();
   /** What happened: requests, answers of outside parties, timers, changes of the clock and of the configuration. */
   events = 0;
   /** The same by kind, where it is of use: a run in which something never happens proves nothing of it. */
@@ -221,14 +239,20 @@ export class World {
       time: 20,
       reload: this.calm ? 0 : 1,
       clock: this.calm ? 0 : 0.2,
+      sleep: this.calm ? 0 : 0.1,
     });
     this.#count(kind);
     this.events++;
     if (kind === "ask") this.#ask();
     else if (kind === "answer") this.#answerOne();
     else if (kind === "time") await this.#pass(random.pick([5, 50, 500, 5 * SECOND, MINUTE, 10 * MINUTE]));
-    else if (kind === "reload") this.#configuration = 1 - this.#configuration;
-    else
+    else if (kind === "reload") {
+      this.#configuration = 1 - this.#configuration;
+      this.#disturbances++;
+    } else if (kind === "sleep") {
+      this.clock.sleep(random.pick([SECOND, MINUTE, 20 * MINUTE, 2 * HOUR]));
+      this.#disturbances++;
+    } else {
       this.clock.wallOffsetMs += random.pick([
         -HOUR,
         -5 * MINUTE,
@@ -238,6 +262,8 @@ export class World {
         HOUR,
         24 * HOUR,
       ]);
+      this.#disturbances++;
+    }
     await settle();
     this.#checkBounds();
   }
@@ -298,6 +324,7 @@ export class World {
     const person = random.pick(PEOPLE);
     const configuration = this.#configuration;
     const atMs = this.clock.monotonicMs;
+    const disturbances = this.#disturbances;
     const what = random.weighted({ token: 10, credentials: 50, other: 20 });
     if (what === "token") {
       const ttl = random.pick([1, 60, 21_600]);
@@ -319,6 +346,8 @@ export class World {
       ? (expected?.[0] ?? "Login")
       : random.pick(["Login", "Data", "Team", "Ann"]);
     const target = what === "credentials" ? `${CREDENTIALS}${name}` : random.pick(PATHS);
+    const canBeServed =
+      what === "credentials" && name === expected?.[0] ? this.#hasSession(person.uid) : () => false;
     this.#handle(request("GET", target, headers), person, (answer) => {
       if (isOthers && answer.status !== 401)
         throw new Violation(
@@ -331,7 +360,11 @@ export class World {
       if (token !== null && !isOthers && leftMs > SECOND && leftMs <= 6 * HOUR && answer.status === 401)
         throw new Violation(`token: uid ${person.uid} has 401 with their own, which has ${leftMs} ms`);
       if (answer.status === 401 || what !== "credentials") return;
-      this.#checkCredentials(answer, person, expected, name, atMs);
+      if (canBeServed() && !bodyOf(answer).includes('"Success"'))
+        throw new Violation(
+          `served: uid ${person.uid} has ${answer.status} ${bodyOf(answer).slice(0, 80)}, and a session that is not over`,
+        );
+      this.#checkCredentials(answer, person, expected, name, atMs, disturbances);
     });
   }
 
@@ -341,6 +374,7 @@ export class World {
     expected: Person["gets"][number],
     name: string,
     askedAtMs: number,
+    disturbances: number,
   ): void {
     const body = bodyOf(answer);
     if (answer.status !== 200) {
@@ -351,7 +385,7 @@ export class World {
     if (expected === null || name !== expected[0])
       throw new Violation(`owner: uid ${person.uid} has an answer for the role ${name}, which is not theirs`);
     const document = JSON.parse(body) as { Code: string; AccessKeyId: string };
-    const nowMs = this.clock.monotonicMs;
+    const nowMs = this.clock.passedMs;
     if (document.Code !== "Success") {
       this.#count("denied");
       const last = [...this.#denied].filter(([key]) => key.startsWith(`${arn(name)} ${expected[1]} `));
@@ -373,6 +407,23 @@ export class World {
       throw new Violation(
         `end: uid ${person.uid} has a session that is ${nowMs - issued.obtainedAtMs} ms old`,
       );
+    this.#given.set(person.uid, { issued, disturbances });
+  }
+
+  /**
+   * Whether this user has a session that has to be given to them whatever fails: now, and for as long as what is returned says so.
+   * Where name services do not answer, nobody knows who it is.
+   */
+  #hasSession(uid: number): () => boolean {
+    const last = this.#given.get(uid);
+    const namesWaited = this.#namesWaited.get(uid);
+    const holds = () =>
+      last !== undefined &&
+      last.disturbances === this.#disturbances &&
+      namesWaited === this.#namesWaited.get(uid) &&
+      // A minute is held back of each session, and a moment may pass on the way.
+      this.clock.passedMs - last.issued.obtainedAtMs < last.issued.lifeMs - MINUTE - SECOND;
+    return holds() ? holds : () => false;
   }
 
   #handle(asked: Request, person: Person, check: (answer: Answer) => void): void {
@@ -426,6 +477,7 @@ export class World {
     if (known !== undefined && this.#random.chance(0.9)) return known;
     this.#identities.set(uid, identity);
     if (this.calm || this.#random.chance(0.7)) return identity;
+    this.#namesWaited.set(uid, (this.#namesWaited.get(uid) ?? 0) + 1);
     return this.#waits(() => {
       if (this.#random.chance(0.5)) return identity;
       throw new NamesUnavailable("the directory is away");
@@ -480,7 +532,7 @@ export class World {
   #issue(asked: SessionRequest, isOver: boolean): Session {
     const accessKeyId = `ASIA${this.#issued.size}`;
     const lifeMs = isOver ? 30 * SECOND : asked.durationSeconds * SECOND;
-    this.#issued.set(accessKeyId, { request: asked, obtainedAtMs: this.clock.monotonicMs, lifeMs });
+    this.#issued.set(accessKeyId, { request: asked, obtainedAtMs: this.clock.passedMs, lifeMs });
     const nowMs = this.clock.now();
     return {
       ...{ accessKeyId, secretAccessKey: "secret", sessionToken: "token" },

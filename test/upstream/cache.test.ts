@@ -30,6 +30,78 @@ function aCache() {
   return { clock, source, cache, read };
 }
 
+describe("the instance id, which the names of sessions have in them,", () => {
+  const ID = "meta-data/instance-id";
+  const away: UpstreamAnswer = { kind: "failed", why: "nobody listens there" };
+  function aCacheThatKnows() {
+    const all = aCache();
+    const lasting = () => all.cache.readLasting("latest", ID, ALICE);
+    return { ...all, lasting };
+  }
+
+  test("holds for hours while the upstream is away, without a wait; and the upstream is asked once a second at most", async () => {
+    const { clock, source, lasting } = aCacheThatKnows();
+    source.say = () => found("i-1");
+    expect(await lasting()).toEqual(found("i-1"));
+    expect(source.asked).toHaveLength(1);
+    source.say = () => away;
+    await clock.advance(3 * 3_600_000);
+    for (let i = 0; i < 50; i++) expect(lasting()).toEqual(found("i-1"));
+    await settle();
+    expect(source.asked).toHaveLength(2);
+    await clock.advance(1_000);
+    expect(lasting()).toEqual(found("i-1"));
+    await settle();
+    expect(source.asked).toHaveLength(3);
+  });
+
+  test("holds without a wait where the upstream hangs", async () => {
+    const { clock, source, lasting } = aCacheThatKnows();
+    source.say = () => found("i-1");
+    await lasting();
+    source.manual = true;
+    await clock.advance(60_000);
+    expect(lasting()).toEqual(found("i-1"));
+    await settle();
+    expect(source.open).toHaveLength(1);
+    source.open[0]?.fail();
+    await settle();
+    expect(lasting()).toEqual(found("i-1"));
+  });
+
+  test("is replaced as soon as the upstream tells another, or that there is none", async () => {
+    const { clock, source, lasting } = aCacheThatKnows();
+    source.say = () => found("i-1");
+    await lasting();
+    for (const next of [found("i-2"), { kind: "absent" } as const]) {
+      source.say = () => next;
+      await clock.advance(60_000);
+      lasting();
+      await settle();
+      expect(await lasting()).toEqual(next);
+    }
+  });
+
+  test("is forgotten with an upstream that is none any more", async () => {
+    const { source, cache, lasting } = aCacheThatKnows();
+    source.say = () => found("i-1");
+    await lasting();
+    cache.clear();
+    source.say = () => away;
+    expect(await lasting()).toEqual(away);
+  });
+
+  test("is driven out by nobody's requests", async () => {
+    const { clock, source, cache, lasting } = aCacheThatKnows();
+    source.say = () => found("i-1");
+    await lasting();
+    for (let i = 0; i < 2_100; i++) await cache.read("latest", `meta-data/none-${i}`, 10_000 + i);
+    source.say = () => away;
+    await clock.advance(60_000);
+    expect(lasting()).toEqual(found("i-1"));
+  });
+});
+
 /** Uses up everything that a user may ask at once, with paths of their own. */
 async function exhaust(read: (path: string) => Promise<unknown>, more = 0): Promise<Promise<unknown>[]> {
   const asked: Promise<unknown>[] = [];

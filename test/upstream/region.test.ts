@@ -31,10 +31,10 @@ describe("regionOf()", () => {
 
 describe("nodeRegion()", () => {
   function aNode() {
-    const state: { answer: UpstreamAnswer } = { answer: { kind: "absent" } };
+    const state: { answer: UpstreamAnswer; hangs: boolean } = { answer: { kind: "absent" }, hangs: false };
     const warnings: unknown[] = [];
     const region = nodeRegion({
-      metadata: { read: async () => state.answer },
+      metadata: { read: async () => (state.hangs ? new Promise(() => {}) : state.answer) },
       log: { warn: (_message, fields) => void warnings.push(fields) },
     });
     const tells = (body: string) => {
@@ -77,6 +77,17 @@ describe("nodeRegion()", () => {
     expect(await region.told()).toBe("us-west-2");
     expect(await fixedRegion("eu-north-1", region).find()).toBe("eu-north-1");
     expect(await fixedRegion("eu-north-1", region).told()).toBe("us-west-2");
+  });
+
+  test("for the texts of sessions does not wait for an upstream that hangs", async () => {
+    const { region, state, tells } = aNode();
+    tells("us-west-2");
+    await region.told();
+    state.hangs = true;
+    expect(await region.told()).toBe("us-west-2");
+    region.forget();
+    const waiting = region.told();
+    expect(await Promise.race([waiting, Bun.sleep(1_000).then(() => "waits")])).toBe("waits");
   });
 
   test("is an error that says what to do where the service has none, and who is away where it is", async () => {
