@@ -1,22 +1,25 @@
 /**
  * `make soak`: an hour on a simulated node in which everything that can fail fails, in an order that a seed decides: STS and the
- * metadata service, the firewall (others flush it, the watch puts it back), the configuration (reloads), the proxy (restarts, kills).
- * Meanwhile users, jobs and root ask without rest, and each of their tries is held against the invariants (soak/invariants.ts).
+ * metadata service, the firewall (others flush it, the watch puts it back), the configuration (reloads), the proxy (restarts, kills,
+ * upgrades to another version and back). Meanwhile users, jobs and root ask without rest, and each of their tries is held against the invariants (soak/invariants.ts).
  *
  *   MINUTES=60 SEED=random USERS=8   how long, in which order, and how many users; WRITE=1 writes docs/scale.md and docs/soak.svg
+ *   OTHER=FILE                       the executable to upgrade to and back from; without it, these sources under another version
  *
- * Needs root and the built executable. Exits with 1 where an invariant did not hold, or where descriptors or memory grew.
+ * Needs root and the built executable. Exits with 1 where an invariant did not hold, or where descriptors, memory or latency grew.
  */
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus, release } from "node:os";
 import { join, resolve } from "node:path";
+import { executableOf } from "../test/boot/support/node.ts";
 import { Generator } from "../test/simulation/generator.ts";
-import { mustExec, TEST_ROLE } from "../test/support/node.ts";
-import { applyRules, eventually, startProxiedNode, testConfig } from "../test/support/proxied.ts";
+import { EXECUTABLE, mustExec, startTestNode, TEST_ROLE } from "../test/support/node.ts";
+import { applyRules, eventually, testConfig } from "../test/support/proxied.ts";
 import type { StsFault } from "../test/support/stand-ins/sts.ts";
 import { median, withTable } from "./bench/report.ts";
 import { type Disturbed, Invariants, type Try, type Window } from "./soak/invariants.ts";
 import { type Curve, soakPlot } from "./soak/plot.ts";
+import { Replaceable } from "./soak/upgrade.ts";
 
 const ROOT = { user: "root" } as const;
 const MINUTES = Number(process.env["MINUTES"] ?? 60);
@@ -29,6 +32,8 @@ const SESSION_SECONDS = 300;
 /** In the last part of the time nothing begins anew, so that growth can be seen. */
 const RESTARTS_UNTIL = 0.6;
 const MOST_GROWTH = 1.25;
+/** Of the median latency: far from what a neighbour on the machine does, and from what a list does that grows with each request. */
+const MOST_SLOWDOWN = 3;
 const MOST_DESCRIPTORS = 16;
 
 const users = Array.from({ length: Number(process.env["USERS"] ?? 8) }, (_, at) => ({
@@ -37,12 +42,16 @@ const users = Array.from({ length: Number(process.env["USERS"] ?? 8) }, (_, at) 
 const random = new Generator(SEED);
 console.log(`soak: ${MINUTES} min, SEED=${SEED}`);
 
-const proxied = await startProxiedNode({
+const OTHER = process.env["OTHER"] ?? executableOf("9.9.9");
+const versionOf = (executable: string) =>
+  Bun.spawnSync([executable, "--version"]).stdout.toString().trim().replace("imdsproxy ", "");
+
+const node = await startTestNode({
   users: [...users, { name: "jobs", uid: 2900 }],
-  show: { "/run/soak": resolve(import.meta.dir, "soak") },
+  show: { "/run/soak": resolve(import.meta.dir, "soak"), "/run/other/imdsproxy": resolve(OTHER) },
   stsMode: { sessionSeconds: SESSION_SECONDS },
 });
-const { node } = proxied;
+const proxy = new Replaceable(node, ["/run/bin/imdsproxy", "/run/other/imdsproxy"]);
 const shell = (line: string) => mustExec(node, ROOT, ["sh", "-c", line]);
 const clientOf = (user: string, pauseSeconds: number) =>
   node.spawn({
@@ -102,15 +111,16 @@ const EVENTS: Readonly<Record<string, () => Promise<unknown>>> = {
       configuration = 1 - configuration;
       const role = configuration === 0 ? TEST_ROLE : OTHER_ROLE;
       node.write("/etc/imdsproxy/config.yaml", JSON.stringify(testConfig(node, { role })));
-      process.kill(proxied.proxy.pid, "SIGHUP");
+      process.kill(proxy.running.pid, "SIGHUP");
+      await allAreServed();
     }),
   "a bad configuration": async () => {
     const good = await shell("cat /etc/imdsproxy/config.yaml");
     node.write("/etc/imdsproxy/config.yaml", "role: nonsense\n");
-    process.kill(proxied.proxy.pid, "SIGHUP");
+    process.kill(proxy.running.pid, "SIGHUP");
     await pause(1, 3);
     node.write("/etc/imdsproxy/config.yaml", good);
-    process.kill(proxied.proxy.pid, "SIGHUP");
+    process.kill(proxy.running.pid, "SIGHUP");
   },
   "a job": () =>
     mustExec(node, { user: "jobs" }, [
@@ -119,24 +129,65 @@ const EVENTS: Readonly<Record<string, () => Promise<unknown>>> = {
       "for i in $(seq 30); do curl -s -o /dev/null -m 10 http://169.254.169.254/latest/meta-data/placement/region & done; wait; true",
     ]),
 };
-const BEGIN_ANEW: Readonly<Record<string, NodeJS.Signals>> = { "a restart": "SIGTERM", "a kill": "SIGKILL" };
+/** No connection may be refused or cut in an upgrade; the sessions are made anew in it as in a restart. */
+const BEGIN_ANEW: Readonly<Record<string, () => Promise<unknown>>> = {
+  "a restart": () => anew([disturbed.connections, disturbed.sessions], () => proxy.restart("SIGTERM")),
+  "a kill": () => anew([disturbed.connections, disturbed.sessions], () => proxy.restart("SIGKILL")),
+  "an upgrade or its way back": () => anew([disturbed.sessions], () => proxy.replace()),
+};
+const anew = (windows: readonly Window[][], begin: () => Promise<void>) =>
+  during(windows, async () => {
+    await begin();
+    await allAreServed();
+  });
+
+/** The role that each user has been given last, and when they asked. */
+const last = new Map<string, { readonly role: string; readonly at: number }>();
+let look = () => {};
+/** Nothing fails now: so everybody gets the role of the configuration, of whoever began anew. */
+async function allAreServed(): Promise<void> {
+  const sinceMs = Date.now();
+  await eventually(
+    "all users are served",
+    async () => {
+      // Each look goes through all that the clients have printed.
+      await Bun.sleep(400);
+      look();
+      return users.every(({ name }) => {
+        const one = last.get(name);
+        return one !== undefined && one.at >= sinceMs && one.role === ROLES[configuration];
+      });
+    },
+    120_000,
+  );
+}
 
 /** Descriptors and resident memory of the proxy; null where it is away. */
 function usage(): { descriptors: number; rssMiB: number } | null {
   try {
-    const status = readFileSync(`/proc/${proxied.proxy.pid}/status`, "utf8");
+    const status = readFileSync(`/proc/${proxy.running.pid}/status`, "utf8");
     const kib = Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1]);
-    return { descriptors: readdirSync(`/proc/${proxied.proxy.pid}/fd`).length, rssMiB: kib / 1024 };
+    return { descriptors: readdirSync(`/proc/${proxy.running.pid}/fd`).length, rssMiB: kib / 1024 };
   } catch {
     return null;
   }
 }
 
 const violations: string[] = [];
-const samples: { descriptors: number | null; rssMiB: number | null; medianMs: number | null }[] = [];
+interface Sample {
+  readonly descriptors: number | null;
+  readonly rssMiB: number | null;
+  readonly medianMs: number | null;
+}
+const samples: Sample[] = [];
+/** What happened, for whoever reads of a violation. */
+const recent: string[] = [];
 let tries = 0;
 let given = 0;
 try {
+  node.write("/etc/imdsproxy/config.yaml", JSON.stringify(testConfig(node)));
+  await applyRules(node);
+  await proxy.start();
   const watch = node.spawn({ ...ROOT, argv: ["imdsproxy", "iptables", "watch"], timeoutMs: 0 });
   await eventually("the watch has looked", async () =>
     (await shell("cat /run/imdsproxy/rules.json 2>/dev/null || :")).includes('"tables"'),
@@ -151,7 +202,7 @@ try {
   const latencies: number[] = [];
 
   /** What the clients have printed since the last look. */
-  const look = () => {
+  look = () => {
     for (const client of clients) {
       const text = client.running.stdout();
       const end = text.lastIndexOf("\n") + 1;
@@ -163,11 +214,12 @@ try {
         if (one.status === 200 && one.code === "Success" && client.user !== "root") {
           given++;
           latencies.push(one.ms ?? 0);
+          last.set(client.user, { role: one.role ?? "", at: one.at });
         }
         const broken = invariants.check(client.user, one, ROLES, disturbed);
         if (broken === null) continue;
         violations.push(`${new Date(one.at).toISOString()}: ${broken}`);
-        console.error(`soak: ${violations.at(-1)}`);
+        console.error(`soak: ${violations.at(-1)}; ${recent.slice(-4).join(", ")}`);
       }
     }
   };
@@ -189,16 +241,10 @@ try {
       ...(mayBegin ? Object.keys(BEGIN_ANEW) : []),
     ];
     const name = random.pick(names);
+    recent.push(`${new Date().toISOString().slice(11, 19)} ${name}`);
     if (name !== "sts") counts[name] = (counts[name] ?? 0) + 1;
-    const signal = BEGIN_ANEW[name];
-    if (signal === undefined) await EVENTS[name]?.();
-    else {
-      await during([disturbed.connections, disturbed.sessions], async () => {
-        await proxied.proxy.stop(signal);
-        await proxied.restart();
-      });
-      begun.push(samples.length);
-    }
+    await (EVENTS[name] ?? BEGIN_ANEW[name])?.();
+    if (name in BEGIN_ANEW) begun.push(samples.length);
     look();
     // Whatever it was, it is over by itself.
     if (random.chance(0.1)) {
@@ -224,18 +270,23 @@ try {
 const known = samples.filter(({ rssMiB }) => rssMiB !== null);
 const calm = known.slice(Math.ceil(known.length * RESTARTS_UNTIL));
 const half = Math.floor(calm.length / 2);
-const middle = (part: typeof calm, of: "rssMiB" | "descriptors") => median(part.map((one) => one[of] ?? 0));
-const growth = middle(calm.slice(half), "rssMiB") / middle(calm.slice(0, half), "rssMiB");
+const middle = (part: typeof calm, of: keyof Sample) =>
+  median(part.flatMap((one) => (one[of] === null ? [] : [one[of]])));
+const ratio = (of: keyof Sample) => middle(calm.slice(half), of) / middle(calm.slice(0, half), of);
+const growth = ratio("rssMiB");
+const slowdown = ratio("medianMs");
 const descriptors = middle(calm.slice(half), "descriptors") - middle(calm.slice(0, half), "descriptors");
 if (!(growth <= MOST_GROWTH)) violations.push(`memory grew to ${growth.toFixed(2)} of what it was`);
 if (!(descriptors <= MOST_DESCRIPTORS)) violations.push(`there are ${descriptors} descriptors more`);
+// In a run of a minute there may have been none to measure.
+if (slowdown > MOST_SLOWDOWN) violations.push(`an answer takes ${slowdown.toFixed(2)} times what it took`);
 
 const load = readFileSync("/proc/loadavg", "utf8").split(" ").slice(0, 3).join(" ");
 const happened = Object.entries(counts)
   .sort(([a], [b]) => (a < b ? -1 : 1))
   .map(([what, times]) => `${what} ${times}`)
   .join(", ");
-const text = `${new Date().toISOString().slice(0, 10)}, MINUTES=${MINUTES} SEED=${SEED} USERS=${users.length}, ${cpus().length} x ${cpus()[0]?.model ?? "unknown"}, Linux ${release()}, load ${load} at the end: ${tries.toLocaleString("en-US")} tries, ${given.toLocaleString("en-US")} of them with a user's credentials; ${violations.length} broke an invariant. Without a restart, the second half of the last ${Math.round((1 - RESTARTS_UNTIL) * 100)} % had ${growth.toFixed(2)} of the first half's memory, and ${descriptors} descriptors more. What happened: ${happened}.
+const text = `${new Date().toISOString().slice(0, 10)}, MINUTES=${MINUTES} SEED=${SEED} USERS=${users.length}, ${cpus().length} x ${cpus()[0]?.model ?? "unknown"}, Linux ${release()}, load ${load} at the end: ${tries.toLocaleString("en-US")} tries, ${given.toLocaleString("en-US")} of them with a user's credentials; ${violations.length} broke an invariant. Without a restart, the second half of the last ${Math.round((1 - RESTARTS_UNTIL) * 100)} % had ${growth.toFixed(2)} of the first half's memory, ${slowdown.toFixed(2)} of its median latency, and ${descriptors} descriptors more. Versions: ${versionOf(EXECUTABLE)} and ${versionOf(OTHER)}. What happened: ${happened}.
 `;
 console.log(text);
 for (const one of violations) console.error(`soak: ${one}`);
