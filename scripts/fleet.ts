@@ -4,14 +4,17 @@
  *
  *   NODES=10000 IDENTITIES=50 QUOTA=600 SEED=1   the cluster; a smaller one with a quota that is smaller by as much behaves alike
  *   ONLY=day,outage                              some of the scenarios
+ *   KEEP=DIRECTORY                               keeps the samples of each run there, and does not repeat a run whose samples are there:
+ *                                                a day of 10,000 nodes takes long. Another directory for other code.
  *
  * Exits with 1 where, in steady state, a minute has more than 1.5 times the mean of calls, or where a wave after an outage exceeds the first.
  */
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { withTable } from "./bench/report.ts";
 import type { Sample } from "./fleet/fleet.ts";
 import { type Panel, plotOf } from "./fleet/plot.ts";
-import { SCENARIOS, type Size, samplesOf, summaryOf } from "./fleet/scenarios.ts";
+import { SCENARIOS, type Scenario, type Size, samplesOf, summaryOf } from "./fleet/scenarios.ts";
 
 const number = (name: string, standard: number) => Number(process.env[name] ?? standard);
 const size = {
@@ -33,20 +36,36 @@ const rows = [
 const panels: Panel[] = [];
 const shortfalls: string[] = [];
 
+/** The samples of one run: those that KEEP has, or of a run that is made now. */
+async function samplesKept(scenario: Scenario, options: Size): Promise<readonly Sample[]> {
+  const keep = process.env["KEEP"];
+  const run = () => samplesOf(scenario, options, SAMPLE_SECONDS);
+  if (keep === undefined) return run();
+  const { nodes, identities, quota, seed, jitter } = options;
+  const path = join(keep, `${[scenario.id, nodes, identities, quota, seed, jitter].join("-")}.json`);
+  if (existsSync(path)) return JSON.parse(readFileSync(path, "utf8")) as Sample[];
+  const began = performance.now();
+  const samples = await run();
+  const { user, system } = process.cpuUsage();
+  console.error(
+    `fleet: ${path}: ${whole((performance.now() - began) / 1_000)} s; so far ${whole((user + system) / 1e6)} s of CPU time`,
+  );
+  mkdirSync(keep, { recursive: true });
+  writeFileSync(path, JSON.stringify(samples));
+  return samples;
+}
+
 function secondIsLower(samples: readonly Sample[]): boolean {
   const most = (part: readonly Sample[]) => Math.max(...part.map(({ calls }) => calls));
   const first = OUTAGE_SECONDS / SAMPLE_SECONDS;
   return most(samples.slice(first)) < most(samples.slice(0, first));
 }
 
-for (const { id, title, ...scenario } of SCENARIOS.filter(({ id }) => ONLY.includes(id))) {
+for (const scenario of SCENARIOS.filter(({ id }) => ONLY.includes(id))) {
+  const { id, title } = scenario;
   const lines: { name: string; samples: readonly Sample[] }[] = [];
   for (const jitter of [true, false]) {
-    const samples = await samplesOf(
-      { id, title, ...scenario },
-      { ...size, jitter } satisfies Size,
-      SAMPLE_SECONDS,
-    );
+    const samples = await samplesKept(scenario, { ...size, jitter });
     lines.push({ name: jitter ? "with jitter" : "without jitter", samples });
     const one = summaryOf(samples, id === "outage" ? OUTAGE_SECONDS : 0);
     const served = one.served === null ? "not at all" : `${whole(one.served / 60)} min`;
