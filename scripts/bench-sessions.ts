@@ -39,6 +39,7 @@ class Virtual implements Clock {
   elapsedMs = 0;
   readonly #timers = new Map<() => void, number>();
   now = (): number => Date.UTC(2030, 0, 1) + this.elapsedMs;
+  bootMs = (): number => this.elapsedMs;
   schedule(delayMs: number, run: () => void): () => void {
     if (delayMs <= SWEEP_MS) this.#timers.set(run, this.elapsedMs + delayMs);
     return () => this.#timers.delete(run);

@@ -29,6 +29,10 @@ export class WheelClock implements Clock {
     return this.#startMs + this.elapsedMs;
   }
 
+  bootMs(): number {
+    return this.elapsedMs;
+  }
+
   schedule(delayMs: number, run: () => void): () => void {
     const timer: Timer = { run };
     const at = this.#step + Math.max(1, Math.ceil(delayMs / this.#stepMs));

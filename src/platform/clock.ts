@@ -1,3 +1,5 @@
+import { bootMs } from "./boot-time.ts";
+
 /**
  * Time. This file alone calls Date.now, performance.now, setTimeout, setInterval and Bun.sleep (held by
  * test/structure.test.ts), so that whatever depends on time can be found, and can be given a clock of a test's own.
@@ -5,6 +7,11 @@
 export interface Clock {
   /** Milliseconds since the epoch, by the wall clock: it can be set forward and back. */
   now(): number;
+  /**
+   * Milliseconds since the machine was started, its sleep included (CLOCK_BOOTTIME): how much time really passed between two moments,
+   * whatever was done to the wall clock. Timers take the sleep for nothing.
+   */
+  bootMs(): number;
   /** Calls `run` once after `delayMs` milliseconds; the returned function cancels it. Does not keep the process alive. */
   schedule(delayMs: number, run: () => void): () => void;
 }
@@ -12,6 +19,7 @@ export interface Clock {
 /** The clock of the machine. */
 export const systemClock: Clock = {
   now: () => Date.now(),
+  bootMs,
   schedule(delayMs, run) {
     const timer = setTimeout(run, delayMs);
     timer.unref();

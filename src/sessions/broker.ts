@@ -168,7 +168,13 @@ interface Entry {
   readonly request: SessionRequest;
   readonly owner: Subject;
   /** The session and the alarm that removes it at its published end. */
-  held: { readonly session: Session; readonly life: Life; readonly end: Alarm<Entry> } | null;
+  held: {
+    readonly session: Session;
+    readonly life: Life;
+    /** When it was obtained, by {@link Clock.bootMs}. */
+    readonly obtainedBootMs: number;
+    readonly end: Alarm<Entry>;
+  } | null;
   /** The remembered denial. `brief`: it came before anybody asked, and is dropped soon. */
   denial: { readonly message: string; readonly brief: boolean; readonly over: Alarm<Entry> } | null;
   /** The next attempt after a transient failure. */
@@ -203,7 +209,8 @@ interface Entry {
  * The wall clock decides whether a session is served, because its end is a date that clients compare with the same clock.
  * Timers, which a change of the wall clock does not move, decide when it is refreshed and when it is dropped. So no jump of the
  * clock makes a session live longer, and none prevents a refresh. After a jump forth and back the session is still there,
- * because nothing is dropped by date.
+ * because nothing is dropped by date. Timers stand still while the machine is suspended, and the wall clock may be set back
+ * afterwards: so a session is not served either where more time than its life has passed since it was obtained.
  *
  * A denial does not end a valid session. It is logged, and STS is asked again each minute. The session is valid at AWS
  * whatever is done here, and its owner may have it already; it ends within the half of its life that is left. Dropping it
@@ -457,7 +464,10 @@ export class SessionBroker {
   }
 
   #standing(entry: Entry, nowMs = this.#clock.now()): "fresh" | "low" | "ended" {
-    return entry.held === null ? "ended" : standing(entry.held.life, nowMs);
+    if (entry.held === null) return "ended";
+    const { life, obtainedBootMs } = entry.held;
+    if (this.#clock.bootMs() - obtainedBootMs >= life.publishedLifeMs) return "ended";
+    return standing(life, nowMs);
   }
 
   #answer(entry: Entry, nowMs = this.#clock.now()): SessionOutcome {
@@ -619,7 +629,12 @@ export class SessionBroker {
     this.#forget(entry);
     entry.failures = 0;
     entry.failure = null;
-    entry.held = { session, life, end: this.#alarms.set(life.publishedLifeMs, this.#onEnd, entry) };
+    entry.held = {
+      session,
+      life,
+      obtainedBootMs: this.#clock.bootMs(),
+      end: this.#alarms.set(life.publishedLifeMs, this.#onEnd, entry),
+    };
     const refreshInMs = refreshDelayMs(life, this.#random(), inTime);
     entry.refresh = this.#alarms.set(refreshInMs, this.#onRefresh, entry);
     this.#emit({

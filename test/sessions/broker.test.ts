@@ -774,6 +774,73 @@ describe("a clock that jumps", () => {
   });
 });
 
+describe("a machine that sleeps", () => {
+  test("less than a session's life: it is served at once", async () => {
+    const { broker, sts, clock } = aBroker();
+    await broker.get(aRequest());
+    clock.sleep(20 * MINUTE);
+    const outcome = await broker.get(aRequest());
+    expect([idOf(outcome), minutesLeft(outcome, clock.now())]).toEqual(["ASIA1", 39]);
+    expect(sts.calls).toBe(1);
+  });
+
+  test("longer, with the timers of its refresh and its end still to come: the first who asks gets a new one", async () => {
+    const { broker, sts, clock } = aBroker();
+    await broker.get(aRequest());
+    clock.sleep(3 * HOUR);
+    const outcome = await broker.get(aRequest());
+    expect([idOf(outcome), minutesLeft(outcome, clock.now())]).toEqual(["ASIA2", 59]);
+    // The timers of the old session end nothing of the new one.
+    await clock.advance(30 * MINUTE - SECOND);
+    expect(idOf(await broker.get(aRequest()))).toBe("ASIA2");
+    expect(sts.calls).toBe(2);
+  });
+
+  test("and whose clock is set back afterwards: a session is not served for longer than its life", async () => {
+    const { broker, sts, clock, jump } = aBroker();
+    await broker.get(aRequest());
+    clock.sleep(50 * MINUTE);
+    jump(-50 * MINUTE);
+    sts.failing = () => passing();
+    expect(idOf(await broker.get(aRequest()))).toBe("ASIA1");
+    // No timer has noticed, and by the wall clock it is 9 minutes old.
+    await clock.advance(9 * MINUTE);
+    const late = broker.get(aRequest());
+    await clock.advance(5 * SECOND);
+    expect(idOf(await late)).toBe("unavailable");
+    expect(broker.counts()).toMatchObject({ sessions: 0 });
+    sts.failing = null;
+    await clock.advance(2 * MINUTE);
+    expect(idOf(await broker.get(aRequest()))).toStartWith("ASIA");
+  });
+
+  test("while STS is away: after it nobody gets what is over, and the session comes by itself once STS is back", async () => {
+    const { broker, sts, clock } = aBroker();
+    await broker.get(aRequest());
+    sts.failing = () => passing();
+    clock.sleep(2 * HOUR);
+    const waiting = broker.get(aRequest());
+    await clock.advance(5 * SECOND);
+    expect(idOf(await waiting)).toBe("unavailable");
+    sts.failing = null;
+    await clock.advance(MINUTE);
+    expect(broker.counts()).toMatchObject({ sessions: 1 });
+  });
+
+  test("in the middle of a call of STS: the call is given up by its own time, and the next one is made", async () => {
+    const { broker, sts, clock } = aBroker();
+    sts.manual = true;
+    const waiting = broker.get(aRequest());
+    await clock.advance(0);
+    clock.sleep(2 * HOUR);
+    await clock.advance(5 * SECOND);
+    expect(idOf(await waiting)).toBe("unavailable");
+    sts.manual = false;
+    await clock.advance(MINUTE);
+    expect(idOf(await broker.get(aRequest()))).toStartWith("ASIA");
+  });
+});
+
 describe("limits", () => {
   const many = (count: number, name: string) =>
     Array.from({ length: count }, (_, index) => aRequest({ sessionName: `${name}${index}` }));

@@ -20,7 +20,16 @@ describe("handler, rules, tokens, broker and cache hold their invariants", () =>
       const { failure, steps, counts } = await simulate(seed, fuzzRuns(EVENTS / SEEDS));
       expect({ seed, steps, failure }).toEqual({ seed, steps: expect.any(Number), failure: null });
       // What never happened was not tried.
-      for (const kind of ["given", "denied", "reload", "clock", "sts over", "sts hangs", "sts transient"])
+      for (const kind of [
+        "given",
+        "denied",
+        "reload",
+        "clock",
+        "sleep",
+        "sts over",
+        "sts hangs",
+        "sts transient",
+      ])
         expect({ kind, happened: (counts[kind] ?? 0) > 0 }).toEqual({ kind, happened: true });
     }, 600_000);
   }

@@ -120,7 +120,7 @@ class VirtualClock implements Clock {
     return this.wallOffsetMs + this.monotonicMs;
   }
   /** What has really passed since the start. */
-  get passedMs(): number {
+  bootMs(): number {
     return this.monotonicMs + this.sleptMs;
   }
   sleep(ms: number): void {
@@ -161,6 +161,8 @@ interface Issued {
   readonly request: SessionRequest;
   readonly obtainedAtMs: number;
   readonly lifeMs: number;
+  /** How often the clock had been set, or the machine had slept, until then. */
+  readonly clockChanges: number;
 }
 
 /** An invariant that does not hold. */
@@ -187,12 +189,14 @@ export class World {
   readonly #handler: Handler;
   readonly broker: SessionBroker;
   calm = false;
-  /** Times at which sessions may have been lost: the clock was set, the machine slept, other rules came. */
-  #disturbances = 0;
+  /** How often the clock was set, or the machine slept: a session may seem over to both. */
+  #clockChanges = 0;
+  /** How often other rules came, which withdraw sessions. */
+  #reloads = 0;
   /** By uid, how often name services were asked and did not answer at once. */
   readonly #namesWaited = new Map<number, number>();
   /** By uid, the session that was given last, and what was known then. */
-  readonly #given = new Map<number, { readonly issued: Issued; readonly disturbances: number }>();
+  readonly #given = new Map<number, { readonly issued: Issued; readonly reloads: number }>();
   /** What happened: requests, answers of outside parties, timers, changes of the clock and of the configuration. */
   events = 0;
   /** The same by kind, where it is of use: a run in which something never happens proves nothing of it. */
@@ -239,7 +243,7 @@ export class World {
       time: 20,
       reload: this.calm ? 0 : 1,
       clock: this.calm ? 0 : 0.2,
-      sleep: this.calm ? 0 : 0.1,
+      sleep: this.calm ? 0 : 0.3,
     });
     this.#count(kind);
     this.events++;
@@ -248,10 +252,13 @@ export class World {
     else if (kind === "time") await this.#pass(random.pick([5, 50, 500, 5 * SECOND, MINUTE, 10 * MINUTE]));
     else if (kind === "reload") {
       this.#configuration = 1 - this.#configuration;
-      this.#disturbances++;
+      this.#reloads++;
     } else if (kind === "sleep") {
-      this.clock.sleep(random.pick([SECOND, MINUTE, 20 * MINUTE, 2 * HOUR]));
-      this.#disturbances++;
+      const ms = random.pick([SECOND, 20 * MINUTE, 2 * HOUR]);
+      this.clock.sleep(ms);
+      // Somebody takes the time that it then shows for wrong.
+      if (random.chance(0.5)) this.clock.wallOffsetMs -= ms;
+      this.#clockChanges++;
     } else {
       this.clock.wallOffsetMs += random.pick([
         -HOUR,
@@ -262,7 +269,7 @@ export class World {
         HOUR,
         24 * HOUR,
       ]);
-      this.#disturbances++;
+      this.#clockChanges++;
     }
     await settle();
     this.#checkBounds();
@@ -324,7 +331,7 @@ export class World {
     const person = random.pick(PEOPLE);
     const configuration = this.#configuration;
     const atMs = this.clock.monotonicMs;
-    const disturbances = this.#disturbances;
+    const reloads = this.#reloads;
     const what = random.weighted({ token: 10, credentials: 50, other: 20 });
     if (what === "token") {
       const ttl = random.pick([1, 60, 21_600]);
@@ -364,7 +371,7 @@ export class World {
         throw new Violation(
           `served: uid ${person.uid} has ${answer.status} ${bodyOf(answer).slice(0, 80)}, and a session that is not over`,
         );
-      this.#checkCredentials(answer, person, expected, name, atMs, disturbances);
+      this.#checkCredentials(answer, person, expected, name, atMs, reloads);
     });
   }
 
@@ -374,7 +381,7 @@ export class World {
     expected: Person["gets"][number],
     name: string,
     askedAtMs: number,
-    disturbances: number,
+    reloads: number,
   ): void {
     const body = bodyOf(answer);
     if (answer.status !== 200) {
@@ -385,7 +392,7 @@ export class World {
     if (expected === null || name !== expected[0])
       throw new Violation(`owner: uid ${person.uid} has an answer for the role ${name}, which is not theirs`);
     const document = JSON.parse(body) as { Code: string; AccessKeyId: string };
-    const nowMs = this.clock.passedMs;
+    const nowMs = this.clock.bootMs();
     if (document.Code !== "Success") {
       this.#count("denied");
       const last = [...this.#denied].filter(([key]) => key.startsWith(`${arn(name)} ${expected[1]} `));
@@ -407,7 +414,7 @@ export class World {
       throw new Violation(
         `end: uid ${person.uid} has a session that is ${nowMs - issued.obtainedAtMs} ms old`,
       );
-    this.#given.set(person.uid, { issued, disturbances });
+    this.#given.set(person.uid, { issued, reloads });
   }
 
   /**
@@ -419,10 +426,11 @@ export class World {
     const namesWaited = this.#namesWaited.get(uid);
     const holds = () =>
       last !== undefined &&
-      last.disturbances === this.#disturbances &&
+      last.reloads === this.#reloads &&
+      last.issued.clockChanges === this.#clockChanges &&
       namesWaited === this.#namesWaited.get(uid) &&
       // A minute is held back of each session, and a moment may pass on the way.
-      this.clock.passedMs - last.issued.obtainedAtMs < last.issued.lifeMs - MINUTE - SECOND;
+      this.clock.bootMs() - last.issued.obtainedAtMs < last.issued.lifeMs - MINUTE - SECOND;
     return holds() ? holds : () => false;
   }
 
@@ -518,7 +526,7 @@ export class World {
       answer: () => {
         const how = this.calm
           ? "session"
-          : this.#random.weighted({ session: 60, denied: 10, transient: 20, over: 3, hangs: 7 });
+          : this.#random.weighted({ session: 55, denied: 10, transient: 20, over: 8, hangs: 7 });
         this.#count(`sts ${how}`);
         if (how === "hangs") return;
         if (how === "denied") this.#denied.set(key, this.clock.monotonicMs);
@@ -532,7 +540,12 @@ export class World {
   #issue(asked: SessionRequest, isOver: boolean): Session {
     const accessKeyId = `ASIA${this.#issued.size}`;
     const lifeMs = isOver ? 30 * SECOND : asked.durationSeconds * SECOND;
-    this.#issued.set(accessKeyId, { request: asked, obtainedAtMs: this.clock.passedMs, lifeMs });
+    this.#issued.set(accessKeyId, {
+      request: asked,
+      obtainedAtMs: this.clock.bootMs(),
+      lifeMs,
+      clockChanges: this.#clockChanges,
+    });
     const nowMs = this.clock.now();
     return {
       ...{ accessKeyId, secretAccessKey: "secret", sessionToken: "token" },

@@ -6,12 +6,13 @@ interface Timer {
 }
 
 /**
- * A clock that a test turns. Like the machine's it is two: `advance` moves both, and timers with them; `jump` moves
- * only the wall clock, as someone with `date -s` does.
+ * A clock that a test turns. Like the machine's it is several: `advance` moves all, and timers with them; `jump` moves
+ * only the wall clock, as someone with `date -s` does; `sleep` moves all but the timers.
  */
 export class FakeClock implements Clock {
   #monotonicMs = 0;
   #wallOffsetMs: number;
+  #sleptMs = 0;
   /** In the order of scheduling. */
   readonly #timers = new Set<Timer>();
 
@@ -27,6 +28,10 @@ export class FakeClock implements Clock {
   /** The time that timers follow, in milliseconds. */
   get monotonicMs(): number {
     return this.#monotonicMs;
+  }
+
+  bootMs(): number {
+    return this.#monotonicMs + this.#sleptMs;
   }
 
   schedule(delayMs: number, run: () => void): () => void {
@@ -57,6 +62,12 @@ export class FakeClock implements Clock {
 
   /** Sets the wall clock forward, or back with a negative number; no timer notices. */
   jump(ms: number): void {
+    this.#wallOffsetMs += ms;
+  }
+
+  /** The machine is suspended for so long: the wall clock goes on, and no timer notices. */
+  sleep(ms: number): void {
+    this.#sleptMs += ms;
     this.#wallOffsetMs += ms;
   }
 
