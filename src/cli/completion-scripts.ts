@@ -55,8 +55,22 @@ const positionalOf = ({ args }: CommandInfo): Values =>
 
 function bash(commands: readonly CommandInfo[]): string {
   const flags = valueFlags(commands);
-  const compgen = { files: '-f -- "$cur"', users: '-u -- "$cur"', none: "" };
+  const more = { files: "_imdsproxy_files", users: "_imdsproxy_users", none: "" };
   return `# Completion of imdsproxy in bash: source <(imdsproxy completion bash)
+# A user may have named a file or an account so that the shell would run it: readline quotes files, and printf names.
+_imdsproxy_files() {
+  local found
+  mapfile -t found < <(compgen -f -- "$cur")
+  COMPREPLY+=("\${found[@]}")
+  compopt -o filenames 2>/dev/null
+}
+_imdsproxy_users() {
+  local name
+  while IFS= read -r name; do
+    printf -v name %q "$name"
+    COMPREPLY+=("$name")
+  done < <(compgen -u -- "$cur")
+}
 _imdsproxy() {
   local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD-1]} at= word i
   COMPREPLY=()
@@ -70,7 +84,7 @@ _imdsproxy() {
     esac
   done
   case "$prev" in
-${[...flags].map(([values, names]) => `    ${names.join("|")}) ${values === "none" ? "" : `mapfile -t COMPREPLY < <(compgen ${compgen[values]}); `}return ;;`).join("\n")}
+${[...flags].map(([values, names]) => `    ${names.join("|")}) ${values === "none" ? "" : `${more[values]}; `}return ;;`).join("\n")}
   esac
   case "$at" in
 ${commands
@@ -79,8 +93,8 @@ ${commands
       .map(({ word }) => word)
       .join(" ");
     const values = positionalOf(one);
-    const more = values === "none" ? "" : `; compgen ${compgen[values]}`;
-    return `    '${pathText(one)}') mapfile -t COMPREPLY < <(compgen -W '${words}' -- "$cur"${more}) ;;`;
+    const then = values === "none" ? "" : ` ${more[values]} ;`;
+    return `    '${pathText(one)}') mapfile -t COMPREPLY < <(compgen -W '${words}' -- "$cur");${then};`;
   })
   .join("\n")}
   esac

@@ -73,7 +73,8 @@ export function progress(
   stream: NodeJS.WriteStream = process.stdout,
   variables: Readonly<Record<string, string | undefined>> = process.env,
 ): Progress {
-  if (stream.isTTY !== true || variables["TERM"] === "dumb") return linesTo((line) => console.log(line));
+  if (stream.isTTY !== true || variables["TERM"] === "dumb")
+    return linesTo((line) => console.log(line.split("\n").map(plain).join("\n")));
   return terminalProgress({
     write: (text) => stream.write(text),
     columns: () => Math.max(40, stream.columns ?? 80),

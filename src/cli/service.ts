@@ -9,7 +9,7 @@ import { problemLines } from "./problem-lines.ts";
 import { progress } from "./progress.ts";
 import { say } from "./say.ts";
 
-/** Prints one line for each finding. */
+/** Prints one line for each finding. What was found may be of a user's choosing. */
 export function sayFindings(findings: readonly Finding[]): void {
   for (const { what, ok, found } of findings) say(`${ok ? "ok  " : "FAIL"} ${what} (${found})`, "     ");
 }

@@ -10,6 +10,7 @@ import { dryRunArg, jsonArg, overrideArgs, overridesOf } from "./common.ts";
 import { problemLines } from "./problem-lines.ts";
 import { say } from "./say.ts";
 import { sayFindings, told } from "./service.ts";
+import { plain } from "./terminal.ts";
 
 export default defineCommand({
   meta: {
@@ -65,7 +66,7 @@ export default defineCommand({
     if (report === null) return;
     const ok = report.findings.every((finding) => finding.ok);
     const { findings, problems } = report;
-    if (args.json) console.log(JSON.stringify({ ok, findings, problems }));
+    if (args.json) console.log(plain(JSON.stringify({ ok, findings, problems })));
     else {
       sayFindings(findings);
       for (const line of problems.flatMap((problem) => problemLines(problem))) say(line);

@@ -2,15 +2,22 @@ import { defineCommand } from "citty";
 import { askForCredentials } from "../client/metadata-address.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { sleep } from "../platform/clock.ts";
+import { type Said, saidBy } from "../service/said-by.ts";
+import { spawnAs } from "../service/spawn-as.ts";
 import { systemNames } from "../wiring/identities.ts";
-import { become, NOGROUP } from "./become.ts";
+import { NOGROUP } from "./become.ts";
 import { jsonArg } from "./common.ts";
 import { say } from "./say.ts";
+import { plain } from "./terminal.ts";
 import { askWhoami } from "./whoami.ts";
 
 /** The deadline for STS in milliseconds, retries included. */
 const LIMIT_MS = 20_000;
 const MOST_SPREAD_SECONDS = 3_600;
+/** Milliseconds for a process of the user's beside the spread: STS, three more requests, and its start on a busy machine. */
+const ENDS_MS = 60_000;
+/** What such a process says at the most. */
+const MOST_LETTERS = 20_000;
 
 export default defineCommand({
   meta: {
@@ -51,8 +58,8 @@ export default defineCommand({
           "leave USER out, or use sudo",
         );
       }
-      // The proxy identifies callers by the uid of their socket, so this process becomes that user.
-      become({ uid, gid: NOGROUP });
+      await warmAs(uid, args.spread ?? "0", args.json === true);
+      return;
     }
     await sleep(Math.random() * spreadSeconds * 1000);
     // Check who answers before asking for credentials: it may not be the proxy.
@@ -91,6 +98,34 @@ export default defineCommand({
     );
   },
 });
+
+/**
+ * The same by a process of that user's, since the proxy knows callers by the uid of their socket. Root's own stays root's and waits for
+ * it, but not for ever: the user can stop or kill that process, and a prolog that hangs takes the node from Slurm.
+ */
+async function warmAs(uid: number, spread: string, json: boolean): Promise<void> {
+  const argv = ["warm", "--spread", spread, ...(json ? ["--json"] : [])];
+  const limitMs = spreadOf(spread) * 1000 + ENDS_MS;
+  const said = await saidBy(spawnAs({ uid, gid: NOGROUP }, argv), { limitMs, mostLetters: MOST_LETTERS });
+  if (said.exitCode === null) {
+    throw new ImdsProxyError(
+      "unhealthy",
+      `warm: what asks as uid ${uid} ${endOf(said, limitMs)}`,
+      "another process of that user may have stopped or killed it: run it again",
+    );
+  }
+  const shown = (text: string) => text.split("\n").map(plain).join("\n");
+  process.stdout.write(shown(said.text));
+  process.stderr.write(shown(said.complaint));
+  process.exitCode = said.exitCode;
+}
+
+const endOf = ({ late, text }: Said, limitMs: number): string =>
+  late
+    ? `did not end within ${Math.round(limitMs / 1000)} s`
+    : text.length > MOST_LETTERS
+      ? "said more than it has to say"
+      : "was ended by a signal";
 
 /** @throws ImdsProxyError `usage` where it is no number of seconds, or more than an hour's. */
 function spreadOf(text: string): number {

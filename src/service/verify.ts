@@ -11,7 +11,9 @@ import { compileRules } from "../rules/decide.ts";
 import type { Problem } from "../telemetry/health.ts";
 import { runCommand } from "./command.ts";
 import { type Probe, probe } from "./probe.ts";
+import { readProbe } from "./probe-answer.ts";
 import type { ProxyHealth } from "./proxy-health.ts";
+import { saidBy } from "./said-by.ts";
 import { spawnAs } from "./spawn-as.ts";
 
 /**
@@ -290,8 +292,14 @@ function reasons(health: ProxyHealth): readonly Pick<Problem, "what" | "since" |
 
 /** What a probe says at the most; a usual one has some thousand letters. */
 const MOST_LETTERS = 1_000_000;
+/** Milliseconds for a probe: five requests of 5 s at the most, and tries of 2 s, on a machine with much else to do. */
+const PROBE_MS = 120_000;
 
-/** `imdsproxy service probe` as the tester. */
+/**
+ * `imdsproxy service probe` as the tester.
+ *
+ * @throws ImdsProxyError `command-failed` where it does not say what a probe says, or not in time.
+ */
 export async function probeAs(
   tester: Tester,
   forbiddenRole: string | null,
@@ -300,28 +308,19 @@ export async function probeAs(
   const argv = ["service", "probe"];
   if (direct.length > 0) argv.push("--direct", direct.map(endpointText).join(","));
   if (forbiddenRole !== null) argv.push("--forbidden-role", forbiddenRole);
-  const child = spawnAs(tester, argv);
-  const output = await new Promise<{ text: string; complaint: string; code: number | null }>(
-    (resolve, reject) => {
-      let text = "";
-      let complaint = "";
-      // Another process of the tester's can make it say anything, without end.
-      child.stdout.on("data", (bytes) => {
-        text += String(bytes);
-        if (text.length > MOST_LETTERS) child.kill("SIGKILL");
-      });
-      child.stderr.on("data", (bytes) => (complaint = (complaint + String(bytes)).slice(0, MOST_LETTERS)));
-      child.on("error", reject);
-      child.on("close", (code) => resolve({ text, complaint, code }));
-    },
-  );
-  try {
-    return JSON.parse(output.text) as Probe;
-  } catch {
+  const said = await saidBy(spawnAs(tester, argv), { limitMs: PROBE_MS, mostLetters: MOST_LETTERS });
+  const read = readProbe(said.text, direct);
+  if (read !== null) return read;
+  if (said.late) {
     throw new ImdsProxyError(
       "command-failed",
-      `the check as ${tester.name} ended with ${output.code}: ${output.complaint.trim() || "no output"}`,
-      `${process.execPath} must be executable for every user`,
+      `the check as ${tester.name} did not end within ${PROBE_MS / 1000} s`,
+      `another process of ${tester.name} may have stopped it: name another user`,
     );
   }
+  throw new ImdsProxyError(
+    "command-failed",
+    `the check as ${tester.name} ended with ${said.exitCode ?? "a signal"}: ${said.complaint.trim() || "no output that can be read"}`,
+    `${process.execPath} must be executable for every user`,
+  );
 }

@@ -17,8 +17,10 @@ describe("fitted()", () => {
     expect(fitted(excerpt, 14)).toBe(excerpt);
   });
   test("elsewhere than on a terminal a line stays as it is", () => expect(fitted(LONG, null)).toBe(LONG));
-  test("on a terminal nothing is left that it could take for a command", () =>
-    expect(fitted("a\u001b]0;title\u0007b", 80)).toBe("a\\u001b]0;title\\u0007b"));
+  test("nothing of it acts on a terminal, in a pipe neither", () => {
+    for (const width of [80, null])
+      expect(fitted("a\u001b]0;title\u0007b", width)).toBe("a\\u001b]0;title\\u0007b");
+  });
 });
 
 test("fittedReport() keeps the indent of each line", () => {

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 
@@ -53,6 +53,33 @@ describe("bash completes", () => {
       const found = complete(line);
       for (const word of words) expect(found).toContain(word);
       if (words.length === 0) expect(found).toEqual([]);
+    });
+  }
+});
+
+describe.skipIf(Bun.which("script") === null)("bash, on a terminal, completes what a user named", () => {
+  /** A directory with one file, where somebody types a line and the keys Tab and Enter. script(1) makes the terminal. */
+  const typed = (file: string, line: string) => {
+    const place = mkdtempSync(join(directory, "place-"));
+    writeFileSync(join(place, file), "");
+    const script = ["script", "-qec", "bash --norc --noprofile -i", "/dev/null"];
+    const { stdout } = Bun.spawnSync(script, {
+      cwd: place,
+      env: { PATH: "/usr/bin:/bin", HOME: directory, TERM: "dumb" },
+      timeout: 40_000,
+      stdin: Buffer.from(
+        `source ${path("bash")}; imdsproxy() { printf 'got<%s>\\n' "$@"; }\n${line}\t\nexit\n`,
+      ),
+    });
+    return { said: stdout.toString(), left: readdirSync(place) };
+  };
+
+  for (const line of ["imdsproxy config check a", "imdsproxy explain --config a"]) {
+    test(`${line}: as one word, and runs nothing`, () => {
+      const file = "a;touch pwned;echo $(touch pwned2)";
+      const { said, left } = typed(file, line);
+      expect(left).toEqual([file]);
+      expect(said).toContain(`got<${file}>`);
     });
   }
 });

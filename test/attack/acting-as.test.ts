@@ -1,0 +1,65 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import type { Running } from "../../src/demo/run.ts";
+import { eventually, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
+import { describeAsRoot } from "../support/root.ts";
+import { SHOW_PROGRAMS } from "./support/attack.ts";
+
+/**
+ * Some of root's commands act as a user, by a process with that user's uid: `doctor --as`, `setup --verify-as`, `warm USER`. Another
+ * process of the user's can stop, kill and change that one (kill(2), ptrace(2)). What alice wants of it is root's terminal, into whose
+ * input a process may type (ioctl_tty(2), TIOCSTI), and that root's command never ends.
+ */
+
+const ROOT = { user: "root" } as const;
+const ALICE = { user: "alice" } as const;
+
+describeAsRoot("a command of root's that acts as a user:", () => {
+  let proxied: ProxiedNode;
+  beforeAll(async () => {
+    proxied = await startProxiedNode({ show: SHOW_PROGRAMS });
+  });
+  afterAll(() => proxied?.node.stop());
+
+  async function watching(what: "look" | "kill"): Promise<Running> {
+    const watcher = proxied.node.spawn({
+      ...ALICE,
+      argv: ["/usr/bin/python3", "/run/attack/watcher.py", what, "100"],
+      timeoutMs: 0,
+    });
+    await eventually("she watches", () => watcher.stdout().includes("watching"));
+    return watcher;
+  }
+  /** On a terminal, which script(1) makes; it ends with the command's exit code. */
+  const onTerminal = (command: string): Running =>
+    proxied.node.spawn({ ...ROOT, argv: ["script", "-qec", command, "/dev/null"] });
+
+  for (const command of ["imdsproxy doctor --as alice", "imdsproxy warm alice"]) {
+    test(`${command}: her processes come into none with root's terminal`, async () => {
+      const watcher = await watching("look");
+      const isWatching = () => watcher.pid() !== null;
+      // Again where she was too slow.
+      while (isWatching()) {
+        const running = onTerminal(command);
+        await Promise.race([running.done, watcher.done]);
+        // Its terminal ends with script(1), and the command with its terminal.
+        running.kill("SIGKILL");
+        await running.done;
+      }
+      expect(JSON.parse((await watcher.done).stdout.split("\n")[1] ?? "")).toEqual({
+        terminal: 0,
+        parent: 0,
+      });
+    }, 120_000);
+  }
+
+  test("warm ends with 1 when she kills what asks as her, and says so", async () => {
+    const watcher = await watching("kill");
+    let ended = await onTerminal("imdsproxy warm alice").done;
+    while (ended.exitCode === 0) ended = await onTerminal("imdsproxy warm alice").done;
+    watcher.kill("SIGKILL");
+    expect([ended.exitCode, ended.stdout]).toMatchObject([
+      1,
+      expect.stringContaining("was ended by a signal"),
+    ]);
+  }, 120_000);
+});
