@@ -16,17 +16,25 @@ export class IdentityResolver {
   readonly #accounts: Accounts;
   readonly #cgroups: Cgroups | null;
   readonly #jobsUnknown: string | null;
+  readonly #rootIsUnknown: boolean;
   /** Identities by what was known of the account: it is the same object for as long as the answer of NSS is kept. */
   readonly #made = new WeakMap<KnownAs, SmallMap<string | null, Identity>>();
 
   /**
    * @param options.cgroups null where no rule needs cgroups.
    * @param options.jobsUnknown why no Slurm job can be known on this node; null, the default, where there is no sign of that.
+   * @param options.rootIsUnknown whether the root cgroup says nothing of where a caller is ({@link mayHideCgroups}). Default false.
    */
-  constructor(options: { accounts: Accounts; cgroups: Cgroups | null; jobsUnknown?: string | null }) {
+  constructor(options: {
+    accounts: Accounts;
+    cgroups: Cgroups | null;
+    jobsUnknown?: string | null;
+    rootIsUnknown?: boolean;
+  }) {
     this.#accounts = options.accounts;
     this.#cgroups = options.cgroups;
     this.#jobsUnknown = options.jobsUnknown ?? null;
+    this.#rootIsUnknown = options.rootIsUnknown ?? false;
   }
 
   /**
@@ -44,7 +52,8 @@ export class IdentityResolver {
     return this.#assemble(owner, known, cgroup);
   }
 
-  #assemble({ uid, cgroupId }: SocketOwner, account: KnownAs, path: string | null): Identity {
+  #assemble({ uid, cgroupId }: SocketOwner, account: KnownAs, found: string | null): Identity {
+    const path = found === "/" && this.#rootIsUnknown ? null : found;
     const writable =
       path === null || cgroupId === null ? undefined : (this.#cgroups?.writableAbove(cgroupId) ?? undefined);
     let made = this.#made.get(account);

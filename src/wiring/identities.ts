@@ -1,8 +1,11 @@
+import { readFileSync } from "node:fs";
 import { stat } from "node:fs/promises";
+import { release } from "node:os";
 import { ImdsProxyError } from "../errors.ts";
 import { Accounts, type UnavailableEvent } from "../identity/accounts.ts";
 import { Cgroups } from "../identity/cgroup.ts";
 import { cgroupMount, cgroupTree } from "../identity/cgroup-tree.ts";
+import { mayHideCgroups } from "../identity/hidden-cgroups.ts";
 import { SocketLookup } from "../identity/lookup.ts";
 import { nameDatabase } from "../identity/name-database.ts";
 import { NameHelpers } from "../identity/name-helpers.ts";
@@ -78,6 +81,7 @@ export function systemIdentities(
     accounts,
     cgroups: new Cgroups(cgroupTree(mount), systemClock),
     jobsUnknown,
+    rootIsUnknown: mayHideCgroups(readFileSync("/proc/self/mountinfo", "utf8"), release()),
   });
 }
 
