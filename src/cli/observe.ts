@@ -11,9 +11,9 @@ import { sweep } from "../observe/capture.ts";
 import { type Listened, listen } from "../observe/listen.ts";
 import { prospects, shownOutcome } from "../observe/outcome.ts";
 import { checkDirectory, type Observed, readObserved, writeObserved } from "../observe/record.ts";
-import { missedText, type Row, reportText, screenLines } from "../observe/report.ts";
+import { missedText, type Row, reportText, screenLines, times } from "../observe/report.ts";
 import { suggestion } from "../observe/suggest.ts";
-import { armSweeper, disarmSweeper } from "../observe/sweeper.ts";
+import { armSweeper, disarmSweeper, rearmSweeper } from "../observe/sweeper.ts";
 import { BoundedOutput } from "../platform/bounded-output.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import { waitForLock } from "../platform/file-lock.ts";
@@ -174,6 +174,7 @@ async function listenHere({
   const shares = new Shares({ read: subordinateFile(), monotonicMs });
   const screen = live ? new Screen(view) : null;
   let isEnded = false;
+  let gaps = 0;
   let isSwept = false;
   const end = () => {
     isEnded = true;
@@ -198,6 +199,11 @@ async function listenHere({
         screen?.open();
         if (screen === null) console.error("listening; Ctrl-C ends it and prints what was seen");
       },
+      async onRestored() {
+        gaps++;
+        // What removed the rules may have ended the unit: its stop removes them.
+        if (isSwept) await rearmSweeper(compiledExecutable(), process.pid);
+      },
       onTick: (listened, leftMs) => screen?.draw(listened, leftMs),
       onSave: ({ observed: so }) => {
         if (path !== null) writeObserved(path, so);
@@ -205,7 +211,12 @@ async function listenHere({
     });
     if (path !== null) writeObserved(path, observed);
     screen?.close();
-    if (missed > 0 || atLeast)
+    if (gaps > 0)
+      sayBeside(
+        `warning: something else removed the rules of observe ${times(gaps, "time")}, such as a reload of the firewall: what was asked ` +
+          "before they were made again, about a second later, was not seen",
+      );
+    else if (missed > 0 || atLeast)
       sayBeside(`warning: ${missedText(missed, atLeast)}: the kernel logged more than could be read`);
     return observed;
   } finally {
@@ -241,7 +252,11 @@ function show(
   const columns = process.stdout.columns ?? 80;
   const report = reportText(rows, {
     runs: observed.runs,
-    missed: missedText(missed, false),
+    missed: missedText(
+      missed,
+      false,
+      observed.runs.some(({ gap }) => gap === true),
+    ),
     config: view.config,
     columns,
   });
@@ -274,7 +289,11 @@ class Screen {
     if (!this.#isOpen || this.#output.waitingBytes > 0) return;
     const lines = screenLines(
       this.#view.rows(listened.observed),
-      { sinceMs: listened.sinceMs, leftMs, missed: missedText(listened.missed, listened.atLeast) },
+      {
+        sinceMs: listened.sinceMs,
+        leftMs,
+        missed: missedText(listened.missed, listened.atLeast, listened.gap),
+      },
       { columns: process.stdout.columns ?? 80, lines: process.stdout.rows ?? 24 },
     );
     // Home; each line with the rest of it cleared; then what is below.

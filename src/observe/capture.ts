@@ -1,5 +1,5 @@
 import { ImdsProxyError } from "../errors.ts";
-import { find, textOf, u32Of } from "../firewall/nftables/attributes.ts";
+import { find, type ReadAttribute, textOf, u32Of } from "../firewall/nftables/attributes.ts";
 import { readBody } from "../firewall/nftables/batch.ts";
 import { MSG, NFPROTO, TABLE } from "../firewall/nftables/names.ts";
 import { NftError, NftSocket } from "../firewall/nftables/socket.ts";
@@ -94,6 +94,20 @@ export class Capture {
     return { missed, overrun, read: count };
   }
 
+  /**
+   * Makes the table again where somebody else has removed it: before linux 5.12 a reload of an operator's firewall with
+   * `flush ruleset` does.
+   *
+   * @returns whether it was away. What was asked meanwhile is not known.
+   * @throws ImdsProxyError `missing` where the kernel does not let it be made again.
+   */
+  restore(): boolean {
+    // A table with an owner can be removed by nobody else.
+    if (this.owned || this.#closed || tableIn(this.#table) !== null) return false;
+    create(this.#table, this.group, false);
+    return true;
+  }
+
   /** Removes the table; what was logged before can still be read. Does nothing the second time. */
   stop(): void {
     if (this.#closed) return;
@@ -168,22 +182,28 @@ function create(socket: NftSocket, group: number, owner: boolean): boolean {
  * @throws ImdsProxyError `unhealthy` where it belongs to a process that runs.
  */
 function sweepBy(socket: NftSocket): boolean {
+  const attributes = tableIn(socket);
+  if (attributes === null) return false;
+  const owner = u32Of(find(attributes, TABLE.OWNER));
+  if (owner !== null) {
+    throw new ImdsProxyError(
+      "unhealthy",
+      `another imdsproxy observe runs here: the table inet ${TABLE_NAME} belongs to netlink port ${owner}`,
+      "wait for its end, or end it; its rules go away with it",
+    );
+  }
+  socket.transact(removeMessages());
+  return true;
+}
+
+/** What the kernel says of the table; null where it is not there. */
+function tableIn(socket: NftSocket): readonly ReadAttribute[] | null {
   for (const message of socket.dump(MSG.GETTABLE, NFPROTO.INET)) {
     const attributes = readBody(message)?.attributes ?? [];
     const name = find(attributes, TABLE.NAME);
-    if (name === undefined || textOf(name) !== TABLE_NAME) continue;
-    const owner = u32Of(find(attributes, TABLE.OWNER));
-    if (owner !== null) {
-      throw new ImdsProxyError(
-        "unhealthy",
-        `another imdsproxy observe runs here: the table inet ${TABLE_NAME} belongs to netlink port ${owner}`,
-        "wait for its end, or end it; its rules go away with it",
-      );
-    }
-    socket.transact(removeMessages());
-    return true;
+    if (name !== undefined && textOf(name) === TABLE_NAME) return attributes;
   }
-  return false;
+  return null;
 }
 
 /** The same as a task of its own. */

@@ -22,11 +22,13 @@ export interface Listened {
   /** Packets that this run has missed, and whether there may be more that no later packet has told of. */
   readonly missed: number;
   readonly atLeast: boolean;
+  /** Whether the rules were away for a while. */
+  readonly gap: boolean;
   readonly sinceMs: number;
 }
 
 export interface ListenOptions {
-  readonly accounts: Accounts;
+  readonly accounts: Pick<Accounts, "resolve">;
   readonly node: string;
   readonly shareOf: (uid: number) => string | number;
   /** What earlier runs saw; null for none. */
@@ -34,8 +36,12 @@ export interface ListenOptions {
   /** How long, in milliseconds; null until `ended` says so. */
   readonly forMs: number | null;
   readonly ended: () => boolean;
+  /** False for what a kernel before 5.12 can do, for tests. Default true. */
+  readonly owner?: boolean;
   /** Called once, when the rules are there. `owned` is false where they would stay if this process were killed. */
   readonly onListening: (facts: { owned: boolean; notes: readonly string[] }) => Promise<void>;
+  /** Called where something else had removed the rules, and they are there again. */
+  readonly onRestored?: () => Promise<void>;
   /** Called about every second. */
   readonly onTick: (listened: Listened, leftMs: number | null) => void;
   /** Called about every minute. */
@@ -57,21 +63,24 @@ export async function listen(options: ListenOptions): Promise<Listened> {
     onProcess: (caller, process) => void reader.take(caller, process).catch(() => {}),
   });
   evidence.warmUp();
-  const capture = new Capture();
+  const capture = new Capture({ owner: options.owner ?? true });
   try {
     const startedMs = monotonicMs();
     const fromMs = systemClock.now();
     let missed = 0;
     let atLeast = false;
+    /** Whether the rules were away for a while: nothing tells what was asked then. */
+    let hadGap = false;
     const sinceMs = () => monotonicMs() - startedMs;
     const state = (): Listened => {
-      const run: Run = { fromMs, toMs: systemClock.now(), missed };
+      const run: Run = { fromMs, toMs: systemClock.now(), missed, ...(hadGap ? { gap: true } : {}) };
       const runs = [...(options.earlier?.runs ?? []), run];
       const seen = callers.snapshot();
       return {
         observed: { node: options.node, runs, callers: names.of(seen) },
         missed,
         atLeast,
+        gap: hadGap,
         sinceMs: sinceMs(),
       };
     };
@@ -91,6 +100,10 @@ export async function listen(options: ListenOptions): Promise<Listened> {
       await sleep(0);
       if (sinceMs() >= tickMs) {
         tickMs = sinceMs() + TICK_MS;
+        if (capture.restore()) {
+          hadGap = true;
+          await options.onRestored?.();
+        }
         names.ask(callers.snapshot());
         options.onTick(state(), options.forMs === null ? null : Math.max(0, options.forMs - sinceMs()));
       }
@@ -111,11 +124,11 @@ export async function listen(options: ListenOptions): Promise<Listened> {
 
 /** Names of uids, asked of NSS in the background: a directory that hangs holds up nothing but its own names. */
 class Names {
-  readonly #accounts: Accounts;
+  readonly #accounts: Pick<Accounts, "resolve">;
   readonly #known = new Map<number, KnownAs>();
   readonly #asked = new Map<number, Promise<void>>();
 
-  constructor(accounts: Accounts, earlier: Observed | null) {
+  constructor(accounts: Pick<Accounts, "resolve">, earlier: Observed | null) {
     this.#accounts = accounts;
     for (const { uid, account } of earlier?.callers ?? [])
       if (uid !== null && account !== null) this.#known.set(uid, account);

@@ -35,6 +35,8 @@ export interface Run {
   readonly toMs: number;
   /** Packets that the kernel could not deliver. */
   readonly missed: number;
+  /** Something else removed the rules for a while: what was asked then was not seen, and cannot be counted. */
+  readonly gap?: true | undefined;
 }
 
 /** What was observed on a node. */
@@ -91,7 +93,7 @@ const observed = z.strictObject({
   imdsproxyObserved: z.literal(FORMAT),
   node: text(),
   runs: z
-    .array(z.strictObject({ fromMs: count, toMs: count, missed: count }))
+    .array(z.strictObject({ fromMs: count, toMs: count, missed: count, gap: z.literal(true).optional() }))
     .min(1)
     .max(MOST_RUNS),
   callers: z.array(caller).max(10_000),

@@ -133,7 +133,8 @@ export function screenLines(
 }
 
 /** `nothing missed`, or how much. */
-export function missedText(missed: number, atLeast: boolean): string {
+export function missedText(missed: number, atLeast: boolean, gap = false): string {
+  if (gap) return `${times(missed, "packet")} missed, and what was asked while the rules were away`;
   if (missed === 0 && !atLeast) return "nothing missed";
   return `${atLeast ? "at least " : ""}${times(Math.max(1, missed), "packet")} missed`;
 }

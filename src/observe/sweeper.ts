@@ -35,6 +35,20 @@ export async function armSweeper(executable: string | null, pid: number): Promis
     : `this kernel has no nftables tables with an owner (5.12 has), and systemd-run failed (${stderr.trim().slice(0, 200)}): ${otherwise}`;
 }
 
+/**
+ * Starts the unit again where it has ended, and with it removed the table.
+ *
+ * @returns what is to be said where there is none.
+ */
+export async function rearmSweeper(executable: string | null, pid: number): Promise<string | null> {
+  const { stdout } = await runProgram(["systemctl", "is-active", `${UNIT}.service`]);
+  // One that runs must not be stopped: that would remove the table once more.
+  if (stdout.trim() === "active") return null;
+  // Waits for the end of one that is ending, whose name is not free before.
+  await disarmSweeper();
+  return armSweeper(executable, pid);
+}
+
 /** Ends the unit, when the table is gone. */
 export async function disarmSweeper(): Promise<void> {
   await runProgram(["systemctl", "--quiet", "stop", `${UNIT}.service`]);

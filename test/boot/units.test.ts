@@ -15,6 +15,7 @@ import {
   ROLE_ARN,
   roleOf,
   SETUP,
+  SOURCE,
 } from "./support/node.ts";
 
 const OURS = ["imdsproxy.service", "imdsproxy-iptables.service", "imdsproxy-repair.service"];
@@ -267,6 +268,42 @@ describeAsRoot("the units on a booted node", () => {
     ]);
     expect(JSON.stringify(found)).not.toContain("wJalr");
     await node.ok("systemctl stop app.service env.service web.socket");
+  });
+
+  test("observe as before linux 5.12: nothing of it stays where it is killed, or its unit is", async () => {
+    const UNIT = "imdsproxy-observe-sweep";
+    const capture = `${SOURCE}/node_modules/.bin/bun ${SOURCE}/test/observe/capture.ts`;
+    const hasTable = async () =>
+      (await node.ok(`${capture} tables`)).split("\n").includes("imdsproxy_observe");
+    const hasUnit = async () => (await node.ok(`systemctl show -P LoadState ${UNIT}`)).trim() !== "not-found";
+    const output = async () => (await node.run("cat /run/observe.out")).stdout;
+    /** Starts it, and resolves with its process when it listens and its unit runs. */
+    const start = async () => {
+      const command = `${capture} unowned /usr/local/bin/imdsproxy`;
+      const pid = await node.ok(`setsid ${command} >/run/observe.out 2>/run/observe.err & echo $!`);
+      await until("it listens", async () => (await output()).includes("\n"));
+      expect(await output()).toBe('{"owned":false,"problem":null}\n');
+      expect([await hasTable(), await property(UNIT, "ActiveState")]).toEqual([true, "active"]);
+      return pid.trim();
+    };
+    const isGone = () =>
+      until("table and unit are gone", async () => !(await hasTable()) && !(await hasUnit()));
+
+    await node.ok(`kill -9 ${await start()}`);
+    await isGone();
+
+    // Its unit alone, however that ends: it goes on with another one, and that takes the table away in the end.
+    const pid = await start();
+    await node.ok(`systemctl kill --signal=KILL ${UNIT}`);
+    await until("the table is there again", async () => (await output()).includes("restored\n"));
+    expect([await hasTable(), await property(UNIT, "ActiveState")]).toEqual([true, "active"]);
+    await node.ok(`kill -9 ${pid}`);
+    await isGone();
+
+    // In order.
+    await node.ok(`kill ${await start()}`);
+    await until("it has ended", async () => (await output()).includes('"requests"'));
+    await isGone();
   });
 
   test("each query of docs/audit.md for the journal finds what the proxy wrote, and nothing that alice forged", async () => {

@@ -483,4 +483,18 @@ describeAsRoot("observe", () => {
     expect((await one.done).exitCode).toBe(0);
     expect(await rules()).toBe("table inet operators {\n}\n");
   });
+
+  test("as before linux 5.12, is not lost with a firewall that is loaded anew: its rules come again, and the report says that there was a gap", async () => {
+    const old = await capture("unowned");
+    node.write("/run/seen/flush.nft", "flush ruleset\n");
+    await mustExec(node, ROOT, ["nft", "-f", "/run/seen/flush.nft"]);
+    await eventually("the table is there again", () => old.stdout().includes("restored\n"));
+    // The walls of the test above stand between users and the address; root asks the agent straight.
+    await curl(node, ROOT, `${AGENT}/latest/user-data`);
+    old.kill("SIGTERM");
+    const { exitCode, stdout } = await old.done;
+    expect(exitCode).toBe(0);
+    expect(JSON.parse(stdout.trim().split("\n").at(-1) ?? "")).toEqual({ requests: 1, gap: true });
+    expect(await rules()).toBe("");
+  });
 });

@@ -18,7 +18,10 @@ import { named } from "./support.ts";
 
 const observed: Observed = {
   node: "node1",
-  runs: [{ fromMs: 1, toMs: 2, missed: 3 }],
+  runs: [
+    { fromMs: 1, toMs: 2, missed: 3 },
+    { fromMs: 4, toMs: 5, missed: 0, gap: true },
+  ],
   callers: [
     named("alice"),
     named(null, { uid: null, container: "10.0.0.1", place: { kind: "bridge" } }),

@@ -144,5 +144,6 @@ test("missedText() and versionsText()", () => {
     "at least 2,000 packets missed",
     "at least 1 packet missed",
   ]);
+  expect(missedText(0, false, true)).toBe("0 packets missed, and what was asked while the rules were away");
   expect([versionsText({ v1: 1, v2: 0 }), versionsText({ v1: 0, v2: 0 })]).toEqual(["1", "?"]);
 });

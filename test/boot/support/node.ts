@@ -6,7 +6,7 @@ import { EXECUTABLE } from "../../support/node.ts";
 import { Machine, type MachineOptions, until } from "./machine.ts";
 
 const REPOSITORY = resolve(import.meta.dir, "../../..");
-const SOURCE = "/opt/imdsproxy-source";
+export const SOURCE = "/opt/imdsproxy-source";
 export const STAND_IN = `${SOURCE}/node_modules/.bin/bun ${SOURCE}/test/boot/support/stand-in.ts`;
 
 export const ROLE_ARN = "arn:aws:iam::842413447717:role/ImdsProxyTestRole";
