@@ -12,9 +12,16 @@ const flat = (text: string): string => text.replaceAll("`", "").replaceAll(/\s+/
 const LETTERS = 6;
 const hasWords = (text: string): boolean => lettersOf(text) >= LETTERS;
 
+/** `…` is one that is passed on. */
+const hasRemedy = (text: string): boolean => text === "…" || hasWords(text);
+
 /** The demo's own are told on the spot, and concern nobody's node. */
 const errors = callsOf("new ImdsProxyError", ["src/demo"]);
 const placeOf = ({ file, line }: (typeof errors)[number]) => `${file}:${line}`;
+
+const unfetched = ["failed", "fail"].flatMap((name) =>
+  callsOf(name).filter(({ file }) => file.startsWith("src/fleet/")),
+);
 
 /** Files whose sentences are what `setup`, `config check` and the status commands say of a node. */
 const REMARKS = [
@@ -36,6 +43,8 @@ const messages = new Set(
     ...["log.warn", "log.error"].flatMap((name) =>
       callsOf(name).flatMap(({ args: [text = ""] }) => textsOf(text)),
     ),
+    // Why the fleet's object was not fetched: status, the journal and config fetch quote it.
+    ...unfetched.flatMap(({ args: [why = ""] }) => textsOf(why)),
     // The problems of `service status`.
     ...["src/wiring", "src/telemetry"].flatMap((folder) => propertiesOf("what", folder)),
     ...propertiesOf("what", "src/service").filter((text) => text.startsWith("what answers at")),
@@ -100,6 +109,9 @@ describe("each message ends with what to do next:", () => {
   test("an error has a remedy, in words or from what it passes on", () => {
     const without = errors.filter(({ args: [, , remedy] }) => remedy === undefined || /^null\b/.test(remedy));
     expect(without.map(placeOf)).toEqual([]);
+    // failed() takes no other remedy than a text.
+    expect(unfetched.length).toBeGreaterThan(15);
+    expect(unfetched.filter(({ args: [, remedy = '""'] }) => !textsOf(remedy).every(hasRemedy))).toEqual([]);
   });
 });
 
@@ -122,6 +134,7 @@ describe("the search for messages", () => {
     test(`reads ${expression}`, () => expect(textsOf(expression.replaceAll("§", "$"))).toEqual(texts));
 
   test("finds those that are known to be there", () => {
+    expect(messages).toContain("S3 refuses the object to the instance role (…)");
     expect(messages).toContain("not running as root");
     expect(messages).toContain("cannot listen on …: the port is taken");
     expect(messages).toContain("AssumeRole was denied");
