@@ -1,12 +1,12 @@
 import { ptr } from "bun:ffi";
 import {
   AF_INET,
+  AF_INET6,
   EACCES,
   EINPROGRESS,
   errno,
   errnoName,
   inetName,
-  ipv4Bytes,
   libc,
   POLLOUT,
   pollOne,
@@ -18,8 +18,8 @@ import {
 } from "./socket-calls.ts";
 
 /**
- * TCP sockets of IPv4 with a firewall mark. The kernel routes a connection in connect(2), so the mark must be set before that,
- * which node:net has no way to do.
+ * TCP sockets with a firewall mark. The kernel routes a connection in connect(2), so the mark must be set before that, which
+ * node:net has no way to do. Addresses are in network byte order: 4 bytes for IPv4, 16 for IPv6.
  */
 
 const SO_ERROR = 4;
@@ -27,8 +27,10 @@ const SO_MARK = 36;
 const IPPROTO_TCP = 6;
 const TCP_NODELAY = 1;
 
-const connect = (descriptor: number, address: string, port: number): boolean => {
-  const name = inetName(ipv4Bytes(address), port);
+const familyOf = (address: Uint8Array): number => (address.length === 4 ? AF_INET : AF_INET6);
+
+const connect = (descriptor: number, address: Uint8Array, port: number): boolean => {
+  const name = inetName(address, port);
   return libc.connect(descriptor, ptr(name), name.length) === 0;
 };
 
@@ -38,22 +40,24 @@ const setMark = (descriptor: number, mark: number): boolean =>
 /** How far a connection is. */
 export type Progress =
   | { readonly kind: "connecting" }
-  | { readonly kind: "connected"; readonly address: string; readonly port: number }
+  | { readonly kind: "connected"; readonly address: Uint8Array; readonly port: number }
   | { readonly kind: "failed"; readonly code: string };
 
 /** One connection, from connect(2) until it stands. */
 export class MarkedSocket {
   readonly #descriptor: number;
+  /** Of an address: 4 or 16. */
+  readonly #length: number;
   #failure: string | null = null;
 
   /**
    * Begins to connect. {@link progress} reports a failure.
    *
-   * @param address IPv4.
    * @param mark SO_MARK; needs CAP_NET_ADMIN.
    */
-  constructor(address: string, port: number, mark: number) {
-    this.#descriptor = libc.socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  constructor(address: Uint8Array, port: number, mark: number) {
+    this.#length = address.length;
+    this.#descriptor = libc.socket(familyOf(address), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (this.#descriptor < 0) {
       this.#failure = errnoName(errno());
       return;
@@ -78,11 +82,12 @@ export class MarkedSocket {
       this.#failure = errnoName(error[0] ?? 0);
       return { kind: "failed", code: this.#failure };
     }
-    const name = inetName(new Uint8Array(4), 0);
+    const name = inetName(new Uint8Array(this.#length), 0);
     libc.getsockname(this.#descriptor, ptr(name), ptr(Uint32Array.of(name.length)));
+    const at = this.#length === 4 ? 4 : 8;
     return {
       kind: "connected",
-      address: name.slice(4, 8).join("."),
+      address: name.slice(at, at + this.#length),
       port: new DataView(name.buffer).getUint16(2, false),
     };
   }
@@ -103,8 +108,8 @@ export class MarkedSocket {
  *
  * @param mark SO_MARK of the socket, which needs CAP_NET_ADMIN; null for none.
  */
-export function isWayForbidden(address: string, port: number, mark: number | null): boolean {
-  const descriptor = libc.socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+export function isWayForbidden(address: Uint8Array, port: number, mark: number | null): boolean {
+  const descriptor = libc.socket(familyOf(address), SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (descriptor < 0) return false;
   try {
     if (mark !== null && !setMark(descriptor, mark)) return true;

@@ -1,29 +1,35 @@
 import { connect, type Socket } from "node:net";
+import { addressText, parseAddress } from "../identity/address.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
 import type { Clock } from "../platform/clock.ts";
 import { isWayForbidden, MarkedSocket } from "../platform/marked-socket.ts";
 
 /**
- * systemd's lock of the metadata address (from systemd 261, `systemd.imds.network=locked`): a route of type `prohibit` to
- * 169.254.169.254, which refuses root as well, and a table that only sockets with one mark are led to
- * (systemd, src/imds/85-imds-early.network). The proxy reaches its upstream with that mark, where it is refused without.
+ * systemd's lock of the metadata addresses (from systemd 261, `systemd.imds.network=locked`): a route of type `prohibit` to
+ * each, which refuses root as well, and a table that only sockets with one mark are led to (systemd,
+ * src/imds/85-imds-early.network). The proxy reaches its upstream with that mark, where it is refused without.
  */
 
-/** The one address that the lock is for. There is none for IPv6. */
-const LOCKED = "169.254.169.254";
+/** The addresses that the lock is for: systemd 262 of Debian forky forbids both. */
+const LOCKED: readonly string[] = ["169.254.169.254", "fd00:ec2::254"];
 /** The mark that systemd-imdsd's sockets have. */
 export const IMDS_MARK = 0x7fff0815;
 
 /** Milliseconds between two looks at a connection that does not stand yet; the last one is repeated. */
 const LOOKS_MS = [1, 1, 2, 4, 8, 16, 32, 64];
 
-/** Whether the way to the metadata address is forbidden to this process, and open to a socket with the mark. */
-export const isLocked = (): boolean =>
-  isWayForbidden(LOCKED, 80, null) && !isWayForbidden(LOCKED, 80, IMDS_MARK);
+/** Of an address that was parsed before: the bytes are never missing. */
+const bytesOf = (address: string): Uint8Array => parseAddress(address) ?? new Uint8Array(4);
+
+/** Whether the way to the metadata address of IPv4 is forbidden to this process, and open to a socket with the mark. */
+export function isLocked(): boolean {
+  const [ipv4 = ""] = LOCKED;
+  return isWayForbidden(bytesOf(ipv4), 80, null) && !isWayForbidden(bytesOf(ipv4), 80, IMDS_MARK);
+}
 
 /** Whether a connection that failed this way may be tried again with the mark. */
 export const mayBeLocked = ({ address }: Endpoint, code: string | undefined): boolean =>
-  address === LOCKED && code === "EACCES";
+  LOCKED.includes(address) && code === "EACCES";
 
 /** A connection with the mark, and our end of it, which Bun does not tell of a socket that it has not made. */
 export interface Marked {
@@ -42,7 +48,7 @@ export async function connectMarked(
   clock: Clock,
   signal: AbortSignal,
 ): Promise<Marked | { readonly code: string }> {
-  const connecting = new MarkedSocket(address, port, IMDS_MARK);
+  const connecting = new MarkedSocket(bytesOf(address), port, IMDS_MARK);
   try {
     for (let look = 0; ; look++) {
       signal.throwIfAborted();
@@ -56,7 +62,7 @@ export async function connectMarked(
         const options = { fd: connecting.descriptor, allowHalfOpen: true };
         return {
           socket: connect(options as never),
-          local: { address: progress.address, port: progress.port },
+          local: { address: addressText(progress.address), port: progress.port },
         };
       }
       await new Promise<void>((resolve) => {

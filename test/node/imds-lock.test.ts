@@ -1,13 +1,13 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { curl, IMDS4, mustExec, TEST_ROLE } from "../support/node.ts";
+import { curl, IMDS4, IMDS6, mustExec, TEST_ROLE } from "../support/node.ts";
 import { applyRules, credentialsOf, eventually, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode } from "../support/simulated-node.ts";
 
 /**
  * systemd's lock of the metadata address (`systemd.imds.network=locked`, systemd 261 and later) as systemd-networkd makes it of
- * 85-imds-early.network: a route of type prohibit, and a table for sockets with the mark 0x7FFF0815. With systemd 262 itself it is
- * not tried yet.
+ * 85-imds-early.network: a route of type prohibit, and a table for sockets with the mark 0x7FFF0815. systemd 262 makes both for IPv6
+ * too. With systemd 262 itself the proxy is not tried yet.
  */
 const TABLE = 0x7fff0815;
 const LOCK = `
@@ -15,6 +15,10 @@ ip route add prohibit 169.254.169.254
 ip route add 169.254.169.254 via 10.77.0.1 table ${TABLE}
 ip rule add fwmark ${TABLE} lookup ${TABLE}
 for one in all eth0; do echo 0 >/proc/sys/net/ipv4/conf/$one/rp_filter; done`;
+const LOCK6 = `
+ip -6 route add prohibit fd00:ec2::254
+ip -6 route add fd00:ec2::254 via fd77::1 table ${TABLE}
+ip -6 rule add fwmark ${TABLE} lookup ${TABLE}`;
 const ROOT = { user: "root" };
 const ALICE = { user: "alice" };
 const LIST = `${IMDS4}/latest/meta-data/iam/security-credentials/`;
@@ -77,5 +81,20 @@ describeAsRoot("a node whose metadata address systemd has locked", () => {
     expect(locked).not.toContain("rp_filter");
     await shell("echo 2 >/proc/sys/net/ipv4/conf/eth0/rp_filter");
     expect(await said()).toContain("(net.ipv4.conf.eth0.rp_filter = 2)");
+  });
+});
+
+describeAsRoot("a node whose IPv6 metadata address is locked as well, and is the upstream", () => {
+  let node: SimulatedNode;
+  beforeAll(async () => {
+    ({ node } = await startProxiedNode({ kind: "ec2" }, { upstream: "[fd00:ec2::254]:80" }, async (one) => {
+      await mustExec(one, ROOT, ["sh", "-euc", `${LOCK}\n${LOCK6}`]);
+    }));
+  });
+  afterAll(() => node?.stop());
+
+  test("root is refused, and alice has her role: the proxy's connection has the mark", async () => {
+    expect((await curl(node, ROOT, `${IMDS6}/latest/meta-data/`)).exitCode).toBe(7);
+    await eventually("alice has credentials", async () => (await credentialsOf(node, ALICE)).status === 200);
   });
 });
