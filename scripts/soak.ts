@@ -175,6 +175,8 @@ function usage(): { descriptors: number; rssMiB: number } | null {
 
 const violations: string[] = [];
 interface Sample {
+  /** Minutes from the beginning. */
+  readonly minute: number;
   readonly descriptors: number | null;
   readonly rssMiB: number | null;
   readonly medianMs: number | null;
@@ -223,9 +225,12 @@ try {
       }
     }
   };
+  const beganMs = performance.now();
+  const sinceBegun = () => (performance.now() - beganMs) / 60_000;
   const measuring = setInterval(() => {
     const now = usage();
     samples.push({
+      minute: sinceBegun(),
       descriptors: now?.descriptors ?? null,
       rssMiB: now?.rssMiB ?? null,
       medianMs: latencies.length === 0 ? null : median(latencies.splice(0)),
@@ -244,7 +249,7 @@ try {
     recent.push(`${new Date().toISOString().slice(11, 19)} ${name}`);
     if (name !== "sts") counts[name] = (counts[name] ?? 0) + 1;
     await (EVENTS[name] ?? BEGIN_ANEW[name])?.();
-    if (name in BEGIN_ANEW) begun.push(samples.length);
+    if (name in BEGIN_ANEW) begun.push(sinceBegun());
     look();
     // Whatever it was, it is over by itself.
     if (random.chance(0.1)) {
@@ -298,6 +303,13 @@ if (process.env["WRITE"] === "1") {
     { title: "descriptors of the proxy", values: samples.map((one) => one.descriptors) },
     { title: "median of an answer with credentials, ms", values: samples.map((one) => one.medianMs) },
   ];
-  writeFileSync(join("docs", "soak.svg"), soakPlot(curves, SAMPLE_S, begun));
+  writeFileSync(
+    join("docs", "soak.svg"),
+    soakPlot(
+      curves,
+      samples.map(({ minute }) => minute),
+      begun,
+    ),
+  );
 }
 process.exit(violations.length > 0 ? 1 : 0);

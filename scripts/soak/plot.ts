@@ -12,17 +12,23 @@ const PANEL = HEIGHT + 48;
 /**
  * Panels below each other, each from 0 to its greatest value.
  *
- * @param seconds between two samples.
- * @param marks samples at which the proxy began anew, drawn as vertical lines.
+ * @param minutes when each sample was taken, from the beginning. Not their number times a pause: a busy machine takes fewer.
+ * @param marks minutes at which the proxy began anew, drawn as vertical lines.
  */
-export function soakPlot(curves: readonly Curve[], seconds: number, marks: readonly number[]): string {
+export function soakPlot(
+  curves: readonly Curve[],
+  minutes: readonly number[],
+  marks: readonly number[],
+): string {
+  const last = Math.max(0, ...minutes, ...marks);
+  const x = (minute: number) => (LEFT + (minute / (last || 1)) * (WIDTH - LEFT - 12)).toFixed(1);
   const parts = curves.flatMap(({ title, values }, panel) => {
     const top = panel * PANEL + 26;
     const most = values.reduce<number>((greatest, value) => Math.max(greatest, value ?? 0), 0) || 1;
-    const x = (at: number) => (LEFT + (at / Math.max(1, values.length - 1)) * (WIDTH - LEFT - 12)).toFixed(1);
     const y = (value: number) => (top + HEIGHT * (1 - value / most)).toFixed(1);
-    const points = values.flatMap((value, at) => (value === null ? [] : [`${x(at)},${y(value)}`]));
-    const minutes = ((values.length - 1) * seconds) / 60;
+    const points = values.flatMap((value, at) =>
+      value === null ? [] : [`${x(minutes[at] ?? 0)},${y(value)}`],
+    );
     return [
       `<text x="8" y="${top - 10}" font-size="13">${title}</text>`,
       ...[0, most].map(
@@ -34,7 +40,7 @@ export function soakPlot(curves: readonly Curve[], seconds: number, marks: reado
       ),
       `<line x1="${LEFT}" x2="${WIDTH - 12}" y1="${y(0)}" y2="${y(0)}" stroke="#888888"/>`,
       `<polyline points="${points.join(" ")}" fill="none" stroke="#185fa5"/>`,
-      `<text x="${WIDTH - 12}" y="${top + HEIGHT + 14}" text-anchor="end">${minutes.toFixed(0)} min</text>`,
+      `<text x="${WIDTH - 12}" y="${top + HEIGHT + 14}" text-anchor="end">${last.toFixed(0)} min</text>`,
     ];
   });
   const height = curves.length * PANEL + 8;

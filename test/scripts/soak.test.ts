@@ -52,8 +52,16 @@ describe("the soak finds", () => {
   });
 });
 
-test("the plot leaves out what was not measured, and marks where the proxy began anew", () => {
-  const svg = soakPlot([{ title: "memory", values: [1, null, 3] }], 5, [1]);
-  expect(/points="([^"]*)"/.exec(svg)?.[1]?.split(" ")).toHaveLength(2);
-  expect(svg.match(/stroke="#dddddd"/g)).toHaveLength(1);
+test("the plot leaves out what was not measured, and marks where the proxy began anew, each at its time", () => {
+  const svg = soakPlot([{ title: "memory", values: [1, null, 3, 2] }], [0, 5, 30, 60], [15]);
+  const points = /points="([^"]*)"/
+    .exec(svg)?.[1]
+    ?.split(" ")
+    .map((one) => Number(one.split(",")[0]));
+  const mark = Number(/<line x1="([\d.]+)"[^>]*stroke="#dddddd"/.exec(svg)?.[1]);
+  const [first = 0, second = 0, last = 0, ...more] = points ?? [];
+  expect(more).toEqual([]);
+  expect((second - first) / (last - first)).toBeCloseTo(0.5, 2);
+  expect((mark - first) / (last - first)).toBeCloseTo(0.25, 2);
+  expect(svg).toContain(">60 min<");
 });
