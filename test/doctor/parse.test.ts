@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { isSignedWith, parseAuthorization } from "../../src/demo/sts/signature.ts";
-import { parseAccounts, parseSudo } from "../../src/doctor/gather/accounts.ts";
+import { parseAccounts, parseSudo, uidsToAsk } from "../../src/doctor/gather/accounts.ts";
 import { parseSimulation, rolesOf, signedHeaders } from "../../src/doctor/gather/aws.ts";
 import { rulesAbove } from "../../src/doctor/gather/firewall.ts";
 import { parseBridges, parseLxcUsers } from "../../src/doctor/gather/node.ts";
@@ -11,6 +11,15 @@ import { parseUnits } from "../../src/doctor/gather/units.ts";
 import { parseSave } from "../../src/firewall/state.ts";
 import { parseMounts, remoteAt } from "../../src/platform/mounts.ts";
 import { config, ROLE } from "./support.ts";
+
+describe("uidsToAsk()", () => {
+  test("a user's subordinate uids do not push the accounts of a directory out", () => {
+    const subordinate = Array.from({ length: 300 }, (_, i) => 100_000 + i);
+    const asked = uidsToAsk([...subordinate, 5_001, 300_000], "alice:100000:65536\n");
+    expect(asked.slice(0, 2)).toEqual([5_001, 300_000]);
+    expect(asked).toHaveLength(100);
+  });
+});
 
 describe("parseSudo()", () => {
   const head = (rules: string, defaults = "env_reset, mail_badpass") =>

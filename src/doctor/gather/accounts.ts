@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { ImdsProxyError } from "../../errors.ts";
+import { parseSubordinateRanges } from "../../identity/shares.ts";
 import { getent } from "../../platform/getent.ts";
 import { findProgram, runProgram, SYSTEM_PATH } from "../../platform/programs.ts";
 import { LOG_GROUPS } from "../checks/log-readers.ts";
@@ -82,12 +83,34 @@ export async function groupsHere(accounts: readonly LocalAccount[]): Promise<Kno
   );
 }
 
+/** Users whom sudo, or the account database, is asked about. */
+const MOST_USERS = 100;
+
+/**
+ * The uids whose names are asked for, at most {@link MOST_USERS}. Those of subordinate ranges come last: by newuidmap(1) a user can
+ * have processes with thousands of them, which must not push the accounts of a directory out. Pure.
+ *
+ * @param subordinateUids the text of subuid(5).
+ */
+export function uidsToAsk(uids: readonly number[], subordinateUids: string): readonly number[] {
+  const ranges = parseSubordinateRanges(subordinateUids);
+  const isSubordinate = (uid: number) => ranges.some(({ first, last }) => first <= uid && uid <= last);
+  return [...uids.filter((uid) => !isSubordinate(uid)), ...uids.filter(isSubordinate)].slice(0, MOST_USERS);
+}
+
+/** Accounts that are not in /etc/passwd and have processes, and what was not asked. */
+export interface OtherAccounts {
+  readonly accounts: readonly { readonly name: string; readonly home: string }[];
+  readonly gaps: readonly string[];
+}
+
 /** Names of the uids that have processes and are no local account's. */
-export async function namesOf(uids: readonly number[]): Promise<readonly { name: string; home: string }[]> {
+export async function namesOf(uids: readonly number[]): Promise<OtherAccounts> {
   const program = findProgram("getent", SYSTEM_PATH);
-  if (program === null) return [];
+  if (program === null) return { accounts: [], gaps: ["getent passwd: there is no getent on this node"] };
+  const asked = uidsToAsk(uids, textOr("/etc/subuid", ""));
   const found = await Promise.all(
-    uids.slice(0, MOST_USERS).map(async (uid) => {
+    asked.map(async (uid) => {
       const { exitCode, stdout } = await runProgram([program, "passwd", "--", String(uid)], {
         timeoutMs: GROUP_MS,
       });
@@ -95,11 +118,24 @@ export async function namesOf(uids: readonly number[]): Promise<readonly { name:
       return exitCode === 0 && Number(number) === uid && name !== "" ? { name, home } : null;
     }),
   );
-  return found.filter((one) => one !== null);
+  return {
+    accounts: found.filter((one) => one !== null),
+    gaps:
+      uids.length > asked.length
+        ? [`getent passwd: only for ${asked.length} of ${uids.length} uids that have processes`]
+        : [],
+  };
 }
 
-/** Users whom sudo, or the account database, is asked about. */
-const MOST_USERS = 100;
+/** The text of a file, where it can be read. */
+function textOr(path: string, otherwise: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return otherwise;
+  }
+}
+
 const SUDO_MS = 15_000;
 /** How many run at once. */
 const AT_ONCE = 4;
@@ -144,19 +180,20 @@ export function parseSudo(text: string): Omit<SudoGrant, "user"> | null {
  * What sudo lets these users do as root. Users who need their password for it, by a group, are those of `root-groups`: left out.
  *
  * @param members users whom a group of `root-groups` names already.
+ * @param unnamed what is not known of who has processes here: users who are not in `users` for want of it.
  */
 export async function sudoHere(
   users: readonly string[],
   members: ReadonlySet<string>,
+  unnamed: readonly string[],
 ): Promise<Known<readonly SudoGrant[]>> {
   const source = "sudo -n -l -U USER";
   const sudo = findProgram("sudo", SYSTEM_PATH);
   if (sudo === null) return known([], `${source} (there is no sudo on this node)`);
   const asked = users.slice(0, MOST_USERS);
-  const gaps =
-    users.length > asked.length
-      ? [`${source}: only for the first ${MOST_USERS} of ${users.length} users`]
-      : [];
+  const gaps = [...unnamed];
+  if (users.length > asked.length)
+    gaps.push(`${source}: only for the first ${MOST_USERS} of ${users.length} users`);
   const grants: SudoGrant[] = [];
   const waiting = [...asked];
   const work = async () => {

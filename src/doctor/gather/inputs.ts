@@ -96,7 +96,7 @@ export async function gather(options: GatherOptions): Promise<DoctorInputs> {
   const members = new Set(groups.kind === "known" ? groups.value.flatMap((group) => group.members) : []);
   const people = [
     ...local.filter(({ uid, shell }) => uid !== 0 && !SHELL_LESS.test(shell)).map(({ name }) => name),
-    ...others.map(({ name }) => name),
+    ...others.accounts.map(({ name }) => name),
     tester.name,
   ];
   const bridges = await attempted("ip link", bridgesHere);
@@ -106,8 +106,8 @@ export async function gather(options: GatherOptions): Promise<DoctorInputs> {
         resolved.kind === "unknown" ? resolved : firewallHere(resolved.value.spec),
       ),
       attempted("the kernel", () => kernelHere(settings)),
-      attempted("sudo", () => sudoHere([...new Set(people)], members)),
-      attempted("the homes", () => homesHere(tester, local, others, options.networkHomes)),
+      attempted("sudo", () => sudoHere([...new Set(people)], members, others.gaps)),
+      attempted("the homes", () => homesHere(tester, local, others.accounts, options.networkHomes)),
       attempted("the system's files", () => systemFilesHere(tester, processes, units)),
       attempted("getcap", capturesHere),
       attempted("STS", async () =>
