@@ -13,18 +13,17 @@ import { Handler, SERVER_NAME } from "../src/imds/handler.ts";
 import { RecentCallers } from "../src/imds/recent-callers.ts";
 import { TokenMint } from "../src/imds/tokens.ts";
 import { monotonicMs, systemClock } from "../src/platform/clock.ts";
-import { processUsage } from "../src/platform/process-usage.ts";
 import { NO_STORE } from "../src/platform/socket-store.ts";
 import { SessionBroker } from "../src/sessions/broker.ts";
 import { Audit } from "../src/telemetry/audit.ts";
 import { createLog } from "../src/telemetry/log.ts";
-import { Metrics } from "../src/telemetry/metrics.ts";
 import { MetadataCache } from "../src/upstream/cache.ts";
 import { eventSinks } from "../src/wiring/events.ts";
 import { GivenSessions } from "../src/wiring/given-sessions.ts";
 import { Status } from "../src/wiring/status.ts";
 import { identityOf, policyOf, ROLE } from "../test/imds/support.ts";
 import { FakeKernel } from "../test/support/fake-kernel.ts";
+import { idleMetrics } from "./bench/idle-metrics.ts";
 
 const REQUESTS = Number(process.env["REQUESTS"] ?? 150_000);
 const BATCH = 64;
@@ -126,23 +125,7 @@ const broker = new SessionBroker({
   monotonicMs,
   random: Math.random,
 });
-const metrics = new Metrics({
-  server: () => ({ connections: 0, users: 0 }),
-  broker: () => broker.counts(),
-  firewall: () => null,
-  dropped: () => null,
-  object: () => null,
-  configuration: () => ({
-    isCurrent: true,
-    lastReloadSuccessful: true,
-    reloads: { success: 0, failure: 0 },
-    loadedAtMs: 0,
-  }),
-  lagMs: () => 0,
-  audit: () => ({ journal: 0, stderr: 0, suppressed: 0 }),
-  lostLines: () => 0,
-  process: processUsage,
-});
+const metrics = idleMetrics(broker, () => ({ journal: 0, stderr: 0, suppressed: 0 }));
 // What the running proxy does for each request; see wiring/serve.ts.
 const log = createLog({ level: "warn", format: "json" });
 const audit = new Audit({

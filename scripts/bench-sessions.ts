@@ -13,18 +13,17 @@ import { Handler } from "../src/imds/handler.ts";
 import { RecentCallers } from "../src/imds/recent-callers.ts";
 import { TokenMint } from "../src/imds/tokens.ts";
 import type { Clock } from "../src/platform/clock.ts";
-import { processUsage } from "../src/platform/process-usage.ts";
 import { CallAllowance } from "../src/sessions/allowance.ts";
 import { SessionBroker } from "../src/sessions/broker.ts";
 import { Audit } from "../src/telemetry/audit.ts";
 import { Health } from "../src/telemetry/health.ts";
 import { createLog } from "../src/telemetry/log.ts";
-import { Metrics } from "../src/telemetry/metrics.ts";
 import { MetadataCache } from "../src/upstream/cache.ts";
 import { eventSinks } from "../src/wiring/events.ts";
 import { GivenSessions } from "../src/wiring/given-sessions.ts";
 import { Status } from "../src/wiring/status.ts";
 import { CREDENTIALS, callerOf, policyOf, ROLE, request } from "../test/imds/support.ts";
+import { idleMetrics } from "./bench/idle-metrics.ts";
 
 const SESSIONS = Number(process.env["SESSIONS"] ?? 4_000);
 const isNameless = process.env["NAMELESS"] === "1";
@@ -114,25 +113,7 @@ const broker = new SessionBroker({
   },
   allowance: new CallAllowance({ user: rate, node: rate }),
 });
-events.attach(
-  new Metrics({
-    server: () => ({ connections: 0, users: 0 }),
-    broker: () => broker.counts(),
-    firewall: () => null,
-    dropped: () => null,
-    object: () => null,
-    configuration: () => ({
-      isCurrent: true,
-      lastReloadSuccessful: true,
-      reloads: { success: 0, failure: 0 },
-      loadedAtMs: 0,
-    }),
-    lagMs: () => 0,
-    audit: () => audit.counts(),
-    lostLines: () => 0,
-    process: processUsage,
-  }),
-);
+events.attach(idleMetrics(broker, () => audit.counts()));
 const given = new GivenSessions({ broker, clock, hasCgroup: async () => true });
 const recent = new RecentCallers();
 const handler = new Handler({
