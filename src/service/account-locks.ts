@@ -4,13 +4,12 @@ import { readFileSync, rmSync, statSync } from "node:fs";
 const LOCKED = ["passwd", "shadow", "group", "gshadow"];
 /** sysconf(_SC_CLK_TCK) on Linux: the unit of times in /proc/PID/stat. */
 const TICKS_PER_SECOND = 100;
-/** Both times are rounded. */
+/** Added to the comparison of two times, because both are rounded. */
 const ROUNDED_MS = 1_000;
 
 /**
- * Removes the locks that a power cut left and that another process has inherited by its pid. The tools themselves take a lock
- * whose process is gone (shadow, lib/commonio.c, do_lock_file); where a process of this boot has that pid, they would refuse
- * for as long as it lives.
+ * Removes stale locks, left by a power cut, whose pid belongs to an unrelated process of this boot. The tools themselves take over
+ * a lock whose process is gone (shadow, lib/commonio.c, do_lock_file), but they refuse for as long as any process has its pid.
  *
  * @param directory default `/etc`.
  * @returns the paths of what was removed.

@@ -4,7 +4,7 @@ import { type ProgramResult, runProgram, SYSTEM_PATH } from "../platform/program
 /** Runs a program to its end; a missing program is exit code 127, as in a shell. */
 export type RunCommand = (argv: readonly string[]) => Promise<ProgramResult>;
 
-/** Units are started and stopped by it, and may take as long as their TimeoutStartSec= says. */
+/** Long enough for systemctl, which waits while a unit starts, at most its TimeoutStartSec=. */
 const TIMEOUT_MS = 120_000;
 
 /** What the caller's shell has set must not change which of the node's programs run, or what they print. */

@@ -19,7 +19,7 @@ export interface ConfigurationSource {
   readonly given: { readonly path: string; readonly text: string } | null;
   /** Flags given to setup: they are written into the file. */
   readonly overrides: ConfigOverrides;
-  /** What `--platform` says, or what the node is where it says auto; default: the file's own value stays. */
+  /** The platform of `--platform`, detected for `auto`; default: the file's own value stays. */
   readonly platform?: Platform;
   /** Users who become exempt besides those of the file. */
   readonly exempt?: readonly string[];
@@ -35,15 +35,15 @@ const HEADER = `${SCHEMA_LINE}
 `;
 
 /**
- * The text to install, and the configuration that it means. It begins with the given file, else the installed one, else an empty
- * one. The flags are written into it, and so is the port that the node has by a former default. Comments and order are kept.
+ * The text to install, and the configuration that it means. The text is the given file, else the installed one, else an empty
+ * one, with the flags written into it, and the port where the node uses that of a former default. Comments and order are kept.
  *
  * @throws ImdsProxyError `config` where it is wrong; `usage` where a new installation would give a role to nobody.
  */
 export function wantedConfiguration(source: ConfigurationSource): { text: string; config: Config } {
   const path = source.given?.path ?? CONFIG;
   const base = source.given?.text ?? source.installed ?? HEADER;
-  // First as it is, so that an error names the line of the operator's own file.
+  // The text is parsed before the flags are written into it, so that an error names the line of the operator's own file.
   const given = parseConfig(base, path, source.overrides);
   const keys: { readonly path: readonly string[]; readonly value: unknown }[] = [
     ...givenOverrides(withFormerListen(source)),

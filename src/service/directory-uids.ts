@@ -6,8 +6,8 @@ import { parseNameSwitch } from "../identity/nsswitch.ts";
 import { findProgram, runProgram, SYSTEM_PATH } from "../platform/programs.ts";
 
 /**
- * Warnings of a directory's accounts that have the uid of an exempt one. To the kernel, and so to the firewall, both are the same
- * user, so that whoever logs in as the directory's has the instance role. No rule can tell them apart.
+ * Warnings about accounts of a directory service (LDAP, SSSD) that have the uid of an exempt account. To the kernel, and so to the
+ * firewall, both are one user, so whoever logs in as the directory's account has the instance role. No rule can distinguish them.
  */
 
 /** Services of nsswitch.conf(5) whose accounts are this machine's own. */
@@ -15,7 +15,7 @@ const LOCAL = new Set(["files", "compat", "db", "systemd", "altfiles", "mymachin
 /** A directory that does not answer must not hold up setup. */
 const TIMEOUT_MS = 2_000;
 
-/** One sentence for each such account; nothing of a directory that does not answer. */
+/** One sentence for each such account. A directory that does not answer is skipped. */
 export async function directoryUidWarnings(
   config: Config,
   platformAccounts: readonly StandingAccount[],
@@ -41,7 +41,7 @@ export async function twinsOf(
   const found = await Promise.all(
     asked.map(async ({ uid, service }) => {
       const name = (await entry(service, String(uid)))?.[0];
-      // Who is exempt by a name that only the directory has is not somebody else.
+      // Without a local account of this uid, the exempt account is the directory's own.
       const local = name === undefined ? undefined : (await entry("files", String(uid)))?.[0];
       return name === undefined || local === undefined || local === name
         ? []
@@ -55,7 +55,7 @@ export async function twinsOf(
   return found.flat();
 }
 
-/** A name in ASCII: a directory's may have what a terminal takes for a command. */
+/** Quotes a name in ASCII, because a directory's name may contain escape sequences for a terminal. */
 const quoted = (name: string): string =>
   JSON.stringify(name).replaceAll(
     /[^ -~]/g,
@@ -79,7 +79,7 @@ function readNameSwitch(): string {
   }
 }
 
-/** By `getent -s SERVICE` (getent(1)). It takes digits for a uid. */
+/** Asks one service, by `getent -s SERVICE` (getent(1)), which takes a key of digits for a uid. */
 async function entryIn(service: string, key: string): Promise<readonly string[] | null> {
   const getent = findProgram("getent", SYSTEM_PATH);
   if (getent === null) return null;

@@ -19,7 +19,7 @@ import { HANDOVER_CONFIG, type Step } from "./plan.ts";
 import type { Progress } from "./progress.ts";
 import { commit, type FileChange, grant, stage } from "./transaction.ts";
 
-/** Carries out a plan; where a step before the commit fails, takes back what the steps before it did. */
+/** Executes a plan. Where a step up to the commit fails, it undoes the steps before it. */
 
 export interface Executor extends Progress {
   readonly run: RunCommand;
@@ -84,13 +84,13 @@ export async function execute(steps: readonly Step[], executor: Executor): Promi
   for (const signal of SIGNALS) process.on(signal, onSignal);
   try {
     for (const step of steps) {
-      // After the commit, to go on is safer than to go back.
+      // A signal after the commit is ignored: to complete the change is safer than to undo it.
       if (interrupted && !committed)
         throw new ImdsProxyError("command-failed", "interrupted; nothing was changed", "run it again");
       await executor.step(describeStep(step), () => carryOut(step));
     }
   } catch (error) {
-    // The staged files first: on a full disk, nothing else can be undone before they are gone.
+    // The staged files are removed first, because on a full disk nothing else can be undone before that.
     if (!committed) unstage();
     for (const back of undo.reverse()) await attempt(back, executor.say);
     throw error;
@@ -130,7 +130,7 @@ async function createAccount(run: RunCommand, staged: readonly FileChange[]): Pr
     ]);
     account = await findAccount();
   } else if ((await getent("group", ACCOUNT)) === null) {
-    // With the number that the account has, so that the files of an installation stay readable for it.
+    // The group gets the gid that the account has, so that the account can still read the installed files.
     await mustRun(run, ["groupadd", "--system", "--gid", String(account.gid), ACCOUNT]);
   }
   if (account === null)
@@ -145,10 +145,10 @@ async function createAccount(run: RunCommand, staged: readonly FileChange[]): Pr
 
 async function removeAccount(run: RunCommand): Promise<void> {
   removeInheritedLocks();
-  // The account that setup makes is in /etc/passwd. Where a directory does not answer, there is none of ours to remove.
+  // Only /etc/passwd is read: setup makes its account there. An account of a directory, which may not answer, is not ours.
   if (hasLocalAccount()) await mustRun(run, ["userdel", ACCOUNT]);
-  // userdel removes the group with the account where USERGROUPS_ENAB says so in /etc/login.defs. One that is left of an
-  // account which is gone, as after a power cut, goes as well.
+  // userdel removes the group with the account where USERGROUPS_ENAB says so in /etc/login.defs. A group whose account is
+  // gone already, as after a power cut, is removed as well.
   if (hasLocalGroup()) await mustRun(run, ["groupdel", ACCOUNT]);
 }
 

@@ -88,7 +88,7 @@ async function systemd(run: RunCommand): Promise<number | null> {
   return version === undefined ? null : Number(version);
 }
 
-/** The service's account, where the node has one of that name. @throws ImdsProxyError where that cannot be told. */
+/** The service's account, where the node has one of that name. @throws ImdsProxyError where the account database does not answer. */
 export async function findAccount(): Promise<Account | null> {
   const fields = await getent("passwd", ACCOUNT);
   if (fields === null) return null;
@@ -98,8 +98,8 @@ export async function findAccount(): Promise<Account | null> {
 }
 
 /**
- * The uid of the service's account, for whoever only tells of it: by /etc/passwd, where setup makes it, and else by a directory. Null where
- * there is none, and where the directory does not answer.
+ * The uid of the service's account, for reports: from /etc/passwd, where setup makes it, else from a directory service. Null where
+ * there is none, and where the directory does not answer in time.
  */
 export async function accountUid(): Promise<number | null> {
   const local = uidInPasswd(readFileSync("/etc/passwd", "utf8"), ACCOUNT);
@@ -109,11 +109,11 @@ export async function accountUid(): Promise<number | null> {
 }
 const TOLD_WITHIN_MS = 2_000;
 
-/** Whether the service's account is in /etc/passwd, its group in /etc/group; one of a directory's is another's. */
+/** Whether the service's account is in /etc/passwd, its group in /etc/group. Those that only a directory has are not of setup. */
 export const hasLocalAccount = (): boolean => isInFile("/etc/passwd");
 export const hasLocalGroup = (): boolean => isInFile("/etc/group");
 
-/** The gid of a directory's group that is called as the service's; null where there is none, or /etc/group has one too. */
+/** The gid of a directory's group with the service's name; null where there is none, or where /etc/group has the group. */
 async function findOthersGroup(): Promise<number | null> {
   if (hasLocalGroup()) return null;
   const fields = await getent("group", ACCOUNT).catch(() => null);
@@ -161,7 +161,7 @@ function kernelAnswers(
 const MIB = 1_048_576;
 
 /**
- * How much room the executable needs below its place, and how much there is, in MiB.
+ * How much space the executable needs on the file system where it is installed, and how much is free, in MiB.
  *
  * @throws ImdsProxyError `missing` where the running program's file was replaced or removed since it was started.
  */

@@ -13,7 +13,7 @@ import { findAccount } from "./facts.ts";
 /** What a poll needs of the node. */
 type NodeSources = Pick<PollOptions, "credentials" | "region" | "gid" | "now">;
 
-/** Runs something with the node's own metadata service, asked past the proxy. @throws ImdsProxyError `upstream`. */
+/** Runs `work` with what the upstream gives. It is asked directly, not through the proxy. @throws ImdsProxyError `upstream`. */
 export async function withNodeSources<T>(
   config: Config,
   work: (sources: NodeSources) => Promise<T>,
@@ -38,6 +38,6 @@ export async function withNodeSources<T>(
 export const nodeFile = (path: string = DEFAULT_CONFIG_PATH): ConfigFile =>
   parseFile(textOfFile(path, "the configuration", "name an existing file with --config FILE"), path);
 
-/** Polls once, and keeps what may be taken. */
+/** Polls once, and stores the object where it is accepted. */
 export const pollHere = (file: ConfigFile, options: { readonly dryRun: boolean }): Promise<PollResult> =>
   withNodeSources(file.config, (sources) => poll({ file, ...sources, ...options }));

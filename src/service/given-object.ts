@@ -37,7 +37,7 @@ export async function takeObject({
       "such as s3://BUCKET/imdsproxy.yaml, or ssm:/imdsproxy/rules",
     );
   }
-  // For the upstream and the region alone.
+  // Needed only to find the upstream and the region.
   const config = parseConfig("", "the flags", overrides);
   const answer = await withNodeSources(config, ({ region, credentials }) =>
     fetchSource({
@@ -59,8 +59,8 @@ export async function takeObject({
 }
 
 /**
- * The text to install. Pinned by its hash it is as a file that was named; else it may have {@link OBJECT_KEYS} alone, which take the
- * place of those that the node has: who writes the bucket must not write root's firewall. Pure.
+ * The text to install. Where its hash was given, it may be any configuration, like a local file. Else it may have only the keys
+ * {@link OBJECT_KEYS}, which replace those of the node: whoever can write to the bucket must not control root's firewall. Pure.
  */
 export function judged(
   bytes: Uint8Array,
@@ -77,7 +77,7 @@ export function judged(
   const text = textOfBytes(bytes);
   if (text === null) throw new ImdsProxyError("config", `${url} is not text in UTF-8`, "save it as UTF-8");
   if (sha256 !== null) return text;
-  // The errors of the text itself name its lines: wantedConfiguration() checks it.
+  // A text that does not parse is returned as it is, because wantedConfiguration() reports its errors with their lines.
   const given = parseDocument(text, { logLevel: "error" });
   let keys: unknown = null;
   try {

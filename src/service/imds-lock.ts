@@ -9,11 +9,11 @@ import { digestOfKey, type Probe } from "./probe.ts";
 
 /**
  * A node whose metadata address systemd has locked (`systemd.imds.network=locked`, upstream/imds-lock.ts). Users get their role,
- * because the second wall's routes come before the lock. Root and the exempt accounts are refused by the kernel before any
- * redirect, as they were before: the lock is the administrator's, and nothing here opens it.
+ * because the second wall's routes come before the lock. The kernel refuses root and the exempt accounts before any redirect,
+ * as it does without imdsproxy: the administrator has set the lock, and imdsproxy does not lift it.
  */
 
-/** The table that sockets with the mark are led to (systemd, src/imds/85-imds-early.network). */
+/** The routing table for sockets with the lock's mark (systemd, src/imds/85-imds-early.network). */
 const TABLE = String(0x7fff0815);
 
 /** What is asked of the node. */
@@ -36,7 +36,7 @@ const NODE: LockFacts = {
   },
 };
 
-/** What root has to know before anything is changed; empty where the address is not locked. */
+/** Warnings for root before anything is changed; none where the address is not locked. */
 export async function lockWarnings(facts: LockFacts = NODE): Promise<readonly string[]> {
   if (!facts.isLocked()) return [];
   const warnings = [
@@ -54,9 +54,9 @@ export async function lockWarnings(facts: LockFacts = NODE): Promise<readonly st
 }
 
 /**
- * The interfaces of the lock's own table that have rp_filter on, each as the sysctl that says so. The kernel looks for a way back to
- * an answer's source without the mark, finds the route of type `prohibit`, and drops the answer, for 2 as for 1
- * (__fib_validate_source in net/ipv4/fib_frontend.c).
+ * The interfaces of the lock's own table that have rp_filter on, each as the sysctl that says so. To check an answer's source, the
+ * kernel looks up the route back to it without the mark, finds the route of type `prohibit`, and drops the answer. The loose mode (2)
+ * does so like the strict mode (1) (__fib_validate_source in net/ipv4/fib_frontend.c).
  */
 async function strictInterfaces({ run, sysctl }: LockFacts): Promise<readonly string[]> {
   const { stdout } = await run([IP, "-o", "route", "show", "table", TABLE]);
@@ -69,7 +69,7 @@ async function strictInterfaces({ run, sysctl }: LockFacts): Promise<readonly st
   );
 }
 
-/** What root would be given by the upstream, asked with the mark: to compare with what a user gets. */
+/** Asks the upstream for the instance role, with the lock's mark, which root's own requests lack: to compare with what a user gets. */
 export async function instanceProbe(endpoint: Endpoint): Promise<Probe> {
   const upstream = new Upstream({ endpoint, clock: systemClock });
   const nothing: Probe = {

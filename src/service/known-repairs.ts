@@ -1,16 +1,16 @@
-/** Protection besides iptables, such as the routing rules. It uses only the kernel: no process and no waiting for one. */
+/** Protection besides iptables, such as the routing rules. It talks to the kernel alone: it starts no process and waits for none. */
 export interface Guard<Spec> {
-  /** A line for each thing that is wrong; none where all is right. */
+  /** A line for each difference from what should be there; none where all is right. */
   problems(spec: Spec): readonly string[];
   /** Repairs it. */
   restore(spec: Spec): void;
 }
 
 /**
- * Restores the rules of iptables and then what each guard protects. The rules come first, because nothing that a user does can keep the
- * kernel's nf_tables of this network namespace busy: its lock belongs to the namespace (commit_mutex in net/netfilter/nf_tables_api.c).
- * A guard that looks at routing waits for a lock which all namespaces share (rtnl_mutex in net/core/rtnetlink.c), a user's own included.
- * A failure of one prevents no other repair.
+ * Restores the rules of iptables and then what each guard protects. The rules come first, because no user can delay their repair: the
+ * lock of nf_tables belongs to this network namespace (commit_mutex in net/netfilter/nf_tables_api.c). A guard that looks at routing can
+ * be delayed: its lock is shared by all namespaces (rtnl_mutex in net/core/rtnetlink.c), including those that users make for
+ * themselves. A failure of one repair prevents no other.
  *
  * @param rules restores the rules, and returns a line for each difference.
  * @returns what all of them found.
@@ -39,7 +39,7 @@ export function restoreKnown<Spec>(
       return problems;
     });
   }
-  // Whoever took that may have taken the rules as well, after the look at them: then they are part of the same repair and its line.
+  // Whoever removed a guard's part may have removed the rules too, after they were checked. Then one repair and one line cover both.
   if (wereRight && found.length > 0) attempt(rules);
   if (failures.length > 0) throw failures[0];
   return found;

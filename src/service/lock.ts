@@ -3,10 +3,10 @@ import { ImdsProxyError } from "../errors.ts";
 import { waitForLock } from "../platform/file-lock.ts";
 
 /**
- * Runs something while nobody else does, and removes the lock's file in the end.
+ * Runs `run` under an exclusive lock, and removes the lock's file afterwards.
  *
  * @param path a file that only root can open.
- * @param waitMs how long to wait for the other, in milliseconds.
+ * @param waitMs how long to wait for the lock, in milliseconds.
  * @param onWait called once where somebody else has the lock.
  */
 export async function withLock<T>(

@@ -3,8 +3,8 @@ import { existsSync } from "node:fs";
 /** Login programs that conflict with a firewall that only root may pass. */
 
 /**
- * Where the package ec2-instance-connect has the program that sshd runs: Ubuntu and Debian, then Amazon Linux. It needs the
- * metadata service, which the closed state keeps from all but root.
+ * The paths at which the package ec2-instance-connect installs the program that sshd runs: on Ubuntu and Debian, then on Amazon
+ * Linux. The program needs the metadata service, which only root reaches in the closed state.
  */
 const INSTANCE_CONNECT = [
   "/usr/share/ec2-instance-connect/eic_run_authorized_keys",
@@ -12,8 +12,8 @@ const INSTANCE_CONNECT = [
 ];
 
 /**
- * Where Dropbear's server is. Up to 2022.83 at least it serves a user who has logged in as root, and so the connections that
- * it forwards for them (`ssh -L`, `-D`, `-W`) are root's; OpenSSH's server makes them as the user. Both tried.
+ * The paths of Dropbear's server. Up to version 2022.83 at least, it keeps running as root after a user has logged in, so the
+ * connections that it forwards for the user (`ssh -L`, `-D`, `-W`) are root's. OpenSSH's server makes them as the user. Both tried.
  */
 const DROPBEAR = ["/usr/sbin/dropbear", "/usr/local/sbin/dropbear", "/usr/bin/dropbear"];
 

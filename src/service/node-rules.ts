@@ -22,7 +22,7 @@ import { mark, readJson, writeWhole } from "./state-files.ts";
 
 /** The firewall of this machine, for the watch. */
 
-/** The longest wait for another imdsproxy that is changing rules. One that takes longer hangs, and the known rules are restored. */
+/** The longest wait for another imdsproxy that is changing rules. One that takes longer is assumed to hang: the rules are restored. */
 const MOST_LOCKED_MS = 10_000;
 
 /** Attempts to compare the rules where other programs change theirs meanwhile. After these, the next check tries again. */
@@ -90,7 +90,7 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
     return spec;
   }
 
-  /** The upstream. Where it cannot be found out whether it has moved, it stays where it was. */
+  /** The upstream. Where the detection is not certain, the last known upstream is kept. */
   async #detectUpstream(): Promise<DetectedUpstream> {
     const found = await detectUpstream();
     const last = this.#known?.spec.upstream;
@@ -99,7 +99,7 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
   }
 
   configurationStamp(): string {
-    // A new line of /etc/subuid can end an exemption, and newuidmap heeds it at once.
+    // /etc/subuid counts too: a new line there can end an exemption, and newuidmap applies it at once.
     return `${stampOf(this.#options.configPath ?? DEFAULT_CONFIG_PATH)} ${stampOf(SUBORDINATE_UIDS)}`;
   }
 
@@ -131,7 +131,7 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
     return restoreKnown(spec, rules, this.#guards);
   }
 
-  /** Reads the rules that another process, a setup or the rules' unit, has applied: they are the right ones now. */
+  /** Reads the rules that another process (a setup, or the rules' unit) has applied: those are the wanted rules from then on. */
   #takeUpWhatAnotherWrote(): void {
     const stamp = stampOf(KNOWN_RULES);
     if (stamp === NO_FILE || stamp === this.#known?.stamp) return;

@@ -11,7 +11,7 @@ import { LOCK, UNITS } from "./paths.ts";
 import { type RulesStatus, rulesStatus } from "./rules-status.ts";
 import { NOT_INSTALLED, nodeNotes, type UnitsStatus, unitsStatus } from "./setup.ts";
 
-/** The state of the node on one screen: what is looked at here, and what the running proxy says of itself. */
+/** The state of the node for `imdsproxy status` as root: what this process finds, and what the running proxy reports of itself. */
 
 /** Something that is wrong. */
 export interface Trouble {
@@ -23,21 +23,21 @@ export interface Trouble {
   readonly remedy: string | null;
 }
 
-/** What the proxy told, or why it did not. */
+/** The report of the running proxy, or why there is none. */
 export type ProxyAnswer =
   | { readonly kind: "answered"; readonly status: RootStatus }
   | {
       readonly kind: "silent";
       readonly why: string;
-      /** True where one answers, in a way that this version does not know: it serves. */
+      /** True where a proxy answers in a format that this version does not know. It counts as serving. */
       readonly otherVersion?: true;
     };
 
-/** What of the node was found. */
+/** What was found on the node. */
 export interface NodeFindings {
   readonly proxy: ProxyAnswer;
   readonly units: UnitsStatus;
-  /** Whether there is a configuration: without one, and without the service, nothing is expected to run. */
+  /** Whether there is a configuration. Without one and without the service, nothing should run: the one trouble is `not-installed`. */
   readonly configured: boolean;
   /** Null where it cannot be compared, because the configuration cannot be read. */
   readonly rules: Pick<RulesStatus, "healthy" | "differences" | "notes"> | null;
@@ -45,10 +45,10 @@ export interface NodeFindings {
   readonly dropped: Dropped | null;
   /** The upstream that the configuration means on this node; null where that is not known. */
   readonly upstream: { readonly url: string; readonly reason: string } | null;
-  /** Why the configuration's file cannot be taken; null where it can. */
+  /** Why the configuration's file cannot be used; null where it can. */
   readonly configurationProblem: { readonly what: string; readonly remedy: string | null } | null;
   readonly notes: readonly string[];
-  /** What is at work on the installation; null where nothing is. */
+  /** The command that is changing the installation now; null where none is. */
   readonly atWork: AtWork | null;
 }
 
@@ -59,7 +59,7 @@ export interface AtWork {
   readonly command: string | null;
 }
 
-/** What root is shown; `--json` prints it as it is. */
+/** What `imdsproxy status` shows to root; `--json` prints it as it is. */
 export interface NodeStatus {
   readonly healthy: boolean;
   /** One line: that all is well, or the first trouble. */
@@ -112,7 +112,7 @@ export async function findNode(
   ]);
   const answer = await proxy;
   return {
-    // It may have begun, or ended, since the first look.
+    // Looked for twice, because a command may begin or end in between.
     atWork: before ?? workOnInstallation(),
     proxy: answer,
     units,
@@ -125,19 +125,19 @@ export async function findNode(
   };
 }
 
-/** What changes the installation of this node at this moment: only root can hold that lock. Null where nothing does. */
+/** The command that is changing this node's installation, found by the lock that it holds, which only root can. Null for none. */
 export function workOnInstallation(): AtWork | null {
   try {
     const pid = lockHolder(LOCK);
     if (pid === null) return null;
     return { pid, command: commandIn(readFileSync(`/proc/${pid}/cmdline`, "utf8")) };
   } catch {
-    // Without /proc, or where it has just ended, it is not known: then what is found stands for itself.
+    // Unknown without /proc, or where the command has just ended. The findings are then reported as if none were at work.
     return null;
   }
 }
 
-/** The command among a process's arguments, which end with NUL (proc_pid_cmdline(5)). From source, the script comes before it. */
+/** The command among a process's arguments, which end with NUL (proc_pid_cmdline(5)). Run from source, the script's path precedes it. */
 export function commandIn(cmdline: string): string | null {
   const [, ...args] = cmdline.split("\0");
   const at = args.findIndex((arg) => arg === "setup" || arg === "service");
@@ -149,7 +149,7 @@ export function commandIn(cmdline: string): string | null {
 
 const TAKING_AWAY = ["disable", "uninstall"];
 
-/** Whether it ends with a proxy that does not run. */
+/** Whether the command leaves the node without a running proxy. */
 export const takesAway = ({ command }: AtWork): boolean =>
   TAKING_AWAY.some((name) => command === `service ${name}`);
 
@@ -163,7 +163,7 @@ async function firewallOf(config: Config) {
   };
 }
 
-/** Puts the findings together; pure. */
+/** Makes the status of the findings. Pure. */
 export function nodeStatus(found: NodeFindings): NodeStatus {
   const told = found.proxy.kind === "answered" ? found.proxy.status : null;
   const troubles = troublesOf(found, told);
@@ -171,7 +171,8 @@ export function nodeStatus(found: NodeFindings): NodeStatus {
   const more = further.length === 0 ? "" : `; and ${further.length} more, below`;
   const { atWork } = found;
   const serves = told !== null || (found.proxy.kind === "silent" && found.proxy.otherVersion === true);
-  // What a setup puts right itself, while the proxy serves: files of two versions, units that it starts again.
+  // Whether the only troubles are those that a setup causes and ends itself while the proxy serves: files of two versions, units
+  // that it restarts.
   const isPassing =
     atWork !== null &&
     serves &&
@@ -219,7 +220,7 @@ function underWay(work: AtWork): string {
   return `${work.command === "setup" ? "an upgrade is under way: " : ""}${workText(work)}, and the proxy serves`;
 }
 
-/** What others follow from comes first: without the upstream there are no credentials for STS. Else the proxy's own order stays. */
+/** Problems that cause others come first: without the upstream there are no credentials for STS. The rest keep the proxy's order. */
 const CAUSES = ["upstream", "clock"];
 const causeRank = (id: string): number => (CAUSES.includes(id) ? CAUSES.indexOf(id) : CAUSES.length);
 
@@ -252,7 +253,7 @@ function troublesOf(
   }
   const problems = [...(told?.problems.rows ?? [])].sort((a, b) => causeRank(a.id) - causeRank(b.id));
   for (const { id, what, since, remedy } of problems) {
-    // The comparison of this moment says more than the last report of the watch.
+    // Rules that were compared just now are more current than the last report of the watch.
     if (id !== "firewall" || rules === null) troubles.push({ id, what, since, remedy });
   }
   const isToldAlready = troubles.some(({ id }) => id === "configuration");

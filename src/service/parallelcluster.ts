@@ -3,15 +3,15 @@ import type { RunCommand } from "./command.ts";
 import { ACCOUNT } from "./paths.ts";
 
 /**
- * ParallelCluster's own firewall of a head or login node (`Imds/Secured`, on by default): a chain below filter's OUTPUT that
- * lets a list of users reach the metadata service and refuses everybody else. aws-parallelcluster-cookbook, imds-access.sh.
+ * ParallelCluster's own firewall of a head or login node (`Imds/Secured`, on by default): a chain called from filter's OUTPUT
+ * that lets the users of a list reach the metadata service and refuses everybody else. aws-parallelcluster-cookbook, imds-access.sh.
  */
 const CHAIN = "PARALLELCLUSTER_IMDS";
 const ALLOW = `sudo bash /opt/parallelcluster/scripts/imds/imds-access.sh --allow ${ACCOUNT}`;
 
 /**
- * Whether that chain keeps the proxy itself from the metadata service: a sentence with the remedy, or null. Users do not meet
- * it, since nat has led them to the proxy before.
+ * Whether that chain keeps the proxy itself from the metadata service: a sentence with the remedy, or null. It does not concern
+ * users' requests, because nat redirects them to the proxy before they reach this chain.
  *
  * @param uid the service's account; null where the node has none yet.
  */
@@ -24,7 +24,7 @@ export async function imdsChainWarning(run: RunCommand, uid: number | null): Pro
   );
 }
 
-/** Whether the first rule of `iptables -S CHAIN` that ends the way of a uid's packets refuses them. */
+/** Whether, of the rules of `iptables -S CHAIN` that match a uid's packets, the first with a terminating target refuses them. */
 function refuses(listing: string, uid: number | null): boolean {
   for (const line of listing.split("\n")) {
     const rule = /^-A \S+ (.*)$/.exec(line)?.[1];

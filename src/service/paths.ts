@@ -1,12 +1,12 @@
 /** The paths and names that setup puts on a node; uninstall removes exactly these. */
 
-/** The service's account and group. The firewall lets it reach the upstream, so nobody else may be it. */
+/** The service's account and group. The firewall lets this account reach the upstream, so nobody else may use it. */
 export const ACCOUNT = "imdsproxy";
 
 export const BINARY = "/usr/local/bin/imdsproxy";
 export const CONFIG_DIRECTORY = "/etc/imdsproxy";
 export const CONFIG = `${CONFIG_DIRECTORY}/config.yaml`;
-/** What editors complete and check the configuration by: the first line of the one that setup writes names it. */
+/** The JSON schema by which editors complete and check the configuration. The first line of a configuration by setup names it. */
 export const CONFIG_SCHEMA = `${CONFIG_DIRECTORY}/config.schema.json`;
 export const UNIT_DIRECTORY = "/etc/systemd/system";
 

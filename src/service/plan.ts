@@ -28,7 +28,7 @@ export type Step =
   | { readonly kind: "stage"; readonly changes: readonly FileChange[] }
   /** Makes the service's account where there is none. Undone where a later step fails before `commit`. */
   | { readonly kind: "create-account" }
-  /** Asks the new executable whether it takes the new configuration. */
+  /** Asks the new executable whether it accepts the new configuration. */
   | {
       readonly kind: "check-configuration";
       readonly binary: string;
@@ -50,7 +50,7 @@ export type Step =
   | {
       readonly kind: "run";
       readonly argv: readonly string[];
-      /** Said where it fails. */
+      /** What to do where the command fails, for the error. */
       readonly remedy?: string;
       /** True where a failure is ignored, because what it undoes may not be there. */
       readonly mayFail?: true;
@@ -58,7 +58,7 @@ export type Step =
   /** Removes files, and directories with their content; a missing one is no error. */
   | { readonly kind: "remove"; readonly paths: readonly string[] }
   | { readonly kind: "remove-account" }
-  /** Makes root the owner of what stays: the account's uid may be given to somebody else. */
+  /** Makes root the owner of a path that stays, because the account's uid may be given to another user later. */
   | { readonly kind: "keep-for-root"; readonly path: string };
 
 /** What an installation starts from. */
@@ -101,7 +101,7 @@ export function installedFiles(installation: Installation): readonly FileChange[
   });
   return [
     { path: BINARY, content: { copyOf: installation.executable }, mode: 0o755 },
-    // Readable for the service alone: it can hold external ids and policies.
+    // Only root and the service may read it: it can hold external ids and policies.
     { path: CONFIG, content: { text: installation.configText }, mode: 0o640, forService: true },
     { path: CONFIG_SCHEMA, content: { text: configSchemaText() }, mode: 0o644 },
     ...Object.entries({ ...units, ...objectUnits(installation) }).map(([name, text]) => ({
@@ -188,7 +188,7 @@ export function installSteps(
   return steps;
 }
 
-/** `restart`, so that another interval holds at once. */
+/** `restart`, so that a changed interval takes effect at once. */
 const startPolling = (): readonly Step[] => [
   { kind: "run", argv: ["systemctl", "--quiet", "enable", OBJECT_UNITS.timer] },
   {
@@ -204,14 +204,14 @@ const stopPolling = (): readonly Step[] => [
   { kind: "run", argv: ["systemctl", "reset-failed", OBJECT_UNITS.service], mayFail: true },
 ];
 
-/** The copy stays: by its serial, no older object is taken where the node polls again later. */
+/** The copy of the object is kept: where the node polls again later, the serial of the copy keeps it from taking an older object. */
 const removePolling = (): readonly Step[] => [
   ...stopPolling(),
   { kind: "remove", paths: Object.values(OBJECT_UNITS).map((name) => `${UNIT_DIRECTORY}/${name}`) },
   { kind: "run", argv: ["systemctl", "daemon-reload"] },
 ];
 
-/** `restart`, also where they run: the rules are applied anew, atomically, and the watch takes the new executable. */
+/** `restart`, even where the units run: the rules are applied again, atomically, and the watch runs the new executable. */
 const rulesSteps = (): readonly Step[] => [
   {
     kind: "run",

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import type { Platform } from "../config/platforms.ts";
 
-/** Tells which of AWS's platforms made this node. */
+/** Detects which of AWS's platforms this node belongs to. */
 
 /** A platform that was found, and by what. */
 export interface DetectedPlatform {
@@ -9,7 +9,7 @@ export interface DetectedPlatform {
   readonly reason: string;
 }
 
-/** By which paths each is known, the more special first: each of them is EC2 as well. */
+/** The paths that show each platform. They are tried before the signs of EC2, because each of these nodes is an EC2 instance too. */
 const SIGNS: readonly { readonly platform: Platform; readonly path: string }[] = [
   // aws-parallelcluster-cookbook: the node's attributes, and the directory of its daemons.
   { platform: "parallelcluster", path: "/etc/parallelcluster" },
@@ -24,7 +24,7 @@ const SIGNS: readonly { readonly platform: Platform; readonly path: string }[] =
 const VENDOR = "/sys/class/dmi/id/sys_vendor";
 const XEN = "/sys/hypervisor/uuid";
 
-/** What the node is, by its files alone; `none` where nothing shows it. */
+/** The platform, as the node's files show it; `none` where they show none. */
 export function detectPlatform(
   exists: (path: string) => boolean = existsSync,
   read: (path: string) => string = textOf,

@@ -19,7 +19,7 @@ const LUSTRE_PORT = 988;
 const RESERVED_FROM = 512;
 const RESERVED_TO = 1023;
 
-/** One line for each thing about the port that an operator should change, with what would be right. */
+/** One line for each problem with the port that an operator should solve, with the right value. */
 export function portWarnings(listen: Endpoint, { lustre, unprivilegedFrom }: PortFacts): readonly string[] {
   const warnings: string[] = [];
   const where = endpointText(listen);

@@ -3,11 +3,11 @@ import type { Endpoint } from "../identity/endpoint.ts";
 import type { Probe } from "./probe.ts";
 
 /**
- * Reads what `imdsproxy service probe` said as a user. Another process of that user's can have changed it: so it may be a lie of any
- * kind, but nothing else than a probe.
+ * Parses the output of `imdsproxy service probe`, which ran as a user. Other processes of that user can change the output, so its
+ * values may be false; what is not of the form of a probe is rejected.
  */
 
-/** A role list is cut to 200 before; the others are a few words, a role's name among them. */
+/** The longest text that is accepted. `probe` cuts the role list to 200 characters; other texts are a few words or a role's name. */
 const MOST_LETTERS = 500;
 const RESULTS: readonly Attempt["result"][] = ["closed", "absent", "proxy", "open"];
 

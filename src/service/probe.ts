@@ -72,6 +72,6 @@ function digestOf(text: string): { code: string | null; digest: string | null } 
   }
 }
 
-/** What tells one set of credentials from another, without a part of it. */
+/** A digest that distinguishes two sets of credentials and contains no part of them. */
 export const digestOfKey = (accessKeyId: string): string =>
   new Bun.CryptoHasher("sha256").update(accessKeyId).digest("hex").slice(0, 16);

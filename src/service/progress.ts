@@ -6,7 +6,7 @@ export interface Progress {
   readonly step: <T>(what: string, work: () => Promise<T>) => Promise<T>;
 }
 
-/** One line for each step, in order and without times: for files and pipes, whose lines stay as they are. */
+/** One line for each step, in order and without times: for files and pipes, where a printed line cannot be redrawn. */
 export const linesTo = (print: (line: string) => void): Progress => ({
   say: print,
   step(what, work) {

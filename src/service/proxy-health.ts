@@ -5,7 +5,7 @@ import { familyOf, redirectTarget } from "../firewall/addresses.ts";
 import { endpointText } from "../identity/endpoint.ts";
 import type { Problem } from "../telemetry/health.ts";
 
-/** Asks the running proxy for its own health. What units are active does not show what callers get. */
+/** Asks the running proxy for its own health. Active units alone do not mean that callers get credentials. */
 
 /** The answer, or why there is none. */
 export type ProxyHealth =

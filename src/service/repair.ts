@@ -3,11 +3,11 @@ import { type FirewallHealth, type RepairKind, repairKind } from "../telemetry/f
 
 /**
  * The watch over the firewall rules. It restores them whatever removes them, changes them or puts other rules before them.
- * Known rules are restored first, from their uids as numbers. The exempt users and the upstream are looked up afterwards,
+ * Known rules, which hold uids as numbers, are restored first. The exempt users and the upstream are looked up afterwards,
  * because a directory that hangs must not leave the node open. Stateful; the rules and the reports are given to it.
  */
 
-/** The milliseconds between two checks, each of which takes a few. The documented time until a repair is 30 s. */
+/** The milliseconds between two checks; a check takes a few milliseconds. The documented time until a repair is 30 s. */
 export const CHECK_INTERVAL_MS = 2_000;
 /** The milliseconds between two look-ups of the exempt users and the upstream: nothing reports a change of accounts. */
 export const RESOLVE_INTERVAL_MS = 30_000;
@@ -207,13 +207,13 @@ export class FirewallWatch<Spec> {
     this.#set(true);
   }
 
-  /** The wanted rules: the same object while they are equal, so that a change is recognised by identity. */
+  /** The wanted rules. While they are equal, the same object is returned, so that callers see a change by comparing with ===. */
   async #currentSpec(): Promise<Spec> {
     const { rules, clock, remembered, remember, log } = this.#options;
     const stamp = rules.configurationStamp();
     const now = clock.now();
     const age = now - this.#resolvedAtMs;
-    // Where the clock was set back, an old answer must not stay for ever.
+    // A negative age means that the clock was set back. Without this check the old answer would count as fresh for too long.
     const fresh = stamp === this.#stamp && age >= 0 && age < RESOLVE_INTERVAL_MS && !this.#moved;
     if (this.#spec !== null && fresh) return this.#spec;
     const changed = stamp !== this.#stamp;

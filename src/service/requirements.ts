@@ -24,9 +24,9 @@ export interface NodeFacts {
   readonly socketLookup: string | null;
   readonly connectionTracking: string | null;
   readonly cgroups: CgroupHierarchy;
-  /** The account that is to be the service's, where there is one by that name. */
+  /** The existing account with the service's name; null where there is none. */
   readonly account: Account | null;
-  /** The gid of the group of that name that a directory service has and /etc/group has not; null where there is none. */
+  /** The gid of a group with the service's name that a directory service has and /etc/group has not; null where there is none. */
   readonly othersGroup: number | null;
   /** MiB that are free where the executable goes. */
   readonly freeMiB: number;
@@ -84,7 +84,7 @@ export function unmet(facts: NodeFacts): readonly string[] {
     );
   }
   problems.push(...accountProblems(facts.account));
-  // useradd(8) makes no group of a name that any service has.
+  // useradd(8) refuses to make a group whose name any NSS service has.
   if (facts.account === null && facts.othersGroup !== null) {
     problems.push(
       `the group ${ACCOUNT} (gid ${facts.othersGroup}) comes from a directory service, so that the service's account can have none of that ` +

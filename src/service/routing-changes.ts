@@ -8,8 +8,8 @@ const MOST_DATAGRAMS = 1_000;
 const OUR_TABLES: ReadonlySet<number> = new Set(Object.values(TABLES));
 
 /**
- * Notifications about changes of what the second wall consists of or depends on: routing rules, routes of its tables,
- * interfaces and addresses.
+ * Notifications from the kernel about changes of the second wall and of what it depends on: routing rules, routes of its
+ * tables, interfaces and addresses.
  */
 export class RoutingChanges {
   readonly #socket: NetlinkSocket;

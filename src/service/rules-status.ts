@@ -4,7 +4,7 @@ import { type FirewallStatus, firewallStatus } from "../firewall/status.ts";
 import type { FirewallSpec } from "../firewall/types.ts";
 import { systemWall } from "../firewall/wall/wall.ts";
 
-/** Everything that the firewall should be, compared with what is there: both walls and the limits of connections. */
+/** The wanted firewall compared with the actual one: the iptables rules, the second wall and the limits of connections. */
 export interface RulesStatus {
   readonly healthy: boolean;
   /** The first wall. */
@@ -20,7 +20,7 @@ export interface RulesStatus {
     readonly unavailable: string | null;
     readonly problems: readonly string[];
   };
-  /** What is missing, changed or not first, one line each. */
+  /** One line for each rule that is missing, changed, or not in first place. */
   readonly differences: readonly string[];
   /** Remarks that do not make it unhealthy. */
   readonly notes: readonly string[];

@@ -1,19 +1,19 @@
 import { after } from "../platform/clock.ts";
 import type { UsersChild } from "./spawn-as.ts";
 
-/** What a child said that runs as another user, who may have changed it. */
+/** The output of a child that runs as another user, who may have changed it. */
 export interface Said {
   /** Its standard output and standard error, each up to the limit. */
   readonly text: string;
   readonly complaint: string;
   /** Null where a signal ended it. */
   readonly exitCode: number | null;
-  /** Whether it was killed because it did not end in time, as one does that its user has stopped (SIGSTOP). */
+  /** Whether it was killed because it did not end in time, for instance because its user had stopped it (SIGSTOP). */
   readonly late: boolean;
 }
 
 /**
- * Everything that a child says until it ends. One that says or takes more than it may is killed.
+ * Collects a child's output until it ends. A child that exceeds a limit of time or output is killed.
  *
  * @param options.limitMs milliseconds from now.
  * @param options.mostLetters of standard output. What exceeds it of standard error is dropped.

@@ -59,7 +59,7 @@ import { type NodeFacts, unmet } from "./requirements.ts";
 import { discard, type FileChange, fileProblem, recover, stagedPath } from "./transaction.ts";
 import { findExempt, findTester, type Verification, verify } from "./verify.ts";
 
-/** The operations of `setup` and `service`: each makes a plan and carries it out under one lock. */
+/** The operations of `setup` and `service`: each makes a plan and executes it under the same lock. */
 
 export interface ServiceOptions extends Progress {
   readonly dryRun: boolean;
@@ -71,7 +71,7 @@ export interface InstallOptions extends ServiceOptions {
   /** The SHA-256 that a configuration of S3 or SSM must have, in hexadecimal. */
   readonly configSha256?: string | undefined;
   readonly overrides: ConfigOverrides;
-  /** The platform whose daemons' accounts are exempt; `auto`: what the node looks like. Undefined: as the file says. */
+  /** The platform whose daemons' accounts are exempt; `auto` detects it. Undefined: the file's own value stays. */
   readonly platform?: Platform | "auto" | undefined;
   /** Users who become exempt besides those of the file. */
   readonly exempt?: readonly string[];
@@ -79,7 +79,7 @@ export interface InstallOptions extends ServiceOptions {
 
 /** How long a second setup waits for the first. */
 const LOCK_WAIT_MS = 300_000;
-/** The agent, the metadata service and STS may come later than the lifecycle script. */
+/** How long to verify again: the agent, the metadata service and STS may answer only after the lifecycle script has run setup. */
 const VERIFY_WAIT_MS = 30_000;
 
 /** @throws ImdsProxyError `usage` where the program runs from source. */
@@ -167,8 +167,9 @@ async function givenConfiguration(
 }
 
 /**
- * The fleet's object, fetched before anything is changed; null where the node has it already, or takes none. Where it cannot be had,
- * setup goes on with the copy that is there: a node whose rules are late is closed, and one without setup is open.
+ * The fleet's object, fetched before anything is changed; null where the node has it already, or takes none. Where it cannot be
+ * fetched, setup continues with the copy on the disk, if there is one: a node without rules refuses its users, while a node without
+ * setup gives them the instance role.
  */
 async function wantedObject(file: ConfigFile, { say, dryRun }: ServiceOptions): Promise<string | null> {
   const remote = file.config.config;
@@ -201,8 +202,8 @@ async function wantedObject(file: ConfigFile, { say, dryRun }: ServiceOptions): 
 const hasObjectUnits = (): boolean => existsSync(`${UNIT_DIRECTORY}/${OBJECT_UNITS.timer}`);
 
 /**
- * The platform to write into the configuration; null where its own value stays. What `auto` finds is taken where the node has no
- * configuration yet: an upgrade alone makes nobody exempt, and says what would.
+ * The platform to write into the configuration; null where its own value stays. What `auto` finds is not written in an upgrade,
+ * which keeps the installed configuration: an upgrade alone must make nobody exempt, so it only prints the flag that would.
  */
 function wantedPlatform(
   { platform, say }: InstallOptions,
@@ -265,7 +266,7 @@ function refuseUnmet(facts: NodeFacts): void {
     problems.length === 1
       ? `cannot set up here: ${problems[0]}`
       : `cannot set up here:\n  ${problems.join("\n  ")}`,
-    // One problem says itself what is to do, in one line.
+    // The line of a single problem names its remedy itself.
     problems.length === 1 ? null : "nothing was changed; do what is said there, and run it again",
   );
 }
@@ -347,16 +348,16 @@ export interface SetupOptions extends InstallOptions {
   readonly verifyAs: string;
 }
 
-/** What setup found in the end. */
+/** What setup's verification found, and the configuration that it verified. */
 export interface SetupReport extends Verification {
   readonly config: Config;
 }
 
 /**
- * Everything: install, start, verify.
+ * Installs, starts and verifies.
  *
  * @returns what the verification found; null for a dry run.
- * @throws ImdsProxyError where a step failed; up to the moment when the files are moved into place nothing has changed then.
+ * @throws ImdsProxyError where a step failed. Where that was before the files were moved into place, nothing has changed.
  */
 export async function setup(options: SetupOptions): Promise<SetupReport | null> {
   return locked(options, async () => {
@@ -384,7 +385,7 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
       return null;
     }
     await sayOfWalls(wanted.config, options);
-    // With the object's rules, which are on the disk by now.
+    // Loaded again, because it now includes the rules of the fleet's object, whose copy was just installed.
     const config = loadConfig({ path: CONFIG });
     const verification = await options.step(`verify as ${names}`, () =>
       verify(config, tester, directAddresses(config), {
@@ -401,17 +402,17 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
   });
 }
 
-/** What other firewalls of the node do to the proxy. */
+/** Warnings about other firewalls of the node that keep the proxy from the metadata service. */
 async function othersWarnings(run: RunCommand): Promise<readonly string[]> {
   const warning = await imdsChainWarning(run, await accountUid());
   return warning === null ? [] : [warning];
 }
 
-/** Names as one reads them: `nobody and as root`, `nobody, as pcluster-admin and as root`. */
+/** The names as a part of a sentence: `nobody and as root`, `nobody, as pcluster-admin and as root`. */
 const listOf = (names: readonly string[]): string =>
   [names.slice(0, -1).join(", as "), ...names.slice(-1)].join(" and as ");
 
-/** Reports the second wall, the limits of connections, on which addresses the agent listens, and who else keeps the proxy out. */
+/** Reports other firewalls that block the proxy, a missing second wall, the limits of connections, and where the agent listens. */
 async function sayOfWalls(config: Config, { say }: ServiceOptions): Promise<void> {
   for (const warning of await othersWarnings(runCommand)) say(`warning: ${warning}`);
   const { unavailable } = systemWall();
@@ -434,19 +435,19 @@ export function directAddresses({ upstream }: Config): readonly Endpoint[] {
   return [...known, ...everywhereElse];
 }
 
-/** How the service stands. */
+/** The state of the service. */
 export interface ServiceStatus {
   readonly installed: boolean;
   readonly account: boolean;
   readonly units: readonly { readonly name: string; readonly enabled: string; readonly active: string }[];
   readonly version: string | null;
-  /** True where all of it runs and nothing keeps callers from their credentials. */
+  /** True where all units run and no problem keeps callers from their credentials. */
   readonly healthy: boolean;
   /** What the proxy says of itself; null where it is not installed. */
   readonly proxy: ProxyHealth | null;
   /** Everything that is wrong, in words. */
   readonly problems: readonly Pick<Problem, "what" | "remedy">[];
-  /** What an operator should know, one line each; no reason to be unhealthy. */
+  /** What an operator should know, one line each; these do not make the service unhealthy. */
   readonly notes: readonly string[];
 }
 
@@ -526,7 +527,7 @@ function installedConfiguration(problems: Pick<Problem, "what" | "remedy">[]): C
     return loadConfig({ path: CONFIG });
   } catch (error) {
     if (!(error instanceof ImdsProxyError)) throw error;
-    // Others than root may not read it.
+    // Only root may read it, so for others this is no problem.
     if (process.geteuid?.() === 0) problems.push({ what: error.problem, remedy: error.remedy });
     return wantedConfiguration({ installed: "{}", given: null, overrides: {} }).config;
   }

@@ -13,9 +13,9 @@ export type UsersChild = ChildProcessByStdio<Writable, Readable, Readable>;
 /**
  * Starts this program again as another user, in a clean environment. node:child_process drops all groups with the uid.
  *
- * That user's own processes may stop, kill, read and change it (kill(2), ptrace(2)). So it has a session of its own, without root's
- * terminal, whose input a process of the session could fill with commands (ioctl_tty(2), TIOCSTI); what it says is read as a user's
- * ({@link saidBy}); and Ctrl-C does not reach it, so it must end by itself.
+ * That user's other processes may stop, kill, read and change it (kill(2), ptrace(2)). So it runs in a session of its own, without
+ * root's terminal: a process of the terminal's session could put commands into its input (ioctl_tty(2), TIOCSTI). Its output is
+ * treated as the user's ({@link saidBy}). Ctrl-C does not reach it, so it must end by itself.
  *
  * @param argv the command and its arguments.
  */

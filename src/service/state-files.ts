@@ -3,12 +3,12 @@ import { dirname } from "node:path";
 
 /** Root's small state files. Each write is atomic. */
 
-/** @throws what the file system says. */
+/** @throws the error of the file system. */
 export function writeWhole(path: string, value: unknown, mode: number): void {
-  // Whatever the umask is: others than root read some of the files in it.
+  // Not subject to the umask, because users other than root read some of the files in it.
   if (mkdirSync(dirname(path), { recursive: true }) !== undefined) chmodSync(dirname(path), 0o755);
   writeFileSync(`${path}.new`, `${JSON.stringify(value)}\n`, { mode: 0o600 });
-  // Whatever the umask is.
+  // Not subject to the umask.
   chmodSync(`${path}.new`, mode);
   renameSync(`${path}.new`, path);
 }

@@ -57,7 +57,7 @@ export function stage(changes: readonly FileChange[]): () => void {
       try {
         rmSync(stagedPath(path), { force: true });
       } catch {
-        // It could not be written in the first place.
+        // It could not be written either, so there is nothing to remove.
       }
     }
     for (const directory of made) rmSync(directory, { recursive: true, force: true });
@@ -83,7 +83,7 @@ export function stage(changes: readonly FileChange[]): () => void {
   }
 }
 
-/** What a file system says, for a person: null where the error is not from there. */
+/** An error of the file system as a message for an operator; null for any other error. */
 export function fileProblem(error: unknown): ImdsProxyError | null {
   if (!(error instanceof Error) || error instanceof ImdsProxyError) return null;
   const { code, path, dest, syscall } = error as NodeJS.ErrnoException & { readonly dest?: string };
@@ -132,7 +132,7 @@ export function commit(journal: string, changes: readonly FileChange[]): void {
   move(journal, paths);
 }
 
-/** Removes staged files that a change left behind which was interrupted before its commit. */
+/** Removes the staged files of a change that was interrupted before its commit. */
 export function discard(paths: readonly string[]): void {
   // On a read-only file system unlink(2) fails also where there is nothing to remove.
   for (const path of paths.map(stagedPath)) if (existsSync(path)) rmSync(path, { force: true });

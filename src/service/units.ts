@@ -19,13 +19,13 @@ import {
 
 /** The facts on which the units depend. */
 export interface UnitFacts {
-  /** The number in `systemctl --version`. A directive that is unknown to it would be a warning at every start. */
+  /** The number in `systemctl --version`. systemd warns at every start of a directive that it does not know. */
   readonly systemdVersion: number;
   /** The configuration's `stateDirectory`: a path below /var/lib. */
   readonly stateDirectory: string;
   /** The configuration's `upstream`. Default `auto`. */
   readonly upstream?: Endpoint | "auto";
-  /** Whether the rules depend on locked passwords: Amazon Linux and Red Hat keep /etc/shadow from root itself. Default false. */
+  /** Whether the rules depend on locked passwords. On Amazon Linux and Red Hat, reading /etc/shadow needs a capability. Default false. */
   readonly readsShadow?: boolean;
   /** Default {@link BINARY}. */
   readonly binary?: string;
@@ -45,9 +45,9 @@ const render = (lines: readonly Line[], version: number): string =>
     .join("\n")}\n`;
 
 /**
- * The services that let users log in, or run what users have left to be run. None of them starts before the firewall was
- * found right. systemd ignores names that a node does not have. There are no sockets here but the services behind them:
- * sockets start before basic.target, and an order after our units, which start after it, would be a cycle.
+ * The services that let users log in, or that run jobs of users, such as cron. None of them starts before the firewall was
+ * found right. systemd ignores names that a node does not have. The list has services, not their sockets: sockets start
+ * before basic.target and our units after it, so an order of sockets after our units would be a cycle.
  */
 const USERS_COME_IN = [
   "systemd-user-sessions.service",
@@ -70,7 +70,7 @@ const USERS_COME_IN = [
 const EARLY_FIREWALLS = "netfilter-persistent.service nftables.service";
 const FIREWALLS = `${EARLY_FIREWALLS} iptables.service ip6tables.service ufw.service firewalld.service`;
 
-/** The hardening with which both the proxy and the firewall's units work, tried with Bun 1.4. */
+/** The hardening directives with which the proxy and the firewall's units still work, tried with Bun 1.4. */
 const sandbox: readonly Line[] = [
   "NoNewPrivileges=yes",
   "ProtectSystem=strict",
@@ -109,8 +109,8 @@ const LEFT_OUT: readonly Line[] = [
 
 /**
  * Options of JavaScriptCore that keep it from starting threads for compilation, garbage collection and zeroed memory. By default
- * the engine starts such a thread when it needs one, and aborts the process where the kernel refuses it: a user who took the
- * node's last process ended the proxy (tried with Bun 1.4 and kernel.pid_max of a pid namespace). The options cost no
+ * the engine starts such a thread when it needs one, and aborts the process where the kernel refuses it: so a user who used up
+ * the node's process ids ended the proxy (tried with Bun 1.4 and kernel.pid_max of a pid namespace). The options cost no
  * measurable processor time.
  */
 export const NO_LATER_THREADS = [
@@ -138,14 +138,14 @@ function proxyService(facts: UnitFacts): readonly Line[] {
       (facts.object === undefined ? "" : ` --object ${facts.object}`),
     "# systemd keeps the listening sockets over a restart and a crash: no connection is refused, it waits. A stop closes them.",
     "FileDescriptorStoreMax=8",
-    "# The file first: a reload of one that cannot be taken fails, with what is wrong with it.",
+    "# The file is checked first: the reload of an invalid one fails, and says what is wrong with it.",
     `ExecReload=${facts.binary ?? BINARY} config check --config ${facts.config ?? CONFIG}`,
     "ExecReload=/bin/kill -HUP $MAINPID",
     "Restart=always",
     "RestartSec=500ms",
     { since: 254, line: "RestartSteps=5" },
     { since: 254, line: "RestartMaxDelaySec=10s" },
-    "# Far longer than pages of a slow disk take; a proxy that is killed has to read all of them again.",
+    "# Far longer than page faults on a slow disk take: a proxy that is killed has to read all of its pages again.",
     "WatchdogSec=60s",
     "TimeoutStartSec=30s",
     "TimeoutStopSec=15s",
@@ -162,12 +162,12 @@ function proxyService(facts: UnitFacts): readonly Line[] {
     `RuntimeDirectory=${STATUS_DIRECTORY.replace(/^\/run\//, "")}`,
     "RuntimeDirectoryPreserve=yes",
     "",
-    "# A node that is short of memory kills a job, not the door to its credentials.",
+    "# When the node is short of memory, the kernel kills a job, not the proxy, by which all jobs get their credentials.",
     "OOMScoreAdjust=-900",
-    "# Nor do jobs that take every processor: it needs little, and that at once.",
+    "# Jobs that use every processor do not delay it: it needs little processor time, but at once.",
     "CPUWeight=1000",
     "LimitNOFILE=65536",
-    "# It goes on where users have taken the node's last process.",
+    "# It keeps running where users have used up the node's process ids.",
     `Environment=${NO_LATER_THREADS}`,
     "",
     ...sandbox,
@@ -188,7 +188,7 @@ function proxy(facts: UnitFacts): readonly Line[] {
     "# The unit of the rules comes before sysinit.target. It is not named here: each start of this one would wait for its next",
     "# try, as long as it fails.",
     `Wants=${UNITS.repair}`,
-    "# Whoever comes in finds it there. Only an order: a proxy that cannot start delays nobody for longer than a moment.",
+    "# The proxy starts before users log in. This is only an order: a proxy that cannot start delays nobody for more than a moment.",
     `Before=${USERS_COME_IN}`,
     "StartLimitIntervalSec=0",
     "",
@@ -205,7 +205,8 @@ const MIGRATE_SYSCTL = "/proc/sys/net/ipv4/tcp_migrate_req";
 /**
  * When a listener closes, the kernel resets the connections that it has completed and the listener has not accepted, unless
  * this setting lets another listener of the port have them. It is set while there are two listeners. systemd restores the
- * former value however the second proxy and setup end. A value of ours that was not restored is not taken for the node's own.
+ * former value however the second proxy and setup end. Where it did not, the value that was saved first stays saved, so that our
+ * own value is not taken for the node's.
  */
 const MIGRATE: readonly Line[] = [
   "# Connections that one listener has not accepted go to the other when it closes; afterwards the setting is as it was.",
@@ -225,11 +226,11 @@ function handover(facts: UnitFacts): readonly Line[] {
     "StartLimitIntervalSec=0",
     "",
     ...proxyService(facts)
-      // The trial fails at once where the new version does not start.
+      // No restart, so that setup sees at once that the new version does not start.
       .map((line) => (line === "Restart=always" ? "Restart=no" : line))
-      // A setup that was killed in the middle leaves no second proxy for good: far longer than a handover takes.
+      // Where setup was killed in the middle, RuntimeMaxSec= ends the second proxy. It is far longer than a handover takes.
       .flatMap((line) => (line === "[Service]" ? [line, "RuntimeMaxSec=300", ...MIGRATE] : [line]))
-      // Its sockets end with it.
+      // systemd does not keep its sockets: they are closed when it ends.
       .map((line) => (typeof line === "string" ? line.replace(" --keep-port", "") : line))
       .filter(
         (line) =>
@@ -272,9 +273,9 @@ const byIp = (family: "ipv4" | "ipv6", ...words: readonly string[]) =>
   `ExecStart=-${IP} ${family === "ipv4" ? "-4" : "-6"} ${words.join(" ")}`;
 
 /**
- * Moves the rule for the table `local` behind the closed rules. There is always one: a second rule with preference 1 exists in
- * between, also where this is interrupted and run again. Where an administrator has moved the rule, it stays there. systemd
- * reads `$$` as `$`.
+ * Moves the rule for the table `local` behind the rules of the closed state. The table is never without a rule: a second one, with
+ * preference 1, exists meanwhile, even where this is interrupted and run again. A rule that an administrator has moved stays there.
+ * systemd reads `$$` as `$`.
  */
 const localLast = (family: "ipv4" | "ipv6") => {
   const ip = `${IP} ${family === "ipv4" ? "-4" : "-6"} rule`;
@@ -328,13 +329,13 @@ function closed(facts: UnitFacts): readonly Line[] {
     "# Not the journal, which may be stopped.",
     "StandardOutput=null",
     "StandardError=null",
-    "# For sockets that users bind to an interface: the kernel does not heed `prohibit` there.",
+    "# For sockets that users bind to an interface (SO_BINDTODEVICE): a rule with `prohibit` alone does not stop them.",
     "ExecStart=-/bin/sh -c 'n=0; for i in /sys/class/net/*; do n=$$((n+1)); " +
       `${IP} route add broadcast default dev "$$\{i##*/}" scope host metric $$n table ${CLOSED_TABLE}; done'`,
     ...closedRules(upstream).map(({ family, words }) => byIp(family, "rule", "add", "pref", "0", ...words)),
     localLast("ipv4"),
     localLast("ipv6"),
-    "# Failed where the rules are not there, or stand behind the table `local`.",
+    "# The unit fails where the rules are missing, or come after the table `local`.",
     `ExecStart=/bin/sh -c 'case "$$(${IP} -4 -N rule list pref 0)" in *"lookup 255"*"lookup ${CLOSED_TABLE}"*) exit 1;; ` +
       `*"lookup ${CLOSED_TABLE}"*) exit 0;; esac; exit 1'`,
     "TimeoutStartSec=30s",
@@ -372,7 +373,7 @@ function iptables(facts: UnitFacts): readonly Line[] {
     `After=${UNITS.closed} local-fs.target systemd-modules-load.service ${EARLY_FIREWALLS}`,
     "Before=sysinit.target network-pre.target",
     "Wants=network-pre.target",
-    "# Tried again for ever. The boot waits for the first try alone, and goes on without the rules: closed.",
+    "# It is retried without end. The boot waits for the first try only; without the rules, the closed state continues.",
     "StartLimitIntervalSec=0",
     "",
     "[Service]",
@@ -413,7 +414,7 @@ function repair(facts: UnitFacts): readonly Line[] {
     "WatchdogSec=60s",
     "TimeoutStartSec=30s",
     "OOMScoreAdjust=-900",
-    "# It goes on where users have taken the node's last process.",
+    "# It keeps running where users have used up the node's process ids.",
     `Environment=${NO_LATER_THREADS}`,
     ...firewallSandbox(facts),
     "",
@@ -439,7 +440,7 @@ function objectService({ directory, binary, config }: ObjectUnitFacts): readonly
   return [
     "[Unit]",
     "Description=imdsproxy: one poll of the fleet's object of rules",
-    "# Nothing waits for it: the proxy starts with the copy that is there.",
+    "# No unit waits for it: the proxy starts with the copy on the disk.",
     "After=network-online.target",
     "StartLimitIntervalSec=0",
     "",
@@ -467,7 +468,7 @@ function objectService({ directory, binary, config }: ObjectUnitFacts): readonly
   ];
 }
 
-/** A share of the interval by which each poll is late at random, so that a thousand nodes do not ask in one second. */
+/** The longest random delay of a poll, as a share of the interval, so that a thousand nodes do not ask in the same second. */
 const JITTER = 0.25;
 
 const objectTimer = ({ everySeconds }: ObjectUnitFacts): readonly Line[] => [

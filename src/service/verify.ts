@@ -24,7 +24,7 @@ import { spawnAs } from "./spawn-as.ts";
 /** One property, and whether it holds. */
 export interface Finding {
   /**
-   * `role`: somebody has the role that is theirs. `instance-role`: the user has nothing of the instance role through the proxy.
+   * `role`: an account has the role that it should have. `instance-role`: the user has nothing of the instance role through the proxy.
    * `direct`: the user has no way past the proxy.
    */
   readonly kind: "role" | "instance-role" | "direct";
@@ -127,7 +127,7 @@ export interface ExemptProbe {
   readonly probe: Probe;
 }
 
-/** Who keeps the instance role on a node whose metadata address systemd has locked: nobody but the proxy (imds-lock.ts). */
+/** Judges root or an exempt account where systemd has locked the metadata address: only the proxy reaches it then (imds-lock.ts). */
 const refusedByLock = (name: string, probe: Probe): Finding => ({
   kind: "role",
   what: `${name} has no way to the metadata address, as systemd.imds.network=locked says`,
@@ -222,7 +222,7 @@ export function judge(
 
 const statusText = (status: number): string => (status === 0 ? "nothing" : `status ${status}`);
 
-/** What was found in the end, and what the proxy says of the reason where something does not hold. */
+/** The last findings, and where one does not hold, the problems that the proxy reports, which may be the cause. */
 export interface Verification {
   readonly findings: readonly Finding[];
   readonly problems: readonly Pick<Problem, "what" | "since" | "remedy">[];
@@ -233,7 +233,7 @@ export interface VerifyOptions {
   readonly exempt: readonly Tester[];
   /** Asks the upstream for the instance role where systemd has locked the metadata address; null where it has not. */
   readonly locked: (() => Promise<Probe>) | null;
-  /** Milliseconds to go on trying: the agent or STS may come later than the service. */
+  /** Milliseconds to go on trying: the agent or STS may answer only some time after the service has started. */
   readonly waitMs: number;
   /** What the proxy says of itself. */
   readonly health: () => Promise<ProxyHealth>;
@@ -290,15 +290,15 @@ function reasons(health: ProxyHealth): readonly Pick<Problem, "what" | "since" |
   return [];
 }
 
-/** What a probe says at the most; a usual one has some thousand letters. */
+/** The most characters of a probe's output that are read; usual are a few thousand. */
 const MOST_LETTERS = 1_000_000;
-/** Milliseconds for a probe: five requests of 5 s at the most, and tries of 2 s, on a machine with much else to do. */
+/** The time limit of a probe in milliseconds: five requests of at most 5 s, and connections of at most 2 s, on a busy machine. */
 const PROBE_MS = 120_000;
 
 /**
  * `imdsproxy service probe` as the tester.
  *
- * @throws ImdsProxyError `command-failed` where it does not say what a probe says, or not in time.
+ * @throws ImdsProxyError `command-failed` where its output is no probe, or where it does not end in time.
  */
 export async function probeAs(
   tester: Tester,

@@ -40,7 +40,7 @@ const CLOSED: FirewallSpec = {
 
 const complaints = new Map<string, string>();
 
-/** Runs what may fail, and logs each failure once, because a full disk would fail it every two seconds. */
+/** Runs an action that may fail. It logs the same failure only once, because on a full disk it recurs every two seconds. */
 function attempt(what: string, action: () => void): void {
   try {
     action();
@@ -124,7 +124,7 @@ export async function watchRules(configPath: string | undefined): Promise<boolea
     const heard = ruled || routed === "ours" || (readable && routed === "nothing");
     // Known rules are restored first, before anything that may wait.
     if (heard || rules.waiting) watch.glance();
-    // Changes after which the rules were found right are not named as the cause of a later damage.
+    // Changes that left the rules right are forgotten, so that they are not named as the cause of later damage.
     if (!rules.waiting) changes?.forget();
     if (monotonicMs() - fedAtMs >= CHECK_INTERVAL_MS) {
       notifySystemd("WATCHDOG=1");
@@ -134,9 +134,9 @@ export async function watchRules(configPath: string | undefined): Promise<boolea
     if (monotonicMs() >= checkAtMs || (heard && !watch.checking)) {
       missed = false;
       const startedMs = monotonicMs();
-      // The next check by time comes after an interval, and after five times what this one took: on a slow node, comparing the
-      // rules must not take a whole processor. After one that failed, or during which the rules were changed once more, it comes
-      // sooner: there may be no further notification.
+      // The next periodic check comes after the interval, and after five times what this one took: on a slow node, comparing the
+      // rules must not take a whole processor. After a check that failed, or during which the rules were changed again, it comes
+      // sooner, because there may be no further notification.
       checkAtMs = startedMs + CHECK_INTERVAL_MS;
       void watch.check().then((right) => {
         const tookMs = monotonicMs() - startedMs;
@@ -150,7 +150,7 @@ export async function watchRules(configPath: string | undefined): Promise<boolea
   return true;
 }
 
-/** The longest wait at the end for a repair: iptables may wait for another program's lock, and systemd ends us after 90 s. */
+/** The longest wait for a repair at a stop: iptables may wait for another program's lock, and systemd kills this process after 90 s. */
 const MOST_AT_STOP_MS = 10_000;
 const IDLE_WAIT_MS = 50;
 const BUSY_WAIT_MS = 2;

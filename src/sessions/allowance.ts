@@ -12,7 +12,7 @@ export interface CallRates {
 /** The longest delay of a call in milliseconds. A call that would wait longer is refused, and takes no token. */
 export const LONGEST_WAIT_MS = 10_000;
 
-/** The calls of each owner that count as few: as those of a person who logs in. Subordinate uids and many jobs make more. */
+/** The rate up to which an owner's calls count as few: that of a person who logs in. Subordinate uids and many jobs make more. */
 const FEW: Rate = { perSecond: 1 / 30, burst: 2 };
 /** The share of the node's calls that owners with more than a few can have, all together. */
 const OTHERS_SHARE = 3 / 4;
@@ -29,13 +29,13 @@ interface Owner {
  * the template of session names has the uid, each can have a session. Without a limit, these calls would exhaust the quota of
  * the whole AWS account (600 a second in a Region).
  *
- * Ten such users could use up the node's bucket, in which calls are granted in the order in which they are asked for. So a quarter of
- * it is kept for owners who make few calls.
+ * The node's bucket grants calls in the order in which they are asked for, so ten such users could empty it for everybody. So a
+ * quarter of it is reserved for owners who make few calls.
  */
 export class CallAllowance {
   readonly #rates: CallRates;
   readonly #node: TokenBucket;
-  /** What owners with more than a few calls can have of it. */
+  /** The part of the node's bucket that owners with more than a few calls share. */
   readonly #many: TokenBucket;
   readonly #users = new Map<Subject, Owner>();
 
@@ -59,7 +59,7 @@ export class CallAllowance {
    * Asks for one call. `granted`: it may be made in `waitMs` milliseconds, and its tokens are taken; else it may be asked
    * for again after `waitMs`.
    *
-   * @param nowMs of a clock that is not set back.
+   * @param nowMs the time in milliseconds. Where the clock was set back, TokenBucket bounds the wait.
    */
   ask(owner: Subject, nowMs: number): { readonly granted: boolean; readonly waitMs: number } {
     const { all, few } = this.#ownerOf(owner, nowMs);
@@ -79,12 +79,12 @@ export class CallAllowance {
     this.#node.take(nowMs);
   }
 
-  /** Whether the node's bucket has a token besides this share of its burst (0 to 1), which is left for others. Takes none. */
+  /** Whether the node's bucket has a token beyond this share of its burst (0 to 1), which is reserved for other calls. Takes none. */
   hasForNode(nowMs: number, share = 0): boolean {
     return this.#node.hasToSpare(share, nowMs);
   }
 
-  /** Counts a call for the node alone: one that is made before its owner has asked for anything. */
+  /** Counts a call for the node alone, not for its owner: that of an early start. */
   countForNode(nowMs: number): void {
     this.#node.take(nowMs);
   }
@@ -92,7 +92,7 @@ export class CallAllowance {
   #ownerOf(owner: Subject, nowMs: number): Owner {
     const known = this.#users.get(owner);
     if (known !== undefined) return known;
-    // Full buckets are dropped, so that those remain whose owners called within the time that their buckets take to fill.
+    // A full bucket is like a new one, so it is dropped. The map then holds only owners who called within the last refill time.
     for (const [other, { all, few }] of this.#users)
       if (all.isFull(nowMs) && few.isFull(nowMs)) this.#users.delete(other);
     const made = {

@@ -115,7 +115,7 @@ export interface BrokerCounts {
  */
 export type SessionState = "fresh" | "low" | "pending" | "denied" | "failed";
 
-/** The sessions of one role, for a person who looks. */
+/** The sessions of one role, for `imdsproxy status`. */
 export interface RoleSessions {
   readonly role: string;
   /** Sessions that are valid now. */
@@ -124,7 +124,7 @@ export interface RoleSessions {
   readonly firstEndMs: number | null;
   /** Of these sessions, those that STS did not renew when it was asked last. */
   readonly notRenewed: number;
-  /** Requests without a session: STS denied them, or they fail for now. As BrokerCounts.states has them. */
+  /** Requests without a session, counted as in BrokerCounts.states: STS denied them, or their last attempt failed. */
   readonly denied: number;
   readonly failing: number;
 }
@@ -156,10 +156,10 @@ export interface BrokerOptions {
   readonly allowance?: CallAllowance;
 }
 
-/** Retries after transient failures that are made although nobody asks any more and there is no session to renew. */
+/** How many retries follow transient failures when no caller asks any more and there is no session to renew. */
 const UNASKED_ATTEMPTS = 8;
 
-/** A refresh that would be put off by less than this is made. */
+/** A refresh is postponed only where it can be postponed by at least this long. */
 const LEAST_PUT_OFF_MS = 30_000;
 
 /** The state of one request. */
@@ -175,7 +175,7 @@ interface Entry {
     readonly obtainedBootMs: number;
     readonly end: Alarm<Entry>;
   } | null;
-  /** The remembered denial. `brief`: it came before anybody asked, and is dropped soon. */
+  /** The remembered denial. `brief`: it is that of an early start, which nobody had asked for, and is dropped soon. */
   denial: { readonly message: string; readonly brief: boolean; readonly over: Alarm<Entry> } | null;
   /** The next attempt after a transient failure. */
   retry: { readonly dueAtMs: number; readonly alarm: Alarm<Entry> } | null;
@@ -186,16 +186,16 @@ interface Entry {
   /** Somebody asked since the last refresh began. */
   asked: boolean;
   inFlight: boolean;
-  /** Of an attempt in flight: it waits for its turn, and STS was not called yet. */
+  /** Whether the attempt in flight still waits for its turn, so that STS was not called yet. */
   queued: boolean;
-  /** The call at the end of `retry` has taken its token of the rate limit. */
+  /** Whether the call that `retry` schedules has taken its rate-limit token already. */
   granted: boolean;
   /** When the last attempt began, milliseconds since the epoch. */
   beganAtMs: number;
   /** Transient failures in a row. */
   failures: number;
   failure: string | null;
-  /** Until when the rate limit allows no call, where that is why there is no session. */
+  /** When the rate limit will allow the call; null where the rate limit is not why there is no session. */
   putOffUntilMs: number | null;
   unaskedAttempts: number;
   /** Called when an attempt has succeeded or failed; null where nobody waits. */
@@ -208,12 +208,12 @@ interface Entry {
  *
  * The wall clock decides whether a session is served, because its end is a date that clients compare with the same clock.
  * Timers, which a change of the wall clock does not move, decide when it is refreshed and when it is dropped. So no jump of the
- * clock makes a session live longer, and none prevents a refresh. After a jump forth and back the session is still there,
- * because nothing is dropped by date. Timers stand still while the machine is suspended, and the wall clock may be set back
- * afterwards: so a session is not served either where more time than its life has passed since it was obtained.
+ * clock makes a session live longer, and none prevents a refresh. When the clock jumps forward and back again, the session is
+ * still there, because no date removes it. But timers stop while the machine is suspended, and the wall clock may be set back
+ * afterwards. So a third clock, which counts the suspended time ({@link Clock.bootMs}), also ends a session whose life has passed.
  *
- * A denial does not end a valid session. It is logged, and STS is asked again each minute. The session is valid at AWS
- * whatever is done here, and its owner may have it already; it ends within the half of its life that is left. Dropping it
+ * A denial does not end a valid session. It is logged, and STS is asked again each minute. AWS accepts the session
+ * whether or not it is dropped here, and its owner may have it already; it ends within the half of its life that is left. Dropping it
  * early would protect nothing, since sessions are revoked by a policy on the role, and would let one minute's mistake in a
  * trust policy stop every job on the node.
  */
@@ -231,13 +231,13 @@ export class SessionBroker {
   readonly #pace: StsPace;
   readonly #allowance: CallAllowance | null;
   readonly #earlyStarts = new EarlyStarts();
-  /** In the order of their last use. */
+  /** In LRU order: the least recently used entry is the first. */
   readonly #entries = new Map<string, Entry>();
-  /** The last of them; null where it was removed. */
+  /** The most recently used entry; null where it was removed. */
   #newest: Entry | null = null;
   readonly #entriesOf = new Map<Subject, number>();
   readonly #attempts = new Set<AbortController>();
-  /** What is due of the entries, each with the method that it calls. */
+  /** The alarms of all entries: ends, refreshes, retries. Each calls one of the methods below. */
   readonly #alarms: Alarms<Entry>;
   readonly #onEnd = (entry: Entry): void => this.#end(entry);
   readonly #onRefresh = (entry: Entry): void => this.#refreshDue(entry);
@@ -297,8 +297,8 @@ export class SessionBroker {
   }
 
   /**
-   * The same where the session is in memory and fresh, so that nothing is to be waited for; null where it is not. As most requests
-   * are answered so, it spares them a promise.
+   * Like `get`, without waiting: the session where a fresh one is in memory, else null. Most requests are answered this way, and
+   * are spared a promise.
    */
   getAtHand(request: SessionRequest): SessionOutcome | null {
     const entry = this.#stopped ? undefined : this.#entries.get(sessionKey(request));
@@ -310,7 +310,7 @@ export class SessionBroker {
   }
 
   /**
-   * Begins to get the session of a request that will follow, and does not wait for it.
+   * Begins an attempt for a request that is expected to follow, and does not wait for it.
    *
    * @returns the attempt, where it is the first one and under way; null where there is nothing to wait for: a session is
    *   at hand, the request was denied, or the attempt before this one failed.
@@ -323,10 +323,10 @@ export class SessionBroker {
   }
 
   /**
-   * The same for a request that may never be asked for: it is begun early at most once in a session's life, not tried
-   * again where it fails, and not renewed until somebody has asked for it.
+   * The early start: like `prepare`, for a request that may never follow. It is made at most once in a session's life, not
+   * retried where it fails, and the session is not refreshed until somebody has asked for it.
    *
-   * @param leave the share of the node's calls, 0 to 1, that has to be left for those who ask. Default 0.
+   * @param leave the share of the node's calls, 0 to 1, that is reserved for callers who ask. Default 0.
    */
   prepareEarly(
     request: SessionRequest,
@@ -339,9 +339,9 @@ export class SessionBroker {
     if (known !== undefined) return this.#first(known);
     const lifeMs = request.durationSeconds * 1000 - PUBLISH_EARLY_MS;
     const nowMs = this.#clock.now();
-    // What STS gives at this pace is for those who ask.
+    // While calls are paced, the few that STS accepts are for callers who ask.
     if (this.#pace.distanceMs(nowMs) > 0) return null;
-    // It takes no token of the owner's bucket, which is kept for what the owner asks for.
+    // It takes no token from the owner's bucket, which is for the requests that the owner makes.
     if (this.#allowance?.hasForNode(nowMs, leave) === false) return null;
     if (!this.#earlyStarts.take(key, owner, lifeMs, nowMs)) return null;
     this.#allowance?.countForNode(nowMs);
@@ -361,8 +361,8 @@ export class SessionBroker {
   }
 
   /**
-   * Drops the session of a request that nobody may have any more, and what is remembered of the request. An attempt under way is not
-   * waited for, and what it brings is dropped. Callers who wait get the answer that there is none.
+   * Removes the entry of a request whose session nobody may have any more. An attempt under way is not waited for, and its result
+   * is discarded. Callers who wait get the outcome `unavailable`.
    */
   forget(request: SessionRequest, reason: "job-ended" | "withdrawn"): void {
     const entry = this.#entries.get(sessionKey(request));
@@ -444,7 +444,7 @@ export class SessionBroker {
     entry.unaskedAttempts = 0;
     if (entry.denial?.brief === true) {
       this.#alarms.cancel(entry.denial.over);
-      // A minute since STS said it at most, whenever within its five seconds somebody asks.
+      // Now that somebody asks, it is kept longer. However late in its five seconds, it ends at most a minute after STS denied.
       this.#deny(entry, entry.denial.message, DENIAL_MS - EARLY_DENIAL_MS, false);
     }
     const held = this.#standing(entry, nowMs);
@@ -565,7 +565,7 @@ export class SessionBroker {
     }
   }
 
-  /** Tells the pace of a failure: a denial is an answer like another. */
+  /** Reports a failure to the pace. A denial counts as a success: STS answered, and did not throttle. */
   #slowDown(failure: StsFailure, startedAtMs: number): void {
     const nowMs = this.#clock.now();
     if (failure.kind === "denied") this.#pace.succeeded(nowMs);
@@ -574,8 +574,8 @@ export class SessionBroker {
   }
 
   /**
-   * About how long the last of this owner's calls that wait for their turn has to wait, in milliseconds; 0 where calls are not paced.
-   * Turns go round between owners, so that another's long queue counts no more than this owner's own.
+   * Estimates how long the last queued call of this owner waits for its turn, in milliseconds; 0 where calls are not paced. Turns are
+   * round-robin between owners, so of another owner's queue at most as many calls count as this owner has queued.
    */
   #turnInMs(owner: Subject): number {
     const nowMs = this.#clock.now();
@@ -584,8 +584,9 @@ export class SessionBroker {
   }
 
   /**
-   * Whether a refresh was put off, because STS throttles or is away and the session has more life than the floor. Then it comes at a
-   * random moment before that: the calls that STS takes meanwhile are for those who have no session or little of one.
+   * Postpones a refresh while STS throttles or is away and the session has more life left than the floor; returns whether it did.
+   * The refresh then comes at a random moment before the floor: until then, the calls that STS accepts are for callers who have no
+   * session, or one with little life left.
    */
   #putOff(entry: Entry, run: (entry: Entry) => void): boolean {
     const nowMs = this.#clock.now();
@@ -598,7 +599,7 @@ export class SessionBroker {
     return true;
   }
 
-  /** Whether an entry is still the one of its request: while an attempt is under way, it may have been forgotten. */
+  /** Whether the entry is still in memory: `forget` may have removed it while an attempt was under way. */
   #keeps(entry: Entry): boolean {
     return !this.#stopped && this.#entries.get(entry.key) === entry;
   }

@@ -1,6 +1,6 @@
 import type { SessionRequest } from "./types.ts";
 
-/** One statement of an IAM policy, in the order in which people write it. */
+/** One statement of an IAM policy, with its keys in the usual order. */
 export interface PolicyStatement {
   readonly Effect: "Allow";
   readonly Principal?: { readonly AWS: string };
@@ -71,8 +71,9 @@ export function permissionStatement(request: SessionRequest): PolicyStatement {
 }
 
 /**
- * The node's role by STS's message "User: arn:aws:sts::ACCOUNT:assumed-role/NAME/SESSION is not authorized …", or null. This
- * form lacks the role's path, which a trust policy needs: prefer the ARN that IAM reports where it is known.
+ * The ARN of the node's role, from STS's message "User: arn:aws:sts::ACCOUNT:assumed-role/NAME/SESSION is not authorized …";
+ * null where the message has no such part. The message lacks the role's path, which a trust policy needs: prefer the ARN that IAM
+ * reports where it is known.
  */
 export function instanceRoleIn(stsMessage: string): string | null {
   const found = /\barn:(aws[a-z-]*):sts::(\d{12}):assumed-role\/([\w+=,.@-]+)\//.exec(stsMessage);

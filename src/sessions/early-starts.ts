@@ -1,29 +1,29 @@
 import type { Subject } from "../identity/caller.ts";
 
-/** Early starts of one owner in one window, and the window in milliseconds. */
+/** The most early starts of one owner in one window, and the length of the window in milliseconds. */
 const STARTS = 16;
 const WINDOW_MS = 60_000;
-/** Requests and owners that are remembered. */
+/** The most requests, and the most owners, that are remembered. */
 const MOST = 8_192;
 
 /**
- * Limits the sessions that are begun before anybody has asked for credentials. A program that asks for tokens may want only
- * metadata, for years. So a request is begun early once in a session's life, whether that succeeds or not. The limit of an
- * owner is apart from the rate limit of what they ask for: an owner who exceeds it is served without early starts.
+ * Limits early starts. A program that asks for tokens may run for years and read only metadata, and then needs no session. So a
+ * request has one early start in a session's life, whether that succeeds or not. Each owner also has a limit of their own, apart
+ * from the rate limit of their requests: an owner who exceeds it is served without early starts.
  */
 export class EarlyStarts {
-  /** Until when each request is not begun early again, the oldest first. */
+  /** For each request, the time before which it has no further early start. The oldest entry is the first. */
   readonly #until = new Map<string, number>();
   readonly #windows = new Map<Subject, { beganMs: number; starts: number }>();
 
   /**
-   * Whether this request may be begun early now; it counts as begun then.
+   * Whether this request may have an early start now. Where it may, the start is counted.
    *
    * @param lifeMs how long a session of this request lives.
    */
   take(key: string, owner: Subject, lifeMs: number, nowMs: number): boolean {
     const until = this.#until.get(key);
-    // An end further away than a whole life comes from before the clock was set back.
+    // A time further ahead than a whole life was written before the clock was set back, and no longer counts.
     if (until !== undefined && nowMs < until && until - nowMs <= lifeMs) return false;
     if (!this.#takeOf(owner, nowMs)) return false;
     this.#until.delete(key);

@@ -1,7 +1,7 @@
 /**
  * Whether asking again soon can help.
  * - `denied`: STS understood the request and refused it; only an administrator can change that.
- * - `transient`: STS could not be reached, was overloaded, or found fault with the node's own credentials.
+ * - `transient`: STS could not be reached, was overloaded, or rejected the node's own credentials.
  */
 export type StsFailureKind = "denied" | "transient";
 
@@ -9,8 +9,8 @@ export type StsFailureKind = "denied" | "transient";
 export interface StsFailureInit {
   readonly kind: StsFailureKind;
   /**
-   * AWS's error code ("AccessDenied"), else a word of ours ("timeout", "connection", "answer", "clock",
-   * "credentials", "unknown"). Closed enough to be a metric's label.
+   * AWS's error code ("AccessDenied"), else a code of imdsproxy ("timeout", "aborted", "connection", "answer", "clock",
+   * "credentials", "region", "unknown"). There are few enough of them for a metric's label.
    */
   readonly code: string;
   /** The message for the caller, which names only the role that was asked for. */

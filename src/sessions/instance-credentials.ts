@@ -10,7 +10,7 @@ export interface InstanceCredentials {
   readonly expiresAtMs: number;
 }
 
-/** The SDK's AwsCredentialIdentity, of which nothing is optional here. */
+/** The SDK's AwsCredentialIdentity, with every field required. */
 export interface SignerCredentials {
   readonly accessKeyId: string;
   readonly secretAccessKey: string;
@@ -20,7 +20,7 @@ export interface SignerCredentials {
 
 /** What the sessions need of the metadata service upstream. */
 export interface InstanceMetadata {
-  /** Requests them anew at each call: the SDK keeps them until 5 minutes before their end. */
+  /** Fetches them at each call, and keeps none: the SDK caches them until 5 minutes before they expire. */
   credentials(): Promise<InstanceCredentials>;
 }
 
@@ -29,12 +29,12 @@ export interface InstanceMetadata {
  *
  * The SDK's `fromInstanceMetadata` takes its endpoint from the environment or ~/.aws/config only
  * (@smithy/credential-provider-imds, utils/getInstanceMetadataEndpoint.js), which every child process would inherit;
- * it also falls back to IMDSv1 for good after one time-out, and carries on with expired credentials. And with a
- * provider given, the SDK does not look at AWS_ACCESS_KEY_ID, profiles, containers or web identities: the daemon is
- * the node's role or nobody.
+ * it also falls back to IMDSv1 for good after one time-out, and goes on using expired credentials. And with a
+ * provider given, the SDK does not look at AWS_ACCESS_KEY_ID, profiles, containers or web identities: the daemon
+ * signs as the node's role or not at all.
  *
- * The SDK wraps a provider of its client in memoizeIdentityProvider (@smithy/core), so that this one is asked once for
- * any number of requests; in the last 5 minutes of the credentials' life, anew (two or three times) for each request.
+ * The SDK wraps its client's provider in memoizeIdentityProvider (@smithy/core), which calls this one once and caches the
+ * credentials. In the last 5 minutes of their life it calls this one again (two or three times) for each request.
  */
 export function fromUpstream(metadata: InstanceMetadata): () => Promise<SignerCredentials> {
   return async () => {

@@ -20,7 +20,7 @@ export function sessionKey(request: SessionRequest): string {
   return key;
 }
 
-/** A decision that stands gives the same request again, and nothing changes one. */
+/** Caches keys by request object: a decision returns the same object while it stands, and no request is ever modified. */
 const keys = new WeakMap<SessionRequest, string>();
 
 function makeKey(request: SessionRequest): string {

@@ -1,4 +1,4 @@
-/** When a session is served, refreshed and given up. Pure; all times are milliseconds. */
+/** Decides when a session is served, refreshed and dropped. Pure; all times are milliseconds. */
 
 const MINUTE_MS = 60_000;
 
@@ -15,14 +15,14 @@ export const SERVE_FLOOR_MS = 20 * MINUTE_MS;
 export const DENIAL_MS = MINUTE_MS;
 
 /**
- * How long a denial is remembered that came before anybody asked. It covers the request for credentials that follows one for a
- * token; a later one asks STS anew, because the policy may have been corrected.
+ * How long a denial of an early start is remembered. It covers the request for credentials that follows a request for a token.
+ * A later request asks STS again, because the policy may have been corrected.
  */
 export const EARLY_DENIAL_MS = 5_000;
 
 const FIRST_RETRY_MS = 1_000;
 const LONGEST_RETRY_MS = MINUTE_MS;
-/** The longest Retry-After that is followed, so that a wrong one does not stop the service. */
+/** The longest Retry-After that is obeyed, so that a wrong one does not stop the service. */
 const LONGEST_RETRY_AFTER_MS = 5 * MINUTE_MS;
 
 /** A session's life, fixed at the moment when it was obtained. */
@@ -40,11 +40,11 @@ export interface Life {
 /**
  * The life of a session obtained at `nowMs`, or null where none of it is left.
  *
- * A session never lasts longer than was asked for, whatever the wall clock makes of STS's date: on a node whose
- * clock is a day late, `expiresAtMs - nowMs` alone would say 25 hours.
+ * It is never longer than the duration that was asked for. STS's date alone is not enough where the wall clock is
+ * wrong: on a node whose clock is a day slow, `expiresAtMs - nowMs` would be 25 hours.
  *
- * The floor of a short session is two fifths of its life: 20 minutes of a 15-minute session can never be left,
- * and each answer would wait for one more AssumeRole.
+ * A short session has a lower floor: two fifths of its life. A 15-minute session never has 20 minutes left, so by the
+ * usual floor it would always be `low`, and each answer would wait for another AssumeRole.
  */
 export function lifeOf(expiresAtMs: number, durationSeconds: number, nowMs: number): Life | null {
   const publishedExpiryMs = Math.min(expiresAtMs, nowMs + durationSeconds * 1000) - PUBLISH_EARLY_MS;
@@ -64,8 +64,8 @@ export function lifeOf(expiresAtMs: number, durationSeconds: number, nowMs: numb
  * - `low`: served when STS gives no better one.
  * - `fresh`: served at once.
  *
- * A session that seems to have more life than it was born with is `low`: the clock went back, and the end that
- * clients would be told lies after the real one. A minute of that is what PUBLISH_EARLY_MS covers.
+ * A session with more life left than it had when it was obtained is `low` too: the clock was set back, so the expiry that
+ * clients would be given is later than the real one. PUBLISH_EARLY_MS makes up for one minute of that, so one minute is allowed.
  */
 export function standing(life: Life, nowMs: number): "fresh" | "low" | "ended" {
   const leftMs = life.publishedExpiryMs - nowMs;
@@ -74,19 +74,19 @@ export function standing(life: Life, nowMs: number): "fresh" | "low" | "ended" {
   return "fresh";
 }
 
-/** The end to tell a client at `nowMs`: never further away than it was when the session was obtained. */
+/** The expiry to publish at `nowMs`: never further away than it was when the session was obtained. */
 export function expiryToPublish(life: Life, nowMs: number): number {
   return Math.min(life.publishedExpiryMs, nowMs + life.publishedLifeMs);
 }
 
 /**
- * From obtaining to the refresh in the background: 80 to 100 % of half the life. Only ever early, so that the refresh comes before the
- * floor.
+ * Milliseconds from obtaining a session to its refresh in the background: 80 to 100 % of half its life. The jitter only makes the
+ * refresh earlier, so that it comes before the floor.
  *
- * Sessions that are obtained together (a cluster boots, a job starts, STS is back, the rules give another role) would be refreshed
- * together for half a day with no more than that: the jitter of each round is small against the round. So the first refresh of a session
- * that was not itself refreshed in time comes at 25 to 100 %: spread over nearly a whole round, once, which costs no call later
- * (docs/scale.md).
+ * This jitter alone is too small for sessions that are obtained together (a cluster boots, a job starts, STS is back, the rules give
+ * another role): it is a small part of each round, and they would be refreshed together for half a day. So the first refresh of a
+ * session that did not come from a refresh in time comes at 25 to 100 %. That spreads such sessions over most of a round, once, and
+ * costs no further call later (docs/scale.md).
  *
  * @param random in [0, 1).
  * @param inTime whether the session was obtained by a refresh that came in time.
@@ -96,7 +96,7 @@ export function refreshDelayMs(life: Life, random: number, inTime: boolean): num
 }
 
 /**
- * From the nth passing failure in a row to the next attempt: 1, 2, 4 … 60 s, of which half is random
+ * Milliseconds from the nth transient failure in a row to the next attempt: 1, 2, 4 … 60 s, of which half is random
  * ("equal jitter", https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/); not before
  * `retryAfterMs` plus as much jitter, where STS named one.
  *

@@ -1,29 +1,29 @@
-/** How far apart the node's calls of STS are kept at first when STS throttles, and at most. */
+/** The distance between the node's calls of STS: when STS begins to throttle, and at most. */
 const FIRST_MS = 1_000;
 const LONGEST_MS = 60_000;
-/** The same while STS is away: each node then tries every five seconds or so, however many sessions it holds. */
+/** The least distance while STS is away: each node then tries about every five seconds, however many sessions it holds. */
 const AWAY_MS = 5_000;
-/** Failures in a row, of whichever sessions, after which STS counts as away: one or two may be those of one request. */
+/** How many failures in a row, of any sessions, mean that STS is away: one or two may be due to a single request. */
 const AWAY_AFTER = 3;
-/** By how much a success shortens the distance. It is doubled by throttling, so that about three of four calls succeed. */
+/** A success divides the distance by this, and throttling doubles it. So about three of four calls succeed. */
 const FASTER = 1.25;
-/** Calls that may be this near together need no pace: it is what the node's rate limit allows by default (20 a second). */
+/** Below this distance calls are not paced: the node's rate limit allows them this close together by default (20 a second). */
 const SHORTEST_MS = 50;
-/** A pace is over when nothing has failed for so long. */
+/** Pacing ends when no call has failed for this long. */
 const OVER_AFTER_MS = 5 * 60_000;
 
 /**
- * How fast this node may call STS, by what STS answered. AWS throttles the account, for all of its nodes together and for everything
- * else in it. If each session were tried again by itself, the calls of a large cluster would exceed the quota a hundredfold and
- * everybody in the account would be throttled; so the node as a whole slows down: it doubles the distance between calls when STS
- * throttles, and shortens it by a fifth with each success. Both are factors, so that the share of calls that succeed does not depend on
- * how many nodes there are (docs/scale.md). Without failures it does nothing.
+ * Paces the node's calls of STS by what STS answers. AWS throttles a whole account: all of its nodes together, and everything
+ * else in it. If each session were retried by itself, the calls of a large cluster would exceed the quota a hundredfold, and
+ * everybody in the account would be throttled. So the node as a whole slows down: it doubles the distance between calls when STS
+ * throttles, and shortens it by a fifth with each success. Both changes multiply the distance, so the share of calls that succeed
+ * does not depend on the number of nodes (docs/scale.md). Without failures, calls are not paced.
  */
 export class StsPace {
   readonly #random: () => number;
   /** 0 where calls are not paced. */
   #distanceMs = 0;
-  /** The last call, and which part of the distance the next one waits, half to all of it: nodes must not call in step. */
+  /** When the last call was made, and the random part of the distance (0.5 to 1) that the next waits: nodes must not call in step. */
   #lastCallMs = Number.NEGATIVE_INFINITY;
   #jitter = 1;
   /** When the last failure was counted. */
@@ -37,7 +37,7 @@ export class StsPace {
 
   /** The longest distance between two calls in milliseconds, of which a part is random; 0 where they are not paced. */
   distanceMs(nowMs: number): number {
-    // A failure in the future was before the clock was set back.
+    // A failure in the future was recorded before the clock was set back.
     const sinceMs = nowMs - this.#failedAtMs;
     if (sinceMs < 0 || sinceMs > OVER_AFTER_MS) this.#distanceMs = 0;
     return this.#distanceMs;
@@ -63,7 +63,7 @@ export class StsPace {
   }
 
   /**
-   * STS throttled a call. Those that were under way together count once.
+   * STS throttled a call. Calls that were in flight together count once.
    *
    * @param calledAtMs when it was made.
    */
@@ -74,7 +74,7 @@ export class StsPace {
     this.#distanceMs = distanceMs === 0 ? FIRST_MS : Math.min(distanceMs * 2, LONGEST_MS);
   }
 
-  /** A call failed in another way that passes: no answer, a fault of STS's. */
+  /** A call had another transient failure: no answer, or an error inside STS. */
   failed(nowMs: number): void {
     if (++this.#inARow < AWAY_AFTER) return;
     const distanceMs = this.distanceMs(nowMs);

@@ -1,7 +1,7 @@
 import { isOwnCredentialsCode, isThrottlingCode } from "./sts-failures.ts";
 
 /**
- * What an administrator does about a failure of AssumeRole that passes by itself, once its cause is gone.
+ * What an administrator can do about a transient failure of AssumeRole. imdsproxy retries by itself until the cause is gone.
  *
  * @param code `StsFailure.code`.
  * @param endpoint the STS that was asked, as a URL; null where it is not known.

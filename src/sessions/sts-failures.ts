@@ -2,11 +2,11 @@ import { denialCause } from "./denial.ts";
 import { StsFailure } from "./failure.ts";
 import type { SessionRequest } from "./types.ts";
 
-/** What the SDK hangs on the errors that it throws; every field may be missing. */
+/** The fields of the SDK's errors. Any of them may be missing. */
 interface SdkError {
   /** AWS's code where there is one, else the error's name. */
   readonly name: string;
-  /** Of Node: ECONNREFUSED, ENOTFOUND, … */
+  /** Node's error code: ECONNREFUSED, ENOTFOUND, … */
   readonly code: string | null;
   readonly message: string;
   readonly status: number | null;
@@ -17,8 +17,8 @@ interface SdkError {
 }
 
 /**
- * STS found fault with the node's own credentials or clock: no caller's role is at fault, and newer credentials or a
- * corrected clock may pass. (STS, "Common errors"; SDK, CLOCK_SKEW_ERROR_CODES.)
+ * The codes with which STS rejects the node's own credentials or clock. No caller's role is the cause, and the request may
+ * succeed with newer credentials or a corrected clock. (STS, "Common errors"; SDK, CLOCK_SKEW_ERROR_CODES.)
  */
 const OWN_CREDENTIALS = new Set([
   "AuthFailure",
@@ -36,7 +36,7 @@ const OWN_CREDENTIALS = new Set([
   "UnrecognizedClientException",
 ]);
 
-/** As the SDK has them (@smithy/core, service-error-classification/constants.js: THROTTLING_ERROR_CODES). */
+/** The codes of throttling, as the SDK lists them (@smithy/core, service-error-classification/constants.js: THROTTLING_ERROR_CODES). */
 const THROTTLING = new Set([
   "BandwidthLimitExceeded",
   "EC2ThrottledException",
@@ -52,11 +52,11 @@ const THROTTLING = new Set([
   "TooManyRequestsException",
 ]);
 
-/** Client errors that pass by themselves. */
+/** Client errors (4xx) that are transient all the same. */
 const PASSING = new Set(["RequestTimeout", "RequestTimeoutException", "RequestCanceled"]);
 
 /**
- * Refusals whose text is known to describe policies and parameters only. The text of others stays unread:
+ * Refusals whose text is known to describe policies and parameters only, so that it may be logged. The text of others is not:
  * SignatureDoesNotMatch quotes the canonical request, and with it the node's session token.
  */
 const TELLING = new Set([
@@ -73,21 +73,21 @@ const TELLING = new Set([
 
 const THROTTLED_MS = 5_000;
 
-/** Whether a code of STS's finds fault with the node's own credentials or clock. */
+/** Whether STS rejects the node's own credentials or clock with this code. */
 export const isOwnCredentialsCode = (code: string): boolean => OWN_CREDENTIALS.has(code);
-/** Whether a code of STS's says that it is asked too often. */
+/** Whether STS throttles with this code. */
 export const isThrottlingCode = (code: string): boolean => THROTTLING.has(code);
 
-/** True where the same request, with credentials fetched anew and a corrected date, may pass. */
+/** Whether the same request may succeed with newly fetched credentials and a corrected date. */
 export function isOwnCredentials(error: unknown): boolean {
   const found = read(error);
   return found.fromSts && OWN_CREDENTIALS.has(found.name);
 }
 
 /**
- * Puts what the SDK threw into our terms.
+ * Converts what the SDK threw to an StsFailure.
  *
- * @param secrets what must not be in the failure's detail, whoever put it into the answer: the node's own credentials.
+ * @param secrets texts to remove from the failure's detail: the node's own credentials, which an answer may quote, whoever sent it.
  */
 export function classify(
   error: unknown,
@@ -130,7 +130,7 @@ export function classify(
 
 /** No answer, or one that is not AWS's: a proxy's page, a redirect, something else on that port. */
 function notFromSts(found: SdkError, where: string): StsFailure {
-  // The SDK calls a reset connection a TimeoutError too; the code of the system tells them apart.
+  // The SDK calls a reset connection a TimeoutError too. Only the system's error code distinguishes the two.
   const late = found.name === "TimeoutError" || found.name === "AbortError";
   if (found.code === "ETIMEDOUT" || (late && found.code === null)) {
     return passing("timeout", "STS did not answer in time; try again shortly", "STS did not answer in time");
@@ -168,7 +168,7 @@ function read(error: unknown): SdkError {
     status,
     requestId: text(metadata["requestId"]),
     retryAfter: text(headers["retry-after"]) ?? text(headers["Retry-After"]),
-    // What the SDK makes of an answer without AWS's XML is a service exception too, but has no Code.
+    // For an answer without AWS's XML the SDK throws a service exception too, but without a Code.
     fromSts: awsCode !== null,
   };
 }
@@ -189,17 +189,17 @@ function id(found: SdkError): string {
   return found.requestId === null ? "" : `, request ${word(found.requestId)}`;
 }
 
-/** Seconds or a date (RFC 9110, 10.2.3); dates are left to the broker's own backoff. */
+/** A Retry-After in seconds as milliseconds; null for a date (RFC 9110, 10.2.3), which leaves the wait to the broker's backoff. */
 function retryAfterMs(header: string | null): number | null {
   return header !== null && /^\d{1,6}$/.test(header.trim()) ? Number(header) * 1000 : null;
 }
 
-/** A code from the network, made fit for a log line and a metric's label. */
+/** Removes from a code, which came over the network, what does not belong in a log line or a metric's label. */
 function word(value: string): string {
   return value.replaceAll(/[^\w.-]/g, "").slice(0, 64) || "unknown";
 }
 
-/** STS's text, made fit for one log line. An external id is a shared secret for some, and ValidationError quotes it. */
+/** STS's text as one log line, without secrets. Some use the external id as a shared secret, and ValidationError quotes it. */
 function printable(message: string, request: SessionRequest, secrets: readonly string[]): string {
   let hidden = request.externalId ? message.replaceAll(request.externalId, "(external id)") : message;
   for (const secret of secrets) hidden = hidden.replaceAll(secret, "(secret)");

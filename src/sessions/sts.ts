@@ -25,7 +25,7 @@ export interface AwsSts extends Sts {
   /** Loads the SDK, so that the first caller does not wait for it: 0.1 s, and seconds on a busy node. Never rejects. */
   load(): Promise<void>;
   /**
-   * Forgets the node's own credentials, which came from another metadata service, so that the next request fetches new ones.
+   * Forgets the node's own credentials, because the upstream has changed: the next request fetches new ones from there.
    * Requests under way keep the old ones.
    */
   forgetCredentials(): void;
@@ -206,7 +206,7 @@ function regionProvider(region: StsOptions["region"]): string | (() => Promise<s
         kind: "transient",
         code: "region",
         message: "the node's region cannot be found for now; try again shortly",
-        // A remedy only where there is one: a slow service needs no change of the configuration.
+        // Not every problem has a remedy: a slow metadata service needs no change of the configuration.
         detail:
           known === null
             ? "the node's region cannot be read from the metadata service: set `region` in the configuration"
@@ -246,7 +246,7 @@ function readSession(answer: unknown, obtainedAtMs: number): Session {
   };
 }
 
-/** A part of a text keeps all of that text in memory: here the whole answer of STS, for as long as the session. */
+/** Copies a string. A substring keeps the string it was cut from in memory: here STS's whole answer, as long as the session. */
 const ownCopy = (part: string): string => Buffer.from(part).toString();
 
 function field(value: unknown, name: string): unknown {
