@@ -1,7 +1,7 @@
 import { spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { SYSTEM_PATH } from "../platform/programs.ts";
+import { textIfAny } from "../platform/text-file.ts";
 import { type CgroupHierarchy, cgroupHierarchy } from "./cgroup-hierarchy.ts";
 
 /** Checks that this node's Slurm puts jobs into cgroups, by which the proxy recognizes them. */
@@ -30,7 +30,7 @@ export function slurmValue(text: string, key: string): string | null {
  */
 export function slurmProblem(
   environment: Readonly<Record<string, string | undefined>> = process.env,
-  read: (path: string) => string | null = textOf,
+  read: (path: string) => string | null = textIfAny,
   version: () => string | null = slurmdVersion,
   hierarchy: () => CgroupHierarchy = cgroupHierarchy,
 ): string | null {
@@ -69,12 +69,4 @@ function slurmdVersion(): string | null {
   const env = { PATH: `${SYSTEM_PATH}:/opt/slurm/sbin` };
   const { status, stdout } = spawnSync("slurmd", ["-V"], { encoding: "utf8", timeout: 5_000, env });
   return status === 0 ? stdout : null;
-}
-
-function textOf(path: string): string | null {
-  try {
-    return readFileSync(path, "utf8");
-  } catch {
-    return null;
-  }
 }

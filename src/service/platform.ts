@@ -1,5 +1,6 @@
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import type { Platform } from "../config/platforms.ts";
+import { textIfAny } from "../platform/text-file.ts";
 
 /** Detects which of AWS's platforms this node belongs to. */
 
@@ -27,19 +28,11 @@ const XEN = "/sys/hypervisor/uuid";
 /** The platform, as the node's files show it; `none` where they show none. */
 export function detectPlatform(
   exists: (path: string) => boolean = existsSync,
-  read: (path: string) => string = textOf,
+  read: (path: string) => string = (path) => textIfAny(path) ?? "",
 ): DetectedPlatform {
   const sign = SIGNS.find(({ path }) => exists(path));
   if (sign !== undefined) return { platform: sign.platform, reason: `${sign.path} is there` };
   if (read(VENDOR).trim() === "Amazon EC2") return { platform: "ec2", reason: `${VENDOR} says Amazon EC2` };
   if (/^ec2/i.test(read(XEN))) return { platform: "ec2", reason: `${XEN} begins with ec2` };
   return { platform: "none", reason: "nothing here shows one of AWS's platforms" };
-}
-
-function textOf(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch {
-    return "";
-  }
 }

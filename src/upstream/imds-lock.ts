@@ -11,7 +11,8 @@ import { isWayForbidden, MarkedSocket } from "../platform/marked-socket.ts";
  */
 
 /** The addresses that the lock is for: systemd 262 of Debian forky forbids both. */
-const LOCKED: readonly string[] = ["169.254.169.254", "fd00:ec2::254"];
+const LOCKED_IPV4 = "169.254.169.254";
+const LOCKED: readonly string[] = [LOCKED_IPV4, "fd00:ec2::254"];
 /** The mark that systemd-imdsd's sockets have. */
 export const IMDS_MARK = 0x7fff0815;
 
@@ -22,10 +23,8 @@ const LOOKS_MS = [1, 1, 2, 4, 8, 16, 32, 64];
 const bytesOf = (address: string): Uint8Array => parseAddress(address) ?? new Uint8Array(4);
 
 /** Whether the way to the metadata address of IPv4 is forbidden to this process, and open to a socket with the mark. */
-export function isLocked(): boolean {
-  const [ipv4 = ""] = LOCKED;
-  return isWayForbidden(bytesOf(ipv4), 80, null) && !isWayForbidden(bytesOf(ipv4), 80, IMDS_MARK);
-}
+export const isLocked = (): boolean =>
+  isWayForbidden(bytesOf(LOCKED_IPV4), 80, null) && !isWayForbidden(bytesOf(LOCKED_IPV4), 80, IMDS_MARK);
 
 /** Whether a connection that failed this way may be tried again with the mark. */
 export const mayBeLocked = ({ address }: Endpoint, code: string | undefined): boolean =>

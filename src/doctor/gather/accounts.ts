@@ -3,6 +3,7 @@ import { ImdsProxyError } from "../../errors.ts";
 import { parseSubordinateRanges } from "../../identity/shares.ts";
 import { getent } from "../../platform/getent.ts";
 import { findProgram, runProgram, SYSTEM_PATH } from "../../platform/programs.ts";
+import { textIfAny } from "../../platform/text-file.ts";
 import { LOG_GROUPS } from "../checks/log-readers.ts";
 import { CAPTURE_GROUPS } from "../checks/packet-capture.ts";
 import { ROOT_GROUPS } from "../checks/root-groups.ts";
@@ -108,7 +109,7 @@ export interface OtherAccounts {
 export async function namesOf(uids: readonly number[]): Promise<OtherAccounts> {
   const program = findProgram("getent", SYSTEM_PATH);
   if (program === null) return { accounts: [], gaps: ["getent passwd: there is no getent on this node"] };
-  const asked = uidsToAsk(uids, textOr("/etc/subuid", ""));
+  const asked = uidsToAsk(uids, textIfAny("/etc/subuid") ?? "");
   const found = await Promise.all(
     asked.map(async (uid) => {
       const { exitCode, stdout } = await runProgram([program, "passwd", "--", String(uid)], {
@@ -125,15 +126,6 @@ export async function namesOf(uids: readonly number[]): Promise<OtherAccounts> {
         ? [`getent passwd: only for ${asked.length} of ${uids.length} uids that have processes`]
         : [],
   };
-}
-
-/** The text of a file, where it can be read. */
-function textOr(path: string, otherwise: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch {
-    return otherwise;
-  }
 }
 
 const SUDO_MS = 15_000;
