@@ -34,7 +34,7 @@ const SDK_WAITS_MS = 1_000;
  */
 const TRIES = 3;
 /** What an attack may take, beside its time: what flood.py has for a slow machine, the programs' start, and the calm after it. */
-const MORE_MS = 120_000;
+const MORE_MS = 150_000;
 /** A gigabyte that is announced, and one that is as long as a body may be. */
 const GIGABYTE = 1_000_000_000;
 const ALLOWED_BODY = 65_536;

@@ -33,7 +33,7 @@ export interface Flood {
 }
 
 /** For how long a flood may go on after its time where it has not done `least` by then, as flood.py has it, with time to begin and to end. */
-const FLOOD_MORE_MS = 60_000;
+const FLOOD_MORE_MS = 100_000;
 
 /** programs/flood.py for `seconds`, and for longer where a slow machine has not come to `least` by then. */
 export const flood = (
