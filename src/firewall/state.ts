@@ -1,9 +1,25 @@
+import { ImdsProxyError } from "../errors.ts";
 import type { ChainState, RuleSet } from "./types.ts";
+
+/** How much of a line is quoted, in characters. */
+const QUOTED = 200;
+
+/** A comment in a rule may hold anything; what is not printable ASCII is quoted as `?`. */
+function unreadable(why: string, line: string): ImdsProxyError {
+  const quoted = line.slice(0, QUOTED).replaceAll(/[^ -~]/g, "?");
+  return new ImdsProxyError(
+    "command-failed",
+    `cannot read the output of iptables-save: ${why}: ${quoted}`,
+    "the rules cannot be compared while it is there: see by iptables-save and ip6tables-save which program made it, and remove it",
+  );
+}
 
 /**
  * Reads the output of iptables-save and ip6tables-save (iptables-save(8)). Counters are left aside. Pure.
  *
  * An unknown line is an error: rules must not be judged by a part of the output.
+ *
+ * @throws ImdsProxyError `command-failed`, with the line.
  */
 export function parseSave(text: string): RuleSet {
   const tables = new Map<string, Map<string, { policy: string | null; rules: string[] }>>();
@@ -27,9 +43,9 @@ export function parseSave(text: string): RuleSet {
     } else if (table !== null && rule !== null) {
       const [, name = "", rest = ""] = rule;
       const rules = table.get(name)?.rules;
-      if (rules === undefined) throw new Error(`iptables-save: a rule of the unknown chain ${name}`);
+      if (rules === undefined) throw unreadable("a rule of a chain that is not declared", line);
       rules.push(rest);
-    } else throw new Error(`iptables-save: cannot read the line ${JSON.stringify(line)}`);
+    } else throw unreadable("a line that is no table, chain or rule of one", line);
   }
   return tables;
 }

@@ -1,6 +1,6 @@
 import type { SocketHandler, TCPSocketListener } from "bun";
-import { after } from "../platform/clock.ts";
-import { ListeningSocket } from "../platform/listening-socket.ts";
+import { after, systemClock } from "../platform/clock.ts";
+import { ListeningSocket, socketRefusal } from "../platform/listening-socket.ts";
 
 /**
  * A listening socket whose connections are accepted in portions.
@@ -20,6 +20,8 @@ const RECEIVE_BYTES = 8_192;
 const SEND_BYTES = 16_384;
 /** Milliseconds until the next attempt where accepting failed, because no descriptor is left. */
 const AGAIN_MS = 50;
+/** Milliseconds between two looks at the queue. */
+const LOOK_MS = 1_000;
 
 export interface ListenerOptions<Data> {
   /** 4 or 16 bytes. */
@@ -36,6 +38,8 @@ export interface ListenerOptions<Data> {
   readonly onFailure: (code: string) => void;
   /** Begins to accept from a descriptor of the socket, which is its own to close, also where it throws; default Bun.listen. */
   readonly accept?: (descriptor: number, handlers: SocketHandler<Data>) => TCPSocketListener<Data>;
+  /** Milliseconds between two looks at whether a connection waits that is not accepted; default 1,000. */
+  readonly lookMs?: number;
 }
 
 function acceptByBun<Data>(descriptor: number, handlers: SocketHandler<Data>): TCPSocketListener<Data> {
@@ -59,7 +63,13 @@ export class Listener<Data> {
   #endedMs = 0;
   #allowedMs = 0;
   #closed = false;
+  /** Whether Bun could not begin to accept. */
   #failing = false;
+  /** Whether Bun listens and accepts nothing, though a connection waits. */
+  #stalled = false;
+  /** Whether a connection waited at the last look, and none was accepted since. */
+  #unmoved = false;
+  #stopLooking = () => {};
 
   /** @throws ListenError (platform/listening-socket.ts), also where the first accept cannot begin: nothing listens then. */
   constructor(options: ListenerOptions<Data>) {
@@ -69,6 +79,7 @@ export class Listener<Data> {
     this.#handlers = {
       ...options.handlers,
       open: (socket) => {
+        this.#unmoved = this.#stalled = false;
         this.#count();
         return open?.(socket);
       },
@@ -79,11 +90,12 @@ export class Listener<Data> {
       this.close();
       throw error;
     }
+    this.#lookLater();
   }
 
-  /** False while accepting fails. */
+  /** False while nothing is accepted. */
   get accepting(): boolean {
-    return !this.#failing;
+    return !this.#failing && !this.#stalled;
   }
 
   /** The listening socket, for systemd to keep. */
@@ -94,6 +106,7 @@ export class Listener<Data> {
   /** Stops accepting. The kernel resets the connections in the queue, unless another process has the socket too. */
   close(): void {
     this.#closed = true;
+    this.#stopLooking();
     this.#accepting?.stop(false);
     this.#accepting = null;
     this.#socket.close();
@@ -116,6 +129,22 @@ export class Listener<Data> {
       after(AGAIN_MS, this.#acceptAgain);
     }
   };
+
+  #lookLater(): void {
+    this.#stopLooking = systemClock.schedule(this.#options.lookMs ?? LOOK_MS, () => this.#look());
+  }
+
+  /**
+   * Bun passes over an error of accept(2), as where no descriptor is left, and tries again without end. So the queue tells: the event
+   * loop has run between two looks, and what waited at the first would have been accepted by the second.
+   */
+  #look(): void {
+    this.#lookLater();
+    const waits = this.#socket.hasWaiting;
+    this.#stalled = waits && this.#unmoved;
+    this.#unmoved = waits;
+    if (this.#stalled && !this.#failing) this.#options.onFailure(socketRefusal() ?? "unknown");
+  }
 
   #count(): void {
     const now = this.#options.monotonicMs();

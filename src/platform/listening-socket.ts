@@ -7,6 +7,8 @@ import {
   errnoName,
   inetName,
   libc,
+  POLLIN,
+  poll,
   SO_RCVBUF,
   SO_SNDBUF,
   SOCK_CLOEXEC,
@@ -121,9 +123,22 @@ export class ListeningSocket {
     libc.listen(this.#descriptor, this.#backlog);
   }
 
+  /** Whether a connection waits to be accepted. */
+  get hasWaiting(): boolean {
+    return poll([this.#descriptor], POLLIN, 0)[0] === POLLIN;
+  }
+
   close(): void {
     libc.close(this.#descriptor);
   }
+}
+
+/** The code of the error with which the kernel refuses this process another socket, such as EMFILE; null where it does not. */
+export function socketRefusal(): string | null {
+  const descriptor = libc.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (descriptor < 0) return errnoName(errno());
+  libc.close(descriptor);
+  return null;
 }
 
 /** Our end of a TCP connection, the address of 4 or 16 bytes in network order. */

@@ -19,7 +19,7 @@ import { Handler, type Policy, SERVER_NAME } from "../imds/handler.ts";
 import { RecentCallers } from "../imds/recent-callers.ts";
 import { knownAuthorities } from "../imds/target.ts";
 import { TokenMint } from "../imds/tokens.ts";
-import { every, monotonicMs, sleep, systemClock } from "../platform/clock.ts";
+import { monotonicMs, sleep, systemClock } from "../platform/clock.ts";
 import { compileAsUsual } from "../platform/compilation.ts";
 import { JournalSocket, standardErrorIsJournal } from "../platform/journal.ts";
 import { keepBacklogs } from "../platform/keep-backlogs.ts";
@@ -74,6 +74,7 @@ import { watchStartRole } from "./start-role.ts";
 import { Status } from "./status.ts";
 import { StatusServer } from "./status-server.ts";
 import { TokenPolicy } from "./token-policy.ts";
+import { feedWatchdog } from "./watchdog.ts";
 
 const DRAIN_MS = 5_000;
 /** Milliseconds that the start waits for the upstream's answer to whether it requires tokens. */
@@ -416,7 +417,12 @@ export async function serve(options: {
   });
   options.signals.onReload(reload);
   const stopObject = fleetObject.follow(() => reload("object"));
-  const stopWatchdog = startWatchdog(() => server.accepting);
+  const stopWatchdog = feedWatchdog({
+    limitMicroseconds: process.env["WATCHDOG_USEC"],
+    isWell: () => server.accepting,
+    notify: notifySystemd,
+    clock: systemClock,
+  });
   keepBacklogs();
   log.info("ready", {
     version,
@@ -555,16 +561,4 @@ function policyOf(config: Config, own: readonly Endpoint[], accounts: Accounts):
     categories: categoryFilter(config.imds.allow, config.imds.deny),
     authorities: knownAuthorities(own),
   };
-}
-
-/**
- * Feeds systemd's watchdog three times in each WatchdogSec=, as long as the event loop runs and connections are accepted.
- * Where one of the two fails for that long, systemd restarts the service.
- */
-function startWatchdog(isWell: () => boolean): () => void {
-  const limitMicroseconds = Number(process.env["WATCHDOG_USEC"] ?? "0");
-  if (!(limitMicroseconds > 0)) return () => {};
-  return every(limitMicroseconds / 3_000, () => {
-    if (isWell()) notifySystemd("WATCHDOG=1");
-  });
 }

@@ -27,7 +27,12 @@ function freePort(): number {
   return port;
 }
 
-function aListener(accept: Accept | undefined, onFailure: (code: string) => void, onOpen = () => {}) {
+function aListener(
+  accept: Accept | undefined,
+  onFailure: (code: string) => void,
+  onOpen = () => {},
+  lookMs?: number,
+) {
   let listener: Listener<undefined> | undefined;
   const port = listenAnywhere((free) => {
     listener = new Listener<undefined>({
@@ -46,6 +51,7 @@ function aListener(accept: Accept | undefined, onFailure: (code: string) => void
       monotonicMs: () => performance.now(),
       onFailure,
       ...(accept === undefined ? {} : { accept }),
+      ...(lookMs === undefined ? {} : { lookMs }),
     });
   });
   if (listener === undefined) throw new Error("it does not listen");
@@ -114,6 +120,37 @@ describe("Listener", () => {
     await visit(port);
     expect(listener.accepting).toBe(true);
     expect([failures, seen, visits > 1]).toEqual([2, [false, false], true]);
+  });
+
+  test("nothing is accepted and nobody says so, as where Bun's accept(2) fails: told, and not accepting until it goes on", async () => {
+    const stalled = Promise.withResolvers<string>();
+    let begin = () => {};
+    const accept: Accept = (descriptor, handlers) => {
+      let accepting: ReturnType<Accept> | null = null;
+      begin = () => {
+        accepting = byBun(descriptor, handlers);
+      };
+      return {
+        stop: () => (accepting === null ? closeSync(descriptor) : accepting.stop(false)),
+      } as ReturnType<Accept>;
+    };
+    let visits = 0;
+    const { listener, port } = aListener(
+      accept,
+      (code) => stalled.resolve(code),
+      () => visits++,
+      20,
+    );
+    // An empty queue is none that does not move.
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(listener.accepting).toBe(true);
+    const visiting = visit(port);
+    // This process may have another socket: the reason is not known.
+    expect(await stalled.promise).toBe("unknown");
+    expect([listener.accepting, visits]).toEqual([false, 0]);
+    begin();
+    await visiting;
+    expect([listener.accepting, visits]).toEqual([true, 1]);
   });
 
   test("a request that waits is read between two portions, while more connections than one has are in the queue", async () => {
