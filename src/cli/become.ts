@@ -9,7 +9,10 @@ export interface Credentials {
   readonly gid: number;
 }
 
-/** Changes the user and group of this process, irrevocably, and drops all supplementary groups. */
+/**
+ * Changes the user and group of this process, irrevocably, and drops all supplementary groups: the firewall's rules go by the uid, and to
+ * ask NSS for the user's groups would run its modules in this process.
+ */
 export function become({ uid, gid }: Credentials): void {
   const { setgroups, setgid, setuid } = process;
   if (setgroups === undefined || setgid === undefined || setuid === undefined) {

@@ -234,6 +234,30 @@ for (const backend of ["nft", "legacy"] as const) {
         const status = JSON.parse(await node.must("status", "--json"));
         expect(status).toMatchObject({ healthy: true, original: { copies: 1, aboveOurs: false } });
       });
+      test("say which line of iptables-save cannot be read, where they and the watch would have to guess", async () => {
+        await node.must("apply");
+        const save = "/run/bin/iptables-save";
+        await node.shell(`mv ${save} ${save}.real`);
+        node.node.write(
+          save,
+          `#!/bin/sh\n/usr/sbin/xtables-${backend}-multi iptables-save\nprintf 'odd \\033[2J line\\n'\n`,
+        );
+        await node.shell(`chmod 755 ${save}`);
+        try {
+          for (const argv of [["status"], ["watch"]]) {
+            const { exitCode, stdout, stderr } = await node.iptables(...argv);
+            expect([argv, exitCode, stdout + stderr]).toEqual([
+              argv,
+              1,
+              expect.stringContaining(
+                "cannot read the output of iptables-save: a line that is no table, chain or rule of one: odd ?[2J line",
+              ),
+            ]);
+          }
+        } finally {
+          await node.shell(`mv ${save}.real ${save}`);
+        }
+      });
     });
 
     describe("check-direct", () => {
@@ -274,6 +298,13 @@ for (const backend of ["nft", "legacy"] as const) {
         const bySudo = await node.iptablesAs(ROOT, flags, { SUDO_UID: "2001" });
         expect([bySudo.exitCode, bySudo.stdout]).toEqual([1, expect.stringContaining("as uid 2001,")]);
         expect((await node.iptablesAs(ROOT, flags)).stdout).toContain("as uid 65534,");
+        // Her group is another number than her own. The rule without a target counts the packets of processes with that gid.
+        const ofGroup = "OUTPUT -m owner --gid-owner 3001";
+        await node.shell(`iptables -I ${ofGroup}`);
+        await node.iptablesAs(ROOT, flags, { SUDO_UID: "2001", SUDO_GID: "3001" });
+        const counted = await node.shell("iptables -vxnL OUTPUT 1");
+        await node.shell(`iptables -D ${ofGroup}`);
+        expect(Number(/^\s*(\d+)/m.exec(counted)?.[1])).toBeGreaterThan(0);
         node.node.write("/etc/imdsproxy/config.yaml", "exempt: [root, alice]\n");
         expect(await node.iptablesAs(ALICE, flags)).toMatchObject({ exitCode: 2 });
         expect((await node.iptablesAs(ROOT, flags, { SUDO_UID: "2001" })).stdout).toContain("as uid 65534,");
