@@ -37,14 +37,14 @@ check: node_modules/.installed ## Lint and type check
 	@node_modules/.bin/tsc --noEmit
 
 # What needs root, the built executable or a program that a plain Debian has not is in these folders, and nowhere else
-# (test/unit-set.test.ts holds that); the last two have targets of their own. A tenth of the random inputs of the property tests keeps the rest under 20 s;
-# `make test` runs all of them.
+# (test/unit-set.test.ts holds that); the last two have targets of their own. A twentieth of the random inputs of the property tests
+# keeps the rest under 20 s; `make test` runs all of them.
 NOT_UNIT := test/attack/ test/boot/ test/host/ test/node/ test/clients/ test/platforms/
 UNIT := $(filter-out $(NOT_UNIT) test/support/,$(sort $(wildcard test/*/))) $(wildcard test/*.test.ts)
 
 .PHONY: unit
 unit: node_modules/.installed ## Runs the tests that need neither root nor a build, in seconds (TESTS=PATH chooses)
-	@env -u CI IMDSPROXY_FUZZ_RUNS=$${IMDSPROXY_FUZZ_RUNS:-0.1} $(BUN) test --timeout=180000 --only-failures \
+	@env -u CI IMDSPROXY_FUZZ_RUNS=$${IMDSPROXY_FUZZ_RUNS:-0.05} $(BUN) test --timeout=180000 --only-failures \
 		--parallel --no-isolate $(or $(TESTS),$(UNIT))
 
 .PHONY: unit-as-nobody

@@ -352,7 +352,8 @@ describe("no damaged answer makes an owner", () => {
       uid: 2002,
     };
     let refusals = 0;
-    for (let run = 0; run < fuzzRuns(20_000); run++) {
+    const runs = fuzzRuns(20_000);
+    for (let run = 0; run < runs; run++) {
       const { lookup, kernel } = aKernel([ALICES, bobs]);
       kernel.entries.push({ original: bobs.tuple, reply: tuple("127.0.0.1", 254, "10.77.0.2", 50_001) });
       kernel.onTheWay = (datagram, from) => {
@@ -384,7 +385,7 @@ describe("no damaged answer makes an owner", () => {
       if (found.kind === "refused") refusals++;
       else expect(found.owner.uid).toBe(ALICE);
     }
-    expect(refusals).toBeGreaterThan(1_000);
+    expect(refusals).toBeGreaterThan(runs / 4);
   });
 });
 
