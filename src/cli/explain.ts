@@ -11,7 +11,7 @@ import { jobOf } from "../identity/slurm-job.ts";
 import { slurmProblem } from "../identity/slurm-settings.ts";
 import type { Identity } from "../identity/types.ts";
 import { compileRules, type Decision } from "../rules/decide.ts";
-import { systemNames } from "../wiring/identities.ts";
+import { systemNames, systemSluids } from "../wiring/identities.ts";
 import { configArg, grantsText, jsonArg } from "./common.ts";
 import { table } from "./table.ts";
 import { jsonText, widthOf } from "./terminal.ts";
@@ -139,7 +139,13 @@ async function identityOf(name: string, cgroup: string, jobsUnknown: string | nu
         "give the account a uid that is in nobody's range, or the range elsewhere",
       );
     }
-    return { uid, container: null, ...known, cgroup, ...jobOf(cgroup, uid, jobsUnknown) };
+    return {
+      uid,
+      container: null,
+      ...known,
+      cgroup,
+      ...(await jobOf(cgroup, uid, jobsUnknown, systemSluids())),
+    };
   } catch (error) {
     if (!(error instanceof NamesUnavailable)) throw error;
     throw new ImdsProxyError(

@@ -19,8 +19,8 @@ const SUBTREE_BUDGET = 4_096;
 
 /** Where logind keeps a user's sessions, and systemd the user's own manager (systemd.special(7), user@.service(5)). */
 const USER_SLICE = /^\/user\.slice\/user-\d+\.slice$/;
-/** A Slurm job; see `slurmJobOf`. */
-const JOB = /^\/system\.slice\/(?:[^/]+_)?slurmstepd\.scope\/job_[^/]+$/;
+/** A Slurm job, by whatever name; see `slurmCgroupOf`. */
+const JOB = /^\/system\.slice\/(?:[^/]+_)?slurmstepd\.scope\/[^/]+$/;
 /** S_IWGRP | S_IWOTH */
 const WRITABLE_BY_OTHERS = 0o022n;
 
@@ -29,7 +29,7 @@ const WRITABLE_BY_OTHERS = 0o022n;
  * topmost directory of one of these kinds:
  *
  * - `/user.slice/user-UID.slice`: each login adds a scope, and `user@UID.service` is delegated to the user.
- * - `/system.slice/…slurmstepd.scope/job_N`: each srun adds a step, and a step may be delegated.
+ * - `/system.slice/…slurmstepd.scope/JOB`: each srun adds a step, and a step may be delegated.
  * - One that belongs to another user than the mount does, or that its group or everybody may write: so systemd delegates
  *   (`Delegate=` with `User=`, systemd.resource-control(5)). Who may not write a directory can make none in it.
  *

@@ -260,13 +260,3 @@ function dropFirst(map: Map<bigint, unknown>): void {
     return;
   }
 }
-
-/**
- * `/system.slice/slurmstepd.scope/job_12/step_0/user/task_0` (Slurm, cgroup/v2 plugin), with the node's name in front of
- * `slurmstepd.scope` where several slurmd share a machine. Only there: below user.slice users make cgroups of any name.
- */
-const SLURM_JOB = /^\/system\.slice\/(?:[^/]+_)?slurmstepd\.scope\/job_(\d+)(?:\/|$)/;
-
-/** The Slurm job of a cgroup's path, or null. */
-export const slurmJobOf = (path: string | null): string | null =>
-  path === null ? null : (SLURM_JOB.exec(path)?.[1] ?? null);

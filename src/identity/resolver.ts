@@ -2,6 +2,7 @@ import { SmallMap } from "../platform/small-map.ts";
 import type { Accounts, KnownAs } from "./accounts.ts";
 import type { Cgroups } from "./cgroup.ts";
 import type { SocketOwner } from "./lookup.ts";
+import type { FoundJob, SluidJobs } from "./sluid-jobs.ts";
 import { jobOf } from "./slurm-job.ts";
 import type { Identity } from "./types.ts";
 
@@ -16,6 +17,7 @@ export class IdentityResolver {
   readonly #accounts: Accounts;
   readonly #cgroups: Cgroups | null;
   readonly #jobsUnknown: string | null;
+  readonly #sluids: Pick<SluidJobs, "resolve"> | null;
   readonly #rootIsUnknown: boolean;
   /** Identities by what was known of the account: it is the same object for as long as the answer of NSS is kept. */
   readonly #made = new WeakMap<KnownAs, SmallMap<string | null, Identity>>();
@@ -23,17 +25,20 @@ export class IdentityResolver {
   /**
    * @param options.cgroups null where no rule needs cgroups.
    * @param options.jobsUnknown why no Slurm job can be known on this node; null, the default, where there is no sign of that.
+   * @param options.sluids tells the job of a cgroup that has a SLUID in place of its number. Default: nothing does.
    * @param options.rootIsUnknown whether the root cgroup says nothing of where a caller is ({@link mayHideCgroups}). Default false.
    */
   constructor(options: {
     accounts: Accounts;
     cgroups: Cgroups | null;
     jobsUnknown?: string | null;
+    sluids?: Pick<SluidJobs, "resolve"> | null;
     rootIsUnknown?: boolean;
   }) {
     this.#accounts = options.accounts;
     this.#cgroups = options.cgroups;
     this.#jobsUnknown = options.jobsUnknown ?? null;
+    this.#sluids = options.sluids ?? null;
     this.#rootIsUnknown = options.rootIsUnknown ?? false;
   }
 
@@ -52,20 +57,36 @@ export class IdentityResolver {
     return this.#assemble(owner, known, cgroup);
   }
 
-  #assemble({ uid, cgroupId }: SocketOwner, account: KnownAs, found: string | null): Identity {
+  #assemble(owner: SocketOwner, account: KnownAs, found: string | null): Identity | Promise<Identity> {
+    const { uid, cgroupId } = owner;
     const path = found === "/" && this.#rootIsUnknown ? null : found;
     const writable =
       path === null || cgroupId === null ? undefined : (this.#cgroups?.writableAbove(cgroupId) ?? undefined);
-    let made = this.#made.get(account);
-    const kept = made?.get(path);
+    const kept = this.#made.get(account)?.get(path);
     if (kept?.uid === uid && kept.writableCgroup === writable) return kept;
-    const { conflict, ...rest } = account;
-    if (conflict !== undefined) throw new AmbiguousIdentity(conflict);
+    if (account.conflict !== undefined) throw new AmbiguousIdentity(account.conflict);
+    const job = jobOf(path, uid, this.#jobsUnknown, this.#sluids);
+    return job instanceof Promise
+      ? job.then((found) => this.#make(uid, account, path, writable, found))
+      : this.#make(uid, account, path, writable, job);
+  }
+
+  #make(
+    uid: number,
+    account: KnownAs,
+    path: string | null,
+    writable: string | undefined,
+    job: FoundJob,
+  ): Identity {
+    const { conflict: _, ...rest } = account;
     const identity: Identity = {
       ...{ uid, container: null, ...rest, cgroup: path },
-      ...jobOf(path, uid, this.#jobsUnknown),
+      ...job,
       ...(writable === undefined ? {} : { writableCgroup: writable }),
     };
+    // What could not be told may be told the next time.
+    if (job.jobUnknown !== undefined) return identity;
+    let made = this.#made.get(account);
     if (made === undefined) {
       made = new SmallMap();
       this.#made.set(account, made);

@@ -1,5 +1,5 @@
-import { slurmJobOf } from "./cgroup.ts";
-import type { Identity } from "./types.ts";
+import { type FoundJob, type SluidJobs, unknown } from "./sluid-jobs.ts";
+import { slurmCgroupOf } from "./slurm-cgroup.ts";
 import { systemUnitOf } from "./unit.ts";
 
 /** slurmd's service, by the names that its packages, templates and platforms give it: `slurmd.service`, `slurmd@NODE.service`. */
@@ -14,20 +14,26 @@ const SLURMD = /^slurmd\b.*\.service$/;
  *
  * @param path the caller's cgroup; null where it is not known, and then nothing is known of the job either.
  * @param nodeProblem why no job can be known on this node, by its Slurm's settings; null where there is no sign of that.
+ * @param sluids tells the job of a SLUID; null where nothing can.
  */
 export function jobOf(
   path: string | null,
   uid: number,
   nodeProblem: string | null,
-): Pick<Identity, "slurmJobId" | "jobUnknown"> {
-  const slurmJobId = slurmJobOf(path);
-  if (slurmJobId !== null || path === null) return { slurmJobId };
-  if (nodeProblem !== null) return { slurmJobId, jobUnknown: nodeProblem };
+  sluids: Pick<SluidJobs, "resolve"> | null,
+): FoundJob | Promise<FoundJob> {
+  const at = slurmCgroupOf(path);
+  if (at !== null) {
+    if (at.id !== null) return { slurmJobId: at.id };
+    return sluids?.resolve(at, uid) ?? unknown(at.job, "nothing here looks it up");
+  }
+  if (path === null) return { slurmJobId: null };
+  if (nodeProblem !== null) return { slurmJobId: null, jobUnknown: nodeProblem };
   const unit = systemUnitOf(path);
   return unit !== null && SLURMD.test(unit) && uid !== 0
     ? {
-        slurmJobId,
+        slurmJobId: null,
         jobUnknown: `the caller is in ${unit} itself, where only a Slurm that makes no cgroup v2 for a job leaves users' processes`,
       }
-    : { slurmJobId };
+    : { slurmJobId: null };
 }

@@ -51,10 +51,6 @@ export function slurmProblem(
     if (found !== "" && (Number(year) < 22 || (Number(year) === 22 && Number(month) < 5))) {
       return `this node has Slurm ${found}, whose jobs have no cgroup v2: no job is known, and a rule that needs one refuses; Slurm 22.05 and newer have the plugin cgroup/v2`;
     }
-    // Tried: 24.11.5 has job_N in the path, 26.05.5 has s62DM8BYG18900, the job's SLUID.
-    if (Number(year) > 26 || (Number(year) === 26 && Number(month) >= 5)) {
-      return `this node has Slurm ${found}, which names a job's cgroup by the job's SLUID, not by its number: no job is known, and a rule that needs one refuses; Slurm 24.11 has the number`;
-    }
     const mounted = hierarchy();
     if (mounted === "hybrid" || mounted === "v1") {
       return `this node has Slurm (${path}) and cgroups of version 1, into which Slurm then puts its jobs: no job is known, and a rule that needs one refuses; boot with systemd.unified_cgroup_hierarchy=1`;

@@ -1,6 +1,6 @@
 import { addressText } from "../identity/address.ts";
-import { slurmJobOf } from "../identity/cgroup.ts";
 import type { DiagSocket, Tuple } from "../identity/netlink/inet-diag.ts";
+import { slurmJobNameOf } from "../identity/slurm-cgroup.ts";
 import { TokenBucket } from "../platform/token-bucket.ts";
 import type { CallerCount, CallerKey, Callers } from "./callers.ts";
 import { Connections } from "./connections.ts";
@@ -110,7 +110,7 @@ export class Observer {
   #tell(caller: CallerCount, { cgroup, process }: Sender): void {
     if (cgroup !== null) {
       caller.cgroup = cgroup;
-      const job = slurmJobOf(cgroup);
+      const job = slurmJobNameOf(cgroup);
       if (job !== null) caller.job(job);
     }
     if (process === null) return;

@@ -2,7 +2,7 @@ import { categoryFilter } from "../config/categories.ts";
 import type { Config } from "../config/schema.ts";
 import type { Exemptions } from "../firewall/exempt.ts";
 import type { KnownAs } from "../identity/accounts.ts";
-import { slurmJobOf } from "../identity/cgroup.ts";
+import { slurmJobNameOf } from "../identity/slurm-cgroup.ts";
 import type { Identity } from "../identity/types.ts";
 import { compileRules } from "../rules/decide.ts";
 import type { SessionRequest } from "../sessions/types.ts";
@@ -106,7 +106,7 @@ export function prospects(
       groups: [],
       ...(account === null ? {} : withoutConflict(account)),
       cgroup,
-      slurmJobId: slurmJobOf(cgroup),
+      slurmJobId: slurmJobNameOf(cgroup),
     };
     const decision = rules.decide(identity, INSTANCE_ID, REGION);
     if (decision.kind === "role")

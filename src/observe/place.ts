@@ -1,4 +1,4 @@
-import { slurmJobOf } from "../identity/cgroup.ts";
+import { slurmCgroupOf } from "../identity/slurm-cgroup.ts";
 import { unitOf } from "../identity/unit.ts";
 import { plainText } from "./plain-text.ts";
 
@@ -38,7 +38,7 @@ const POD = /^\/kubepods/;
 /** The place of a path below the cgroup mount; null is unknown. */
 export function placeOf(path: string | null): Place {
   if (path === null) return { kind: "unknown" };
-  if (slurmJobOf(path) !== null) return { kind: "slurm" };
+  if (slurmCgroupOf(path) !== null) return { kind: "slurm" };
   const user = USER_SLICE.exec(path);
   if (user !== null) return { kind: user[1]?.startsWith("session-") === true ? "login" : "user" };
   const container = (runtime = "", id = ""): Place => ({

@@ -1,4 +1,4 @@
-import { slurmJobOf } from "../identity/cgroup.ts";
+import { slurmJobNameOf } from "../identity/slurm-cgroup.ts";
 import { type Identity, UNKNOWN_IDENTITY } from "../identity/types.ts";
 import { compileRules, type Decision } from "./decide.ts";
 import type { RulesConfig } from "./types.ts";
@@ -116,7 +116,7 @@ export function identityOfGiven(test: GivenCaller): Identity | string {
     user: user ?? null,
     groups: groups ?? [],
     // A container's cgroup is not known: its packets come through a bridge.
-    ...(container === undefined ? { cgroup: path, slurmJobId: slurmJobOf(path) } : {}),
+    ...(container === undefined ? { cgroup: path, slurmJobId: slurmJobNameOf(path) } : {}),
   };
 }
 

@@ -70,6 +70,8 @@ const USERS_COME_IN = [
 const EARLY_FIREWALLS = "netfilter-persistent.service nftables.service";
 const FIREWALLS = `${EARLY_FIREWALLS} iptables.service ip6tables.service ufw.service firewalld.service`;
 
+const HIDDEN_PROCESSES = "ProtectProc=invisible";
+
 /** The hardening directives with which the proxy and the firewall's units still work, tried with Bun 1.4. */
 const sandbox: readonly Line[] = [
   "NoNewPrivileges=yes",
@@ -83,7 +85,7 @@ const sandbox: readonly Line[] = [
   "ProtectKernelTunables=yes",
   "ProtectControlGroups=yes",
   "ProtectKernelModules=yes",
-  { since: 247, line: "ProtectProc=invisible" },
+  { since: 247, line: HIDDEN_PROCESSES },
   "RestrictNamespaces=yes",
   "RestrictRealtime=yes",
   "RestrictSUIDSGID=yes",
@@ -170,11 +172,14 @@ function proxyService(facts: UnitFacts): readonly Line[] {
     "# It keeps running where users have used up the node's process ids.",
     `Environment=${NO_LATER_THREADS}`,
     "",
-    ...sandbox,
+    ...sandbox.filter((line) => typeof line === "string" || line.line !== HIDDEN_PROCESSES),
     "RemoveIPC=yes",
+    "# With it systemd mounts a /proc of the service's own, which shows all processes, also where the node's /proc hides them",
+    "# (hidepid=): the title of a slurmstepd says which job its step belongs to.",
     { since: 247, line: "ProcSubset=pid" },
     "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
     ...LEFT_OUT,
+    "#   ProtectProc=             a job of Slurm 26.05 and later is known by its slurmstepd's title, as `ps` shows it to everybody",
     "#   PrivateUsers=            uids must be the node's own, and capabilities must hold outside a user namespace",
     "#   IPAddressDeny=           STS's addresses are known only to DNS",
     "#   RootDirectory=           NSS (SSSD, LDAP) answers through sockets and libraries of the node",

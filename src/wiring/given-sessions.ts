@@ -1,3 +1,4 @@
+import { slurmCgroupOf } from "../identity/slurm-cgroup.ts";
 import type { Decided, RequestEvent } from "../imds/handler.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Rules } from "../rules/decide.ts";
@@ -8,9 +9,6 @@ import { sessionKey } from "../sessions/key.ts";
 const LOOK_MS = 5_000;
 /** Sessions of which it is known to whom they were given: as many as the broker keeps. */
 const MAX_SESSIONS = 8_192;
-
-/** `/system.slice/slurmstepd.scope/job_12` of a path below it. */
-const JOB_PATH = /^(.*\/job_\d+)(?:\/|$)/;
 
 export interface GivenSessionsOptions {
   readonly broker: Pick<SessionBroker, "forget">;
@@ -46,7 +44,7 @@ export class GivenSessions {
     if (decision.kind !== "role") return;
     this.#noted.add(decided);
     const key = sessionKey(decision.request);
-    const job = decision.ofJob ? JOB_PATH.exec(identity.cgroup ?? "")?.[1] : undefined;
+    const job = decision.ofJob ? slurmCgroupOf(identity.cgroup)?.job : undefined;
     if (job !== undefined) this.#jobs.set(key, (this.#jobs.get(key) ?? new Set()).add(job));
     this.#given.delete(key);
     this.#given.set(key, decided);

@@ -12,6 +12,8 @@ import { NameHelpers } from "../identity/name-helpers.ts";
 import { NETLINK_NETFILTER } from "../identity/netlink/conntrack.ts";
 import { NETLINK_SOCK_DIAG } from "../identity/netlink/inet-diag.ts";
 import { IdentityResolver } from "../identity/resolver.ts";
+import { SluidJobs } from "../identity/sluid-jobs.ts";
+import { jobOfStep } from "../identity/step-daemon.ts";
 import { monotonicMs, systemClock } from "../platform/clock.ts";
 import { NetlinkSocket } from "../platform/netlink-socket.ts";
 import { selfCommand } from "../platform/self.ts";
@@ -49,11 +51,16 @@ export function systemNames(onUnavailable: (event: UnavailableEvent) => void = (
   return { accounts, close: () => helpers.close() };
 }
 
+/** The jobs of this machine's Slurm, where their cgroups have a SLUID; null where there is no cgroup v2. */
+export function systemSluids(mount: string | null = cgroupMount()): SluidJobs | null {
+  return mount === null ? null : new SluidJobs((path, step) => jobOfStep(mount, path, step), systemClock);
+}
+
 /** Names and cgroups of this machine, both, for the audit; without cgroups where there is no cgroup v2. */
 export function wholeIdentities(accounts: Accounts): IdentityResolver {
   const mount = cgroupMount();
   const cgroups = mount === null ? null : new Cgroups(cgroupTree(mount), systemClock);
-  return new IdentityResolver({ accounts, cgroups });
+  return new IdentityResolver({ accounts, cgroups, sluids: systemSluids(mount) });
 }
 
 /**
@@ -81,6 +88,7 @@ export function systemIdentities(
     accounts,
     cgroups: new Cgroups(cgroupTree(mount), systemClock),
     jobsUnknown,
+    sluids: systemSluids(mount),
     rootIsUnknown: mayHideCgroups(readFileSync("/proc/self/mountinfo", "utf8"), release()),
   });
 }

@@ -11,42 +11,9 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Cgroup, Cgroups, type CgroupTree, slurmJobOf } from "../../src/identity/cgroup.ts";
+import { type Cgroup, Cgroups, type CgroupTree } from "../../src/identity/cgroup.ts";
 import { cgroupMount, cgroupTree } from "../../src/identity/cgroup-tree.ts";
 import { FakeClock, settle } from "../support/fake-clock.ts";
-
-describe("slurmJobOf()", () => {
-  const jobs: [path: string | null, job: string | null][] = [
-    [null, null],
-    ["/", null],
-    ["/system.slice/slurmstepd.scope/job_12", "12"],
-    ["/system.slice/slurmstepd.scope/job_12/step_0/user/task_0", "12"],
-    ["/system.slice/slurmstepd.scope/job_12/step_batch/user/task_special", "12"],
-    ["/system.slice/node1_slurmstepd.scope/job_7/step_extern", "7"],
-    ["/system.slice/slurmstepd.scope", null],
-    ["/system.slice/slurmstepd.scope/system", null],
-    ["/system.slice/slurmstepd.scope/job_", null],
-    ["/system.slice/slurmstepd.scope/job_x", null],
-    ["/system.slice/slurmstepd.scope/job_12x", null],
-    ["/system.slice/slurmstepd.scope/xjob_12", null],
-    ["/system.slice/slurmd.service", null],
-    // Users make cgroups of any name below their own.
-    ["/user.slice/user-2001.slice/user@2001.service/slurmstepd.scope/job_5", null],
-    [
-      "/user.slice/user-2001.slice/user@2001.service/app.slice/system.slice/slurmstepd.scope/job_5/step_0",
-      null,
-    ],
-    ["/user.slice/user-2001.slice/x\n/system.slice/slurmstepd.scope/job_5", null],
-    ["/system.slice/x.service/slurmstepd.scope/job_5", null],
-    ["system.slice/slurmstepd.scope/job_5", null],
-    // A job's processes make cgroups as well, and stay in the job.
-    ["/system.slice/slurmstepd.scope/job_5/step_0/user/task_0/job_6", "5"],
-    ["/system.slice/slurmstepd.scope/job_5/../job_6", "5"],
-  ];
-  for (const [path, job] of jobs) {
-    test(`${JSON.stringify(path)}: ${job}`, () => expect(slurmJobOf(path)).toBe(job));
-  }
-});
 
 describe("cgroupMount()", () => {
   const v2 = "29 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";

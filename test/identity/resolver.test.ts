@@ -72,6 +72,22 @@ describe("an identity", () => {
   });
 });
 
+test("a job of a SLUID that cannot be told for now is asked for again, and one that is told is kept", async () => {
+  const at = "/system.slice/slurmstepd.scope/s62DM8BYG18900/step_0/user/task_0";
+  const answers = [{ slurmJobId: null, jobUnknown: "WHY" }, Promise.resolve({ slurmJobId: "7" })];
+  const known = alice();
+  const resolver = new IdentityResolver({
+    accounts: { resolve: () => known } as unknown as Accounts,
+    cgroups: { resolve: () => at, writableAbove: () => null } as unknown as Cgroups,
+    sluids: { resolve: () => answers.shift() ?? { slurmJobId: "8" } },
+  });
+  expect(await resolver.resolve(owner(2001, 1n))).toMatchObject({ slurmJobId: null, jobUnknown: "WHY" });
+  const told = await resolver.resolve(owner(2001, 1n));
+  expect(told).toMatchObject({ user: "alice", cgroup: at, slurmJobId: "7" });
+  expect(told.jobUnknown).toBeUndefined();
+  expect(resolver.resolve(owner(2001, 1n))).toBe(told);
+});
+
 test("a cgroup that alice makes in a slice that root gave her is no system service, whatever its name", async () => {
   const mount = mkdtempSync(join(tmpdir(), "imdsproxy-cgroup-"));
   try {

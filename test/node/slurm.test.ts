@@ -21,12 +21,28 @@ const CROWDED_UID = 3_900_000_000 + (process.pid % 1_000);
 /** More than the walk looks at in one user's place. */
 const CROWD = 5_000;
 
+/**
+ * A stand-in for slurmstepd: a process that goes into a cgroup, becomes an account where a uid is given, and has one argument, its title.
+ * It reads from a pipe of its own, and so stays until it is killed.
+ */
+const TITLED = `import os, sys
+procs, title, uid = sys.argv[1], sys.argv[2], int(sys.argv[3])
+with open(procs, "w") as f: f.write(str(os.getpid()))
+reads, writes = os.pipe()
+os.dup2(reads, 0)
+os.set_inheritable(writes, True)
+if uid: os.setresuid(uid, uid, uid)
+os.execv("/bin/cat", [title])`;
+
 /** What `whoami` says. */
 interface Said {
   readonly user?: string;
   readonly roleName?: string;
   readonly sessionName?: string;
   readonly refused?: number;
+  readonly role?: string | null;
+  readonly rule?: string;
+  readonly reason?: string;
 }
 
 describeAsRoot("rules for Slurm jobs", () => {
@@ -82,6 +98,67 @@ describeAsRoot("rules for Slurm jobs", () => {
       roleName: "Job",
       sessionName: `alice-${FIRST_JOB}`,
     });
+  });
+
+  /** The path of a job's cgroup as Slurm 26.05 names it; another one for each number, on this machine and in this run. */
+  const sluidOf = (number: number) => `/system.slice/slurmstepd.scope/s62${String(number).padStart(11, "0")}`;
+
+  /** Starts a process with this title in a cgroup, and waits until it has it. */
+  async function titled(cgroup: string, title: string, uid = 0): Promise<{ end(): Promise<void> }> {
+    await make(cgroup);
+    const procs = `${mount}${cgroup}/cgroup.procs`;
+    const argv = ["/usr/bin/python3", "-c", TITLED, procs, title, String(uid)];
+    const running = node.spawn({ ...ROOT, argv, timeoutMs: 300_000 });
+    await eventually(`a process is called ${title}`, async () => {
+      const script = `for pid in $(cat ${procs}); do tr -d '\\0' </proc/$pid/cmdline; done`;
+      const { stdout } = await node.exec({ ...ROOT, argv: ["sh", "-c", script] });
+      return stdout === title;
+    });
+    return {
+      async end() {
+        running.kill("SIGKILL");
+        await running.done;
+        await eventually(`${cgroup} is empty`, async () => (await shell(`cat ${procs}`)).trim() === "");
+      },
+    };
+  }
+
+  test("know a job of Slurm 26.05 by its step's slurmstepd, and then without it", async () => {
+    const job = sluidOf(FIRST_JOB);
+    const daemon = await titled(`${job}/step_0/slurm`, `slurmstepd: [${FIRST_JOB + 1}.0]`);
+    await make(`${job}/step_0/user/task_0`);
+    const asJob = { user: "alice", roleName: "Job", sessionName: `alice-${FIRST_JOB + 1}` };
+    expect(await whoamiIn(`${job}/step_0/user/task_0`)).toMatchObject(asJob);
+    await daemon.end();
+    await make(`${job}/step_1/user/task_0`);
+    expect(await whoamiIn(`${job}/step_1/user/task_0`)).toMatchObject(asJob);
+  });
+
+  test("refuse who is in a job of Slurm 26.05 that no slurmstepd of root's names, whatever users call theirs", async () => {
+    const job = sluidOf(FIRST_JOB + 1);
+    const own = `slurmstepd: [${FIRST_JOB + 1}.0]`;
+    const refused = async (why: string) => {
+      await make(`${job}/step_0/user/task_0`);
+      let said: Said = {};
+      // That it could not be told is kept for a second.
+      await eventually(`the job is refused: ${why}`, async () => {
+        said = await whoamiIn(`${job}/step_0/user/task_0`);
+        expect(said).toMatchObject({ user: "alice", role: null, rule: "jobs" });
+        return said.reason?.includes(why) === true;
+      });
+    };
+    await refused("no slurmstepd of its step runs any more");
+    // Root has moved a process of the user's there, which Slurm does not.
+    const users = await titled(`${job}/step_0/slurm`, own, 2001);
+    await refused("no process of root's is where its step's slurmstepd would be");
+    await users.end();
+    // Of root's, and called so, but where the user's processes are: a program of the user's with root's rights.
+    const task = await titled(`${job}/step_0/user/task_1`, own);
+    await refused("no slurmstepd of its step runs any more");
+    await task.end();
+    const another = await titled(`${job}/step_0/slurm`, `slurmstepd: [${FIRST_JOB + 1}.1]`);
+    await refused("does not name a job in its title");
+    await another.end();
   });
 
   test("forget the session of a job when the job's cgroup is gone", async () => {

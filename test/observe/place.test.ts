@@ -14,6 +14,7 @@ describe("placeOf()", () => {
     ["/user.slice/user-1000.slice/user@1000.service/app.slice/x.service", "user manager", "user"],
     ["/user.slice", "unknown", "unknown"],
     ["/system.slice/slurmstepd.scope/job_12/step_0/user/task_0", "Slurm job", "slurm"],
+    ["/system.slice/slurmstepd.scope/s62DM8BYG18900/step_0/user/task_0", "Slurm job", "slurm"],
     [`/system.slice/docker-${ID}.scope`, "docker 0123456789ab", "container"],
     [`/docker/${ID}`, "docker 0123456789ab", "container"],
     [`/machine.slice/libpod-${ID}.scope/container`, "libpod 0123456789ab", "container"],

@@ -34,9 +34,10 @@ const SUITES = [
 const SLURM = ["slurmd", "slurmctld", "slurm-client", "munge", "libpam-slurm-adopt"];
 
 const SLURMS = [
-  { suite: "bookworm", version: "22.05" },
-  { suite: "trixie", version: "24.11" },
-  { suite: "forky", version: "26.05" },
+  { suite: "bookworm", version: "22.05", more: [] },
+  { suite: "trixie", version: "24.11", more: [] },
+  // Its openssh-server does without openssh-client.
+  { suite: "forky", version: "26.05", more: ["openssh-client"] },
 ] as const;
 
 export const CELLS: readonly Cell[] = [
@@ -57,12 +58,12 @@ export const CELLS: readonly Cell[] = [
     scenarios: ["install", "main job", "kill -9, restart, reload", "disable and uninstall"],
   },
   ...SLURMS.map(
-    ({ suite, version }): Cell => ({
+    ({ suite, version, more }): Cell => ({
       name: `userland-slurm-${suite}`,
       kind: "container",
       suite,
       about: `Slurm ${version} as Debian ${suite} has it`,
-      packages: SLURM,
+      packages: [...SLURM, ...more],
       scenarios: ["slurm"],
     }),
   ),

@@ -158,6 +158,14 @@ describe("unitTexts()", () => {
     });
   }
 
+  test("shows the proxy root's processes, by which jobs of Slurm 26.05 are known, and the firewall's units none", () => {
+    const proxy = lines(units["imdsproxy.service"]);
+    expect(proxy).toContain("ProcSubset=pid");
+    expect(proxy.filter((line) => line.startsWith("ProtectProc="))).toEqual([]);
+    for (const name of ["imdsproxy-iptables.service", "imdsproxy-repair.service"] as const)
+      expect(lines(units[name])).toContain("ProtectProc=invisible");
+  });
+
   test("spares an older systemd what it does not know", () => {
     const old = Object.values(unitTexts({ ...FACTS, systemdVersion: 245 })).join("");
     expect(old).not.toMatch(/^(?:ProtectProc|ProcSubset|RestartSteps|RestartMaxDelaySec)=/m);

@@ -61,6 +61,17 @@ describe("the session of a Slurm job", () => {
       [broker.peek(first), broker.peek(second), broker.peek(outside)].map((end) => end !== null),
     ).toEqual([false, true, true]);
   });
+  test("is forgotten where the cgroup has the job's SLUID as well", async () => {
+    const { clock, give, gone, dropped } = setUp();
+    const job = "/system.slice/slurmstepd.scope/s62DM8BYG18900";
+    await give(rulesOf({ sessionName: "{user}-{slurmJobId}", rules: JOBS }), {
+      cgroup: `${job}/step_0/user/task_0`,
+      slurmJobId: "12",
+    });
+    gone.add(job);
+    await clock.advance(20 * SECOND);
+    expect(dropped()).toEqual([["alice-12", "job-ended", "ASIA1"]]);
+  });
   test("is never renewed afterwards", async () => {
     const { clock, sts, give, gone } = setUp();
     await give(rulesOf({ sessionName: "{slurmJobId}x", rules: JOBS }), inJob(12));

@@ -23,6 +23,8 @@ SlurmdPidFile=/run/slurmd-%n.pid
 SlurmctldLogFile=/var/log/slurm/slurmctld.log
 SlurmdLogFile=/var/log/slurm/slurmd-%n.log
 ReturnToService=2
+# A title such as \`slurmstepd: [60000001.extern]\` is as long as those of a cluster that has run many jobs.
+FirstJobId=60000001
 MpiDefault=none
 Prolog=/usr/local/bin/prolog
 Epilog=/usr/local/bin/epilog
@@ -96,8 +98,23 @@ const answersIn = (text: string): Answer[] =>
     ([, who = "", role = "", code = "", job = "", cgroup = ""]) => ({ who, role, code, job, cgroup }),
   );
 
-/** The job in a cgroup's path; null: none. */
-const jobOf = (path: string) => /\/job_(\d+)\//.exec(`${path}/`)?.[1] ?? null;
+/** Slurm 26.05 and newer have a job's SLUID in the path; older ones have its number. */
+const NAMED = /\/(?:job_(?<id>\d+)|(?<sluid>s[0-9A-Z]{13}))\//;
+
+/** How to tell the job of a cgroup's path, as Slurm itself knows it; null: none. */
+async function jobsBySlurm(machine: Machine): Promise<(path: string) => string | null> {
+  const listed = await machine.run("squeue -a -h -t all -O JobID:30,SLUID:30");
+  const ids = new Map(
+    listed.stdout.split("\n").map((line) => {
+      const [id = "", sluid = ""] = line.trim().split(/\s+/);
+      return [sluid, id] as const;
+    }),
+  );
+  return (path) => {
+    const { id, sluid } = NAMED.exec(`${path}/`)?.groups ?? {};
+    return id ?? (sluid === undefined ? null : (ids.get(sluid) ?? `no job of Slurm's: ${sluid}`));
+  };
+}
 
 /** What STS was asked for: by the session's name, the role, the tag `job` and the source identity. */
 async function sessions(machine: Machine) {
@@ -206,6 +223,7 @@ export const slurm: Scenario = {
     /** Each answer is of its job: the role, and a session by the job's id with its tag and its source identity. */
     const areOfJobs = async (what: string, text: string, answers: number, ids?: readonly string[]) => {
       const found = answersIn(text);
+      const jobOf = await jobsBySlurm(machine);
       let asked = await sessions(machine);
       // The stand-in for STS writes down what it was asked for a moment later.
       const written = () => found.every(({ who, cgroup }) => asked.has(`${who}-${jobOf(cgroup)}`));
@@ -248,7 +266,7 @@ export const slurm: Scenario = {
     const refused = async (what: string, text: string) => {
       const [one] = answersIn(text);
       const holding =
-        one !== undefined && one.role === "" && one.code === "404" && jobOf(one.cgroup) === null;
+        one !== undefined && one.role === "" && one.code === "404" && !NAMED.test(`${one.cgroup}/`);
       holds(what, holding, text);
     };
     await refused(
@@ -399,8 +417,11 @@ async function adopted({ machine }: Context, areOfJobs: AreOfJobs, refused: Refu
   await until(
     "its cgroup is there",
     async () =>
-      (await machine.run(`ls -d /sys/fs/cgroup/system.slice/*slurmstepd.scope/job_${id}/step_extern`))
-        .code === 0,
+      (
+        await machine.run(
+          `cd /sys/fs/cgroup/system.slice && ls -d *slurmstepd.scope/job_${id}/step_extern *slurmstepd.scope/$(squeue -h -j ${id} -O SLUID | xargs)/step_extern`,
+        )
+      ).stdout !== "",
   );
   await refused(
     "ssh with pam_slurm_adopt: pam_systemd takes it out of the job again, into a session's scope",
