@@ -99,16 +99,28 @@ export function requireSafeEnvironment(
   );
 }
 
-const CHECK_MS = 2_000;
+/**
+ * How long our own connection may take. It takes microseconds, and seconds on a node whose processors others keep busy: there a
+ * start that gives up makes systemd start us again, which costs more. It is half of the unit's TimeoutStartSec=.
+ */
+const CHECK_MS = 15_000;
 
 /**
  * Identifies a connection of our own, which shows at once that connection tracking can be asked and that inet_diag is
  * there: the kernel's answer for a missing inet_diag is the same as for a missing socket.
  *
+ * @param limitMs how long the connection may take, in milliseconds
  * @throws ImdsProxyError `permission` or `missing`.
  */
-export async function requireIdentity(lookup: SocketLookup): Promise<void> {
-  const found = await identifyOurselves(lookup);
+export async function requireIdentity(lookup: SocketLookup, limitMs = CHECK_MS): Promise<void> {
+  const found = await identifyOurselves(lookup, limitMs);
+  if (found === null) {
+    throw new ImdsProxyError(
+      "missing",
+      "cannot connect to a port of our own on 127.0.0.1",
+      "the interface lo must be up, and no firewall may stop connections from 127.0.0.1 to itself",
+    );
+  }
   if (found.kind === "owner" && found.owner.uid === process.geteuid?.()) return;
   const why = found.kind === "owner" ? `the kernel says uid ${found.owner.uid}` : found.why;
   if (/connection tracking: errno 1$/.test(why)) {
@@ -128,8 +140,10 @@ export async function requireIdentity(lookup: SocketLookup): Promise<void> {
 /**
  * Connects to a port of our own, of the kernel's choice, for as long as it takes to be accepted. Every user can connect there
  * as well, and reset the connection at once: only the one from our own port counts.
+ *
+ * @returns who the kernel says it is; null where there was no connection.
  */
-async function identifyOurselves(lookup: SocketLookup): Promise<Lookup> {
+async function identifyOurselves(lookup: SocketLookup, limitMs: number): Promise<Lookup | null> {
   const accepted = new Map<number, Lookup>();
   let look = () => {};
   const listener = Bun.listen({
@@ -149,9 +163,8 @@ async function identifyOurselves(lookup: SocketLookup): Promise<Lookup> {
       error() {},
     },
   });
-  const nobody: Lookup = { kind: "refused", why: "no connection over loopback" };
   const { promise: tooLate, resolve: giveUp } = Promise.withResolvers<null>();
-  const cancel = after(CHECK_MS, () => giveUp(null));
+  const cancel = after(limitMs, () => giveUp(null));
   try {
     const connecting = Bun.connect({
       hostname: "127.0.0.1",
@@ -159,7 +172,7 @@ async function identifyOurselves(lookup: SocketLookup): Promise<Lookup> {
       socket: { data() {}, error() {} },
     }).catch(() => null);
     const ours = await Promise.race([connecting, tooLate]);
-    if (ours === null) return nobody;
+    if (ours === null) return null;
     const { promise, resolve } = Promise.withResolvers<Lookup>();
     look = () => {
       const found = accepted.get(ours.localPort);
@@ -168,7 +181,7 @@ async function identifyOurselves(lookup: SocketLookup): Promise<Lookup> {
     look();
     const found = await Promise.race([promise, tooLate]);
     ours.terminate();
-    return found ?? nobody;
+    return found;
   } finally {
     cancel();
     listener.stop(true);

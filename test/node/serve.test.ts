@@ -115,6 +115,12 @@ describeAsRoot("serve", () => {
       expect(said).toContain("connection tracking");
       expect(said).toContain("nf_conntrack_netlink");
     });
+    test("where loopback is down: exit 1, and that it is loopback", async () => {
+      const { exitCode, said } = await fails(["unshare", "--net", ...SERVE]);
+      expect(exitCode).toBe(1);
+      expect(said).toContain("cannot connect to a port of our own on 127.0.0.1");
+      expect(said).toContain("the interface lo must be up");
+    });
     test("in a user namespace, where the kernel does not tell users apart", async () => {
       const { exitCode, said } = await fails(["unshare", "--user", "--map-root-user", ...SERVE]);
       expect(exitCode).toBe(1);
