@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import type { Running } from "../../src/demo/run.ts";
 import { mustExec } from "../support/node.ts";
 import {
@@ -138,6 +138,20 @@ describeAsRoot("a flush of the firewall by others", () => {
     watch.kill("SIGTERM");
     await watch.done;
   };
+  /** Stops the watch where it does not hold the lock of the rules: in the middle of a repair, nobody could apply them any more. */
+  const stopUnlocked = (pid: number) =>
+    eventually("the watch is stopped, without the lock", async () => {
+      process.kill(pid, "SIGSTOP");
+      await eventually("each thread is stopped", () =>
+        readdirSync(`/proc/${pid}/task`).every((thread) =>
+          readFileSync(`/proc/${pid}/task/${thread}/status`, "utf8").includes("State:\tT"),
+        ),
+      );
+      const argv = ["flock", "--nonblock", "/run/imdsproxy-iptables.lock", "true"];
+      if ((await node.exec({ ...ROOT, argv })).exitCode === 0) return true;
+      process.kill(pid, "SIGCONT");
+      return false;
+    });
   /** Several flushes that come before the watch has its turn are one repair. */
   const repairs = () => watch.stderr().split("firewall rules repaired").length - 1;
   /** What the watch runs under, each with how that is brought about and ended. The first stays for the tests after it. */
@@ -242,7 +256,7 @@ describeAsRoot("a flush of the firewall by others", () => {
     beforeAll(async () => {
       watchPid = watch.pid() ?? 0;
       expect(readFileSync(`/proc/${watchPid}/cmdline`, "utf8")).toStartWith("imdsproxy\0iptables\0watch");
-      process.kill(watchPid, "SIGSTOP");
+      await stopUnlocked(watchPid);
       siege = await Siege.begin(node);
     });
     afterAll(() => process.kill(watchPid, "SIGCONT"));
