@@ -12,7 +12,8 @@ import { textIfAny } from "../platform/text-file.ts";
  * in the same cgroup for a moment: they are not asked.
  */
 
-const TIMEOUT_MS = 5_000;
+/** Who asks may give up earlier, and asks again: the answer is then kept (SluidJobs). */
+const TIMEOUT_MS = 20_000;
 const LONGEST_TITLE = 128;
 /** Processes of the cgroup that are looked at: slurmstepd, and its children that are not moved yet. */
 const MOST_PROCESSES = 64;
