@@ -14,6 +14,8 @@ export interface Cell {
   readonly suite: string;
   /** What it stands for, as Debian's release notes have it; the run records what it found. */
   readonly about: string;
+  /** `ec2`: EC2's own metadata service, beyond an interface, on a container that systemd takes for an instance. Default `hyperpod`. */
+  readonly node?: "hyperpod" | "ec2";
   /** More packages. */
   readonly packages?: readonly string[];
   readonly kernelArguments?: readonly string[];
@@ -40,6 +42,23 @@ const SLURMS = [
   { suite: "forky", version: "26.05", more: ["openssh-client"] },
 ] as const;
 
+/**
+ * What systemd's hardware database says of an instance of EC2 (hwdb.d/40-imds.hwdb of systemd 262). In a container, which has no hardware
+ * of its own, the kernel's command line says it (systemd-imdsd@.service(8)).
+ */
+const EC2 = [
+  "systemd.imds=1",
+  "systemd.imds.vendor=amazon-ec2",
+  "systemd.imds.token_url=http://169.254.169.254/latest/api/token",
+  "systemd.imds.refresh_header_name=X-aws-ec2-metadata-token-ttl-seconds",
+  "systemd.imds.data_url=http://169.254.169.254/latest",
+  "systemd.imds.token_header_name=X-aws-ec2-metadata-token",
+  "systemd.imds.address_ipv4=169.254.169.254",
+  "systemd.imds.address_ipv6=fd00:ec2::254",
+  "systemd.imds.key.hostname=/meta-data/hostname",
+  "systemd.imds.key.userdata=/user-data",
+];
+
 export const CELLS: readonly Cell[] = [
   ...SUITES.map(
     ({ suite, debian, systemd, iptables }): Cell => ({
@@ -65,6 +84,18 @@ export const CELLS: readonly Cell[] = [
       about: `Slurm ${version} as Debian ${suite} has it`,
       packages: [...SLURM, ...more],
       scenarios: ["slurm"],
+    }),
+  ),
+  ...(["unlocked", "locked"] as const).map(
+    (mode): Cell => ({
+      name: `userland-imds-${mode}`,
+      kind: "container",
+      suite: "forky",
+      node: "ec2",
+      about: `Debian forky: systemd 262's own systemd-imdsd, with systemd.imds.network=${mode}`,
+      packages: ["systemd-imds"],
+      kernelArguments: [...EC2, `systemd.imds.network=${mode}`],
+      scenarios: ["systemd-imdsd"],
     }),
   ),
   ...SUITES.map(

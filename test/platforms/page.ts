@@ -89,6 +89,8 @@ export function renderPage(results: readonly CellResult[]): string {
     "  This says nothing of the release's own kernel.",
     "- `kernel-…`: the release's own kernel in a machine that qemu emulates, without systemd: rules, second wall, who a caller is, flushes.",
     "- The others: a machine that qemu emulates, with the release's own kernel and systemd.",
+    "- `userland-imds-…`: what systemd's hardware database says of an instance of EC2 stands on the command line of the container's systemd, and",
+    "  169.254.169.254 is another network namespace's, beyond a veth pair (`test/platforms/support/ec2.ts`).",
     "- Tries are requests: a caller's own, and in the sentences about flushes and boots an attacker's.",
     "- In `userland-slurm-…`, slurmd is shown the cgroup v2 of the container alone, not the cgroup v1 of the machine below",
     "  (`test/platforms/programs/cgroup-v2-only.c`).",

@@ -15,6 +15,7 @@ import { boot } from "./scenarios/boot.ts";
 import { conntrack } from "./scenarios/conntrack.ts";
 import { disable } from "./scenarios/disable.ts";
 import { flush } from "./scenarios/flush.ts";
+import { imds } from "./scenarios/imds.ts";
 import { install } from "./scenarios/install.ts";
 import { kernel } from "./scenarios/kernel.ts";
 import { mainJob } from "./scenarios/main-job.ts";
@@ -46,7 +47,7 @@ const SCENARIOS: Readonly<Record<Cell["kind"], readonly Scenario[]>> = {
   container: SYSTEMD.filter((one) => one !== conntrack),
   kernel: [kernel],
 };
-const ALL: readonly Scenario[] = [...SYSTEMD, kernel, slurm, modules];
+const ALL: readonly Scenario[] = [...SYSTEMD, kernel, slurm, imds, modules];
 const RESULTS = join(import.meta.dir, "results");
 const PAGE = join(REPOSITORY, "docs/platforms.md");
 

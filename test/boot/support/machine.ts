@@ -41,6 +41,8 @@ export interface MachineOptions {
   readonly cgroups?: "v2" | "v1";
   /** Directories of this machine that are shown there, read-only, by where. */
   readonly show?: Readonly<Record<string, string>>;
+  /** What systemd takes for the kernel's command line; default nothing. */
+  readonly kernelArguments?: readonly string[];
 }
 
 const SIGRTMIN = 34;
@@ -156,6 +158,7 @@ export class Machine {
         ...Object.entries(this.#options.show ?? {}).map(([here, there]) => `--bind-ro=${here}:${there}`),
         // Hides the pages of this machine's journal from the node's, and lets sysctls of the network be set.
         "--link-journal=no",
+        ...(this.#options.kernelArguments ?? []),
       ],
       {
         env: {

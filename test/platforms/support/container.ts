@@ -17,6 +17,10 @@ export interface ContainerOptions {
   readonly payload: string;
   /** v1 has v2 beside it, as on older systems (hybrid). Default v2. */
   readonly cgroups?: "v2" | "v1";
+  /** What systemd takes for the kernel's command line; default nothing. */
+  readonly kernelArguments?: readonly string[];
+  /** Files that are there at the first boot, by path, such as `etc/x`; units with `WantedBy=` are enabled. */
+  readonly files?: Readonly<Record<string, string>>;
 }
 
 /** Where commands run, as a login over ssh has its own scope there. */
@@ -38,14 +42,25 @@ export class Container implements Machine {
   readonly #machine: BootMachine;
   readonly #cgroups: "v2" | "v1";
 
-  constructor({ image, payload, cgroups = "v2" }: ContainerOptions) {
+  constructor({ image, payload, cgroups = "v2", kernelArguments = [], files = {} }: ContainerOptions) {
     this.#cgroups = cgroups;
     process.env["IMDSPROXY_BOOT_TREE"] = mounted(image);
-    this.#machine = new BootMachine({ ext4: DISK, cgroups, show: { [payload]: "/opt/payload" } });
+    this.#machine = new BootMachine({
+      ext4: DISK,
+      cgroups,
+      kernelArguments,
+      show: { [payload]: "/opt/payload" },
+    });
     // What only a virtual machine has: its disks, and the agent that runs commands.
     this.#machine.write("etc/fstab", "");
     this.#machine.link("/dev/null", "etc/systemd/system/vm-agent.service");
     this.#machine.write("etc/systemd/system/user@.service.d/stop.conf", "[Service]\nTimeoutStopSec=5s\n");
+    for (const [path, text] of Object.entries(files)) {
+      this.#machine.write(path, text);
+      const [, unit] = /^etc\/systemd\/system\/([^/]+)$/.exec(path) ?? [];
+      const target = /^WantedBy=(.*)$/m.exec(text)?.[1];
+      if (unit !== undefined && target !== undefined) this.#machine.enable(unit, target);
+    }
   }
 
   boot(): Promise<void> {

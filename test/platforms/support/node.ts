@@ -5,6 +5,7 @@ import { writeRelease } from "../../../scripts/release.ts";
 import { executableOf, HAMMER, INSTANCE_ROLE, nodeUnits, STS } from "../../boot/support/node.ts";
 import type { Cell } from "../cells.ts";
 import { Container } from "./container.ts";
+import { ec2Files } from "./ec2.ts";
 import type { Machine } from "./machine.ts";
 import { buildImage, CACHE, REPOSITORY, VirtualMachine } from "./virtual-machine.ts";
 
@@ -83,7 +84,7 @@ export async function startNode(cell: Cell, payload: Payload): Promise<Machine> 
     await machine.boot();
     if (cell.kind === "kernel") return machine;
     await machine.booted();
-    await surround(machine);
+    await surround(machine, cell);
     return machine;
   } catch (error) {
     const console = machine.console().slice(-2000);
@@ -100,6 +101,8 @@ function makeMachine(cell: Cell, payload: Payload): Container | VirtualMachine {
       image,
       payload: payload.directory,
       ...(cgroups === undefined ? {} : { cgroups }),
+      kernelArguments,
+      ...(cell.node === "ec2" ? { files: ec2Files(STAND_IN) } : {}),
     });
   return new VirtualMachine({
     image,
@@ -113,15 +116,20 @@ function makeMachine(cell: Cell, payload: Payload): Container | VirtualMachine {
   });
 }
 
+/** What EC2 has in place of (support/ec2.ts). */
+const HYPERPODS: readonly string[] = ["node-network.service", "hyperpod-agent.service"];
+
 /** Brings the agent, STS and the attackers: a unit that runs as alice from sysinit.target on. */
-async function surround(machine: Machine): Promise<void> {
-  const units = nodeUnits({ agent: "early", standIn: STAND_IN });
+async function surround(machine: Machine, { node = "hyperpod" }: Cell): Promise<void> {
+  const all = nodeUnits({ agent: "early", standIn: STAND_IN });
+  const units = node === "ec2" ? all.filter(({ name }) => !HYPERPODS.includes(name)) : all;
   for (const { name, text } of units) await machine.write(`/etc/systemd/system/${name}`, text);
   // The agent's executable is on the payload's disk.
-  await machine.write(
-    "/etc/systemd/system/hyperpod-agent.service.d/disk.conf",
-    `[Unit]\nRequiresMountsFor=${PAYLOAD}\n`,
-  );
+  if (node === "hyperpod")
+    await machine.write(
+      "/etc/systemd/system/hyperpod-agent.service.d/disk.conf",
+      `[Unit]\nRequiresMountsFor=${PAYLOAD}\n`,
+    );
   await machine.write("/usr/local/lib/hammer.py", HAMMER);
   // In memory: the attack goes on whatever the disk is.
   await machine.write(
@@ -133,7 +141,7 @@ async function surround(machine: Machine): Promise<void> {
     `systemctl daemon-reload && systemctl -q enable --now ${units.map(({ name }) => name).join(" ")} hammer.service`,
   );
   await machine.ok(
-    `for i in $(seq 600); do curl -s -m 2 http://127.0.0.1:8080/ >/dev/null && curl -s -m 2 http://169.254.0.2:9081/ >/dev/null && exit 0; sleep 0.5; done; exit 1`,
+    `for i in $(seq 600); do curl -s -m 2 http://127.0.0.1:8080/ >/dev/null && ${node === "hyperpod" ? "curl -s -m 2 http://169.254.0.2:9081/ >/dev/null" : "systemctl -q is-active metadata"} && exit 0; sleep 0.5; done; exit 1`,
   );
 }
 
@@ -146,7 +154,7 @@ export async function hammered(machine: Machine): Promise<{ tries: number; leaks
   return { tries, leaks };
 }
 
-export const forgetHammered = (machine: Machine) => machine.ok("truncate -s 0 /dev/shm/hammer.log");
+export const forgetHammered = (machine: Machine) => machine.ok("truncate -c -s 0 /dev/shm/hammer.log");
 
 /** What a caller's list of roles says, or what curl complained of. */
 export async function roleOf(machine: Machine, as?: string): Promise<string> {
