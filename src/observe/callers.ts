@@ -1,5 +1,5 @@
 import { type Place, placeText } from "./place.ts";
-import type { SeenRequest } from "./request.ts";
+import { CREDENTIALS_CATEGORY, type SeenRequest, UNKNOWN_CATEGORY } from "./request.ts";
 
 /** What was seen, by caller: bounded, whatever users do. Pure. */
 
@@ -83,7 +83,7 @@ export class CallerCount {
     this.requests++;
     if (imdsVersion === 1) this.v1++;
     if (imdsVersion === 2) this.v2++;
-    count(this.#categories, category, 1, MOST_CATEGORIES);
+    countCategory(this.#categories, category, 1);
     if (userAgent !== null) count(this.#userAgents, userAgent, 1, MOST_USER_AGENTS);
   }
 
@@ -99,7 +99,7 @@ export class CallerCount {
     this.requests += other.requests;
     this.v1 += other.v1;
     this.v2 += other.v2;
-    for (const [text, times] of other.categories) count(this.#categories, text, times, MOST_CATEGORIES);
+    for (const [text, times] of other.categories) countCategory(this.#categories, text, times);
     for (const [text, times] of other.userAgents) count(this.#userAgents, text, times, MOST_USER_AGENTS);
   }
 
@@ -125,6 +125,27 @@ export class CallerCount {
 function count(counts: Map<string, number>, text: string, times: number, most: number): void {
   const key = counts.has(text) || counts.size < most ? text : OTHERS;
   counts.set(key, (counts.get(key) ?? 0) + times);
+}
+
+/**
+ * A draft of a configuration asks whether these were seen (`suggest.ts`). Where all places are taken, one of another category gives
+ * way: else a user whose first requests are for 32 names of their own would ask for credentials unseen.
+ */
+const DECISIVE: ReadonlySet<string> = new Set([CREDENTIALS_CATEGORY, UNKNOWN_CATEGORY]);
+
+function countCategory(counts: Map<string, number>, text: string, times: number): void {
+  const isFull = counts.size >= MOST_CATEGORIES;
+  if (isFull && DECISIVE.has(text) && !counts.has(text)) {
+    const [other, itsCount] = [...counts].find(([one]) => one !== OTHERS && !DECISIVE.has(one)) ?? [
+      OTHERS,
+      0,
+    ];
+    if (other !== OTHERS) counts.delete(other);
+    counts.set(OTHERS, (counts.get(OTHERS) ?? 0) + itsCount);
+    counts.set(text, times);
+    return;
+  }
+  count(counts, text, times, MOST_CATEGORIES);
 }
 
 const sorted = (counts: ReadonlyMap<string, number>): Counts =>

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { type CallerKey, Callers } from "../../src/observe/callers.ts";
-import type { SeenRequest } from "../../src/observe/request.ts";
+import { CREDENTIALS_CATEGORY, type SeenRequest } from "../../src/observe/request.ts";
 import { caller } from "./support.ts";
 
 const key = (more: Partial<CallerKey> = {}): CallerKey => ({
@@ -50,6 +50,20 @@ describe("Callers", () => {
       firstMs: 3,
       lastMs: 5,
     });
+  });
+  test("who asks for credentials after 1,000 other categories has asked for them all the same", () => {
+    const seen = new Callers(ofUid).of(key());
+    for (let i = 0; i < 1_000; i++) seen.request(request({ category: `c${i}` }));
+    seen.request(request({ category: CREDENTIALS_CATEGORY }));
+    const sum = new Callers(ofUid).of(key());
+    for (let i = 0; i < 32; i++) sum.request(request({ category: `d${i}` }));
+    sum.add(seen.snapshot());
+    for (const one of [seen, sum]) {
+      const { categories } = one.snapshot();
+      expect(categories.length).toBe(33);
+      expect(categories).toContainEqual([CREDENTIALS_CATEGORY, 1]);
+      expect(categories.reduce((all, [, times]) => all + times, 0)).toBe(one.requests);
+    }
   });
   test("keep eight User-Agents and 32 categories, names of Object's included, and count the rest", () => {
     const callers = new Callers(ofUid);
