@@ -116,9 +116,10 @@ export class Connection implements RequestSource, Reader {
   /**
    * Whether it can be closed to make room for another, and how soon: the lowest number first, null for never, because a
    * request of it is under way. 0: its last answer is sent, and its client reads that and the end all the same (SOCK_DONE in
-   * tcp_recvmsg(), net/ipv4/tcp.c). 1: it waits for a next request. 2: a request may be on its way, or in the socket.
+   * tcp_recvmsg(), net/ipv4/tcp.c). 1: it waits for a next request. 2: a request may be on its way, or in the socket. 3: its client
+   * does not take an answer, which a client can do with every connection that it may have.
    */
-  get evictionOrder(): 0 | 1 | 2 | null {
+  get evictionOrder(): 0 | 1 | 2 | 3 | null {
     switch (this.#state) {
       case "lingering":
         return 0;
@@ -126,6 +127,8 @@ export class Connection implements RequestSource, Reader {
         return 1;
       case "reading":
         return 2;
+      case "writing":
+        return 3;
       default:
         return null;
     }

@@ -1,6 +1,6 @@
 import type { Socket } from "bun";
 import { ImdsProxyError } from "../errors.ts";
-import { addressText, parseAddress, unmapped } from "../identity/address.ts";
+import { addressText, isLoopback, parseAddress, unmapped } from "../identity/address.ts";
 import { type Caller, type Subject, shareOf } from "../identity/caller.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import type { SocketLookup } from "../identity/lookup.ts";
@@ -24,7 +24,6 @@ export function limitsFor(fileLimit: number): ConnectionLimits {
 }
 const SWEEP_MS = 1_000;
 const BACKLOG = 4_096;
-const UNKNOWN_USER = -1;
 
 /** How many connections there may be at once. */
 export interface ConnectionLimits {
@@ -32,7 +31,7 @@ export interface ConnectionLimits {
   readonly perUser: number;
   /** Of those users together who have more than `perUser`: what is over it. */
   readonly shared: number;
-  /** Of callers who could not be identified, all together. */
+  /** Of callers who could not be identified, from one address; the node's loopback addresses count as one. */
   readonly unknown: number;
   readonly total: number;
 }
@@ -243,9 +242,9 @@ export class Server {
     else if (found.remote !== undefined && this.#options.isContainer(found.remote)) {
       caller = { kind: "container", address: addressText(found.remote) };
     } else this.#options.onUnidentified(found.why);
-    const user = caller.kind === "unknown" ? UNKNOWN_USER : shareOf(caller);
+    const user = caller.kind === "unknown" ? unknownFrom(unmapped(ends.peerAddress)) : shareOf(caller);
     const connections = this.#connections.get(user) ?? new Set<Connection>();
-    if (!this.#makeRoom(user, connections)) {
+    if (!this.#makeRoom(caller, connections)) {
       this.#turnedAway(caller, "crowded", null);
       socket.terminate();
       return;
@@ -254,7 +253,7 @@ export class Server {
     connections.add(connection);
     this.#connections.set(user, connections);
     this.#open++;
-    if (this.#isOverPerUser(user, connections)) this.#overPerUser++;
+    if (this.#isOverPerUser(caller, connections)) this.#overPerUser++;
     socket.data = connection;
     if (this.#draining) connection.finish();
   }
@@ -263,7 +262,7 @@ export class Server {
     this.#open--;
     const connections = this.#connections.get(connection.user);
     if (connections === undefined) return;
-    if (this.#isOverPerUser(connection.user, connections)) this.#overPerUser--;
+    if (this.#isOverPerUser(connection.caller, connections)) this.#overPerUser--;
     connections.delete(connection);
     if (connections.size === 0) this.#connections.delete(connection.user);
   }
@@ -279,17 +278,17 @@ export class Server {
   }
 
   /** Whether the last of a user's connections counts towards the limit `shared`. */
-  #isOverPerUser(user: Subject, connections: Set<Connection>): boolean {
-    return user !== UNKNOWN_USER && connections.size > this.#options.limits.perUser;
+  #isOverPerUser({ kind }: Caller, connections: Set<Connection>): boolean {
+    return kind !== "unknown" && connections.size > this.#options.limits.perUser;
   }
 
   /**
    * Makes room for one more connection of a user. Where a limit is reached, one is closed of the user who has most: so whoever
    * is under `perUser` loses none to those who are over it.
    */
-  #makeRoom(user: Subject, own: Set<Connection>): boolean {
+  #makeRoom({ kind }: Caller, own: Set<Connection>): boolean {
     const { perUser, shared, unknown, total } = this.#options.limits;
-    if (user === UNKNOWN_USER) {
+    if (kind === "unknown") {
       if (own.size >= unknown) return closeOne(own);
     } else if (own.size >= perUser && this.#overPerUser >= shared) {
       return closeOne(this.#largest(own)) || closeOne(own);
@@ -312,10 +311,18 @@ export class Server {
   }
 }
 
+/**
+ * Whose limits a connection counts towards that could not be identified. A user of this node can make as many as they like, by closing
+ * each before it is looked up. They come from addresses of this node, and take no place of a scraper of the metrics on another machine.
+ */
+function unknownFrom(address: Uint8Array): Subject {
+  return isLoopback(address) ? "unknown, by loopback" : `unknown, from ${addressText(address)}`;
+}
+
 /** Closes the connection that comes first in {@link Connection.evictionOrder}, and of those the oldest. @returns false where there is none. */
 function closeOne(connections: Set<Connection>): boolean {
   let found: Connection | null = null;
-  let foundOrder = 3;
+  let foundOrder = Number.POSITIVE_INFINITY;
   for (const connection of connections) {
     const order = connection.evictionOrder;
     if (order === null || order >= foundOrder) continue;

@@ -61,6 +61,10 @@ export function parseAddress(text: string): Uint8Array | null {
   return bytes === null ? null : unmapped(bytes);
 }
 
+/** Whether it is an address of loopback: 127.0.0.0/8 or ::1. */
+export const isLoopback = (bytes: Uint8Array): boolean =>
+  bytes.length === 4 ? bytes[0] === 127 : bytes.every((byte, index) => byte === (index === 15 ? 1 : 0));
+
 /** The IPv4 address inside an IPv4-mapped IPv6 one; every other address as it is. */
 export function unmapped(bytes: Uint8Array): Uint8Array {
   if (bytes.length !== 16 || bytes[10] !== 0xff || bytes[11] !== 0xff) return bytes;

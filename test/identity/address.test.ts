@@ -3,6 +3,7 @@ import { isIP } from "node:net";
 import fc from "fast-check";
 import {
   addressText,
+  isLoopback,
   parseAddress,
   parseIPv4,
   parseIPv6,
@@ -12,6 +13,14 @@ import {
 import { isBehindBridge } from "../../src/identity/bridges.ts";
 import { parseSubordinateRanges, Shares } from "../../src/identity/shares.ts";
 import { holds } from "../support/fuzz.ts";
+
+test("isLoopback() knows 127.0.0.0/8 and ::1, and no other", () => {
+  const of = (text: string) => isLoopback(parseAddress(text) ?? new Uint8Array());
+  expect(["127.0.0.1", "127.255.255.254", "::1", "::ffff:127.0.0.1"].map(of)).toEqual(Array(4).fill(true));
+  expect(["126.0.0.1", "169.254.0.2", "::", "::2", "1::1", "fd00:ec2::254"].map(of)).toEqual(
+    Array(6).fill(false),
+  );
+});
 
 describe("parseAddress()", () => {
   const good: [text: string, bytes: number[]][] = [
