@@ -71,6 +71,7 @@ const database: AccountDatabase = {
   ownersInFile: () => [],
   ownersService: () => null,
   ownersByService: async () => ({ status: "success", owners: [] }),
+  isAllocated: () => false,
   fingerprint: () => "",
 };
 const resolver = new IdentityResolver({ accounts: new Accounts({ database, clock }), cgroups: null });

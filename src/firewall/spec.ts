@@ -3,6 +3,7 @@ import type { Platform } from "../config/platforms.ts";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { addressText, parseAddress } from "../identity/address.ts";
+import { allocatorHere, canBeAllocated } from "../identity/allocated-uids.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
 import { endpointText } from "../identity/endpoint.ts";
 import { parseSubordinateRanges } from "../identity/shares.ts";
@@ -137,21 +138,29 @@ function portsOfThisNode(
  * directory.
  *
  * @param subordinateUids the text of subuid(5).
+ * @param isAllocator whether every user can take a uid for a user namespace; default: as it is on this node.
  */
 export async function exemptUids(
   names: readonly string[],
   accounts: Accounts = systemAccounts,
   subordinateUids: () => string = sharedTables.subordinateUids,
+  isAllocator: () => boolean = allocatorHere,
 ): Promise<{ uids: readonly number[]; unknown: ImdsProxyError | null }> {
   const uids = new Set([0]);
   const problems: string[] = [];
   const ranges = subordinateUids();
   const add = (uid: number, name: string): void => {
     const person = personWhoCanTake(uid, ranges, (owner) => accounts.localUidOf(owner));
-    if (person === null) uids.add(uid);
+    const whose = name === String(uid) ? `uid ${uid}` : `${name} (uid ${uid})`;
+    if (canBeAllocated(uid) && isAllocator())
+      problems.push(
+        `${whose} is one of the uids that systemd-nsresourced gives to every user who asks, who would have the instance role; ` +
+          "exempt an account below uid 61184, or mask it: systemctl mask --now systemd-nsresourced.socket systemd-nsresourced.service",
+      );
+    else if (person === null) uids.add(uid);
     else
       problems.push(
-        `${name === String(uid) ? `uid ${uid}` : `${name} (uid ${uid})`} is also a subordinate uid of ${JSON.stringify(person)}, ` +
+        `${whose} is also a subordinate uid of ${JSON.stringify(person)}, ` +
           "who would have the instance role by newuidmap; take the uid out of their range in /etc/subuid",
       );
   };

@@ -22,6 +22,8 @@ export interface AccountDatabase {
   ownersService(): string | null;
   /** Asks that service who owns a subordinate uid. */
   ownersByService(service: string, uid: number): Promise<OwnersAnswer>;
+  /** Whether the uid is given away for now, for a user namespace of whoever asked for it. */
+  isAllocated(uid: number): boolean;
   /** Changes when the local account files change. */
   fingerprint(): string;
 }
@@ -33,7 +35,7 @@ export interface KnownAs {
   readonly subordinate: boolean;
   /** The uid of the account that owns the range which this subordinate uid is in. */
   readonly ownerUid?: number;
-  /** Why the uid is ambiguous: two users can have it. The other fields are then meaningless. */
+  /** Why the uid is ambiguous: two users can have it, or any. The other fields are then meaningless. */
   readonly conflict?: string;
   /** Why the name is unavailable for now. `user` and `groups` are then meaningless. */
   readonly userUnavailable?: string;
@@ -152,6 +154,8 @@ export class Accounts {
   resolve(uid: number): KnownAs | Promise<KnownAs> {
     const now = this.#clock.now();
     this.#dropIfChanged(now);
+    // Whatever is known of it: an account of a directory may have the uid as well.
+    if (this.#database.isAllocated(uid)) return allocated(uid);
     const entry = this.#named.get(uid) ?? this.#others.get(uid);
     if (entry !== undefined) {
       const ageMs = now - entry.sinceMs;
@@ -429,6 +433,13 @@ function ownersFrom(asked: readonly Asked[], source: string): Owners {
 const conflict = (why: string): Composed => ({
   known: { user: null, groups: [], subordinate: true, conflict: why },
   fresh: true,
+});
+
+const allocated = (uid: number): KnownAs => ({
+  user: null,
+  groups: [],
+  subordinate: true,
+  conflict: `uid ${uid} is one that systemd-nsresourced has given to a user for a namespace, and nothing says to whom`,
 });
 
 const beforeOf = ({ user, uid, gid, service }: BeforeAccount): BeforeAccount => ({ user, uid, gid, service });

@@ -1,5 +1,6 @@
 import { readFileSync, statSync } from "node:fs";
 import type { AccountDatabase } from "./accounts.ts";
+import { allocatedRanges, allocatorHasRun, isAllocated } from "./allocated-uids.ts";
 import type { NameHelpers } from "./name-helpers.ts";
 import { parseNameSwitch } from "./nsswitch.ts";
 import { parseSubordinateRanges, type SubordinateRange } from "./shares.ts";
@@ -29,14 +30,18 @@ function stamp(path: string): string {
   }
 }
 
-/** Reads /etc/subuid: its text at the first call and after a change, else null. A missing file reads as empty. */
+/**
+ * Reads /etc/subuid, and the ranges that are given away for user namespaces ({@link allocatedRanges}) as further lines: the text at the
+ * first call and after a change, else null. A missing file reads as empty.
+ */
 export function subordinateFile(): () => string | null {
   let seen: string | null = null;
   return () => {
-    const found = stamp(SUBUID);
+    const allocated = allocatedRanges();
+    const found = `${stamp(SUBUID)} ${allocated}`;
     if (found === seen) return null;
     seen = found;
-    return read(SUBUID);
+    return `${read(SUBUID)}\n${allocated}`;
   };
 }
 
@@ -57,6 +62,7 @@ function whenChanged<T>(path: string, parse: (text: string) => T): () => T {
 export function nameDatabase(helpers: NameHelpers): AccountDatabase {
   const ranges = whenChanged<readonly SubordinateRange[]>(SUBUID, parseSubordinateRanges);
   const services = whenChanged(NSSWITCH, parseNameSwitch);
+  let isAllocator = allocatorHasRun();
   return {
     byUid: (uid, before) => helpers.byUid(uid, { before }),
     byName: (user, hurry) => helpers.byName(user, { hurry }),
@@ -66,6 +72,10 @@ export function nameDatabase(helpers: NameHelpers): AccountDatabase {
     },
     ownersService: () => services().subid,
     ownersByService: (service, uid) => helpers.owners(service, uid),
-    fingerprint: () => FILES.map(stamp).join(" "),
+    isAllocated: (uid) => isAllocator && isAllocated(uid),
+    fingerprint() {
+      isAllocator = allocatorHasRun();
+      return FILES.map(stamp).join(" ");
+    },
   };
 }

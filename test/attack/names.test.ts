@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { appendFileSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { IMDS4, mustExec } from "../support/node.ts";
 import { buildDirectoryModule, setDirectoryMode, writeDirectory } from "../support/nss/directory.ts";
@@ -34,7 +34,13 @@ const PEOPLE = [
   { name: "b\xff", uid: 5011 },
   { name: "b\xfe", uid: 5012 },
   { name: "uid=5999", uid: 5013 },
+  // Two of one range of systemd-nsresourced's: as nss-systemd names them, and an account that has such a uid.
+  { name: "ns-2001-web-5", uid: 983_045 },
+  { name: "gina", uid: 983_046, groups: ["data-eng"] },
 ];
+/** What systemd-nsresourced makes for alice's namespace, with 65,536 uids from 983040 on. */
+const REGISTRY = "/run/systemd/nsresource/registry";
+const REGISTERED = `${REGISTRY}/u983040.userns`;
 const RULES = [
   { name: "local guests", match: { uid: [2001] }, role: "none" },
   { name: "blocked", match: { group: "blocked" }, role: "none" },
@@ -152,6 +158,7 @@ const HAVE_GCC = Bun.which("gcc") !== null;
           writeFileSync(node.path("/etc/nsswitch.conf"), conf.replace(line, `${database}: files ${SERVICE}`));
         }
         writeDirectory(directory(), PEOPLE);
+        mkdirSync(node.path(REGISTRY), { recursive: true });
       },
     );
     await restart();
@@ -315,6 +322,18 @@ const HAVE_GCC = Bun.which("gcc") !== null;
         set("up");
       }
       expect(await whileIt("503", { uid: 700_000 })).toBe("DataEng");
+    });
+
+    test("that systemd-nsresourced has given away are nobody's, whatever they are called, and also where an account has one", async () => {
+      await restart();
+      const [given, gina] = [{ uid: 983_045 }, { uid: 983_046 }];
+      expect(await list(gina)).toBe("DataEng");
+      writeFileSync(node.path(REGISTERED), '{"owner":2001,"name":"2001-web","size":65536,"start":983040}');
+      expect([await list(given), await list(gina), await list(CARL)]).toEqual(["403", "403", "DataEng"]);
+      const { exitCode, stderr } = await node.exec({ ...ROOT, argv: ["imdsproxy", "explain", "983045"] });
+      expect([exitCode, stderr]).toEqual([1, expect.stringContaining("systemd-nsresourced has given")]);
+      rmSync(node.path(REGISTERED));
+      expect(await list(gina)).toBe("DataEng");
     });
 
     test("that a service of nsswitch.conf is to know, and cannot tell, are refused; accounts are themselves", async () => {

@@ -60,6 +60,29 @@ describe("a uid that a person can take", () => {
       expect(unknown?.problem).toContain(`${said} is also a subordinate uid of "alice"`);
   });
 
+  test("of those that systemd-nsresourced gives to whoever asks is not exempt where it is on the node", async () => {
+    const directory = {
+      ...accounts,
+      uidOf: async (name: string) => (name === "monitoring" ? 1_000_005 : null),
+    };
+    const names = ["monitoring", "65000", "61183"];
+    const exempt = (isThere: boolean) =>
+      exemptUids(
+        names,
+        directory,
+        () => "",
+        () => isThere,
+      );
+    const { uids, unknown } = await exempt(true);
+    // 991 is the service's account; 61183 is no dynamic uid.
+    expect(uids).toEqual([0, 991, 61_183]);
+    expect(unknown?.problem).toContain(
+      "monitoring (uid 1000005) is one of the uids that systemd-nsresourced gives",
+    );
+    expect(unknown?.problem).toContain("uid 65000 is one");
+    expect((await exempt(false)).uids).toEqual([0, 991, 61_183, 65_000, 1_000_005]);
+  });
+
   test("is no platform's account", () => {
     const facts = {
       passwd: "cwagent:x:995:995::/:/usr/sbin/nologin\nalice:x:2001:2001::/:/bin/sh\n",

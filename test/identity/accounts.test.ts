@@ -27,6 +27,7 @@ class Database implements AccountDatabase {
   service: string | null = null;
   ownersTold: OwnersAnswer = { status: "success", owners: [] };
   files = "1";
+  readonly allocated = new Set<number>();
   asked: number[] = [];
   /** Set, look-ups wait to be answered by hand. */
   manual = false;
@@ -35,6 +36,10 @@ class Database implements AccountDatabase {
   down = false;
   /** Whether nothing can be asked at all. */
   gone = false;
+
+  isAllocated(uid: number): boolean {
+    return this.allocated.has(uid);
+  }
 
   byUid(uid: number, before: BeforeAccount | null): Promise<AccountAnswer> {
     this.asked.push(uid);
@@ -454,6 +459,18 @@ describe("a subordinate uid", () => {
       subordinate: true,
       conflict: "uid 2001 is the account alice and, by /etc/subuid, a subordinate uid of mallory",
     });
+  });
+
+  test("that is given away for a namespace is nobody's from that moment on, and an account's again after it", async () => {
+    const { accounts, database } = aCache();
+    expect(await accounts.resolve(2001)).toEqual(alice);
+    database.allocated.add(2001);
+    expect(await accounts.resolve(2001)).toMatchObject({
+      user: null,
+      conflict: expect.stringContaining("systemd-nsresourced has given"),
+    });
+    database.allocated.clear();
+    expect(await accounts.resolve(2001)).toEqual(alice);
   });
 
   test("has its owner's share of look-ups: 65,536 of them keep nobody else waiting", async () => {
