@@ -150,8 +150,10 @@ export class Connection implements RequestSource, Reader {
       return;
     }
     this.#state = "reading";
+    if (this.#queued()) return;
+    // Not before: a head that comes as a whole, as most do, needs no deadline, and costs no look at the clock.
     if (isFirstByte) this.#setDeadline(HEAD_MS);
-    this.#awaitRequest();
+    this.#awaitRest();
   }
 
   /** Event of the queue: it is this connection's turn to have one request handled. */
@@ -160,7 +162,9 @@ export class Connection implements RequestSource, Reader {
     const request = this.#requests.take();
     if (request === null) {
       this.#state = "reading";
-      this.#awaitRequest();
+      // Once for each head at most: from then on it is known how many bytes are needed.
+      this.#setDeadline(HEAD_MS);
+      this.#awaitRest();
       return;
     }
     this.#state = "handling";
@@ -238,13 +242,16 @@ export class Connection implements RequestSource, Reader {
     this.closed();
   }
 
-  /** From `reading` or `idle`: to `queued` where a whole request is here. */
-  #awaitRequest(): void {
-    if (this.#requests.isReady) {
-      this.#state = "queued";
-      this.#host.enqueue(this);
-      return;
-    }
+  /** From `reading` or `idle`: to `queued` where a whole request is here. @returns whether it is. */
+  #queued(): boolean {
+    if (!this.#requests.isReady) return false;
+    this.#state = "queued";
+    this.#host.enqueue(this);
+    return true;
+  }
+
+  /** In `reading` or `idle`, where no whole request is here. */
+  #awaitRest(): void {
     this.#resume(PIPELINED);
     if (this.#inputEnded) this.#linger();
   }
@@ -291,7 +298,7 @@ export class Connection implements RequestSource, Reader {
     }
     this.#state = this.#requests.isEmpty ? "idle" : "reading";
     this.#setDeadline(this.#state === "idle" ? IDLE_MS : HEAD_MS);
-    this.#awaitRequest();
+    if (!this.#queued()) this.#awaitRest();
   }
 
   /** Closes the connection in order. */

@@ -11,11 +11,11 @@ export class EncodedAnswers {
 
   /** The same bytes as {@link encodeAnswer} gives. They are not to be changed. */
   encode(answer: Answer, encoding: Encoding): Buffer {
-    if (encoding.head || !isRepeated(answer)) return encodeAnswer(answer, encoding);
+    if (encoding.head) return encodeAnswer(answer, encoding);
     this.forgetOld(encoding.nowMs);
     let kept = this.#kept.get(answer);
     if (kept === undefined) {
-      if (this.#kept.size >= MAX_KEPT) return encodeAnswer(answer, encoding);
+      if (!isRepeated(answer) || this.#kept.size >= MAX_KEPT) return encodeAnswer(answer, encoding);
       kept = { server: encoding.server, open: null, last: null };
       this.#kept.set(answer, kept);
     }

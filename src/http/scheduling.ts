@@ -67,7 +67,7 @@ export class RoundRobin {
     iterations.onNext(() => {
       this.#requestsLeft = MAX_REQUESTS;
       this.#msLeft = MAX_REQUESTS_MS;
-      if (this.#queues.size > 0) this.#run();
+      if (this.#queues.size > 0) this.#run(null);
     });
   }
 
@@ -76,10 +76,19 @@ export class RoundRobin {
    * {@link RequestSource.handleNext} it only queues.
    */
   enqueue(user: Subject, source: RequestSource): void {
+    // Mostly nobody else waits: then no queue is made for this one.
+    if (!this.#running && this.#queues.size === 0 && this.#hasBudget) {
+      this.#run(source);
+      return;
+    }
     const queue = this.#queues.get(user);
     if (queue !== undefined) queue.push(source);
     else this.#queues.set(user, [source]);
-    if (!this.#running) this.#run();
+    if (!this.#running) this.#run(null);
+  }
+
+  get #hasBudget(): boolean {
+    return this.#requestsLeft > 0 && this.#msLeft > 0;
   }
 
   /** The time of the clock, for what need not be exact to the millisecond: within a turn, when it began. */
@@ -87,22 +96,20 @@ export class RoundRobin {
     return this.#turnMs ?? this.#monotonicMs();
   }
 
-  #run(): void {
+  /** @param first is served before the queues are; null for none. */
+  #run(first: RequestSource | null): void {
     this.#running = true;
     try {
       let startMs = this.#monotonicMs();
+      if (first !== null) startMs = this.#serve(first, startMs);
+      if (this.#queues.size === 0) return;
       // A Map's iteration also visits what is inserted while it runs, so users who have more are reached again.
       for (const [user, queue] of this.#queues) {
-        if (this.#requestsLeft <= 0 || this.#msLeft <= 0) break;
-        this.#requestsLeft--;
+        if (!this.#hasBudget) break;
         const source = queue.shift();
         this.#queues.delete(user);
         if (queue.length > 0) this.#queues.set(user, queue);
-        this.#turnMs = startMs;
-        source?.handleNext();
-        const endMs = this.#monotonicMs();
-        this.#msLeft -= endMs - startMs;
-        startMs = endMs;
+        if (source !== undefined) startMs = this.#serve(source, startMs);
       }
     } finally {
       this.#running = false;
@@ -110,6 +117,16 @@ export class RoundRobin {
       // Also where the queues are empty: a thousand sockets read in one iteration share one budget.
       this.#iterations.requestNext();
     }
+  }
+
+  /** One turn. @returns when it ended. */
+  #serve(source: RequestSource, startMs: number): number {
+    this.#requestsLeft--;
+    this.#turnMs = startMs;
+    source.handleNext();
+    const endMs = this.#monotonicMs();
+    this.#msLeft -= endMs - startMs;
+    return endMs;
   }
 }
 
@@ -132,7 +149,10 @@ const MIN_READS_PER_USER = 16;
 export class ReadBudget {
   readonly #iterations: LoopIterations;
   /** Reads in this iteration, by user. */
-  readonly #reads = new Map<Subject, number>();
+  readonly #reads = new Map<Subject, { count: number }>();
+  /** The user of the last read in this iteration, whose next one mostly follows; null where there was none. */
+  #lastUser: Subject | null = null;
+  #lastReads = { count: 0 };
   /** Readers that exceeded the budget, by user, in the order in which they are resumed. */
   readonly #paused = new Map<Subject, Reader[]>();
   /** Reads that each user has in this iteration; the more users were read for, the fewer. */
@@ -147,6 +167,7 @@ export class ReadBudget {
         Math.min(MAX_READS_PER_USER, Math.floor(MAX_READS / users)),
       );
       this.#reads.clear();
+      this.#lastUser = null;
       for (const [user, readers] of this.#paused) {
         for (const reader of readers.splice(0, this.#perUser)) reader.resumeReading();
         if (readers.length === 0) this.#paused.delete(user);
@@ -162,12 +183,23 @@ export class ReadBudget {
    */
   spend(user: Subject, reader: Reader): boolean {
     this.#iterations.requestNext();
-    const reads = (this.#reads.get(user) ?? 0) + 1;
-    this.#reads.set(user, reads);
-    if (reads <= this.#perUser) return true;
+    const reads = user === this.#lastUser ? this.#lastReads : this.#readsOf(user);
+    reads.count++;
+    if (reads.count <= this.#perUser) return true;
     const paused = this.#paused.get(user);
     if (paused === undefined) this.#paused.set(user, [reader]);
     else paused.push(reader);
     return false;
+  }
+
+  #readsOf(user: Subject): { count: number } {
+    let reads = this.#reads.get(user);
+    if (reads === undefined) {
+      reads = { count: 0 };
+      this.#reads.set(user, reads);
+    }
+    this.#lastUser = user;
+    this.#lastReads = reads;
+    return reads;
   }
 }

@@ -83,8 +83,11 @@ export interface HandlerOptions {
   };
   /** How far the event loop is behind, in milliseconds. */
   readonly lagMs: () => number;
-  /** Called for each process that asks for credentials which the rules give it. Its cgroup is null where no rule needs it. */
-  readonly onAsked?: (owner: Pick<SocketOwner, "uid" | "cgroupId">, user: Subject) => void;
+  /**
+   * Called for each process that asks for credentials which the rules give it. Its cgroup is null where no rule needs it. `nowMs` is when
+   * the request came, in milliseconds since the epoch.
+   */
+  readonly onAsked?: (owner: Pick<SocketOwner, "uid" | "cgroupId">, user: Subject, nowMs: number) => void;
 }
 
 /** The part of the configuration that decides over requests. */
@@ -296,9 +299,9 @@ export class Handler {
 
   /** An answer with the remaining life of the token that was used. */
   #tellTtl(answer: Answer, seconds: number): Answer {
-    if (!isRepeated(answer)) return { ...answer, headers: ttlHeader(seconds) };
     let made = this.#withTtl.get(answer);
     if (made === undefined) {
+      if (!isRepeated(answer)) return { ...answer, headers: ttlHeader(seconds) };
       made = new Map();
       this.#withTtl.set(answer, made);
     }
@@ -414,7 +417,10 @@ export class Handler {
 
   /** The answers that depend on the caller. */
   #personal(route: Route, task: Task): Soon<Answer> {
-    return next(this.#decide(task), (decided) => this.#personalOf(decided, route, task));
+    const decided = this.#decide(task);
+    return decided instanceof Promise
+      ? decided.then((known) => this.#personalOf(known, route, { ...task, nowMs: this.#options.clock.now() }))
+      : this.#personalOf(decided, route, task);
   }
 
   #personalOf(decided: KeptDecision, route: Route, task: Task): Soon<Answer> {
@@ -453,10 +459,10 @@ export class Handler {
         }
         if (caller.kind === "owner") {
           const cgroupId = task.policy.rules.needs.cgroup ? caller.owner.cgroupId : null;
-          this.#options.onAsked?.({ uid: caller.owner.uid, cgroupId }, shareOf(caller));
+          this.#options.onAsked?.({ uid: caller.owner.uid, cgroupId }, shareOf(caller), task.nowMs);
         }
         return next(
-          broker.getAtHand(decision.request) ?? broker.get(decision.request, shareOf(caller)),
+          broker.getAtHand(decision.request, task.nowMs) ?? broker.get(decision.request, shareOf(caller)),
           (outcome) => this.#credentials(outcome, notes),
         );
       default:
@@ -471,10 +477,10 @@ export class Handler {
   }
 
   /** Identifies the caller and applies the rules, both by the request's policy, even if a new one is loaded meanwhile. */
-  #decide({ caller, policy }: Task): Soon<KeptDecision> {
+  #decide({ caller, policy, nowMs }: Task): Soon<KeptDecision> {
     const identity =
       caller.kind === "owner" ? policy.identify(caller.owner) : containerIdentity(caller.address);
-    const instanceId = this.#instanceId(policy);
+    const instanceId = this.#instanceId(policy, nowMs);
     const region = this.#region(policy);
     return identity instanceof Promise || instanceId instanceof Promise || region instanceof Promise
       ? Promise.all([identity, instanceId, region]).then(([who, which, where]) =>
@@ -508,10 +514,10 @@ export class Handler {
   }
 
   /** The node's instance id where a template names it. @throws Refusal 503 where the upstream does not tell it. */
-  #instanceId(policy: Policy): Soon<string | null> {
+  #instanceId(policy: Policy, nowMs: number): Soon<string | null> {
     if (!policy.rules.needs.instanceId) return null;
     return next(
-      this.#options.metadata.readLasting("latest", "meta-data/instance-id", OURSELVES),
+      this.#options.metadata.readLasting("latest", "meta-data/instance-id", OURSELVES, nowMs),
       instanceIdOf,
     );
   }

@@ -162,19 +162,21 @@ const UNASKED_ATTEMPTS = 8;
 /** A refresh is postponed only where it can be postponed by at least this long. */
 const LEAST_PUT_OFF_MS = 30_000;
 
+/** A session in memory, and the alarm that removes it at its published end. */
+interface Held {
+  readonly session: Session;
+  readonly life: Life;
+  /** When it was obtained, by {@link Clock.bootMs}. */
+  readonly obtainedBootMs: number;
+  readonly end: Alarm<Entry>;
+}
+
 /** The state of one request. */
 interface Entry {
   readonly key: string;
   readonly request: SessionRequest;
   readonly owner: Subject;
-  /** The session and the alarm that removes it at its published end. */
-  held: {
-    readonly session: Session;
-    readonly life: Life;
-    /** When it was obtained, by {@link Clock.bootMs}. */
-    readonly obtainedBootMs: number;
-    readonly end: Alarm<Entry>;
-  } | null;
+  held: Held | null;
   /** The remembered denial. `brief`: it is that of an early start, which nobody had asked for, and is dropped soon. */
   denial: { readonly message: string; readonly brief: boolean; readonly over: Alarm<Entry> } | null;
   /** The next attempt after a transient failure. */
@@ -299,14 +301,16 @@ export class SessionBroker {
   /**
    * Like `get`, without waiting: the session where a fresh one is in memory, else null. Most requests are answered this way, and
    * are spared a promise.
+   *
+   * @param nowMs what the clock says now.
    */
-  getAtHand(request: SessionRequest): SessionOutcome | null {
+  getAtHand(request: SessionRequest, nowMs = this.#clock.now()): SessionOutcome | null {
     const entry = this.#stopped ? undefined : this.#entries.get(sessionKey(request));
-    const nowMs = this.#clock.now();
-    if (entry === undefined || this.#standing(entry, nowMs) !== "fresh") return null;
+    // Looked at once: to read the clock that counts the machine's sleep costs more than all else here.
+    if (entry === undefined || this.#standing(entry, nowMs) !== "fresh" || entry.held === null) return null;
     this.#touch(entry);
-    this.#asked(entry, nowMs);
-    return this.#answer(entry, nowMs);
+    this.#asked(entry, "fresh");
+    return sessionOf(entry.held, nowMs);
   }
 
   /**
@@ -439,7 +443,7 @@ export class SessionBroker {
   }
 
   /** Notes that a caller asks, and begins an attempt where one is due. Returns the standing of the session in memory. */
-  #asked(entry: Entry, nowMs = this.#clock.now()): "fresh" | "low" | "ended" {
+  #asked(entry: Entry, held = this.#standing(entry)): "fresh" | "low" | "ended" {
     entry.asked = true;
     entry.unaskedAttempts = 0;
     if (entry.denial?.brief === true) {
@@ -447,7 +451,6 @@ export class SessionBroker {
       // Now that somebody asks, it is kept longer. However late in its five seconds, it ends at most a minute after STS denied.
       this.#deny(entry, entry.denial.message, DENIAL_MS - EARLY_DENIAL_MS, false);
     }
-    const held = this.#standing(entry, nowMs);
     if (held !== "fresh") this.#attempt(entry, "asked");
     else if (entry.refreshMissed) this.#attempt(entry, "refresh");
     return held;
@@ -472,10 +475,7 @@ export class SessionBroker {
 
   #answer(entry: Entry, nowMs = this.#clock.now()): SessionOutcome {
     const { held, denial } = entry;
-    if (held !== null && this.#standing(entry, nowMs) !== "ended") {
-      const publishedExpiryMs = expiryToPublish(held.life, nowMs);
-      return { kind: "session", session: held.session, publishedExpiryMs };
-    }
+    if (held !== null && this.#standing(entry, nowMs) !== "ended") return sessionOf(held, nowMs);
     if (denial !== null) return { kind: "denied", message: denial.message };
     const message = entry.failure ?? "STS has not answered yet; try again shortly";
     if (entry.putOffUntilMs === null) return unavailable(message);
@@ -822,6 +822,13 @@ export class SessionBroker {
     entry.refresh = null;
   }
 }
+
+/** The outcome that gives a session which has not ended. */
+const sessionOf = ({ session, life }: Held, nowMs: number): SessionOutcome => ({
+  kind: "session",
+  session,
+  publishedExpiryMs: expiryToPublish(life, nowMs),
+});
 
 function unavailable(message: string): SessionOutcome & { readonly kind: "unavailable" } {
   return { kind: "unavailable", message };

@@ -80,12 +80,12 @@ export class MetadataCache {
     this.#clock = options.clock;
   }
 
-  /** The answer in memory, or null where the upstream has to be asked. */
-  peek(version: string, path: string): UpstreamAnswer | null {
+  /** The answer in memory, or null where the upstream has to be asked. @param nowMs what the clock says now. */
+  peek(version: string, path: string, nowMs = this.#clock.now()): UpstreamAnswer | null {
     const key = `${version}/${path}`;
     const entry = this.#entries.get(key);
     if (entry === undefined) return null;
-    const leftMs = entry.validUntilMs - this.#clock.now();
+    const leftMs = entry.validUntilMs - nowMs;
     // An end beyond the longest life comes from a clock that was ahead.
     if (leftMs > 0 && leftMs <= STABLE_MS) return entry.answer;
     this.#entries.delete(key);
@@ -117,13 +117,19 @@ export class MetadataCache {
   /**
    * What is LASTING, for a request that must not wait: the answer in memory, or the last one while the upstream is asked anew. Only
    * where there is none yet does it wait for the upstream.
+   *
+   * @param nowMs what the clock says now.
    */
-  readLasting(version: string, path: string, owner: Subject): UpstreamAnswer | Promise<UpstreamAnswer> {
-    const kept = this.peek(version, path);
+  readLasting(
+    version: string,
+    path: string,
+    owner: Subject,
+    nowMs = this.#clock.now(),
+  ): UpstreamAnswer | Promise<UpstreamAnswer> {
+    const kept = this.peek(version, path, nowMs);
     if (kept !== null) return kept;
     const last = this.#last.get(`${version}/${path}`);
     if (last === undefined) return this.read(version, path, owner);
-    const nowMs = this.#clock.now();
     if (Math.abs(nowMs - this.#askedAgainMs) >= AGAIN_MS) {
       this.#askedAgainMs = nowMs;
       // Where this fails, the last answer goes on holding.

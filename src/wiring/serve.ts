@@ -236,7 +236,7 @@ export async function serve(options: {
       ownFailure: (request) => health.ownFailure(request),
     },
     lagMs: () => lag.lagMs,
-    onAsked: (owner, user) => recent.note(owner, user, systemClock.now()),
+    onAsked: (owner, user, nowMs) => recent.note(owner, user, nowMs),
   });
   const shares = new Shares({ read: subordinateFile(), monotonicMs });
   const shareOfUid = (uid: number) => shares.of(uid);

@@ -530,6 +530,27 @@ describe("requests", () => {
     expect(one.waiting.map(({ request }) => request.method)).toEqual(["GET"]);
   });
 
+  test("where the empty chunks do not follow, the head has five seconds from its turn, also on a kept connection", async () => {
+    const first = `GET /a HTTP/1.1\r\n${HOST}\r\n`;
+    for (const before of [[], [first]]) {
+      const one = aConnection();
+      for (const head of before) {
+        one.receive(head);
+        one.connection.handleNext();
+        await one.answer();
+      }
+      one.receive(`PUT /a HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\n\r\n`);
+      expect(one.connection.state).toBe("queued");
+      one.connection.handleNext();
+      expect(one.connection.state).toBe("reading");
+      expect(one.isOverAfter(HEAD_MS - 1)).toBe(false);
+      // A byte more is no new beginning.
+      one.script.nowMs += HEAD_MS - 1;
+      one.receive("0");
+      expect(one.isOverAfter(1)).toBe(true);
+    }
+  });
+
   test("with the empty chunks of s3fs-fuse wait for them, and are the last", async () => {
     const one = aConnection();
     one.receive(`PUT /a HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\n\r\n0\r`);

@@ -121,6 +121,22 @@ describe("RoundRobin", () => {
     expect(queues.roughMs()).toBe(107);
   });
 
+  test("looks at the clock twice for a source that is alone, and once more for each that follows it", () => {
+    const waiting: (() => void)[] = [];
+    let looks = 0;
+    const queues = new RoundRobin(new LoopIterations((run) => waiting.push(run)), () => looks++ * 0);
+    const alone: RequestSource = { handleNext() {} };
+    queues.enqueue(1, alone);
+    expect(looks).toBe(2);
+    queues.enqueue(1, {
+      handleNext() {
+        queues.enqueue(1, alone);
+        queues.enqueue(2, alone);
+      },
+    });
+    expect(looks).toBe(6);
+  });
+
   test("goes round between users, one request each, however many connections one has", () => {
     const log: string[] = [];
     const loop = aLoop();

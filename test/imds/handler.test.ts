@@ -1,9 +1,9 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import { NamesUnavailable } from "../../src/identity/accounts.ts";
 import type { SocketOwner } from "../../src/identity/lookup.ts";
 import type { Identity } from "../../src/identity/types.ts";
 import type { Policy } from "../../src/imds/handler.ts";
-import { aHandler, CREDENTIALS, callerOf, identityOf, LIST, policyOf, ROLE } from "./support.ts";
+import { aHandler, CREDENTIALS, callerOf, identityOf, LIST, policyOf, ROLE, request } from "./support.ts";
 
 const ALICE = callerOf(2001);
 
@@ -189,4 +189,17 @@ describe("a request without a token", () => {
     const headers = { "x-aws-ec2-metadata-token": token };
     expect((await ask(ALICE, "GET", "/latest/meta-data/instance-id", headers)).status).toBe(200);
   });
+});
+
+test("a request for credentials that are at hand looks once at the wall clock and once at the one that counts sleep", async () => {
+  const made = aHandler();
+  const { body } = await made.putToken(callerOf(2001));
+  const { handler, clock } = made;
+  const same = request("GET", CREDENTIALS, { host: "169.254.169.254", "x-aws-ec2-metadata-token": body });
+  // The first one makes what later ones find.
+  for (let asked = 0; asked < 2; asked++)
+    expect((await handler.handle(same, callerOf(2001))).status).toBe(200);
+  const [now, boot] = [spyOn(clock, "now"), spyOn(clock, "bootMs")];
+  expect(handler.handle(same, callerOf(2001))).toMatchObject({ status: 200 });
+  expect([now.mock.calls.length, boot.mock.calls.length]).toEqual([1, 1]);
 });
