@@ -137,7 +137,7 @@ export interface BrokerOptions {
   /** A number in [0, 1), for jitter. */
   readonly random: () => number;
   readonly onEvent?: (event: SessionEvent) => void;
-  /** Milliseconds that a caller waits for a first session. Default 3000. */
+  /** Milliseconds that a caller waits for a first session. Default 3000; at most FAILING_WAIT_MS where the last attempt failed. */
   readonly waitMs?: number;
   /**
    * Milliseconds that a caller waits for a new session when one with little life left is in memory.
@@ -158,6 +158,12 @@ export interface BrokerOptions {
 
 /** How many retries follow transient failures when no caller asks any more and there is no session to renew. */
 const UNASKED_ATTEMPTS = 8;
+
+/**
+ * Milliseconds that a caller without a session waits where the last attempt has failed. Most SDKs wait one second for an answer: they
+ * are told within it that STS fails, and not left to their own time-out.
+ */
+const FAILING_WAIT_MS = 900;
 
 /** A refresh is postponed only where it can be postponed by at least this long. */
 const LEAST_PUT_OFF_MS = 30_000;
@@ -291,7 +297,8 @@ export class SessionBroker {
     if (held === "low" && (entry.denial !== null || entry.failures > 0)) return this.#answer(entry);
     if (entry.denial !== null) return this.#answer(entry);
 
-    const limitMs = held === "low" ? this.#betterWaitMs : this.#waitMs;
+    const waitMs = entry.failures > 0 ? Math.min(this.#waitMs, FAILING_WAIT_MS) : this.#waitMs;
+    const limitMs = held === "low" ? this.#betterWaitMs : waitMs;
     if (entry.queued && this.#turnInMs(entry.owner) >= limitMs) return this.#answer(entry);
     const dueInMs = entry.retry === null ? 0 : entry.retry.dueAtMs - this.#clock.now();
     if (dueInMs < limitMs) await this.#settle(entry, limitMs);

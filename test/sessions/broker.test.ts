@@ -673,6 +673,27 @@ describe("a passing failure", () => {
     }
   });
 
+  test("is told within a second, which is what most SDKs wait, also while the next attempt hangs", async () => {
+    const { broker, sts, clock } = aBroker();
+    sts.failing = () => passing();
+    await broker.get(aRequest());
+    sts.failing = null;
+    sts.manual = true;
+    // The second attempt comes after half a second, and STS does not answer it.
+    let outcome: SessionOutcome | null = null;
+    void broker.get(aRequest()).then((told) => {
+      outcome = told;
+    });
+    await clock.advance(899);
+    expect([sts.calls, outcome]).toEqual([2, null]);
+    await clock.advance(1);
+    expect(outcome).toMatchObject({ kind: "unavailable" });
+    // It goes on, and who asks next has what it gives.
+    sts.open[0]?.answer();
+    await clock.advance(0);
+    expect(idOf(await broker.get(aRequest()))).toBe("ASIA2");
+  });
+
   test("of an unforeseen kind does not show its text", async () => {
     const { broker, sts, events } = aBroker();
     sts.failing = () => new TypeError("token-of-1");
