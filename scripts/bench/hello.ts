@@ -10,26 +10,13 @@ import { readFileSync } from "node:fs";
 import { Listener } from "../../src/http/listener.ts";
 import { monotonicMs } from "../../src/platform/clock.ts";
 import { socketEnds } from "../../src/platform/listening-socket.ts";
+import { leastAnswers } from "./least.ts";
 
 const [, , port = "", file = "", how = ""] = process.argv;
 const ADDRESS = Uint8Array.of(127, 0, 0, 1);
 // Loaded only where it is used: the memory of the least server is measured as well.
 const lookup = how === "identify" ? (await import("../../src/wiring/identities.ts")).systemLookup() : null;
-const bodies = JSON.parse(readFileSync(file, "utf8")) as Record<string, string>;
-
-const answerOf = (status: string, body: string, connection: string): Buffer =>
-  Buffer.from(
-    `HTTP/1.1 ${status}\r\nServer: hello\r\nDate: ${new Date().toUTCString()}\r\nContent-Type: text/plain\r\n` +
-      `Content-Length: ${body.length}\r\nConnection: ${connection}\r\n\r\n${body}`,
-    "latin1",
-  );
-const answers = new Map(
-  Object.entries(bodies).map(([path, body]) => [
-    path,
-    { kept: answerOf("200 OK", body, "keep-alive"), last: answerOf("200 OK", body, "close") },
-  ]),
-);
-const absent = answerOf("404 Not Found", "", "close");
+const answer = leastAnswers(JSON.parse(readFileSync(file, "utf8")) as Record<string, string>);
 
 new Listener<undefined>({
   address: ADDRESS,
@@ -48,14 +35,6 @@ new Listener<undefined>({
       });
       if (ends === null || lookup.identify(ends).kind !== "owner") socket.terminate();
     },
-    data(socket, bytes) {
-      const head = bytes.toString("latin1");
-      if (!head.endsWith("\r\n\r\n")) return;
-      const path = head.slice(head.indexOf(" ") + 1, head.indexOf(" HTTP/"));
-      const isLast = head.includes("Connection: close");
-      const answer = answers.get(path);
-      socket.write(answer === undefined ? absent : isLast ? answer.last : answer.kept);
-      if (isLast || answer === undefined) socket.end();
-    },
+    data: answer,
   },
 });
