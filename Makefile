@@ -206,6 +206,12 @@ soak: build ## As root: an hour of faults on a simulated node, invariants checke
 	@sh scripts/install-test-packages.sh
 	@$(SUDO) env MINUTES="$${MINUTES:-60}" $(if $(SEED),SEED="$(SEED)") $(if $(WRITE),WRITE="$(WRITE)") $(BUN) scripts/soak.ts
 
+# CI does not run it: each fault takes as long as the clients do.
+.PHONY: test-storms
+test-storms: build ## As root: what boto3, npm's SDK and the AWS CLI see while STS and others fail, and when it ends (ONLY=hangs); WRITE=1: docs/scale.md
+	@sh scripts/install-test-packages.sh
+	@$(SUDO) env ONLY="$(ONLY)" WRITE="$(WRITE)" $(BUN) test --timeout=60000 ./test/node/storm-clients.ts
+
 .PHONY: bench-wall
 bench-wall: build ## Measures what the second wall costs connections that have nothing to do with it
 	@$(BUN) scripts/bench-wall.ts
