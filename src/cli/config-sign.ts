@@ -30,7 +30,7 @@ export default defineCommand({
     },
     serial: {
       type: "string",
-      description: "Its number: greater than that of the object before, which nodes would keep else",
+      description: "Its serial number: greater than that of the last object, or nodes keep that one",
       valueHint: "N",
       required: true,
     },

@@ -95,7 +95,7 @@ async function askOnce(socket: StatusSocket, owner: number, timeoutMs: number): 
         },
         data(_, part) {
           length += part.length;
-          if (length > socket.mostBytes) silent("what answers is longer than the proxy's answers are");
+          if (length > socket.mostBytes) silent("the answer is longer than any of the proxy's");
           else parts.push(new Uint8Array(part));
         },
         end: finish,
@@ -116,7 +116,7 @@ async function askOnce(socket: StatusSocket, owner: number, timeoutMs: number): 
   }
 
   function finish(): void {
-    if (length === 0) silent("the proxy is busy with the questions of others", BUSY_MS);
+    if (length === 0) silent("the proxy is busy with other users' questions", BUSY_MS);
     else resolve({ kind: "answered", text: Buffer.concat(parts).toString("utf8") });
   }
 }

@@ -141,7 +141,11 @@ async function ask(options: Omit<PollOptions, "dryRun" | "gid">, state: PollStat
   if (answer.kind === "failed") throw new Failure("unhealthy", `${name}: ${answer.why}`, answer.remedy);
   if (answer.kind === "unchanged") {
     if (copy === null)
-      throw new Failure("unhealthy", `${name} is said not to have changed, and was never here`, null);
+      throw new Failure(
+        "unhealthy",
+        `${name} has not changed, as the server says, but this node has no copy of it`,
+        null,
+      );
     return { kind: "unchanged", serial: copy.serial, hash: copy.hash, etag: null };
   }
   const { bytes, etag } = answer;
@@ -226,7 +230,7 @@ function failureOf(error: unknown, path: string): { what: string; remedy: string
   const { code } = error as NodeJS.ErrnoException;
   if (code === undefined) throw error;
   return {
-    what: `the object cannot be kept in ${path} (${code}): the one of before stays`,
+    what: `the object cannot be written to ${path} (${code}): the previous one stays in effect`,
     remedy:
       code === "ENOSPC" || code === "EDQUOT"
         ? `make room: df -h ${path}`

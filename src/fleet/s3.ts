@@ -97,7 +97,7 @@ function failureOf(
   }
   if (status >= 300 && status < 400 && status !== 304) {
     return failed(
-      `S3 leads elsewhere (${said}), and no redirect is followed`,
+      `S3 answered with a redirect (${said}), which is not followed`,
       "set config.region to the region of the bucket, or config.endpoint to where S3 answers",
     );
   }
@@ -110,5 +110,5 @@ function failureOf(
   if (status === 404) {
     return failed(`there is no such object (${said})`, `see what is there: aws s3 ls s3://${bucket}/`);
   }
-  return failed(`S3 gives no object (${said})`, "it passes where S3 is at fault; see the next poll");
+  return failed(`S3 gives no object (${said})`, "if S3 is at fault, the next poll may succeed");
 }

@@ -95,7 +95,7 @@ export async function sendSigned(request: SignedRequest): Promise<SignedAnswer> 
         if (status === 200 && Number.isFinite(announced) && announced !== bytes.length) {
           fail(
             `${url.host} sent ${bytes.length} bytes of ${announced}`,
-            "it passes where the connection was cut off; see the next poll",
+            "if the connection was cut off, the next poll may succeed",
           );
         } else end({ kind: "answered", status, headers: incoming.headers, bytes });
       };
@@ -107,10 +107,7 @@ export async function sendSigned(request: SignedRequest): Promise<SignedAnswer> 
         else parts.push(part);
       });
       const cut = () =>
-        fail(
-          `${url.host} cut the connection off`,
-          "it passes where the network is at fault; see the next poll",
-        );
+        fail(`${url.host} cut the connection off`, "if the network is at fault, the next poll may succeed");
       incoming.on("error", cut);
       incoming.on("aborted", cut);
       incoming.on("end", finish);

@@ -123,9 +123,9 @@ function failureOf(
   }
   if (status >= 300 && status < 400) {
     return failed(
-      `SSM leads elsewhere (${said}), and no redirect is followed`,
+      `SSM answered with a redirect (${said}), which is not followed`,
       "set config.endpoint to where SSM answers",
     );
   }
-  return failed(`SSM gives no parameter (${said})`, "it passes where SSM is at fault; see the next poll");
+  return failed(`SSM gives no parameter (${said})`, "if SSM is at fault, the next poll may succeed");
 }

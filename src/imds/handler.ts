@@ -267,7 +267,8 @@ export class Handler {
       if (required) throw new Refusal(401, "token", "no token");
       if (required === null) {
         // Not 401: a client without tokens would give up for good, although the upstream may accept requests without one.
-        const why = "no token, and the upstream is away, so that nobody knows whether it wants one";
+        const why =
+          "the request has no token, and whether tokens are required is not known, because the upstream does not answer";
         throw new Refusal(503, "unavailable", why);
       }
       return this.#get(route, task);
@@ -529,7 +530,7 @@ export class Handler {
     // As with the instance id, the session would have another name than before.
     return region().catch((error) => {
       const why = error instanceof ImdsProxyError ? error.problem : describeUnforeseen(error);
-      throw new Refusal(503, "unavailable", `the region cannot be had: ${why}`);
+      throw new Refusal(503, "unavailable", `the region is not known: ${why}`);
     });
   }
 }
@@ -586,6 +587,6 @@ function metadataAnswer(found: UpstreamAnswer): Answer {
 function instanceIdOf(found: UpstreamAnswer): string | null {
   // Without the instance id the session would have another name now than a minute later.
   if (found.kind === "failed")
-    throw new Refusal(503, "unavailable", `the instance id cannot be had: ${found.why}`);
+    throw new Refusal(503, "unavailable", `the instance id is not known: ${found.why}`);
   return found.kind === "found" ? found.body.trim() : null;
 }

@@ -68,7 +68,7 @@ export function parseRoute(target: string, categories: CategoryFilter): Route {
   if (target.length > MAX_TARGET) return refused("the target is longer than 1,024 bytes");
   const end = target.search(/[?#]/);
   const path = decodeFully(end < 0 ? target : target.slice(0, end));
-  if (path === null) return refused("the path is encoded over and over");
+  if (path === null) return refused("the path is percent-encoded too many times");
   if (path.includes("%")) return refused("the path has a % that encodes nothing");
   if (/[^\x20-\x7e]/.test(path)) return refused("the path has a control character or a byte outside ASCII");
   if (/[\\;]/.test(path)) return refused("the path has a backslash or a semicolon");

@@ -133,7 +133,7 @@ export function differenceText({ changes, unchanged, keys }: Difference, of: str
       note("role", [`${before.role} -> ${after.role}`]);
     if (after.kind === "refused") note("refused", [after.reason]);
     note("session differs in", session);
-    note("session policies then no more", policiesLost);
+    note("session policies no longer given", policiesLost);
     note("session policies then", policiesGained);
     note("404 then, though asked for", lost);
     note("answered then", gained);

@@ -158,7 +158,7 @@ export function readObserved(path: string): Observed | null {
     if ((status.uid !== owner && status.uid !== 0) || (status.mode & 0o022) !== 0) {
       throw unsafe(
         `${path} belongs to uid ${status.uid} with mode ${(status.mode & 0o7777).toString(8)}, so that others than root can write it`,
-        "what is in it is not to be believed: take it away, or name another file with --file",
+        "its content cannot be trusted: remove it, or name another file with --file",
       );
     }
     if (status.size > MOST_BYTES)
@@ -173,7 +173,7 @@ const broken = (path: string, found: string) =>
   new ImdsProxyError(
     "config",
     `observe: ${path} is no file of observe's, or a broken one: ${found}`,
-    "nothing was written to it; take it away, or name another file with --file",
+    "nothing was written to it; remove it, or name another file with --file",
   );
 
 function parse(json: string, path: string): Observed {

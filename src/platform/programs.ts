@@ -100,7 +100,9 @@ export function startProgram<T>(program: string, spawn: () => T): T {
     throw new ImdsProxyError(
       "command-failed",
       `cannot start ${program}: ${code}`,
-      code === "EAGAIN" ? "the node has no process left: see pid_max, TasksMax and who runs so many" : null,
+      code === "EAGAIN"
+        ? "no process can be started: a limit of processes is reached; see pid_max, TasksMax, and who runs so many"
+        : null,
     );
   }
 }

@@ -379,7 +379,7 @@ export class SessionBroker {
     const entry = this.#entries.get(sessionKey(request));
     if (entry === undefined) return;
     const accessKeyId = entry.held?.session.accessKeyId ?? null;
-    entry.failure = "this session is not given any more; ask again";
+    entry.failure = "this session was withdrawn; ask again";
     this.#remove(entry);
     this.#settled(entry);
     this.#emit({ type: "dropped", request: entry.request, reason, accessKeyId });
@@ -862,7 +862,7 @@ function clockFailure(expiresAtMs: number, nowMs: number): StsFailure {
   return new StsFailure({
     kind: "transient",
     code: "clock",
-    message: "the session that STS gave is over already by this node's clock",
+    message: "the session that STS gave has expired already by this node's clock",
     detail: `the session that STS gave ends at ${iso(expiresAtMs)}, and this node's clock says ${iso(nowMs)}: set the clock (chronyc tracking)`,
   });
 }

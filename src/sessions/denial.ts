@@ -97,7 +97,7 @@ const CAUSES: Record<DenialCause, string> = {
   "explicit-deny":
     "A policy forbids it outright (a service control policy, a permissions boundary, or a Deny statement); no further Allow will help.",
   unknown:
-    "STS does not say why: the trust policy or the permission is missing, or there is no such role (STS answers alike).",
+    "STS does not say why: the trust policy or the permission is missing, or there is no such role. STS gives the same answer for each of these.",
 };
 
 /**

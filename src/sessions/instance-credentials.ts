@@ -60,7 +60,7 @@ function noCredentials(detail: string): StsFailure {
   return new StsFailure({
     kind: "transient",
     code: "credentials",
-    message: "the node's own credentials cannot be had for now; try again shortly",
+    message: "the node's own credentials are not available for now; try again shortly",
     detail,
   });
 }

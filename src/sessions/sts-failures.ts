@@ -140,7 +140,7 @@ function notFromSts(found: SdkError, where: string): StsFailure {
     return new StsFailure({
       kind: "transient",
       code: "answer",
-      message: "what answers for STS is not STS; try again shortly",
+      message: "what answered at the STS endpoint is not STS; try again shortly",
       detail: `the answer to AssumeRole is not one of STS's${where}: is there a proxy in between, or is sts.endpoint wrong?`,
       retryAfterMs: retryMs,
     });

@@ -233,7 +233,7 @@ function readSession(answer: unknown, obtainedAtMs: number): Session {
     throw new StsFailure({
       kind: "transient",
       code: "answer",
-      message: "what answers for STS is not STS; try again shortly",
+      message: "what answered at the STS endpoint is not STS; try again shortly",
       detail: "the answer to AssumeRole holds no complete credentials: is sts.endpoint wrong?",
     });
   }

@@ -40,9 +40,10 @@ export const MESSAGE_IDS = {
 
 /** The text for what the server itself turns away. */
 export const TURNED_AWAY: Record<TurnedAway["kind"], string> = {
-  busy: "as many requests of this user wait whose clients have gone as may",
+  busy: "too many requests of this user are under way whose clients have gone away",
   malformed: "the head of a request is malformed or too long",
-  crowded: "as many connections of this user, or of all, are open as may, and each has a request under way",
+  crowded:
+    "the limit of open connections, of this user or of all users, is reached, and each of them has a request under way",
 };
 
 /** What has become of the lines; for the metrics. */

@@ -184,11 +184,11 @@ export class Metrics {
     this.#unavailable = new CounterSeries(
       registry,
       "imdsproxy_names_untold_total",
-      "Look-ups of names that a service of NSS could not answer: what was told before was kept, or is unknown",
+      "Look-ups of names that a service of NSS did not answer, by outcome: the earlier answer was used, or there was none",
     );
     counted(
       "imdsproxy_accept_failures_total",
-      "Times that accepting connections could not go on",
+      "Times that connections could not be accepted",
       () => this.#acceptFailures,
     );
 
@@ -207,7 +207,7 @@ export class Metrics {
     }
     counted(
       "imdsproxy_assume_role_postponed_total",
-      "AssumeRole requests that were not made at once, because of a limit of them",
+      "AssumeRole requests that were delayed by a rate limit",
       () => this.#postponed,
     );
     gauge("imdsproxy_sessions", "Sessions in memory", () => this.#broker.sessions);
@@ -324,7 +324,7 @@ export class Metrics {
     );
     gauge(
       "imdsproxy_config_fetched_seconds",
-      "When the fleet's object was last found right, since the epoch",
+      "When the fleet's object was last verified, since the epoch",
       () => {
         const atMs = object()?.succeededAtMs ?? null;
         return atMs === null ? null : atMs / 1_000;
@@ -339,7 +339,7 @@ export class Metrics {
     );
     counted(
       "imdsproxy_audit_suppressed_total",
-      "Decisions that have no line of their own, because of a limit of them; another line counts them",
+      "Decisions that have no line of their own, because of a rate limit; another line counts them",
       () => sources.audit().suppressed,
     );
     counted("imdsproxy_log_lines_lost_total", "Lines of the log that are lost, because nobody read it", () =>

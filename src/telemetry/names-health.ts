@@ -29,7 +29,7 @@ export class NamesHealth {
     if (this.#last === null || this.#isOver()) return null;
     const { size } = this.#users;
     return {
-      what: `the account database does not answer (${this.#last.why}): for ${size === 1 ? "one user" : `${size} users`} what it told before is kept, and who is not known by name gets 503 where a rule or a text asks for it`,
+      what: `the account database does not answer (${this.#last.why}): for ${size === 1 ? "one user" : `${size} users`} the earlier answer is used; any other user gets 503 where a rule or a session name needs their name or groups`,
       remedy:
         "see the service that /etc/nsswitch.conf names: systemctl status sssd, nslcd or winbind; getent passwd USER",
       lasting: false,

@@ -44,7 +44,7 @@ export function followAgent(options: {
     if (found.upstream.address !== METADATA.ipv4.address) {
       upstream.moveTo(found.upstream);
       options.onMoved();
-      log.info("the upstream is another now", { upstream: upstream.url, because: found.reason });
+      log.info("the upstream has changed", { upstream: upstream.url, because: found.reason });
       return;
     }
     delayMs = clock.now() - startedMs > YOUNG_FOR_MS ? OLD_MS : Math.min(YOUNG_MS, delayMs * 2);

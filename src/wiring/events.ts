@@ -66,8 +66,8 @@ export function eventSinks(
       limitedLog.write(`names ${event.outcome} ${event.why}`, (count) =>
         log.warn(
           event.outcome === "kept"
-            ? "NSS cannot tell for now: what it told before is kept"
-            : "NSS cannot tell for now who somebody is: they are refused where a rule or a text asks for it",
+            ? "NSS does not answer: its earlier answer is used"
+            : "NSS does not answer who a user is: they are refused where a rule or a session name needs it",
           { uid: event.uid, why: event.why, count },
         ),
       );

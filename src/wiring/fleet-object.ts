@@ -150,7 +150,7 @@ export class FleetObject {
     const last = Math.max(state?.checkedAtMs ?? 0, this.#startedMs);
     if (this.#sources.now() - last <= remote.every * 3_000 + STALE_MS) return null;
     return {
-      what: `nobody has asked for ${name} since ${new Date(last).toISOString()}, and ${stays}`,
+      what: `${name} has not been polled since ${new Date(last).toISOString()}, and ${stays}`,
       remedy: "systemctl status imdsproxy-config.timer; where it is not installed: sudo imdsproxy setup",
       lasting: true,
     };

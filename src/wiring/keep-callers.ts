@@ -45,10 +45,13 @@ export function keepCallers(options: {
     } catch (error) {
       const code = (error as NodeJS.ErrnoException).code ?? "unknown";
       if (failed === null) {
-        options.log.warn("who has sessions cannot be kept over a restart: they are not made anew then", {
-          directory: options.stateDirectory,
-          code,
-        });
+        options.log.warn(
+          "the list of users who have sessions cannot be written: after a restart their sessions are made when they ask",
+          {
+            directory: options.stateDirectory,
+            code,
+          },
+        );
       }
       failed = code;
     }
@@ -70,7 +73,7 @@ export function keepCallers(options: {
       if (failed === null) return null;
       const { stateDirectory } = options;
       return {
-        what: `${stateDirectory} takes no file (${failed}): everybody is served, and after a restart those who have sessions wait until new ones are made`,
+        what: `${stateDirectory} cannot be written to (${failed}): everybody is served, but after a restart users who had a session wait for a new one`,
         remedy: `see whether the disk is full, by blocks or by files: df -h ${stateDirectory}; df -i ${stateDirectory}`,
         lasting: false,
       };

@@ -77,13 +77,13 @@ export class LoadedConfiguration {
     if (this.isCurrent) return null;
     if (this.#problem !== null) {
       return {
-        what: `${this.#path} was not loaded, and the configuration of before runs: ${this.#problem}`,
-        remedy: `mend it until imdsproxy config check ${this.#path} says that it is good; then systemctl reload imdsproxy`,
+        what: `${this.#path} was not loaded, and the previous configuration stays in effect: ${this.#problem}`,
+        remedy: `correct it until imdsproxy config check ${this.#path} finds no error; then systemctl reload imdsproxy`,
         lasting: true,
       };
     }
     return {
-      what: `${this.#path} on the disk is not what runs: it was changed since it was loaded`,
+      what: `${this.#path} was changed since it was loaded, and the change is not in effect`,
       remedy: `imdsproxy config check ${this.#path}; then systemctl reload imdsproxy`,
       lasting: true,
     };

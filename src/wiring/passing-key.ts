@@ -21,14 +21,14 @@ export function keyOf(stateDirectory: string, log: Log): Key {
     return { bytes: tokenKey(stateDirectory), finding: null };
   } catch (error) {
     if (!(error instanceof ImdsProxyError) || error.code !== "permission") throw error;
-    log.warn("tokens end with this process: their key is in memory alone", {
+    log.warn("tokens become invalid when this process ends: their key is only in memory", {
       problem: error.problem,
       remedy: error.remedy,
     });
     return {
       bytes: randomBytes(KEY_LENGTH),
       finding: {
-        what: `the key of the tokens is in memory alone, so that a restart makes clients ask for new tokens: ${error.problem}`,
+        what: `the key of the tokens is only in memory, so that clients must get new tokens after a restart: ${error.problem}`,
         remedy: error.remedy,
         lasting: true,
       },

@@ -379,7 +379,7 @@ export async function serve(options: {
       const problem = known?.problem ?? "internal error";
       loadedConfiguration.refused(problem, what);
       if (what === "object") fleetObject.refused(problem, known?.remedy ?? null);
-      log.error("the configuration was not loaded again: the one before stays", { problem });
+      log.error("the configuration was not reloaded: the previous one stays in effect", { problem });
       return;
     }
     loadedConfiguration.loaded(what);

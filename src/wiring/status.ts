@@ -70,7 +70,7 @@ export class Status {
     this.#errors.note(
       `names ${event.outcome}`,
       event.outcome === "kept"
-        ? `the account database did not answer, and what it told before was kept: ${event.why}`
+        ? `the account database did not answer, and its earlier answer was used: ${event.why}`
         : `the account database did not answer, and a user is not known by name: ${event.why}`,
       () => "systemctl status sssd, nslcd or winbind, whichever /etc/nsswitch.conf names",
     );

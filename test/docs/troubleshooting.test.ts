@@ -138,6 +138,6 @@ describe("the search for messages", () => {
     expect(messages).toContain("not running as root");
     expect(messages).toContain("cannot listen on …: the port is taken");
     expect(messages).toContain("AssumeRole was denied");
-    expect(messages).toContain("… on the disk is not what runs: it was changed since it was loaded");
+    expect(messages).toContain("… was changed since it was loaded, and the change is not in effect");
   });
 });

@@ -235,7 +235,11 @@ describe("poll()", () => {
   for (const [what, fault, said] of [
     ["is away", "gone", "S3"],
     ["refuses", { status: 403, code: "AccessDenied" }, "S3 refuses"],
-    ["leads elsewhere", { status: 302, headers: { Location: "http://127.0.0.1:1/" } }, "S3 leads elsewhere"],
+    [
+      "leads elsewhere",
+      { status: 302, headers: { Location: "http://127.0.0.1:1/" } },
+      "S3 answered with a redirect",
+    ],
     ["has lost the object", { status: 404, code: "NoSuchKey" }, "no such object"],
   ] as const)
     test(`keeps the last good object where S3 ${what}`, async () => {

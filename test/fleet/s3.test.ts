@@ -110,7 +110,7 @@ describe("getObject()", () => {
     const elsewhere = await startS3();
     try {
       s3.fault = { status: 307, headers: { Location: `${elsewhere.endpoint}/bucket/rules.yaml` } };
-      expect((await why()).why).toContain("S3 leads elsewhere (status 307, Code)");
+      expect((await why()).why).toContain("S3 answered with a redirect (status 307, Code)");
       s3.fault = { status: 301, code: "PermanentRedirect", headers: { "x-amz-bucket-region": "eu-west-1" } };
       const { why: said, remedy } = await why();
       expect(said).toBe(

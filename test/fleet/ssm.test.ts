@@ -99,7 +99,7 @@ describe("getParameter()", () => {
     const elsewhere = startSsm(NAME);
     try {
       ssm.fault = { status: 307, body: "", headers: { Location: elsewhere.endpoint } };
-      expect((await failing()).why).toBe("SSM leads elsewhere (status 307), and no redirect is followed");
+      expect((await failing()).why).toBe("SSM answered with a redirect (status 307), which is not followed");
       expect(elsewhere.log).toEqual([]);
     } finally {
       await elsewhere.stop();

@@ -156,7 +156,7 @@ describe("the region in a session's name", () => {
     expect((await away.ask(ALICE, "GET", CREDENTIALS)).status).toBe(503);
     expect(away.events[0]).toMatchObject({
       refusal: "unavailable",
-      why: expect.stringContaining("the region cannot be had"),
+      why: expect.stringContaining("the region is not known"),
     });
     const none = aHandler({ policy: () => named, region: async () => null });
     expect((await none.ask(ALICE, "GET", CREDENTIALS)).status).toBe(404);

@@ -250,9 +250,9 @@ describeAsRoot("when something is wrong, the first command names it:", () => {
       await eventually("it is noticed", async () => (await statusOf()).proxy.problems.length > 0);
       const [problem] = (await statusOf()).proxy.problems;
       expect(problem).toMatchObject({ id: "callers", lasting: false });
-      expect(problem?.what).toContain(`${state} takes no file (ENOSPC)`);
+      expect(problem?.what).toContain(`${state} cannot be written to (ENOSPC)`);
       expect(problem?.remedy).toContain(`df -h ${state}`);
-      expect((await firstLine()).first).toContain(`NOT healthy: ${state} takes no file (ENOSPC)`);
+      expect((await firstLine()).first).toContain(`NOT healthy: ${state} cannot be written to (ENOSPC)`);
       await mustExec(node, ROOT, ["rm", `${state}/filler`]);
       await givenCredentials(node, someone());
       await eventually("it is over", async () => (await statusOf()).proxy.problems.length === 0);

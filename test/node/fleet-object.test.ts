@@ -130,7 +130,7 @@ describeAsRoot("a node with a fleet's object:", () => {
 
     test("a redirect to the metadata service", async () => {
       s3.fail(307);
-      expect(await refused()).toContain("S3 leads elsewhere");
+      expect(await refused()).toContain("S3 answered with a redirect");
     });
 
     test("a full disk, of which the last good object is still there", async () => {

@@ -249,7 +249,7 @@ describeAsRoot("grant: union on a node", () => {
       node.write("/run/new.yaml", JSON.stringify({ rules: [NARROW, { ...LAKE, grants: changed }], tests }));
       const text = await imdsproxy(ROOT, "config", "diff", "/run/lake.yaml", "/run/new.yaml");
       expect(text).toMatch(
-        /^ann .*\n {2}session differs in: policyArns\n {2}session policies then no more: \S+policy\/Models\n {2}session policies then: \S+policy\/Models2$/m,
+        /^ann .*\n {2}session differs in: policyArns\n {2}session policies no longer given: \S+policy\/Models\n {2}session policies then: \S+policy\/Models2$/m,
       );
       expect(text).not.toMatch(/^eve /m);
       // Somebody of the tests, whom the node does not know.

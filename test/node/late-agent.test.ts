@@ -29,7 +29,7 @@ describeAsRoot("upstream: auto", () => {
       await mustExec(node, ROOT, ["imdsproxy", "iptables", "restore-original"]);
       await eventually(
         "the proxy says so",
-        () => proxy.output().includes("the upstream is another now"),
+        () => proxy.output().includes("the upstream has changed"),
         90_000,
       );
       await applyRules(node);

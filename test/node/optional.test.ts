@@ -146,8 +146,8 @@ describeAsRoot("what is optional", () => {
     const proxy = await node.startProxy({ flags });
     try {
       expect((await givenCredentials(node, BOB)).body).toContain(SERVED);
-      await eventually("the log says so", () => proxy.output().includes("their key is in memory alone"));
-      expect(await status()).toContain("the key of the tokens is in memory alone");
+      await eventually("the log says so", () => proxy.output().includes("their key is only in memory"));
+      expect(await status()).toContain("the key of the tokens is only in memory");
     } finally {
       await proxy.stop();
       await proxied.restart();

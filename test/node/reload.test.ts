@@ -123,7 +123,7 @@ describeAsRoot("when the configuration changes", () => {
   });
 
   test("by a file that is wrong, or that another user can change: nothing, and it is said once", async () => {
-    const refused = () => said("the configuration was not loaded again: the one before stays");
+    const refused = () => said("the configuration was not reloaded: the previous one stays in effect");
     const before = refused();
     await replace("rules: nonsense\n");
     await eventually("it is said", () => refused() === before + 1);

@@ -239,7 +239,7 @@ describeAsRoot("serve", () => {
       node.write(CONFIG, JSON.stringify(testConfig(node, { rules: refuseAlice })));
       chmodSync(node.path(CONFIG), 0o666);
       process.kill(proxy.pid, "SIGHUP");
-      await eventually("it says so", () => proxy.output().includes("the one before stays"));
+      await eventually("it says so", () => proxy.output().includes("the previous one stays in effect"));
       await eventually("the log says so", () =>
         proxy.output().includes(`${CONFIG} can be changed by others: its mode is 666`),
       );
@@ -282,7 +282,7 @@ describeAsRoot("serve", () => {
       const proxy = await node.startProxy();
       node.write(CONFIG, "rules: nonsense\n");
       process.kill(proxy.pid, "SIGHUP");
-      await eventually("it says so", () => proxy.output().includes("the one before stays"));
+      await eventually("it says so", () => proxy.output().includes("the previous one stays in effect"));
       await eventually("the log says so", () => proxy.output().includes(`${CONFIG}:1: rules must be a list`));
       expect(await roleList()).toBe(200);
       await proxy.stop();

@@ -113,7 +113,7 @@ describe("keepCallers()", () => {
     await kept.stop();
     expect(said).toHaveLength(1);
     expect(kept.finding()).toMatchObject({
-      what: expect.stringContaining(`${directory} takes no file (ENOENT)`),
+      what: expect.stringContaining(`${directory} cannot be written to (ENOENT)`),
       remedy: expect.stringContaining(`df -h ${directory}`),
     });
     directory = mkdtempSync(join(tmpdir(), "imdsproxy-callers-"));

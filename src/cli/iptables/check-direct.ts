@@ -52,7 +52,7 @@ export const checkDirect = defineCommand({
     if (spec.exemptUids.includes(uid)) {
       throw new ImdsProxyError(
         "usage",
-        `uid ${uid} is exempt: that it reaches the instance role says nothing`,
+        `uid ${uid} is exempt, so that a check as this user proves nothing`,
         "run it as a user who is not exempt",
       );
     }
