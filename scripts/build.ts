@@ -1,5 +1,6 @@
 /**
- * Builds the executable: `bun scripts/build.ts` for this machine, `--release` for every target, with all that a release has.
+ * Builds the executable: `bun scripts/build.ts` for this machine, `bun scripts/build.ts TARGET` for another (dist/imdsproxy-TARGET),
+ * `--release` for every target, with all that a release has.
  * The version is package.json's, the commit and its day are git's; all are compiled in. The same commit and the same Bun give the same
  * bytes, wherever the tree is.
  *
@@ -125,9 +126,10 @@ mkdirSync(SCRATCH, { recursive: true });
 if (process.argv.includes("--release")) await release();
 else {
   const started = new Date();
-  build(null);
+  const target = TARGETS.find((one) => process.argv[2] === one) ?? null;
+  build(target);
   // As old as what it was built from: a source that was changed meanwhile is newer, and make builds again.
   utimesSync(OUTPUT, started, started);
-  renameSync(OUTPUT, "dist/imdsproxy");
+  renameSync(OUTPUT, target === null ? "dist/imdsproxy" : `dist/imdsproxy-${target}`);
 }
 rmSync(SCRATCH, { recursive: true });

@@ -7,7 +7,7 @@ set -eu
 demo_packages='iptables iproute2'
 test_packages="$demo_packages awscli python3-boto3 curl procps systemd-container debootstrap dbus shellcheck nginx-light wrk conntrack uidmap podman crun slirp4netns passt nftables gcc libc6-dev prometheus openssh-client openssh-server dropbear-bin sudo zsh fish openssl mandoc groff-base"
 firewall_packages='ufw firewalld dbus docker.io busybox-static'
-platform_packages='qemu-system-x86 qemu-utils debootstrap e2fsprogs gcc libc6-dev'
+platform_packages='qemu-system-x86 qemu-system-arm qemu-utils debootstrap cpio kmod e2fsprogs gcc libc6-dev'
 
 say() { echo "install-test-packages: $*" >&2; }
 

@@ -2,6 +2,8 @@
  * The cells: what a node is made of. Each is one suite of Debian. Nothing else names a version; what a cell really had stands in
  * its results.
  */
+import type { Architecture } from "./support/virtual-machine.ts";
+
 export interface Cell {
   readonly name: string;
   /**
@@ -12,6 +14,8 @@ export interface Cell {
   readonly kind: "machine" | "kernel" | "container";
   /** Debian's suite. */
   readonly suite: string;
+  /** Of its processor, by Debian's name; default amd64. Not of a container. */
+  readonly architecture?: Architecture;
   /** What it stands for, as Debian's release notes have it; the run records what it found. */
   readonly about: string;
   /** `ec2`: EC2's own metadata service, beyond an interface, on a container that systemd takes for an instance. Default `hyperpod`. */
@@ -120,6 +124,28 @@ export const CELLS: readonly Cell[] = [
     suite: "bookworm",
     about: "Debian 12's kernel without the modules for nf_conntrack, then without those for inet_diag",
     scenarios: ["modules that are absent"],
+  },
+  {
+    name: "kernel-full-table",
+    kind: "kernel",
+    suite: "bookworm",
+    about: "Debian 12's kernel, whose table of tracked connections a user fills",
+    scenarios: ["a full table of tracked connections"],
+  },
+  {
+    name: "kernel-arm64",
+    kind: "kernel",
+    suite: "bookworm",
+    architecture: "arm64",
+    about: "Debian 12 on arm64: kernel 6.1, iptables 1.8.9",
+  },
+  {
+    name: "arm64",
+    kind: "machine",
+    suite: "bookworm",
+    architecture: "arm64",
+    about: "Debian 12 on arm64: kernel 6.1, systemd 252, iptables 1.8.9",
+    scenarios: ["install", "main job", "boot", "disable and uninstall"],
   },
   {
     name: "slurm",

@@ -51,11 +51,18 @@ function sentences(checks: readonly Check[]): string[] {
   return lines;
 }
 
+/** What no cell is of. */
+const NEVER = ["Ubuntu 20.04, 22.04, 24.04 and Amazon Linux 2023", "SELinux enforcing"];
+
 /** The page. */
 export function renderPage(results: readonly CellResult[]): string {
   const ran = (name: string) => results.find(({ cell }) => cell === name);
   const tried = CELLS.filter(({ name }) => ran(name) !== undefined);
   const untried = CELLS.filter(({ name }) => ran(name) === undefined);
+  const missing = [
+    ...(results.some(({ cell }) => cell.endsWith("arm64")) ? [] : ["arm64"]),
+    ...(results.some(({ scenarios }) => "suspend" in scenarios) ? [] : ["suspend"]),
+  ];
   const lines = [
     "# Platforms: what was tried where",
     "",
@@ -103,7 +110,7 @@ export function renderPage(results: readonly CellResult[]): string {
           ...untried.map(({ name, about, kind }) => `- ${name} (${kind}): ${about}`),
           "",
         ]),
-    "Not tried at all: Ubuntu 20.04, 22.04, 24.04 and Amazon Linux 2023, SELinux enforcing, arm64, suspend. Of what matters here (kernel, systemd,",
+    `Not tried at all: ${[...NEVER, ...missing].join(", ")}. Of what matters here (kernel, systemd,`,
     "iptables) Ubuntu 22.04 (5.15 or newer, 249, 1.8.7) lies between Debian 11 and 12, Ubuntu 24.04 (6.8, 255, 1.8.10) between Debian 12 and 13,",
     "Amazon Linux 2023 (6.1, 252, 1.8.8) beside Debian 12; Ubuntu 20.04 (5.4 or 5.15, 245, 1.8.4) has an older systemd than any cell. systemd's",
     "lock of the metadata address was tried with the routes that it makes (`test/node/imds-lock.test.ts`), not with systemd 262 itself. What a",

@@ -5,7 +5,8 @@
  *   bun stand-in.ts sts ADDRESS:PORT      STS; its log is written to /var/lib/stand-in/sts.log
  *   bun stand-in.ts files ADDRESS:PORT    a web server for /srv
  *
- * The first two know the instance role's secrets from a file that only root reads.
+ * The first two know the instance role's secrets from a file that only root reads. STAND_IN_SESSION_SECONDS is the longest life of a session of
+ * STS's, for a test that cannot wait for a quarter of an hour.
  */
 import {
   appendFileSync,
@@ -71,7 +72,8 @@ if (what === "files") {
   const { account, roleName, instanceId } = DEFAULT_FACTS;
   const roleArn = `arn:aws:iam::${account}:role/${roleName}`;
   const principal = instancePrincipal(secrets().role, roleArn, instanceId, Date.now() + 10 * A_DAY_MS);
-  const sts = await startFaultySts({ listen: [listen], principals: [principal] });
+  const sessionSeconds = Number(process.env["STAND_IN_SESSION_SECONDS"] ?? "0") || null;
+  const sts = await startFaultySts({ listen: [listen], principals: [principal], mode: { sessionSeconds } });
   let taken = NO_FAULT;
   setInterval(() => {
     const fault = faultText();

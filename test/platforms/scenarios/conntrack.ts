@@ -1,11 +1,12 @@
 /**
  * The kernel's table of tracked connections, really full. It is the whole machine's (net.netfilter.nf_conntrack_max), so this needs a
- * kernel of its own: alice fills it with connections to herself and to a second node of hers, and bob and root want to be served.
+ * kernel of its own, and no systemd: alice fills it with connections to herself and to a second node of hers, and bob and root want to be served.
  */
 
 import { type Machine, until } from "../support/machine.ts";
 import { CONFIGURATION } from "../support/node.ts";
 import type { Scenario } from "../support/scenario.ts";
+import { served, serving, surround } from "./kernel.ts";
 
 /** Small, so that an emulated machine fills it in seconds. */
 const MOST = 4_096;
@@ -41,8 +42,14 @@ async function configure(machine: Machine, limit: "auto" | "null"): Promise<void
 /** Alice attacks, and bob and root ask as soon as `begun` says so. */
 async function attacked(machine: Machine, kind: string, begun: (count: number) => boolean) {
   await machine.ok("conntrack -F 2>/dev/null");
-  const alice = machine.run(`ulimit -n 65536; exec python3 ${PROGRAMS}/tracked.py ${kind}`, { as: "alice" });
-  await until("alice has filled what she can", async () => begun(await tracked(machine)));
+  let ended = false;
+  const alice = machine
+    .run(`ulimit -n 65536; exec python3 ${PROGRAMS}/tracked.py ${kind}`, { as: "alice" })
+    .finally(() => {
+      ended = true;
+    });
+  // Where she does not come to so much in her time, the figures tell it.
+  await until("alice has filled what she can", async () => begun(await tracked(machine)) || ended);
   const [bob, root] = await Promise.all([
     ask(machine, "bob", SECONDS / 2),
     ask(machine, undefined, SECONDS / 2),
@@ -53,10 +60,14 @@ async function attacked(machine: Machine, kind: string, begun: (count: number) =
 
 export const conntrack: Scenario = {
   name: "a full table of tracked connections",
-  async run({ machine, holds, count }) {
+  async run(context) {
+    const { machine, holds, count } = context;
+    await surround(context);
+    await machine.ok("imdsproxy iptables apply");
+    await serving(context);
+    await served(context, "at first");
     const setting = "net.netfilter.nf_conntrack_max";
     const before = (await machine.ok(`sysctl -n ${setting}`)).trim();
-    const configuration = await machine.ok("cat /etc/imdsproxy/config.yaml");
     await machine.ok(
       `sysctl -qw ${setting}=${MOST}
        ip netns add hers && ip link add hers0 type veth peer name node0 netns hers
@@ -95,8 +106,6 @@ export const conntrack: Scenario = {
       holds("status says that all is as it should be", code === 0, stdout);
     } finally {
       await machine.ok(`ip netns del hers; sysctl -qw ${setting}=${before}`);
-      await machine.write("/etc/imdsproxy/config.yaml", configuration);
-      await machine.ok("imdsproxy iptables apply; conntrack -F 2>/dev/null");
     }
   },
 };

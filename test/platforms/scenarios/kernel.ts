@@ -25,7 +25,7 @@ export async function surround({ machine }: Context): Promise<void> {
      ip link set lo up; ip link add eth0 type veth peer name far0; ip link set eth0 up; ip link set far0 up
      ip addr add 10.0.0.2/24 dev eth0; ip route add default via 10.0.0.1; ip addr add 169.254.0.2/32 dev lo
      useradd --system --no-create-home --shell /usr/sbin/nologin imdsproxy; mkdir -p /var/lib/imdsproxy; chown imdsproxy /var/lib/imdsproxy
-     install -m 755 ${PAYLOAD}/release/imdsproxy-linux-x64 ${EXECUTABLE}
+     install -m 755 ${PAYLOAD}/release/imdsproxy-linux-* ${EXECUTABLE}
      ${started("agent", `${PAYLOAD}/stand-in imds 169.254.0.2:9081`)}
      ${started("sts", `${PAYLOAD}/stand-in sts ${STS.replace("http://", "")}`)}`,
   );
@@ -35,8 +35,9 @@ export async function surround({ machine }: Context): Promise<void> {
   );
 }
 
-const serving = ({ machine }: Context) => machine.ok(started("serve", `${PROXY} ${EXECUTABLE} serve`));
-const served = ({ machine }: Context, when: string) =>
+/** Starts the proxy. */
+export const serving = ({ machine }: Context) => machine.ok(started("serve", `${PROXY} ${EXECUTABLE} serve`));
+export const served = ({ machine }: Context, when: string) =>
   until(`alice is served ${when}`, async () => (await roleOf(machine, "alice")) === ROLES.alice);
 
 export const kernel: Scenario = {

@@ -28,6 +28,8 @@ export interface Machine {
   reboot(): Promise<void>;
   /** The power fails, and comes back. */
   reset(): Promise<void>;
+  /** Sleeps for so many seconds, as a lid that is closed; where the machine is one that can. */
+  suspend?(seconds: number): Promise<void>;
   /** What was written on the console. */
   console(): string;
   destroy(): Promise<void>;

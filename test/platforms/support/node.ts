@@ -7,7 +7,7 @@ import type { Cell } from "../cells.ts";
 import { Container } from "./container.ts";
 import { ec2Files } from "./ec2.ts";
 import type { Machine } from "./machine.ts";
-import { buildImage, CACHE, REPOSITORY, VirtualMachine } from "./virtual-machine.ts";
+import { type Architecture, buildImage, CACHE, REPOSITORY, VirtualMachine } from "./virtual-machine.ts";
 
 export const PAYLOAD = "/opt/payload";
 const STAND_IN = `${PAYLOAD}/stand-in`;
@@ -47,30 +47,42 @@ export interface Payload {
 /** The version of the executable in the payload that stands for the next release, at PAYLOAD/next. */
 export const NEXT_VERSION = "9.9.9";
 
+/** By Debian's names: what Bun calls it, and the executable of this tree for it. */
+const TARGETS: Readonly<Record<Architecture, { readonly bun: string; readonly executable: string }>> = {
+  amd64: { bun: "linux-x64", executable: "dist/imdsproxy" },
+  arm64: { bun: "linux-arm64", executable: "dist/imdsproxy-linux-arm64" },
+};
+
 /** Made anew for each run; IMDSPROXY_PLATFORM_PAYLOAD=keep takes the last run's, as a second run beside the first has to. */
-export function buildPayload(): Payload {
-  const last = { directory: join(CACHE, "payload"), disk: join(CACHE, "payload.img") };
-  if (process.env["IMDSPROXY_PLATFORM_PAYLOAD"] === "keep" && existsSync(last.disk)) return last;
-  const executable = join(REPOSITORY, "dist/imdsproxy");
+export function buildPayload(architecture: Architecture = "amd64"): Payload {
+  const directory = join(CACHE, architecture === "amd64" ? "payload" : `payload-${architecture}`);
+  const disk = `${directory}.img`;
+  if (process.env["IMDSPROXY_PLATFORM_PAYLOAD"] === "keep" && existsSync(disk)) return { directory, disk };
+  const target = TARGETS[architecture];
+  const executable = join(REPOSITORY, target.executable);
+  // `make build` has made this machine's own.
+  if (architecture !== "amd64") must([process.execPath, "scripts/build.ts", target.bun]);
   if (!existsSync(executable)) throw new Error(`${executable} is missing: make build`);
-  const directory = join(CACHE, "payload");
   rmSync(directory, { recursive: true, force: true });
   mkdirSync(directory, { recursive: true });
   writeRelease(
     join(directory, "release"),
-    [{ name: "imdsproxy-linux-x64", bytes: readFileSync(executable) }],
+    [{ name: `imdsproxy-${target.bun}`, bytes: readFileSync(executable) }],
     [{ name: "install.sh", content: readFileSync(join(REPOSITORY, "scripts/install.sh")), mode: 0o755 }],
   );
   must([
-    ...[process.execPath, "build", "--compile", "--format=esm", "--bytecode"],
+    ...[process.execPath, "build", "--compile", "--format=esm", "--bytecode", `--target=bun-${target.bun}`],
     ...["test/boot/support/stand-in.ts", `--outfile=${directory}/stand-in`],
   ]);
   cpSync(join(REPOSITORY, "test/attack/programs"), join(directory, "programs"), { recursive: true });
   cpSync(join(REPOSITORY, "test/platforms/programs"), join(directory, "programs"), { recursive: true });
-  const preloaded = [`${directory}/cgroup-v2-only.so`, "test/platforms/programs/cgroup-v2-only.c"];
-  must(["cc", "-shared", "-fPIC", "-O1", "-o", ...preloaded]);
-  cpSync(executableOf(NEXT_VERSION), join(directory, "next"));
-  const disk = join(CACHE, "payload.img");
+  if (architecture === "amd64") {
+    // For containers alone.
+    const preloaded = [`${directory}/cgroup-v2-only.so`, "test/platforms/programs/cgroup-v2-only.c"];
+    must(["cc", "-shared", "-fPIC", "-O1", "-o", ...preloaded]);
+    // For the upgrade, which arm64 does not try.
+    cpSync(executableOf(NEXT_VERSION), join(directory, "next"));
+  }
   rmSync(disk, { force: true });
   must(["truncate", "-s", "640M", disk]);
   must(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-L", "payload", "-d", directory, disk]);
@@ -94,8 +106,8 @@ export async function startNode(cell: Cell, payload: Payload): Promise<Machine> 
 }
 
 function makeMachine(cell: Cell, payload: Payload): Container | VirtualMachine {
-  const { kind, suite, packages, kernelArguments = [], memoryMiB, cgroups } = cell;
-  const image = buildImage(suite, packages);
+  const { kind, suite, architecture = "amd64", packages, kernelArguments = [], memoryMiB, cgroups } = cell;
+  const image = buildImage(suite, packages, architecture);
   if (kind === "container")
     return new Container({
       image,
@@ -106,6 +118,7 @@ function makeMachine(cell: Cell, payload: Payload): Container | VirtualMachine {
     });
   return new VirtualMachine({
     image,
+    architecture,
     payload: payload.disk,
     // Without systemd, the agent is the first process: it brings the machine up itself.
     kernelArguments: [
@@ -131,10 +144,11 @@ async function surround(machine: Machine, { node = "hyperpod" }: Cell): Promise<
       `[Unit]\nRequiresMountsFor=${PAYLOAD}\n`,
     );
   await machine.write("/usr/local/lib/hammer.py", HAMMER);
-  // In memory: the attack goes on whatever the disk is.
+  // In memory: the attack goes on whatever the disk is. The nice value counts among alice's processes alone once a unit has a CPUWeight
+  // (ours have): by the weight of others she would take half of the one processor from the commands that are waited for.
   await machine.write(
     "/etc/systemd/system/hammer.service",
-    `[Unit]\nDefaultDependencies=no\nAfter=sysinit.target\n[Service]\nUser=alice\nNice=19\nRestart=always\n` +
+    `[Unit]\nDefaultDependencies=no\nAfter=sysinit.target\n[Service]\nUser=alice\nNice=19\nCPUWeight=2\nRestart=always\n` +
       `ExecStart=/usr/bin/python3 /usr/local/lib/hammer.py /dev/shm/hammer.log\n[Install]\nWantedBy=multi-user.target\n`,
   );
   await machine.ok(
@@ -154,6 +168,7 @@ export async function hammered(machine: Machine): Promise<{ tries: number; leaks
   return { tries, leaks };
 }
 
+/** Not to be created: where fs.protected_regular is 2 (systemd's default), nor may root open a user's file in such a directory so. */
 export const forgetHammered = (machine: Machine) => machine.ok("truncate -c -s 0 /dev/shm/hammer.log");
 
 /** What a caller's list of roles says, or what curl complained of. */

@@ -14,11 +14,21 @@ import { LIMIT_MS, type Machine, type Ran, type RunOptions, succeeded, until, wr
 export const REPOSITORY = resolve(import.meta.dir, "../../..");
 export const CACHE = join(REPOSITORY, ".cache/platforms");
 
+export type Architecture = "amd64" | "arm64";
+
+/** What qemu is told of each architecture, and where its kernel writes. arm64's pointer signatures are slow to emulate as specified. */
+const QEMU: Readonly<Record<Architecture, { readonly argv: readonly string[]; readonly console: string }>> = {
+  amd64: { argv: ["qemu-system-x86_64", "-cpu", "max"], console: "ttyS0" },
+  arm64: { argv: ["qemu-system-aarch64", "-M", "virt", "-cpu", "max,pauth-impdef=on"], console: "ttyAMA0" },
+};
+
 export interface MachineOptions {
   /** The directory that `build-image.sh` made: root.img, vmlinuz and initrd. */
   readonly image: string;
   /** A disk image with the label `payload`, mounted read-only at /opt/payload. */
   readonly payload?: string;
+  /** Of its processor, by Debian's name; default amd64. */
+  readonly architecture?: Architecture;
   /** Default 1024. */
   readonly memoryMiB?: number;
   /** More words for the kernel's command line, as `systemd.unified_cgroup_hierarchy=0`. */
@@ -31,8 +41,13 @@ export interface MachineOptions {
 const NICE = process.env["IMDSPROXY_VM_NICE"] ?? "10";
 
 /** The image of a suite, built where it is not there yet (about two minutes on an idle machine). */
-export function buildImage(suite: string, packages: readonly string[] = []): string {
-  const run = Bun.spawnSync(["sh", join(import.meta.dir, "build-image.sh"), CACHE, suite, ...packages], {
+export function buildImage(
+  suite: string,
+  packages: readonly string[] = [],
+  architecture: Architecture = "amd64",
+): string {
+  const script = architecture === "amd64" ? "build-image.sh" : `build-image-${architecture}.sh`;
+  const run = Bun.spawnSync(["sh", join(import.meta.dir, script), CACHE, suite, ...packages], {
     stderr: "pipe",
   });
   if (run.exitCode !== 0) throw new Error(run.stderr.toString());
@@ -64,10 +79,16 @@ export class VirtualMachine implements Machine {
     return join(this.directory, "disk.qcow2");
   }
 
+  get #qmp(): string {
+    return join(this.directory, "qmp");
+  }
+
   /** Switches it on and waits for the agent. systemd may still be starting units then: see {@link booted}. */
   async boot(): Promise<void> {
     if (this.#qemu !== undefined) throw new Error("the machine is on already");
-    const { image, payload, memoryMiB = 1024, kernelArguments = [], qemu = [] } = this.#options;
+    const { image, payload, architecture = "amd64", memoryMiB = 1024 } = this.#options;
+    const { kernelArguments = [], qemu = [] } = this.#options;
+    const { argv, console } = QEMU[architecture];
     const port = join(this.directory, "port");
     rmSync(port, { force: true });
     const drive = (file: string, format: string, more: string) =>
@@ -75,17 +96,26 @@ export class VirtualMachine implements Machine {
     this.#qemu = Bun.spawn(
       [
         // It must not outlive the run that made it.
-        ...["setpriv", "--pdeathsig", "KILL", "nice", "-n", NICE, "qemu-system-x86_64"],
-        ...["-accel", "tcg,tb-size=512", "-cpu", "max", "-smp", "1", "-m", String(memoryMiB)],
+        ...["setpriv", "--pdeathsig", "KILL", "nice", "-n", NICE, ...argv],
+        ...["-accel", "tcg,tb-size=512", "-smp", "1", "-m", String(memoryMiB)],
         // The machine's own time passes by instructions (two nanoseconds each): however busy the host is, nothing in it takes
         // longer by its own clock, so that no limit of time of systemd's, STS's or the proxy's is met because of the emulation.
-        ...["-icount", "shift=1,sleep=on", "-rtc", "clock=vm"],
+        // The real-time clock is the host's: it goes on while the machine sleeps.
+        ...[
+          "-icount",
+          "shift=1,sleep=on",
+          "-rtc",
+          "clock=host",
+          "-qmp",
+          `unix:${this.#qmp},server=on,wait=off`,
+        ],
         ...["-nodefaults", "-no-user-config", "-display", "none", "-nic", "none"],
         ...["-kernel", join(image, "vmlinuz"), "-initrd", join(image, "initrd")],
         ...[
           "-append",
           [
-            "root=/dev/vda rw console=ttyS0 loglevel=7 mitigations=off audit=0 noautogroup cryptomgr.notests systemd.show_status=0",
+            `root=/dev/vda rw console=${console}`,
+            "loglevel=7 mitigations=off audit=0 noautogroup cryptomgr.notests systemd.show_status=0",
             ...kernelArguments,
           ].join(" "),
         ],
@@ -212,6 +242,35 @@ export class VirtualMachine implements Machine {
     // The answer may be lost with the machine.
     void this.run("systemctl reboot").catch(() => {});
     await this.#hello(before);
+  }
+
+  /**
+   * Suspends it to memory (ACPI's S3) and wakes it after so many seconds of the host's. qemu must wake it: with `-icount` no timer of a
+   * machine that sleeps expires, so that no alarm of its own does.
+   */
+  async suspend(seconds: number): Promise<void> {
+    let events = "";
+    const heard = (event: string) =>
+      until(`qemu says ${event}`, () => this.#alive() && events.includes(`"${event}"`), LIMIT_MS, 50);
+    const qmp = await Bun.connect({
+      unix: this.#qmp,
+      socket: {
+        data: (_, data) => {
+          events += data.toString("utf8");
+        },
+      },
+    });
+    try {
+      qmp.write('{"execute":"qmp_capabilities"}\n');
+      const slept = this.ok("echo mem >/sys/power/state");
+      await Promise.race([heard("SUSPEND"), slept.then(() => heard("SUSPEND"))]);
+      await Bun.sleep(seconds * 1_000);
+      qmp.write('{"execute":"system_wakeup"}\n');
+      await heard("WAKEUP");
+      await slept;
+    } finally {
+      qmp.end();
+    }
   }
 
   /** The power fails, and comes back. */
