@@ -133,6 +133,13 @@ export const CELLS: readonly Cell[] = [
     scenarios: ["a full table of tracked connections"],
   },
   {
+    name: "kernel-suspend",
+    kind: "kernel",
+    suite: "bookworm",
+    about: "Debian 12's kernel, on a machine that is suspended to memory",
+    scenarios: ["suspend"],
+  },
+  {
     name: "kernel-arm64",
     kind: "kernel",
     suite: "bookworm",

@@ -1,5 +1,5 @@
 /** docs/platforms.md, made of what the runs wrote down. Pure. */
-import { CELLS } from "./cells.ts";
+import { CELLS, cellOf } from "./cells.ts";
 import type { Check } from "./support/scenario.ts";
 
 /** What was found of a cell: the versions that it had, and each scenario's checks with the day on which it ran. */
@@ -58,6 +58,13 @@ const NEVER = ["Ubuntu 20.04, 22.04, 24.04 and Amazon Linux 2023", "SELinux enfo
 export function renderPage(results: readonly CellResult[]): string {
   const ran = (name: string) => results.find(({ cell }) => cell === name);
   const tried = CELLS.filter(({ name }) => ran(name) !== undefined);
+  /** What the same release's container has tried and this machine has not. */
+  const notTried = (name: string): readonly string[] => {
+    const { kind, suite, scenarios } = cellOf(name);
+    if (kind !== "machine" || scenarios !== undefined) return [];
+    const its = Object.keys(ran(name)?.scenarios ?? {});
+    return Object.keys(ran(`userland-${suite}`)?.scenarios ?? {}).filter((one) => !its.includes(one));
+  };
   const untried = CELLS.filter(({ name }) => ran(name) === undefined);
   const missing = [
     ...(results.some(({ cell }) => cell.endsWith("arm64")) ? [] : ["arm64"]),
@@ -118,6 +125,8 @@ export function renderPage(results: readonly CellResult[]): string {
   ];
   for (const { name } of tried) {
     lines.push("", `## ${name}`);
+    const left = notTried(name);
+    if (left.length > 0) lines.push("", `Not tried in this cell: ${left.join("; ")}.`);
     for (const [scenario, { date, checks }] of Object.entries(ran(name)?.scenarios ?? {})) {
       lines.push("", `### ${scenario} (${date})`, "", ...sentences(checks));
     }

@@ -18,16 +18,21 @@ export const PROXY =
 const started = (name: string, command: string): string =>
   `setsid ${command} >/run/${name}.log 2>&1 </dev/null & echo $! >/run/${name}.pid`;
 
-/** The network, the agent and STS. */
-export async function surround({ machine }: Context): Promise<void> {
+/**
+ * The network, the agent and STS.
+ *
+ * @param sessionSeconds the longest life of a session of STS's; null for what is asked for.
+ */
+export async function surround({ machine }: Context, sessionSeconds: number | null = null): Promise<void> {
+  const life = sessionSeconds === null ? "" : `env STAND_IN_SESSION_SECONDS=${sessionSeconds} `;
   await machine.ok(
     `mkdir -p /dev/shm ${PAYLOAD}; mount -t tmpfs tmpfs /dev/shm; chmod 1777 /dev/shm; mount -o ro -t ext4 /dev/vdb ${PAYLOAD}
      ip link set lo up; ip link add eth0 type veth peer name far0; ip link set eth0 up; ip link set far0 up
      ip addr add 10.0.0.2/24 dev eth0; ip route add default via 10.0.0.1; ip addr add 169.254.0.2/32 dev lo
      useradd --system --no-create-home --shell /usr/sbin/nologin imdsproxy; mkdir -p /var/lib/imdsproxy; chown imdsproxy /var/lib/imdsproxy
-     install -m 755 ${PAYLOAD}/release/imdsproxy-linux-* ${EXECUTABLE}
+     install -m 755 ${PAYLOAD}/release/imdsproxy-linux-*64 ${EXECUTABLE}
      ${started("agent", `${PAYLOAD}/stand-in imds 169.254.0.2:9081`)}
-     ${started("sts", `${PAYLOAD}/stand-in sts ${STS.replace("http://", "")}`)}`,
+     ${started("sts", `${life}${PAYLOAD}/stand-in sts ${STS.replace("http://", "")}`)}`,
   );
   await machine.write("/etc/imdsproxy/config.yaml", `${CONFIGURATION}metrics: null\n`);
   await machine.ok(
