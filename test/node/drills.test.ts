@@ -51,12 +51,20 @@ describeAsRoot("when something is wrong, the first command names it:", () => {
     await proxied.restart();
   });
 
-  const statusOf = async () => {
-    const { stdout } = await proxied.node.exec({
-      ...ROOT,
-      argv: ["imdsproxy", "iptables", "status", "--json"],
+  interface Status {
+    readonly healthy: boolean;
+    readonly proxy: { readonly kind: string; readonly problems: Problem[] };
+  }
+  /** What the proxy answers: on a busy machine it may not have in the time that the command waits for it. */
+  const statusOf = async (): Promise<Status> => {
+    let status: Status | undefined;
+    await eventually("the proxy answers", async () => {
+      const argv = ["imdsproxy", "iptables", "status", "--json"];
+      status = JSON.parse((await proxied.node.exec({ ...ROOT, argv })).stdout) as Status;
+      return status.proxy.kind === "answered";
     });
-    return JSON.parse(stdout) as { healthy: boolean; proxy: { kind: string; problems: Problem[] } };
+    if (status === undefined) throw new Error("eventually() looks at least once");
+    return status;
   };
   const shown = async () =>
     (await proxied.node.exec({ ...ROOT, argv: ["imdsproxy", "iptables", "status"] })).stdout;
@@ -204,7 +212,7 @@ describeAsRoot("when something is wrong, the first command names it:", () => {
     try {
       let problem: Problem | undefined;
       await eventually("it is known", async () => {
-        problem = (await statusOf()).proxy.problems?.find(({ id }) => id === "upstream");
+        problem = (await statusOf()).proxy.problems.find(({ id }) => id === "upstream");
         return problem !== undefined;
       });
       expect(problem?.what).toContain("169.254.0.2:9081 does not answer");

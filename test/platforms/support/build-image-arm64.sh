@@ -65,7 +65,7 @@ done | grep -v '^/etc/' | while IFS= read -r path; do
 done | xargs -d '\n' rm -f
 rm -rf "$tree"/usr/lib/modules/*-amd64 "$tree"/boot/*-amd64 "$tree/etc/ld.so.cache"
 cd "$partial/debs"
-# shellcheck disable=SC2046 # one word a package
+# shellcheck disable=SC2046,SC2086 # one word a package
 apt_get download busybox-static $(printf '%s\n' $packages | sed 's/^\(linux-image-.*\)amd64$/\1arm64/')
 for deb in *.deb; do
   into=$tree
