@@ -57,9 +57,9 @@ const NEVER = ["Ubuntu 20.04, 22.04, 24.04 and Amazon Linux 2023", "SELinux enfo
 /** What is known of arm64 as long as no cell of it has a result. */
 const ARM64 = [
   "**arm64 does not work yet.** `imdsproxy-linux-arm64` was started in a machine that qemu emulates (Debian 12, kernel 6.1, 2026-11-26).",
-  "`iptables apply` works. `serve` ended by a segmentation fault of Bun 1.4.5's, at its start or at the first requests, in 7 of 14 starts, and",
-  "then users are refused. It does so with bytecode and without, and without the optimizing compiler. The cause is not known, nor",
-  "whether a real machine has it: try it before you rely on it.",
+  "`iptables apply` works. `serve` ended by a segmentation fault of Bun 1.4.5's, at its start or at the first requests, in 9 of 16 starts, and",
+  "then users are refused. It does so with bytecode and without, without the optimizing compiler, and without concurrent collection of garbage.",
+  "The cause is not known, nor whether a real machine has it: try it before you rely on it.",
 ];
 
 /** The page. */
@@ -74,9 +74,7 @@ export function renderPage(results: readonly CellResult[]): string {
     return Object.keys(ran(`userland-${suite}`)?.scenarios ?? {}).filter((one) => !its.includes(one));
   };
   const untried = CELLS.filter(({ name }) => ran(name) === undefined);
-  const missing = [
-    ...(results.some(({ scenarios }) => "suspend" in scenarios) ? [] : ["suspend"]),
-  ];
+  const missing = [...(results.some(({ scenarios }) => "suspend" in scenarios) ? [] : ["suspend"])];
   const lines = [
     "# Platforms: what was tried where",
     "",
