@@ -25,7 +25,7 @@ const ROOT: Who = { user: "root" };
 const ALICE: Who = { user: "alice" };
 const BOB: Who = { user: "bob" };
 const AT = [ADDRESSES.agent, String(ADDRESSES.agentPort)];
-const FORGED = /evil|impostor/i;
+const FORGED = /impostor/i;
 
 /** What successor.py says. */
 interface Succession {

@@ -25,8 +25,8 @@ const ALICE: Who = { user: "alice" };
 const BOB: Who = { user: "bob" };
 const AT = [ADDRESSES.agent, String(ADDRESSES.agentPort)];
 const PLACE = AT.join(":");
-/** What her programs make up. */
-const FORGED = /evil|impostor/i;
+/** What her programs make up: a word that no random token has by chance. */
+const FORGED = /impostor/i;
 /** The proxy's restarts in the first test: on a slow machine fewer, in the time that it has. */
 const ROUNDS = 8;
 const ROUNDS_MS = 90_000;
@@ -116,8 +116,8 @@ describeAsRoot("the agent's place", () => {
       // Sessions that were made meanwhile have the real instance id, and were asked for in the real region.
       const sessions = (await node.sts.log()).filter(({ action }) => action === "AssumeRole");
       const names = sessions.map(({ parameters }) => parameters["RoleSessionName"]);
-      expect(names.filter((name) => FORGED.test(name ?? "evil"))).toEqual([]);
-      expect(JSON.stringify(sessions)).not.toContain("evil");
+      expect(names.filter((name) => FORGED.test(name ?? "impostor"))).toEqual([]);
+      expect(JSON.stringify(sessions)).not.toMatch(FORGED);
     } finally {
       alice.kill("SIGTERM");
       await applyRules(node);

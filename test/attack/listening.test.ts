@@ -51,7 +51,7 @@ describeAsRoot("listening on the proxy's port where it is everybody's", () => {
   }
   /** What bob is given at an address: the body, or `nothing`. An SDK waits a second for a connection. */
   async function bobAsks(base: string): Promise<string> {
-    const path = "/latest/meta-data/iam/security-credentials/Evil";
+    const path = "/latest/meta-data/iam/security-credentials/Impostor";
     const { exitCode, body } = await curl(node, BOB, base + path, ["--max-time", "1"]);
     return exitCode === 0 ? body : "nothing";
   }

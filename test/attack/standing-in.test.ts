@@ -115,7 +115,7 @@ describeAsRoot("standing in", () => {
           );
           expect([answer.status, answer.body.includes("IMPOSTOR")]).toEqual([503, false]);
           const region = await getWithToken(node, BOB, "/latest/meta-data/placement/region");
-          expect([region.status, region.body.includes("evil")]).toEqual([503, false]);
+          expect([region.status, region.body.includes("impostor")]).toEqual([503, false]);
           await eventually("the log says who it is", () =>
             proxied.proxy
               .output()
@@ -145,7 +145,7 @@ describeAsRoot("standing in", () => {
       try {
         // A category that is not in memory yet: it has to be asked for.
         const answer = await getWithToken(node, BOB, "/latest/meta-data/instance-type");
-        expect([answer.status, answer.body.includes("evil")]).toEqual([503, false]);
+        expect([answer.status, answer.body.includes("impostor")]).toEqual([503, false]);
       } finally {
         alice.kill("SIGKILL");
         await alice.done;

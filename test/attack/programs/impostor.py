@@ -22,10 +22,10 @@ CREDENTIALS = json.dumps({"Code": "Success", "LastUpdated": "2030-01-01T00:00:00
 def answer_to(line, close=False):
     """The answer to a request's first line."""
     path = line.split(" ")[1]
-    body = ("A" * 56 if "token" in path else CREDENTIALS if path.endswith("/Evil") else
-            "Evil" if "security-credentials" in path else
-            "i-0evil000000000000" if path.endswith("/instance-id") else
-            '{"region": "evil-region-1"}' if path.endswith("/document") else "evil-region-1")
+    body = ("A" * 56 if "token" in path else CREDENTIALS if path.endswith("/Impostor") else
+            "Impostor" if "security-credentials" in path else
+            "i-0impostor00000000" if path.endswith("/instance-id") else
+            '{"region": "impostor-region-1"}' if path.endswith("/document") else "impostor-region-1")
     answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n"
     answer += "Connection: close\r\n" if close else ""
     answer += "X-Aws-Ec2-Metadata-Token-Ttl-Seconds: 21600\r\n\r\n" + body
