@@ -134,13 +134,10 @@ function count(counts: Map<string, number>, text: string, times: number, most: n
 const DECISIVE: ReadonlySet<string> = new Set([CREDENTIALS_CATEGORY, UNKNOWN_CATEGORY]);
 
 function countCategory(counts: Map<string, number>, text: string, times: number): void {
-  const isFull = counts.size >= MOST_CATEGORIES;
-  if (isFull && DECISIVE.has(text) && !counts.has(text)) {
-    const [other, itsCount] = [...counts].find(([one]) => one !== OTHERS && !DECISIVE.has(one)) ?? [
-      OTHERS,
-      0,
-    ];
-    if (other !== OTHERS) counts.delete(other);
+  if (counts.size >= MOST_CATEGORIES && DECISIVE.has(text) && !counts.has(text)) {
+    const other = [...counts.keys()].find((one) => one !== OTHERS && !DECISIVE.has(one)) ?? OTHERS;
+    const itsCount = counts.get(other) ?? 0;
+    counts.delete(other);
     counts.set(OTHERS, (counts.get(OTHERS) ?? 0) + itsCount);
     counts.set(text, times);
     return;

@@ -1,9 +1,9 @@
 /** Root sets the machine's clock a day ahead, a day back and right again, while alice attacks. */
 
 import { type Machine, until } from "../support/machine.ts";
-import { forgetHammered, hammered, INSTANCE_ROLE, ROLES, roleOf, USERS } from "../support/node.ts";
+import { forgetHammered, hammered, ROLES, roleOf } from "../support/node.ts";
 import type { Context, Scenario } from "../support/scenario.ts";
-import { census, countCensus } from "./main-job.ts";
+import { censusOfAll, countCensus } from "./main-job.ts";
 
 /** What a caller is given as credentials: the document of IMDS, or why there is none. */
 export interface Given {
@@ -50,10 +50,7 @@ async function is(context: Context, when: string): Promise<void> {
   );
   holds(`${when}: the watch puts back a rule that is removed`, true);
   const times = Math.ceil(requests / 4);
-  const all = await Promise.all([
-    ...USERS.map((user) => census(machine, times, ROLES[user], user)),
-    census(machine, times, INSTANCE_ROLE),
-  ]);
+  const all = await censusOfAll(machine, times);
   countCensus(context, all, when);
   await until("the attacker has tried", async () => (await hammered(machine)).tries > 50);
   const { tries, leaks } = await hammered(machine);

@@ -1,9 +1,9 @@
 /** alice fills the disk, its inodes and its blocks, while the node is at work: what is restarted then, and what somebody flushes. */
 
 import { type Machine, until } from "../support/machine.ts";
-import { forgetHammered, hammered, INSTANCE_ROLE, ROLES, roleOf, USERS } from "../support/node.ts";
+import { forgetHammered, hammered, ROLES, roleOf } from "../support/node.ts";
 import type { Context } from "../support/scenario.ts";
-import { census, countCensus } from "./main-job.ts";
+import { censusOfAll, countCensus } from "./main-job.ts";
 
 /** Every inode by an empty file, every block by one large file that is allocated and not written, until not even a byte has room. */
 const FILL = `mkdir -p /home/alice/fill; cd /home/alice/fill
@@ -34,10 +34,7 @@ export async function workOnFullDisk(context: Context): Promise<void> {
   const { machine, holds, count, requests } = context;
   await forgetHammered(machine);
   const times = Math.ceil(requests / 4);
-  const asking = Promise.all([
-    ...USERS.map((user) => census(machine, times, ROLES[user], user)),
-    census(machine, times, INSTANCE_ROLE),
-  ]);
+  const asking = censusOfAll(machine, times);
   for (const what of [
     "systemctl kill -s KILL imdsproxy",
     "systemctl restart imdsproxy",

@@ -14,6 +14,7 @@ import {
   USERS,
 } from "../support/node.ts";
 import type { Context, Scenario } from "../support/scenario.ts";
+import { statusesExitZero } from "./install.ts";
 import { census, countCensus } from "./main-job.ts";
 
 /** systemd-imdsd as root asks it: through its socket, by a process of the account systemd-imds. */
@@ -139,14 +140,7 @@ export const imds: Scenario = {
       "alice's tries while the rules of nat are flushed: none has the instance role",
     );
     await served(machine, "after the flushes");
-    for (const command of ["service status", "iptables status"]) {
-      const status = await machine.run(`imdsproxy ${command}`);
-      holds(
-        `imdsproxy ${command} exits 0`,
-        status.code === 0,
-        status.code === 0 ? "" : status.stdout + status.stderr,
-      );
-    }
+    await statusesExitZero(context);
     await forgetHammered(machine);
     await machine.reboot();
     await served(machine, "after a reboot");

@@ -2,11 +2,24 @@
 
 import { until } from "../support/machine.ts";
 import { CONFIGURATION, forgetHammered, hammered, PAYLOAD } from "../support/node.ts";
-import type { Scenario } from "../support/scenario.ts";
+import type { Context, Scenario } from "../support/scenario.ts";
+
+/** All is well by both commands that say so. */
+export async function statusesExitZero({ machine, holds }: Context): Promise<void> {
+  for (const command of ["service status", "iptables status"]) {
+    const status = await machine.run(`imdsproxy ${command}`);
+    holds(
+      `imdsproxy ${command} exits 0`,
+      status.code === 0,
+      status.code === 0 ? "" : status.stdout + status.stderr,
+    );
+  }
+}
 
 export const install: Scenario = {
   name: "install",
-  async run({ machine, holds, count }) {
+  async run(context) {
+    const { machine, holds, count } = context;
     await until("the attacker works", async () => (await hammered(machine)).leaks > 0);
     holds("before the installation alice has the instance role (the attack works)", true);
     await machine.write("/root/config.yaml", CONFIGURATION);
@@ -34,13 +47,6 @@ export const install: Scenario = {
     holds("the table of limits stands in nf_tables, and this nft lists it", table.code === 0, table.stderr);
     const warnings = ran.stderr.split("\n").filter((line) => /warn/i.test(line));
     holds("setup warns of nothing", warnings.length === 0, warnings.join("\n"));
-    for (const command of ["service status", "iptables status"]) {
-      const status = await machine.run(`imdsproxy ${command}`);
-      holds(
-        `imdsproxy ${command} exits 0`,
-        status.code === 0,
-        status.code === 0 ? "" : status.stdout + status.stderr,
-      );
-    }
+    await statusesExitZero(context);
   },
 };

@@ -7,7 +7,7 @@ import { until } from "../support/machine.ts";
 import { CONFIGURATION, INSTANCE_ROLE, PAYLOAD, ROLES, roleOf, USERS } from "../support/node.ts";
 import type { Context, Scenario } from "../support/scenario.ts";
 import { flushes, writeOlderRules } from "./flush.ts";
-import { census, countCensus } from "./main-job.ts";
+import { census, censusOfAll, countCensus } from "./main-job.ts";
 
 export const EXECUTABLE = "/usr/local/bin/imdsproxy";
 export const PROXY =
@@ -73,10 +73,7 @@ export const kernel: Scenario = {
       status.code === 0,
       status.code === 0 ? "" : status.stdout + status.stderr,
     );
-    const all = await Promise.all([
-      ...USERS.map((user) => census(machine, requests, ROLES[user], user)),
-      census(machine, requests, INSTANCE_ROLE),
-    ]);
+    const all = await censusOfAll(machine, requests);
     countCensus(context, all, "by IPv4", { strict: true });
     const six = await Promise.all(
       USERS.map((user) => census(machine, Math.ceil(requests / 5), ROLES[user], user, "fd00:ec2::254")),

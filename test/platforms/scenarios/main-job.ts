@@ -26,6 +26,13 @@ export async function census(
   );
 }
 
+/** What each of the three users is given and what root is, all at once, by IPv4. */
+export const censusOfAll = (machine: Machine, times: number): Promise<Census[]> =>
+  Promise.all([
+    ...USERS.map((user) => census(machine, times, ROLES[user], user)),
+    census(machine, times, INSTANCE_ROLE),
+  ]);
+
 /**
  * Counts what the three users and root got, in this order: each answer that came is the caller's own. A try without an answer is told
  * in the figures; where nothing restarts, it counts as well.

@@ -1,19 +1,16 @@
 /** kill -9, restart and reload of what serves, under the requests of three users. */
 
 import { until } from "../support/machine.ts";
-import { INSTANCE_ROLE, ROLES, roleOf, USERS } from "../support/node.ts";
+import { ROLES, roleOf } from "../support/node.ts";
 import type { Scenario } from "../support/scenario.ts";
-import { census, countCensus } from "./main-job.ts";
+import { censusOfAll, countCensus } from "./main-job.ts";
 
 export const restart: Scenario = {
   name: "kill -9, restart, reload",
   async run(context) {
     const { machine, requests, holds } = context;
     const times = Math.ceil(requests / 2);
-    const asking = Promise.all([
-      ...USERS.map((user) => census(machine, times, ROLES[user], user)),
-      census(machine, times, INSTANCE_ROLE),
-    ]);
+    const asking = censusOfAll(machine, times);
     for (const what of [
       "systemctl kill -s KILL imdsproxy",
       "systemctl restart imdsproxy",

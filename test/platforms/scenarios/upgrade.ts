@@ -1,7 +1,7 @@
 /** An upgrade and the way back, under the requests of three users and root. */
-import { INSTANCE_ROLE, NEXT_VERSION, PAYLOAD, ROLES, USERS } from "../support/node.ts";
+import { NEXT_VERSION, PAYLOAD } from "../support/node.ts";
 import type { Scenario } from "../support/scenario.ts";
-import { census, countCensus } from "./main-job.ts";
+import { censusOfAll, countCensus } from "./main-job.ts";
 
 export const upgrade: Scenario = {
   name: "upgrade and downgrade",
@@ -9,10 +9,7 @@ export const upgrade: Scenario = {
     const { machine, requests, holds } = context;
     const first = (await machine.ok("imdsproxy --version")).trim();
     const times = Math.ceil(requests / 2);
-    const asking = Promise.all([
-      ...USERS.map((user) => census(machine, times, ROLES[user], user)),
-      census(machine, times, INSTANCE_ROLE),
-    ]);
+    const asking = censusOfAll(machine, times);
     for (const [what, command, version] of [
       ["the next version's setup", `${PAYLOAD}/next setup`, NEXT_VERSION],
       [

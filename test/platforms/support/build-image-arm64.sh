@@ -43,7 +43,7 @@ umount "$partial/mounted"
 # shellcheck disable=SC2016 # apt's own placeholder
 mirror=${IMDSPROXY_DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
   grep -E '/debian/?$' | head -n 1)}
-mirror=${mirror:-http://deb.debian.org/debian}
+: "${mirror:?this apt names no mirror: set IMDSPROXY_DEBIAN_MIRROR}"
 apt=$partial/apt
 mkdir -p "$apt/etc/apt/apt.conf.d" "$apt/etc/apt/preferences.d" "$apt/var/lib/apt/lists/partial" \
   "$apt/var/cache/apt/archives/partial" "$apt/var/lib/dpkg"
