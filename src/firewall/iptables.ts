@@ -55,13 +55,25 @@ export function systemIptables(
         ? `there is no ${name}-${save === null ? "save" : "restore"} in PATH, /usr/sbin or /sbin`
         : `IPv6 is not guarded: there is no ${name}-${save === null ? "save" : "restore"} here, though the kernel has IPv6`;
     }
-    const said = (await runProgram([restore, "--version"])).stdout;
-    const version = /v\d+(?:\.\d+)*(?: \([^)]*\))?/.exec(said)?.[0] ?? "unknown version";
+    const { exitCode, stdout } = await runProgram([restore, "--version"]);
+    // A signal ended it: the time limit, or the kernel for want of memory. Without the version, the backend would be a guess.
+    if (exitCode > 128) {
+      throw new ImdsProxyError(
+        "command-failed",
+        `cannot tell which iptables this is: ${restore} --version ended with ${exitCode}`,
+        "see what it says by itself, and whether the node has memory and processor time left",
+      );
+    }
+    const version = /v\d+(?:\.\d+)*(?: \([^)]*\))?/.exec(stdout)?.[0] ?? "unknown version";
     return { save, restore: [restore, ...waitFlag(version), "--noflush"], version };
   };
   const find = (family: Family) => {
-    const found = programs.get(family) ?? lookFor(family);
+    const known = programs.get(family);
+    if (known !== undefined) return known;
+    const found = lookFor(family);
     programs.set(family, found);
+    // A failure may pass, such as that of a node without a free process. It is not kept.
+    found.catch(() => programs.delete(family));
     return found;
   };
   const need = async (family: Family) => {

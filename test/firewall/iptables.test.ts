@@ -1,0 +1,66 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { systemIptables } from "../../src/firewall/iptables.ts";
+
+/** The edge to iptables(8), with programs of the test's own in PATH. */
+
+let directory: string;
+const path = process.env["PATH"];
+beforeAll(() => {
+  directory = mkdtempSync(join(tmpdir(), "imdsproxy-iptables-"));
+  process.env["PATH"] = `${directory}:${path}`;
+});
+afterAll(() => {
+  process.env["PATH"] = path;
+  rmSync(directory, { recursive: true });
+});
+
+/** Replaces the node's iptables: each of its programs is this one. */
+function install(program: string): void {
+  for (const family of ["iptables", "ip6tables"])
+    for (const part of ["save", "restore"]) {
+      const file = join(directory, `${family}-${part}`);
+      rmSync(file, { force: true });
+      writeFileSync(file, program, { mode: 0o755 });
+    }
+}
+
+const says = (version: string) => `#!/bin/sh\necho 'iptables-restore ${version}'\n`;
+/** What execve(2) refuses, as fork(2) does on a node without a free process. */
+const NO_PROGRAM = "\x7fELF";
+
+const versions = async (iptables: ReturnType<typeof systemIptables>) =>
+  (await iptables.access()).map(({ version }) => version).filter((version) => version !== null);
+
+describe("iptables of the machine", () => {
+  test("which could not be started once is looked for again", async () => {
+    const iptables = systemIptables();
+    install(NO_PROGRAM);
+    await expect(iptables.access()).rejects.toThrow("cannot start");
+    install(says("v1.8.9 (nf_tables)"));
+    expect(await versions(iptables)).toContain("v1.8.9 (nf_tables)");
+  });
+
+  test("that is killed before it tells its version has none that is kept: the backend would be taken for the other", async () => {
+    const iptables = systemIptables();
+    install("#!/bin/sh\nkill -9 $$\n");
+    await expect(iptables.access()).rejects.toThrow("iptables-restore --version");
+    install(says("v1.8.9 (legacy)"));
+    expect(await versions(iptables)).toContain("v1.8.9 (legacy)");
+  });
+
+  test("that does not know --version is used as it is", async () => {
+    install("#!/bin/sh\necho usage >&2\nexit 1\n");
+    expect(await versions(systemIptables())).toContain("unknown version");
+  });
+
+  test("is asked once", async () => {
+    const iptables = systemIptables();
+    install(says("v1.8.9 (nf_tables)"));
+    await iptables.access();
+    install(says("v2.0.0 (nf_tables)"));
+    expect(await versions(iptables)).not.toContain("v2.0.0 (nf_tables)");
+  });
+});
