@@ -3,6 +3,7 @@ import { ImdsProxyError } from "../errors.ts";
 import { openLock, waitForLock } from "../platform/file-lock.ts";
 import { anonymousFile, tryLock } from "../platform/libc.ts";
 import { cleanEnvironment, findProgram, runProgram, startProgram } from "../platform/programs.ts";
+import { ReentrantLock } from "../platform/reentrant-lock.ts";
 import type { FamilyAccess, Iptables, Restore, WriteFailure } from "./operations.ts";
 import { parseSave } from "./state.ts";
 import { FAMILIES, type Family, type RuleSet } from "./types.ts";
@@ -30,11 +31,11 @@ const backendOf = (version: string): Backend => (version.includes("legacy") ? "l
  * The machine's own iptables.
  *
  * @param backend one of the two, by the name of its programs; default: whichever `iptables` is on this node.
- * @param held the lock that this process holds, shared by both backends.
+ * @param lock serializes changes, against other processes as well; shared by both backends.
  */
 export function systemIptables(
   backend: Backend | null = null,
-  held: { lock: number | null } = { lock: null },
+  lock: ReentrantLock = new ReentrantLock(takeLock),
 ): Iptables {
   const infix = backend === null ? "" : `-${backend}`;
   const programs = new Map<Family, Promise<{ save: string; restore: string[]; version: string } | string>>();
@@ -111,7 +112,7 @@ export function systemIptables(
       if (backend !== null) return null;
       const found = await find("ipv4");
       if (typeof found === "string") return null;
-      const other = systemIptables(backendOf(found.version) === "legacy" ? "nft" : "legacy", held);
+      const other = systemIptables(backendOf(found.version) === "legacy" ? "nft" : "legacy", lock);
       return (await other.access()).some(({ problem }) => problem === null) ? other : null;
     },
     async readOtherBackend() {
@@ -123,22 +124,12 @@ export function systemIptables(
       const commands: string[][] = [];
       for (const { family } of restores) commands.push((await need(family)).restore);
       // The child inherits the lock, which is therefore held until both processes have ended.
-      return runRestores(restores, commands, held.lock);
+      return runRestores(restores, commands, lock.descriptor);
     },
     async commandOf(family) {
       return (await need(family)).restore.join(" ");
     },
-    async exclusively(work) {
-      if (held.lock !== null) return work();
-      const lock = await takeLock();
-      try {
-        held.lock = lock;
-        return await work();
-      } finally {
-        held.lock = null;
-        if (lock !== null) closeSync(lock);
-      }
-    },
+    exclusively: (work) => lock.run(work),
   };
 }
 

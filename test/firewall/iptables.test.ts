@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { systemIptables } from "../../src/firewall/iptables.ts";
+import { ReentrantLock } from "../../src/platform/reentrant-lock.ts";
 
 /** The edge to iptables(8), with programs of the test's own in PATH. */
 
@@ -62,5 +63,24 @@ describe("iptables of the machine", () => {
     await iptables.access();
     install(says("v2.0.0 (nf_tables)"));
     expect(await versions(iptables)).not.toContain("v2.0.0 (nf_tables)");
+  });
+
+  test("is changed by one at a time: a repair waits for the change under way, which both backends belong to", async () => {
+    const iptables = systemIptables(null, new ReentrantLock(async () => null));
+    install(says("v1.8.9 (nf_tables)"));
+    for (const part of ["save", "restore"])
+      writeFileSync(join(directory, `iptables-legacy-${part}`), says("v1.8.9 (legacy)"), { mode: 0o755 });
+    const change = Promise.withResolvers<void>();
+    const done: string[] = [];
+    const changing = iptables.exclusively(async () => {
+      await change.promise;
+      await (await iptables.otherBackend())?.exclusively(async () => void done.push("change"));
+    });
+    const repairing = iptables.exclusively(async () => void done.push("repair"));
+    await Bun.sleep(0);
+    expect(done).toEqual([]);
+    change.resolve();
+    await Promise.all([changing, repairing]);
+    expect(done).toEqual(["change", "repair"]);
   });
 });
