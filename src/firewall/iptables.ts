@@ -211,13 +211,14 @@ async function runRestores(
   lock: number | null,
 ): Promise<WriteFailure | null> {
   const complaints = anonymousFile("imdsproxy-iptables-errors");
-  const inputs = restores.map(({ text }) => {
-    const input = anonymousFile("imdsproxy-iptables-rules");
-    const bytes = Buffer.from(text);
-    if (writeSync(input, bytes, 0, bytes.length, 0) !== bytes.length) throw new Error("short write");
-    return input;
-  });
+  const inputs: number[] = [];
   try {
+    for (const { text } of restores) {
+      const input = anonymousFile("imdsproxy-iptables-rules");
+      inputs.push(input);
+      const bytes = Buffer.from(text);
+      if (writeSync(input, bytes, 0, bytes.length, 0) !== bytes.length) throw new Error("short write");
+    }
     const steps = commands.map(
       (command, i) =>
         `${command.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(" ")} <&${3 + i} || exit ${100 + i}`,

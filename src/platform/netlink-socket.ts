@@ -62,11 +62,13 @@ export class NetlinkSocket {
       libc.bind(this.#descriptor, ptr(address), NETLINK_ADDRESS_LENGTH) !== 0 ||
       libc.getsockname(this.#descriptor, ptr(address), ptr(length)) !== 0
     ) {
-      throw new ImdsProxyError(
+      const failure = new ImdsProxyError(
         "missing",
         `cannot bind a netlink socket for ${what} (errno ${errno()})`,
         "try again; a sandbox must allow AF_NETLINK",
       );
+      this.close();
+      throw failure;
     }
     this.portId = new DataView(address.buffer).getUint32(4, true);
   }

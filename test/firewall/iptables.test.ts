@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { systemIptables } from "../../src/firewall/iptables.ts";
@@ -82,5 +82,28 @@ describe("iptables of the machine", () => {
     change.resolve();
     await Promise.all([changing, repairing]);
     expect(done).toEqual(["change", "repair"]);
+  });
+
+  test("leaves no file open where the rules cannot be handed over", async () => {
+    const iptables = systemIptables();
+    install(says("v1.8.9 (nf_tables)"));
+    const files = () =>
+      readdirSync("/proc/self/fd").filter((descriptor) => {
+        try {
+          return readlinkSync(`/proc/self/fd/${descriptor}`).includes("imdsproxy-iptables-");
+        } catch {
+          return false;
+        }
+      });
+    const text = "*filter\nCOMMIT\n";
+    // The second one cannot be written, as where the limit of open files is reached.
+    const restores = [
+      { family: "ipv4", text },
+      { family: "ipv4", text: null as never },
+    ] as const;
+    await expect(iptables.write(restores)).rejects.toThrow();
+    expect(files()).toEqual([]);
+    expect(await iptables.write([{ family: "ipv4", text }])).toBeNull();
+    expect(files()).toEqual([]);
   });
 });

@@ -64,13 +64,21 @@ export class Rtnetlink implements RoutingKernel {
   readonly #socket: NetlinkSocket;
   #sequence = 1;
 
-  /** @throws ImdsProxyError `missing` where the process may not use AF_NETLINK. */
-  constructor() {
-    this.#socket = new NetlinkSocket(NETLINK_ROUTE, "routing rules");
+  /**
+   * @param socket default: one of this machine. It is closed where the constructor throws.
+   * @throws ImdsProxyError `missing` where the process may not use AF_NETLINK, `command-failed` where the kernel lists no rules.
+   */
+  constructor(socket = new NetlinkSocket(NETLINK_ROUTE, "routing rules")) {
+    this.#socket = socket;
     this.#socket.checkStrictly();
     // The file is missing where the kernel has no IPv6, or was started with ipv6.disable=1.
     this.families = existsSync("/proc/net/if_inet6") ? FAMILIES : ["ipv4"];
-    this.problem = this.#lookForProblem();
+    try {
+      this.problem = this.#lookForProblem();
+    } catch (error) {
+      this.close();
+      throw error;
+    }
   }
 
   close(): void {

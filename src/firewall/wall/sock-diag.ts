@@ -35,10 +35,18 @@ export class SockDiag implements OpenSockets {
   readonly #conntrack: NetlinkSocket;
   #sequence = 1;
 
-  /** @throws ImdsProxyError `missing` where the kernel has neither, or the process may not use AF_NETLINK. */
-  constructor() {
-    this.#diag = new NetlinkSocket(NETLINK_SOCK_DIAG, "TCP sockets");
-    this.#conntrack = new NetlinkSocket(NETLINK_NETFILTER, "tracked connections");
+  /**
+   * @param open default: a socket of this machine.
+   * @throws ImdsProxyError `missing` where the kernel lacks one of the two, or the process may not use AF_NETLINK.
+   */
+  constructor(open = (protocol: number, what: string): NetlinkSocket => new NetlinkSocket(protocol, what)) {
+    this.#diag = open(NETLINK_SOCK_DIAG, "TCP sockets");
+    try {
+      this.#conntrack = open(NETLINK_NETFILTER, "tracked connections");
+    } catch (error) {
+      this.#diag.close();
+      throw error;
+    }
   }
 
   close(): void {
