@@ -56,9 +56,10 @@ export class NotifyQueue {
   }
 
   add(notification: Notification): void {
-    // One that waits says the same.
-    if (this.#waiting.some(({ state, descriptor }) => state === notification.state && descriptor === null))
-      return;
+    // Of two equal messages the later one is kept: it may undo what a message in between did.
+    const { state, descriptor } = notification;
+    if (descriptor === null)
+      this.#waiting = this.#waiting.filter((one) => one.state !== state || one.descriptor !== null);
     if (this.#waiting.length >= MOST_WAITING) return;
     this.#waiting.push(notification);
     this.flush();

@@ -55,4 +55,14 @@ describe("what systemd is told", () => {
     await clock.advance(20);
     expect(sent).toEqual(["WATCHDOG=1"]);
   });
+
+  test("a message that is said again after another one takes its effect last", async () => {
+    const { clock, sent, kernel, say } = aQueue(0);
+    say("FDSTOREREMOVE=1\nFDNAME=a");
+    say("FDSTORE=1\nFDNAME=a", 7);
+    say("FDSTOREREMOVE=1\nFDNAME=a");
+    kernel.places = 10;
+    await clock.advance(20);
+    expect(sent).toEqual(["FDSTORE=1\nFDNAME=a 7", "FDSTOREREMOVE=1\nFDNAME=a"]);
+  });
 });
