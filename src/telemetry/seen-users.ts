@@ -5,8 +5,12 @@ import type { RequestEvent } from "../imds/handler.ts";
 
 /** Milliseconds for which a user is remembered after their last request. */
 export const SEEN_MS = 4 * 3_600_000;
-/** Users that are remembered. Subordinate uids count as their owner, so that nobody can fill this by themselves. */
+/**
+ * Users that are remembered, and containers among them. Subordinate uids count as their owner, so that no user fills this alone. A
+ * container can take any address of its bridge, so containers evict only each other beyond their part.
+ */
 const MAX_USERS = 1_024;
+const MAX_CONTAINERS = 256;
 
 /**
  * The outcome of the last request for a role or its credentials. `metadata`: none was asked for. `denied`: by STS. `refused`: by the
@@ -56,7 +60,7 @@ export class SeenUsers {
     const [share, subject] = [shareOf(caller), subjectOf(caller)];
     let row = this.#users.get(share);
     if (row === undefined) {
-      if (this.#users.size >= MAX_USERS) this.#forgetOldest();
+      this.#makeRoom(caller.kind === "container");
       row = { share, subject, firstMs: nowMs, lastMs: nowMs, requests: 0, v1: 0, v2: 0, ...NOTHING_ASKED };
       this.#users.set(share, row);
     }
@@ -88,10 +92,14 @@ export class SeenUsers {
     return row === undefined || row.lastMs < this.#now() - SEEN_MS ? null : row;
   }
 
-  #forgetOldest(): void {
-    let oldest: Row | null = null;
-    for (const row of this.#users.values()) if (oldest === null || row.lastMs < oldest.lastMs) oldest = row;
-    if (oldest !== null) this.#users.delete(oldest.share);
+  /** Evicts the row whose last request is the oldest, where there is no room for another row. */
+  #makeRoom(forContainer: boolean): void {
+    const rows = [...this.#users.values()];
+    const containers = rows.filter(({ subject }) => typeof subject === "string");
+    const candidates = forContainer && containers.length >= MAX_CONTAINERS ? containers : rows;
+    if (candidates === rows && rows.length < MAX_USERS) return;
+    const oldest = candidates.reduce((a, b) => (b.lastMs < a.lastMs ? b : a));
+    this.#users.delete(oldest.share);
   }
 }
 

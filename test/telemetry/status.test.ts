@@ -101,6 +101,18 @@ describe("SeenUsers", () => {
     expect([users.list().length, users.of(0), users.of(1)?.share]).toEqual([1_024, null, 1]);
   });
 
+  test("remembers 256 containers, which drive no user out by taking other addresses", () => {
+    const { users, advance } = aList();
+    users.request(granted());
+    for (let at = 0; at < 2_000; at++) {
+      advance(1);
+      users.request(request({ caller: { kind: "container", address: `172.17.${at >> 8}.${at & 0xff}` } }));
+    }
+    const seen = users.list();
+    expect(seen).toHaveLength(257);
+    expect(seen[0]).toMatchObject({ subject: "172.17.7.207" });
+    expect(seen.at(-1)).toMatchObject({ user: "alice" });
+  });
   test("forgets after four hours", () => {
     const { users, advance } = aList();
     users.request(request());
