@@ -71,8 +71,9 @@ export function createSts(options: StsOptions): AwsSts {
   function remembering(provider: () => Promise<SignerCredentials>): () => Promise<SignerCredentials> {
     return async () => {
       const found = await provider();
-      // The former ones as well, because a request may still be under way with them.
-      secrets = [found.secretAccessKey, found.sessionToken, found.accessKeyId, ...secrets.slice(0, 3)];
+      // The former ones as well, because a request may still be under way with them. The same ones are often fetched again.
+      const all = [found.secretAccessKey, found.sessionToken, found.accessKeyId, ...secrets];
+      secrets = [...new Set(all)].slice(0, 6);
       return found;
     };
   }

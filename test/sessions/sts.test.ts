@@ -316,6 +316,52 @@ describe("the node's own credentials", () => {
     expect(await failureOf(assume(aRequest(), failing))).toMatchObject({ code: "credentials" });
   });
 
+  test("are hidden in an answer that comes after they were replaced, however often the new ones were fetched", async () => {
+    const asks = Promise.withResolvers<void>();
+    const answers = Promise.withResolvers<void>();
+    const quote = `Value '${secrets.role.sessionToken}' failed`;
+    let isFirst = true;
+    const server = Bun.serve({
+      port: 0,
+      hostname: "127.0.0.1",
+      async fetch() {
+        if (!isFirst) return new Response("", { status: 502 });
+        isFirst = false;
+        asks.resolve();
+        await answers.promise;
+        const error = `<Error><Type>Sender</Type><Code>ValidationError</Code><Message>${quote}</Message></Error>`;
+        return new Response(`<ErrorResponse>${error}</ErrorResponse>`, {
+          status: 400,
+          headers: { "content-type": "text/xml" },
+        });
+      },
+    });
+    try {
+      let credentials = credentialsOf(node);
+      const through = createSts({
+        region: "us-west-2",
+        endpoint: server.url.origin,
+        metadata: { credentials: async () => credentials },
+        timeoutMs: TIMEOUT_MS,
+      });
+      const late = failureOf(assume(aRequest(), through));
+      await asks.promise;
+      credentials = { ...credentials, accessKeyId: "ASIANEW", secretAccessKey: "new", sessionToken: "newer" };
+      for (let again = 0; again < 3; again++) {
+        through.forgetCredentials();
+        await failureOf(assume(aRequest(), through));
+      }
+      answers.resolve();
+      expect(await late).toMatchObject({
+        code: "ValidationError",
+        detail: expect.stringContaining("(secret)"),
+      });
+      through.close();
+    } finally {
+      await server.stop(true);
+    }
+  });
+
   test("with an empty field are not used to sign", async () => {
     for (const field of ["accessKeyId", "secretAccessKey", "sessionToken"]) {
       const failing = stsWith(async () => ({ ...credentialsOf(node), [field]: "" }));
