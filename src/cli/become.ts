@@ -15,7 +15,7 @@ export interface Credentials {
  */
 export function become({ uid, gid }: Credentials): void {
   const { setgroups, setgid, setuid } = process;
-  if (setgroups === undefined || setgid === undefined || setuid === undefined) {
+  if (setgroups === undefined || setgid === undefined || setuid === undefined || process.geteuid?.() !== 0) {
     throw new ImdsProxyError("missing", "cannot give up root here", "run it as an ordinary user");
   }
   setgroups([]);

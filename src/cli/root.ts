@@ -33,6 +33,7 @@ export const root: AnyCommand = {
     completion: lazy(() => import("./completion.ts")),
     man: lazy(() => import("./man.ts")),
     version: lazy(() => import("./version.ts")),
+    "as-user": lazy(() => import("./as-user.ts")),
     "demo-ask": lazy(() => import("./demo-ask.ts")),
     "resolve-names": lazy(() => import("./resolve-names.ts")),
     "doctor-look": lazy(() => import("./doctor-look.ts")),

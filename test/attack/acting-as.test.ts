@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import type { Running } from "../../src/demo/run.ts";
 import { eventually, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
-import { SHOW_PROGRAMS } from "./support/attack.ts";
+import { attack, SHOW_PROGRAMS } from "./support/attack.ts";
 
 /**
  * Some of root's commands act as a user, by a process with that user's uid: `doctor --as`, `setup --verify-as`, `warm USER`. Another
@@ -51,6 +51,13 @@ describeAsRoot("a command of root's that acts as a user:", () => {
       });
     }, 120_000);
   }
+
+  test("it waits for none that she can stop, whenever she comes", async () => {
+    const command = ["2001", "imdsproxy", "warm", "alice"];
+    const found = await attack<{ waited: number; became: number }>(proxied.node, ROOT, "becoming", command);
+    expect(found.became).toBeGreaterThan(0);
+    expect(found.waited).toBe(0);
+  }, 120_000);
 
   test("warm ends with 1 when she kills what asks as her, and says so", async () => {
     const watcher = await watching("kill");
