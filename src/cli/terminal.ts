@@ -30,12 +30,17 @@ export function momentText(iso: string, nowMs: number): string {
 }
 
 /**
- * What a terminal could take for a command, and what changes the direction of a text: control characters of C0 and C1, DEL, and the
- * marks of bidirectional text (Unicode TR 36, 2.10).
+ * What a terminal could take for a command, what changes the direction of a text, and what is not to be seen, so that one name looks like
+ * another: Unicode's control and format characters (general categories Cc and Cf), and its separators of lines and paragraphs (Zl, Zp).
  */
-const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
 
-const escaped = (letter: string): string => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`;
+/** As JSON writes it: `\uXXXX` for each half of a character beyond the first 65,536. */
+const escaped = (character: string): string =>
+  Array.from(
+    { length: character.length },
+    (_, i) => `\\u${character.charCodeAt(i).toString(16).padStart(4, "0")}`,
+  ).join("");
 
 /** A text without anything that is not printed: names and messages are not ours to choose. */
 export const plain = (text: string): string => text.replaceAll(UNPRINTABLE, escaped);

@@ -51,6 +51,13 @@ describe("what a terminal could take for a command is not printed:", () => {
     expect(JSON.parse(text)).toEqual(value);
     expect(plain(text.replaceAll("\n", ""))).toBe(text.replaceAll("\n", ""));
   });
+  test("what is not to be seen is, so that no name looks like another's by it", () => {
+    const unseen = ["bob\u200b", "bob\u{e0041}", "b\u00adob", "\ufeffbob"];
+    expect(unseen.map(plain)).toEqual(["bob\\u200b", "bob\\udb40\\udc41", "b\\u00adob", "\\ufeffbob"]);
+    const text = jsonText(unseen);
+    expect(JSON.parse(text)).toEqual(unseen);
+    expect(text).not.toMatch(/[^ -~\n]/);
+  });
   test("letters of every script stay", () => expect(plain("é 日本 émile")).toBe("é 日本 émile"));
 });
 
