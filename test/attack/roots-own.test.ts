@@ -17,6 +17,9 @@ const ALICE_UID = 2001;
 const AGENT = "http://169.254.0.2:9081";
 const IMDS = "http://169.254.169.254";
 
+/** Longer than all that is asked through one ssh, so that one that hangs ends the test with an error of its own. */
+const SSH_MS = 80_000;
+
 /** Each server with its port, and with what starts it in the foreground; `/run/ssh` has the keys. */
 const SERVERS = {
   openssh: {
@@ -77,7 +80,7 @@ describeAsRoot("what root does for alice", () => {
         ...options.flatMap((option) => ["-o", option]),
         "alice@127.0.0.1",
       ],
-      timeoutMs: 0,
+      timeoutMs: SSH_MS,
     });
     try {
       await listening([socks]);
@@ -88,7 +91,8 @@ describeAsRoot("what root does for alice", () => {
       const header = `${TOKEN_HEADER}: ${token.body}`;
       return (await ask("/latest/meta-data/iam/security-credentials/", "-H", header)).body;
     } finally {
-      client.kill("SIGTERM");
+      // Not by SIGTERM, after which ssh still has something to say to the server: nothing here is about how it ends.
+      client.kill("SIGKILL");
       await client.done;
     }
   }
