@@ -10,8 +10,8 @@ export interface Credentials {
 }
 
 /**
- * Changes the user and group of this process, irrevocably, and drops all supplementary groups: the firewall's rules go by the uid, and to
- * ask NSS for the user's groups would run its modules in this process.
+ * Changes the user and group of this process for good, and drops all supplementary groups. The user's own groups are not set: the
+ * firewall's rules look at the uid alone, and a look-up of the groups would load NSS modules into this process.
  */
 export function become({ uid, gid }: Credentials): void {
   const { setgroups, setgid, setuid } = process;

@@ -38,6 +38,6 @@ export const overridesOf = (args: Partial<Record<OverrideFlag, string | undefine
 /** A number with its noun: `1 rule`, `2 rules`. */
 export const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
-/** The grants that match of a rule with `grant: union`. */
+/** The matching grants of a rule with `grant: union`, as text. */
 export const grantsText = (grants: readonly string[]): string =>
   grants.length === 0 ? "none: everything is denied" : grants.join(", ");

@@ -5,7 +5,7 @@ import { type ArgumentInfo, type CommandInfo, everyCommand } from "./describe.ts
 export const SHELLS = ["bash", "zsh", "fish"] as const;
 export type Shell = (typeof SHELLS)[number];
 
-/** What every command takes as well. */
+/** The flag that every command takes. */
 const HELP: ArgumentInfo = {
   name: "--help",
   kind: "flag",
@@ -14,7 +14,7 @@ const HELP: ArgumentInfo = {
   required: false,
 };
 
-/** The words that may follow a command, each with what it is. */
+/** The words that may follow a command, each with its description. */
 function wordsAfter({ path, args, subCommands }: CommandInfo): { word: string; description: string }[] {
   return [
     ...subCommands.map((sub) => ({ word: sub.path.at(-1) ?? "", description: sub.description })),
@@ -27,7 +27,7 @@ function wordsAfter({ path, args, subCommands }: CommandInfo): { word: string; d
   ];
 }
 
-/** What a value can be completed with. */
+/** From what a value is completed. */
 type Values = "files" | "users" | "none";
 function valuesOf(hint: string | null): Values {
   if (hint === "FILE") return "files";
@@ -36,7 +36,7 @@ function valuesOf(hint: string | null): Values {
 
 const pathText = ({ path }: CommandInfo): string => path.join(" ");
 
-/** Flags with a value, by what completes it: `--config` -> files. A flag of one name has one meaning in all commands. */
+/** Flags with a value, by what completes it: `--config` -> files. Flags of the same name mean the same in all commands. */
 function valueFlags(commands: readonly CommandInfo[]): Map<Values, string[]> {
   const flags = new Map<Values, string[]>();
   for (const { args } of commands) {
@@ -57,7 +57,7 @@ function bash(commands: readonly CommandInfo[]): string {
   const flags = valueFlags(commands);
   const more = { files: "_imdsproxy_files", users: "_imdsproxy_users", none: "" };
   return `# Completion of imdsproxy in bash: source <(imdsproxy completion bash)
-# A user may have named a file or an account so that the shell would run it: readline quotes files, and printf names.
+# Names of files and accounts can hold shell commands, so they are quoted: files by readline, accounts by printf %q.
 _imdsproxy_files() {
   local found
   mapfile -t found < <(compgen -f -- "$cur")

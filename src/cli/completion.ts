@@ -14,11 +14,11 @@ export default defineCommand({
     if (shell === undefined) {
       throw new ImdsProxyError(
         "usage",
-        `completion: ${JSON.stringify(args.shell)} is no shell that is known`,
+        `completion: there is no script for the shell ${JSON.stringify(args.shell)}`,
         `one of ${SHELLS.join(", ")}`,
       );
     }
-    // Loaded here: it has this command in it.
+    // Imported here, because root.ts imports this file.
     const { root } = await import("./root.ts");
     print(completionScript(shell, await describeCommand(root)));
   },

@@ -19,23 +19,23 @@ import { jsonText, widthOf } from "./terminal.ts";
 /** Accounts that are looked at, where a directory lists more. */
 const MOST_ACCOUNTS = 10_000;
 const LIST_MS = 30_000;
-/** As `explain` has them: a login, and a job as slurmstepd makes its cgroup. */
+/** The cgroups that `explain` assumes: of a login, and of a job as slurmstepd makes it. */
 const LOGIN = "/user.slice";
 const JOB = "/system.slice/slurmstepd.scope/job_1/step_0/user/task_0";
 
 export default defineCommand({
   meta: {
     name: "diff",
-    description: "Show whose outcome differs between two configurations; exit 0 whether any does or not",
+    description: "Show whose outcome differs between two configurations; exit 0 in either case",
   },
   args: {
-    old: { type: "positional", description: "The configuration as it is", required: true },
-    new: { type: "positional", description: "The configuration as it shall be", required: true },
+    old: { type: "positional", description: "The old configuration", required: true },
+    new: { type: "positional", description: "The new configuration", required: true },
     against: {
       type: "string",
       description:
-        "The callers in this file of imdsproxy observe; default the accounts that getent passwd lists, which leaves out those of " +
-        "a directory that lists none",
+        "Compare for the callers in this file of imdsproxy observe; default: for the accounts that getent passwd lists, which are " +
+        "not those of a directory that lists none",
       valueHint: "FILE",
     },
     json: jsonArg,
@@ -63,7 +63,7 @@ export default defineCommand({
 
 const side = async (config: Config) => ({ config, exemptions: await exemptionsHere(config) });
 
-/** The callers whom the tests of the configurations give, each once. */
+/** The callers in the tests of the configurations, each once. */
 function testedSubjects(configs: readonly Config[]): Subject[] {
   const subjects = new Map<string, Subject>();
   for (const [index, test] of configs.flatMap(({ tests }) => tests ?? []).entries()) {

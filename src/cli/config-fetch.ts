@@ -7,7 +7,7 @@ export default defineCommand({
   meta: {
     name: "fetch",
     description:
-      "Fetch the fleet's object once, verify it and keep it where it may be taken; the timer runs this",
+      "Fetch and verify the fleet's object once, and keep it if this node may take it; the timer runs this",
   },
   args: { config: configArg, "dry-run": dryRunArg, json: jsonArg },
   async run({ args }) {

@@ -30,13 +30,13 @@ export default defineCommand({
     },
     serial: {
       type: "string",
-      description: "Its serial number: greater than that of the last object, or nodes keep that one",
+      description: "Its serial number: greater than that of the last object, else nodes refuse it",
       valueHint: "N",
       required: true,
     },
     config: {
       type: "string",
-      description: "A node's own configuration, with which it is checked as well, its tests included",
+      description: "A node's own configuration: check the object together with it, and run its tests too",
       valueHint: "FILE",
     },
     out: { type: "string", description: "Where it is written; default standard output", valueHint: "FILE" },
@@ -63,7 +63,7 @@ export default defineCommand({
     const publicKey = publicKeyText(key);
     const node = args.config === undefined ? anyNode(fleet, publicKey) : nodeOf(args.config);
     const text = unsigned(textOfFile(file, "the rules", "name an existing file"));
-    // Before it is signed, so that an error names the line of the file.
+    // Checked before it is signed, so that an error names the line of the unsigned file.
     merged(node, text, file);
     const object = signObject(text, { key, fleet, serial });
     const { config, hash } = withObject(node, Buffer.from(object), args.out ?? file);
@@ -93,13 +93,13 @@ function keyIn(path: string): KeyObject {
     throw new ImdsProxyError(
       "unsafe",
       `the key ${path} can be read by others: its mode is ${(mode & 0o777).toString(8)}`,
-      `chmod 600 ${path}; and where others could read it already, make a new one`,
+      `chmod 600 ${path}; if others may have read it, make a new key`,
     );
   }
   return signingKeyOf(pem, path);
 }
 
-/** A node of the fleet that has nothing of its own but a cluster's name. */
+/** The configuration of a node of the fleet that sets no other key of its own than a cluster's name. */
 const anyNode = (fleet: string, publicKey: string): ConfigFile =>
   parseFile(
     JSON.stringify({ cluster: "CLUSTER", config: { source: "s3://bucket/object", fleet, publicKey } }),

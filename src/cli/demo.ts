@@ -48,7 +48,8 @@ The node is gone. ${rows.filter(({ ok }) => ok).length} of ${rows.length} as pro
 export default defineCommand({
   meta: {
     name: "demo",
-    description: "Show the main job on a simulated node: alice gets a lesser role, root keeps his",
+    description:
+      "Show the main job on a simulated node: alice gets a lesser role, root keeps the instance role",
   },
   args: { json: jsonArg },
   async run({ args }) {

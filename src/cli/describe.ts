@@ -1,6 +1,6 @@
 import type { ArgsDef, CommandDef } from "citty";
 
-/** What the definitions of the commands say, as data: of this, help topics, completions and man pages are made. */
+/** The definitions of the commands as data, from which help, completions and man pages are made. */
 
 type AnyCommand = CommandDef<ArgsDef>;
 
@@ -22,11 +22,11 @@ export interface CommandInfo {
   readonly path: readonly string[];
   readonly description: string;
   readonly args: readonly ArgumentInfo[];
-  /** Those that help shows. */
+  /** Without the hidden ones. */
   readonly subCommands: readonly CommandInfo[];
 }
 
-/** citty's values may be given by functions. */
+/** Resolves a value of a definition, which citty allows to be a function or a promise. */
 export const resolve = async <T>(value: T | (() => T | Promise<T>) | Promise<T>): Promise<T> =>
   typeof value === "function" ? (value as () => T | Promise<T>)() : value;
 
@@ -74,7 +74,7 @@ function argumentsOf(args: ArgsDef): ArgumentInfo[] {
   });
 }
 
-/** Everything below a command that help shows. */
+/** Describes a command and all subcommands that are not hidden. */
 export async function describeCommand(
   command: AnyCommand,
   path: readonly string[] = [],

@@ -6,7 +6,7 @@ const STDOUT = 1;
 /** Milliseconds until a pipe that is full is tried again. */
 const AGAIN_MS = 5;
 
-/** At once: the next thing that this process does may never end. */
+/** Writes synchronously, because the next task of this process may never end. */
 function writeLine(line: string): void {
   let bytes: Uint8Array = Buffer.from(`${line}\n`);
   while (bytes.length > 0) {

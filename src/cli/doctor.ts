@@ -9,7 +9,7 @@ export default defineCommand({
   meta: {
     name: "doctor",
     description:
-      "Try every way past the proxy, and look for what no proxy can mend; `doctor list` and `doctor explain ID` describe the checks",
+      "Try every way past the proxy, and look for weaknesses that no proxy can close; `doctor list` and `doctor explain ID` describe the checks",
   },
   args: {
     action: {

@@ -38,7 +38,7 @@ export default defineCommand({
     const jobsUnknown = asksForJobs(config) ? slurmProblem() : null;
     const identity = await identityOf(args.user, cgroup, jobsUnknown);
     const platformAccounts = accountsHere(config.platform);
-    // By uid, as the firewall's rules are: an account of a directory may bear the name of one that is exempt.
+    // Compared by uid, as in the firewall's rules: an account of a directory can have the name of an exempt one.
     const exemptions = [...(await exemptUids(config.exempt)).uids, ...exemptOf(platformAccounts)];
     const exempt = exemptions.some((uid) => uid === identity.uid);
     const rules = compileRules(config, { hostname: hostname() });
@@ -58,10 +58,10 @@ export default defineCommand({
           : [],
       ),
       ...(rules.needs.instanceId && !exempt && instanceId === null
-        ? [`${INSTANCE_ID} stands for the node's instance id, which no metadata service tells here`]
+        ? [`${INSTANCE_ID} stands for the node's instance id: no metadata service answered here with it`]
         : []),
       ...(rules.needs.region && !exempt && region === null
-        ? [`${REGION} stands for the node's region, which no metadata service tells here`]
+        ? [`${REGION} stands for the node's region: no metadata service answered here with it`]
         : []),
     ];
     const warnings = exempt || jobsUnknown === null ? [] : [jobsUnknown];
@@ -79,7 +79,7 @@ export default defineCommand({
   },
 });
 
-/** A value from whatever answers at the metadata address; null where nothing does, or the value is none of its kind. */
+/** Asks whatever answers at the metadata address; null where nothing answers, or the value has another form. */
 async function metadataHere(name: string, kind: RegExp): Promise<string | null> {
   try {
     const { status, body } = await askMetadata(`/latest/meta-data/${name}`, { timeoutMs: METADATA_MS });
@@ -136,7 +136,7 @@ async function identityOf(name: string, cgroup: string, jobsUnknown: string | nu
       throw new ImdsProxyError(
         "unhealthy",
         `explain: refused, for ${conflict}`,
-        "give the account a uid that is in nobody's range, or the range elsewhere",
+        "give the account a uid outside of every subordinate range, or move the range",
       );
     }
     return {
@@ -193,7 +193,7 @@ const exemptRows = (identity: Identity): [string, string][] => [
   ["why", "exempt: the firewall sends this user straight to the node's own metadata service"],
 ];
 
-/** What narrows the session, beside its role. */
+/** The rows for what limits the session besides its role: grants and session policies. */
 function policyRows({ request, grants }: Extract<Decision, { kind: "role" }>): [string, string][] {
   const granted: [string, string][] = grants === undefined ? [] : [["grants", grantsText(grants)]];
   if (grants?.length === 0) return granted;

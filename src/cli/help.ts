@@ -9,7 +9,7 @@ export interface Example {
   readonly says: string;
 }
 
-/** By the command's path. A test reads each as the program would. */
+/** Examples by the path of their command. A test parses each as the program would. */
 export const EXAMPLES: Readonly<Record<string, readonly Example[]>> = {
   "": [
     {
@@ -71,7 +71,7 @@ export const EXAMPLES: Readonly<Record<string, readonly Example[]>> = {
       line: "sudo imdsproxy service disable",
       says: "Stops everything: every user has the instance role again",
     },
-    { line: "sudo imdsproxy service enable", says: "The way back" },
+    { line: "sudo imdsproxy service enable", says: "Starts it again" },
     { line: "sudo imdsproxy service uninstall", says: "Leaves nothing on the node" },
   ],
   config: [
@@ -142,8 +142,8 @@ export const TOPICS: readonly Topic[] = [
     name: "rules",
     title: "Who gets which role",
     text: `The first rule that matches decides. All of a match must hold; a list means any
-of it. Whom no rule matches gets the key \`role\`, or is refused where there is
-none.
+of it. A caller whom no rule matches gets the role of the key \`role\`, or is
+refused where that key is not set.
 
   role: arn:aws:iam::123456789012:role/NodeUsers
   rules:
@@ -175,11 +175,11 @@ users are refused.`,
   },
   {
     name: "undo",
-    title: "The way back",
+    title: "How to undo it",
     text: `  sudo imdsproxy service disable     stops everything and gives the node its
                                      firewall back: every user has the instance
                                      role again
-  sudo imdsproxy service enable      the way back
+  sudo imdsproxy service enable      starts it again
   sudo imdsproxy service uninstall   leaves nothing on the node
 
 \`systemctl stop\` of a unit leaves the rules in place: users are refused, and

@@ -66,12 +66,12 @@ function documentOf(statements: readonly object[]): PolicyDocument {
   return { Version: "2012-10-17", Statement: [...distinct.values()] };
 }
 
-/** Says what a base role of `grant: union` has to be allowed: a session policy gives nothing that its role does not have. */
+/** Notes that a role of `grant: union` must itself allow what its grants allow: a session policy only limits its role. */
 function noteGrants(config: Config, roleArn: string): void {
   const grants = config.rules.filter(({ role }) => role === roleArn).flatMap((rule) => grantsOf(rule) ?? []);
   if (grants.length === 0) return;
   sayBeside(
-    `note: sessions of ${roleArn} are narrowed by the policies below, so that its own permissions must allow what they shall allow:\n` +
+    `note: the session policies below limit the sessions of ${roleArn}: its own permissions must allow all that they allow:\n` +
       policiesOf(grants)
         .map((arn) => `  ${arn}`)
         .join("\n"),
@@ -153,7 +153,7 @@ const trustPolicy = defineCommand({
   },
 });
 
-/** Null where the node takes no object. The partition is that of the node's role, else of one that it assumes: they share one. */
+/** Null where the node takes no object. The partition is that of the node's role, else of a role that it assumes, which has the same. */
 function objectStatementOf(
   { config: remote, region }: Config,
   nodeRole: ReturnType<typeof parseRoleArn>,
@@ -189,8 +189,8 @@ const permissionsPolicy = defineCommand({
     if (object !== null && object.kind !== "good") {
       const why = object.kind === "missing" ? "there is none here" : object.problem;
       sayBeside(
-        `note: the roles stand in the fleet's object, and ${why}: what is printed lets the node fetch it, and nothing else; ` +
-          "for the rest, run it as root on a node that has the object",
+        `note: the roles stand in the fleet's object, and ${why}: the policy that is printed lets the node fetch the object, and ` +
+          "nothing else; for the whole policy, run this as root on a node that has the object",
       );
     } else requireRoles(asked);
     const document = documentOf([

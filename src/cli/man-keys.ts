@@ -1,8 +1,8 @@
 import { PLACEHOLDERS_FOLLOW } from "../config/schema.ts";
 
-/** The keys of the configuration as imdsproxy-config(5) lists them, out of the JSON Schema; pure. */
+/** The keys of the configuration as imdsproxy-config(5) lists them, made from the JSON Schema; pure. */
 
-/** What of a JSON Schema is read here. */
+/** The parts of a JSON Schema that are read here. */
 export interface Schema {
   readonly type?: string | readonly string[];
   readonly description?: string;

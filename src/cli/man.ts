@@ -10,7 +10,7 @@ const names = Object.keys(PAGES) as PageName[];
 
 /** The text of a page, in roff. */
 export async function manPage(name: PageName): Promise<string> {
-  // Loaded here: it has this command in it.
+  // Imported here, because root.ts imports this file.
   const { root } = await import("./root.ts");
   return PAGES[name]({
     program: await describeCommand(root),

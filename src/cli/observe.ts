@@ -30,8 +30,8 @@ export default defineCommand({
   meta: {
     name: "observe",
     description:
-      "Show who asks the metadata service, and what each would get. Changes nothing for anyone: it listens to the kernel (NFLOG), by " +
-      "rules that go away with it (before linux 5.12: by a unit, or at the next start, where it is killed)",
+      "Show who asks the metadata service, and what each would get. Changes nothing for anyone: its rules only log requests (NFLOG). " +
+      "They go away when it ends; where it is killed on a kernel before 5.12, a unit or the next start removes them",
   },
   args: {
     for: {
@@ -41,7 +41,7 @@ export default defineCommand({
     },
     file: {
       type: "string",
-      description: `The file that every run adds to; none keeps nothing (default ${OBSERVED})`,
+      description: `The file to which every run adds; none: keep nothing (default ${OBSERVED})`,
       valueHint: "FILE",
     },
     config: configArg,
@@ -64,7 +64,7 @@ export default defineCommand({
     if (modes > 1 || (args.json && args.suggest))
       throw new ImdsProxyError(
         "usage",
-        "observe: --show, --suggest, --sweep and --json --suggest exclude each other",
+        "observe: --show, --suggest and --sweep exclude each other, and so do --json and --suggest",
         "name one of them",
       );
     if (process.geteuid?.() !== 0) {
@@ -75,7 +75,9 @@ export default defineCommand({
       );
     }
     if (args.sweep) {
-      console.log(sweep() ? "removed the table of an observe that was killed" : "there was none");
+      console.log(
+        sweep() ? "removed the table of an observe that was killed" : "no killed observe has left a table",
+      );
       return;
     }
     const forMs = args.for === undefined ? null : timeOf(args.for);
@@ -123,7 +125,7 @@ function timeOf(text: string): number {
 }
 const MOST_SECONDS = 365 * 86_400;
 
-/** How callers are seen: with what each would get, where there is a configuration. */
+/** Adds to each caller what it would get, where there is a configuration. */
 interface View {
   /** The configuration's path; null where this node has none. */
   readonly config: string | null;
@@ -201,7 +203,7 @@ async function listenHere({
       },
       async onRestored() {
         gaps++;
-        // What removed the rules may have ended the unit: its stop removes them.
+        // Whatever removed the rules may have stopped the unit too, which removes them when it stops.
         if (isSwept) await rearmSweeper(compiledExecutable(), process.pid);
       },
       onTick: (listened, leftMs) => screen?.draw(listened, leftMs),
@@ -213,8 +215,8 @@ async function listenHere({
     screen?.close();
     if (gaps > 0)
       sayBeside(
-        `warning: something else removed the rules of observe ${times(gaps, "time")}, such as a reload of the firewall: what was asked ` +
-          "before they were made again, about a second later, was not seen",
+        `warning: something else removed the rules of observe ${times(gaps, "time")}, such as a reload of the firewall: requests were ` +
+          "not seen until the rules were made again, about a second later",
       );
     else if (missed > 0 || atLeast)
       sayBeside(`warning: ${missedText(missed, atLeast)}: the kernel logged more than could be read`);
@@ -265,10 +267,10 @@ function show(
 
 const STDOUT = 1;
 
-/** The live table, on the terminal's other screen, so that what was there before comes back. */
+/** The live table, on the terminal's alternate screen, so that the text before it comes back at the end. */
 class Screen {
   readonly #view: View;
-  // A terminal that does not read (Ctrl-S) misses frames, and holds up nothing.
+  // A terminal that does not read (Ctrl-S) misses frames, and delays nothing.
   readonly #output = new BoundedOutput({
     write: (bytes) => writeWithoutWaiting(STDOUT, bytes),
     lostLine: () => "",
@@ -281,7 +283,7 @@ class Screen {
 
   open(): void {
     this.#isOpen = true;
-    // xterm: ?1049 is the other screen, ?25 the cursor.
+    // xterm: ?1049 is the alternate screen, ?25 the cursor.
     this.#output.write("\x1b[?1049h\x1b[?25l");
   }
 
@@ -296,7 +298,7 @@ class Screen {
       },
       { columns: process.stdout.columns ?? 80, lines: process.stdout.rows ?? 24 },
     );
-    // Home; each line with the rest of it cleared; then what is below.
+    // Moves the cursor home, clears the rest of each line, then everything below.
     this.#output.write(`\x1b[H${lines.map((line) => `${line}\x1b[K\r\n`).join("")}\x1b[J`);
   }
 

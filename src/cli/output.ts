@@ -3,7 +3,7 @@ import { writeAll } from "../platform/write-all.ts";
 /** Why standard output took no more, as `ENOSPC`; null while it takes all. */
 let failure: string | null = null;
 
-/** Writes a text to standard output as it is, all of it. What cannot be written any more is told by {@link outputFailure}. */
+/** Writes the whole text to standard output. {@link outputFailure} tells whether that failed. */
 export function print(text: string): void {
   failure ??= writeAll(1, text);
 }

@@ -5,8 +5,8 @@ import { momentText } from "./terminal.ts";
 /**
  * A problem as text: what, since when, what to do. The date comes first, because scripts look for it.
  *
- * @param options.nowMs milliseconds since the epoch. Default: the machine's clock. By its name, because the second argument of a
- * function that flatMap() calls is a row's number.
+ * @param options.nowMs milliseconds since the epoch. Default: the machine's clock. An option by name, because flatMap() passes an
+ * index as the second argument.
  */
 export function problemLines(
   { what, since, remedy }: Omit<Problem, "id" | "lasting">,

@@ -2,7 +2,7 @@ import { every, monotonicMs } from "../platform/clock.ts";
 import { linesTo, type Progress } from "../service/progress.ts";
 import { painter, plain, type Style, takesColours, wrap } from "./terminal.ts";
 
-/** The steps of a long operation on a terminal: each with the time that it takes, which is drawn anew each second. */
+/** The steps of a long operation on a terminal: each with the time that it takes, redrawn each second. */
 
 /** Columns of the time and the space behind it. */
 const TIME_COLUMNS = 9;

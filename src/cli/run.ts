@@ -8,8 +8,8 @@ import { root } from "./root.ts";
 import { painter, takesColours, widthOf } from "./terminal.ts";
 
 /**
- * citty resolves and documents commands; what it lets pass is refused here, because a mistyped `--dryrun` that is
- * ignored changes a node: unknown flags, unknown commands, surplus arguments, a flag without its value.
+ * Runs command lines with citty, and refuses what citty ignores: unknown flags, unknown commands, surplus arguments, a flag
+ * without its value. A mistyped `--dryrun` that is ignored would change the node.
  */
 
 type AnyCommand = CommandDef<ArgsDef>;
@@ -17,7 +17,7 @@ type AnyCommand = CommandDef<ArgsDef>;
 /**
  * Runs one command line (without the program's name). Output goes to the terminal; errors are thrown.
  *
- * @returns whether what it printed is all that it did, or it changed the node (and has --dry-run).
+ * @returns `report` for a command that only prints, `change` for one that can change the node (it has --dry-run).
  */
 export async function run(argv: readonly string[]): Promise<"report" | "change"> {
   if (argv[0] === "--version" || argv[0] === "-V") {

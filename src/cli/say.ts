@@ -2,8 +2,8 @@ import type { ImdsProxyError } from "../errors.ts";
 import { plain, widthOf, wrap } from "./terminal.ts";
 
 /**
- * Sentences of commands. A terminal breaks a line that is too long in the middle of a word, so there they are wrapped; in a file or a pipe
- * a line stays one, to search in. In neither is anything left that a terminal could take for a command: a log is read on one later.
+ * Prints the sentences of commands. On a terminal, lines are wrapped between words. In a file or a pipe, a line stays whole, so that it can
+ * be searched. Control characters are escaped in both, because a log may be read on a terminal later.
  */
 
 /**
@@ -23,7 +23,7 @@ export function fitted(
     .flatMap((line) => {
       const clean = plain(line);
       if (width === null) return [clean];
-      // What is set in by itself, such as a policy or a line with a caret below it, is left as it is.
+      // A line that is indented already, such as a policy's or one with a caret below it, is left as it is.
       return /^\s/.test(clean) ? [clean] : wrap(clean, width - indent.length, hanging);
     })
     .map((line) => `${indent}${line}`)
@@ -46,7 +46,7 @@ export const fittedComments = (yaml: string, width: number | null): string =>
     .split("\n")
     .map((line) => {
       const [sign] = /^ *# +/.exec(line) ?? [];
-      // An editor reads this one, which must stay in one line.
+      // Editors read this comment, and only in one line.
       if (sign === undefined || line.startsWith("# yaml-language-server:")) return line;
       return fitted(line.slice(sign.length), width, { indent: sign, hanging: "" });
     })

@@ -9,12 +9,12 @@ import { problemLines } from "./problem-lines.ts";
 import { progress } from "./progress.ts";
 import { say } from "./say.ts";
 
-/** Prints one line for each finding. What was found may be of a user's choosing. */
+/** Prints one line for each finding, escaped, because users can choose what was found. */
 export function sayFindings(findings: readonly Finding[]): void {
   for (const { what, ok, found } of findings) say(`${ok ? "ok  " : "FAIL"} ${what} (${found})`, "     ");
 }
 
-/** A dry run prints its plan, which is no progress. */
+/** How progress is shown; a dry run prints its plan line by line, without times. */
 export const told = (isDryRun: boolean): Progress =>
   isDryRun ? linesTo((line) => console.log(line)) : progress();
 
@@ -85,7 +85,7 @@ function statusLines(found: ServiceStatus): string[] {
   ];
   if (found.proxy?.kind === "not-root") {
     lines.push(
-      "what callers get: only root is told; sudo imdsproxy service status, or imdsproxy whoami for your own",
+      "what callers get: the proxy tells only root (sudo imdsproxy service status); imdsproxy whoami shows your own role",
     );
   } else if (found.proxy?.kind === "answered" && found.proxy.problems.length === 0) {
     lines.push("what callers get: nothing keeps them from their credentials, as far as the proxy has seen");

@@ -93,7 +93,7 @@ function sha256Of(text: string | undefined): string | undefined {
   if (text === undefined || /^[0-9a-fA-F]{64}$/.test(text)) return text;
   throw new ImdsProxyError(
     "usage",
-    `setup: --config-sha256 is ${JSON.stringify(text)}, which is no SHA-256`,
+    `setup: --config-sha256 is ${JSON.stringify(text)}, which is not a SHA-256`,
     "64 hexadecimal digits, as sha256sum(1) prints them",
   );
 }

@@ -34,7 +34,7 @@ export interface Screen {
 const ROLE_NAME = /^arn:[\w-]+:iam::\d+:role\/(?:.*\/)?([^/]+)$/;
 const roleName = (arn: string): string => ROLE_NAME.exec(arn)?.[1] ?? arn;
 
-/** Wraps to the screen, without what a terminal could take for a command. */
+/** Wraps to the screen, and escapes control characters. */
 function lines(
   screen: Screen,
   text: string,
@@ -42,7 +42,7 @@ function lines(
 ): Line[] {
   return text.split("\n").flatMap((one) => {
     const clean = plain(one);
-    // What is set in by itself, such as a policy, is left as it is.
+    // A line that is indented already, such as a policy's, is left as it is.
     const own = /^\s*/.exec(clean)?.[0] ?? "";
     const wrapped =
       screen.width === null || own !== "" ? [`${clean}`] : wrap(clean, screen.width - indent.length);
@@ -165,7 +165,7 @@ function userLines(screen: Screen, { rows, more }: StatusBase["users"]): Line[] 
   ];
 }
 
-/** @param above what is said above already. */
+/** @param above the troubles that the screen shows already; their remedies are not repeated. */
 function errorLines(screen: Screen, errors: NodeStatus["errors"], above: readonly Trouble[]): Line[] {
   if (errors === null) return [];
   if (errors.rows.length === 0) return row(screen, "errors", "none in the last four hours");
@@ -242,7 +242,7 @@ const DROPPED: Readonly<Record<keyof Dropped, string>> = {
   unredirected: "past the redirect",
 };
 
-/** Nothing where nothing was dropped: that is as it should be. */
+/** No line where nothing was dropped. */
 function droppedLines(screen: Screen, dropped: Dropped | null): Line[] {
   const kinds = (Object.keys(DROPPED) as (keyof Dropped)[]).filter((kind) => (dropped?.[kind] ?? 0) > 0);
   if (dropped === null || kinds.length === 0) return [];

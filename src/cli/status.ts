@@ -112,7 +112,7 @@ async function askWhile(startsProxy: () => boolean): Promise<StatusReply> {
 const ANOTHER_VERSION =
   "the proxy that runs is another version than this program: ask by /usr/local/bin/imdsproxy";
 
-/** What is unsafe at the socket is reported as a reason, so that the rest of the screen is still there. */
+/** An unsafe socket becomes the reason why there is no answer, so that the rest of the screen is still shown. */
 async function ask(path: string): Promise<StatusReply> {
   try {
     return await askStatus({ path, directory: STATUS_DIRECTORY, mostBytes: MOST_BYTES });

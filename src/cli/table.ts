@@ -1,10 +1,10 @@
 import { plain, wrap } from "./terminal.ts";
 
 /**
- * Rows of a name and a value, the values in one column. A value may have lines; nothing in it is left that a terminal could take for
- * a command, because names of accounts and groups are a directory's.
+ * Rows of a name and a value, the values in one column. A value may have several lines. Control characters in it are escaped, because
+ * a directory chooses the names of accounts and groups.
  *
- * @param width columns to wrap at, between words; null, the default, where a line stays one to search in.
+ * @param width columns to wrap at, between words; null, the default, leaves lines whole, so that they can be searched.
  */
 export function table(
   rows: readonly (readonly [name: string, value: string])[],

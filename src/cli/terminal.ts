@@ -1,4 +1,4 @@
-/** What commands print for people: times as they are said, lines as wide as the terminal, colours on terminals alone. */
+/** What commands print for people: times in words, lines as wide as the terminal, colours on terminals alone. */
 
 const UNITS: readonly (readonly [name: string, seconds: number])[] = [
   ["d", 86_400],
@@ -42,10 +42,10 @@ const escaped = (character: string): string =>
     (_, i) => `\\u${character.charCodeAt(i).toString(16).padStart(4, "0")}`,
   ).join("");
 
-/** A text without anything that is not printed: names and messages are not ours to choose. */
+/** Escapes every character that is not printed. Users and directories choose names and parts of messages. */
 export const plain = (text: string): string => text.replaceAll(UNPRINTABLE, escaped);
 
-/** JSON in lines, in which nothing is left that a terminal could take for a command. */
+/** JSON in lines, with every character that is not printed as `\uXXXX`, which means the same. */
 export const jsonText = (value: unknown): string =>
   JSON.stringify(value, null, 2)
     .split("\n")
@@ -68,7 +68,7 @@ export function wrap(text: string, width: number, indent = ""): string[] {
   return lines;
 }
 
-/** The width to wrap at: a terminal's, of at least 40; null where the output is none, so that a line stays one to search in. */
+/** The width to wrap at: a terminal's, of at least 40; null where the output is no terminal: lines stay whole, so that they can be searched. */
 export const widthOf = (stream: { isTTY?: boolean; columns?: number }): number | null =>
   stream.isTTY === true ? Math.max(40, stream.columns ?? 80) : null;
 

@@ -16,7 +16,7 @@ const LIMIT_MS = 20_000;
 const MOST_SPREAD_SECONDS = 3_600;
 /** Milliseconds for a process of the user's beside the spread: STS, three more requests, and its start on a busy machine. */
 const ENDS_MS = 60_000;
-/** What such a process says at the most. */
+/** The longest output of such a process that is accepted. */
 const MOST_LETTERS = 20_000;
 
 export default defineCommand({
@@ -100,8 +100,8 @@ export default defineCommand({
 });
 
 /**
- * The same by a process of that user's, since the proxy knows callers by the uid of their socket. Root's own stays root's and waits for
- * it, but not for ever: the user can stop or kill that process, and a prolog that hangs takes the node from Slurm.
+ * Does the same in a process of that user, because the proxy identifies callers by the uid of their socket. This process waits for it
+ * within a time limit: the user can stop or kill that process, and Slurm drains a node whose prolog hangs.
  */
 async function warmAs(uid: number, spread: string, json: boolean): Promise<void> {
   const argv = ["warm", "--spread", spread, ...(json ? ["--json"] : [])];
@@ -110,7 +110,7 @@ async function warmAs(uid: number, spread: string, json: boolean): Promise<void>
   if (said.exitCode === null) {
     throw new ImdsProxyError(
       "unhealthy",
-      `warm: what asks as uid ${uid} ${endOf(said, limitMs)}`,
+      `warm: the process that asks as uid ${uid} ${endOf(said, limitMs)}`,
       "another process of that user may have stopped or killed it: run it again",
     );
   }
@@ -124,7 +124,7 @@ const endOf = ({ late, text }: Said, limitMs: number): string =>
   late
     ? `did not end within ${Math.round(limitMs / 1000)} s`
     : text.length > MOST_LETTERS
-      ? "said more than it has to say"
+      ? "wrote too much output"
       : "was ended by a signal";
 
 /** @throws ImdsProxyError `usage` where it is no number of seconds, or more than an hour's. */

@@ -68,7 +68,7 @@ const noSession = ({ lastError }: Whoami): string =>
     ? "no session yet: one is made when it is asked for"
     : "no session: STS gave none when it was asked";
 
-/** A moment as people say it, and as machines do. */
+/** A time in words, with the exact time behind it. */
 const momentAndTime = (iso: string, nowMs: number): string => `${momentText(iso, nowMs)} (${iso})`;
 
 /**

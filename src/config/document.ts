@@ -16,7 +16,7 @@ const NOT_SHOWN = /externalId|policy/;
 
 /** The text of a configuration file, its YAML, and where in it each key is. */
 export class ConfigDocument {
-  /** What the text is called in errors: its path. */
+  /** The name of the text in errors: its path. */
   readonly source: string;
   readonly yaml: Document;
   readonly #lines = new LineCounter();

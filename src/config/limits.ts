@@ -1,8 +1,8 @@
 import { z } from "zod";
 
 /**
- * The configuration's `limits`: what one user may take of what all share. A user is a uid, or an owner in /etc/subuid with
- * all subordinate uids together.
+ * The configuration's `limits`: how much of the shared resources one user may take. A user is a uid, or an owner in /etc/subuid
+ * together with all subordinate uids.
  */
 
 const MOST_PER_SECOND = 1_000_000;
@@ -14,8 +14,8 @@ const count = (most: number) =>
 
 const rate = (perSecond: z.ZodNumber) =>
   z.strictObject({
-    perSecond: perSecond.describe("So many in a second in the long run"),
-    burst: count(MOST_AT_ONCE).describe("So many at once"),
+    perSecond: perSecond.describe("The rate in a second, in the long run"),
+    burst: count(MOST_AT_ONCE).describe("The burst: how many may come at once"),
   });
 
 const callRate = rate(
@@ -40,7 +40,7 @@ export const limitsSchema = z.strictObject({
     .nullable()
     .default({ perSecond: 2_000, burst: 4_000 })
     .describe(
-      "Connections of one user to the metadata address that begin; null for no limit. All users together have twice the rate",
+      "New connections of one user to the metadata address; null for no limit. All users together have twice the rate",
     ),
   // By nf_tables.
   trackedConnectionsPerUser: z
@@ -48,7 +48,7 @@ export const limitsSchema = z.strictObject({
     .nullable()
     .default("auto")
     .describe(
-      "Connections of one user that the kernel tracks at a time, to wherever they lead; null for no limit. auto: a sixteenth of " +
-        "net.netfilter.nf_conntrack_max, and 12288 at the least",
+      "Connections of one user, to any address, that the kernel tracks at the same time; null for no limit. auto: a sixteenth of " +
+        "net.netfilter.nf_conntrack_max, and at least 12288",
     ),
 });

@@ -61,7 +61,7 @@ export interface LoadOptions {
  */
 export const loadConfig = (options: LoadOptions = {}): Config => loadWithObject(options).config;
 
-/** The same, with what became of the object. A copy that is unusable is no error of the file. */
+/** The same, with the state of the object. An unusable copy of it is not an error of the file. */
 export function loadWithObject(options: LoadOptions = {}): LoadedConfig {
   const path = options.path ?? DEFAULT_CONFIG_PATH;
   const remedy = "name an existing file with --config FILE";
@@ -73,7 +73,7 @@ export function loadWithObject(options: LoadOptions = {}): LoadedConfig {
   return withCopy(file, options.objectPath);
 }
 
-/** Puts the copy of the object, as it is on the disk now, to a file that was read before. */
+/** Merges a file that was read before with the copy of the object that is on the disk now. */
 export function withCopy(file: ConfigFile, path: string = objectPath(file.config)): LoadedConfig {
   const { config } = file;
   if (config.config == null) return { config, object: null, file };
@@ -97,7 +97,7 @@ export function withCopy(file: ConfigFile, path: string = objectPath(file.config
   }
 }
 
-/** The text of a file that must be there. @param remedy what to do where it is none. @throws ImdsProxyError `config`. */
+/** The text of a file that must be there. @param remedy what to do where there is none. @throws ImdsProxyError `config`. */
 export function textOfFile(path: string, what: string, remedy: string): string {
   const text = textOf(path, what, remedy);
   if (text !== null) return text;
@@ -112,7 +112,7 @@ export function textOfFile(path: string, what: string, remedy: string): string {
 export function readObject(path: string): Uint8Array | null {
   let descriptor: number;
   try {
-    // Without waiting for who writes, where it is a FIFO.
+    // O_NONBLOCK: where it is a FIFO, open(2) must not wait for a writer.
     descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
@@ -131,17 +131,17 @@ export function readObject(path: string): Uint8Array | null {
   }
 }
 
-/** The longest configuration, in bytes: some hundred thousand rules. Whatever else was named by mistake is not read into memory. */
+/** The longest configuration, in bytes: some hundred thousand rules. A larger file that was named by mistake is not read into memory. */
 const MOST_CONFIG_BYTES = 16 * 1024 * 1024;
 
-/** What file systems say, in words. */
+/** Error codes of file systems, in words. */
 const FILE_ERRORS: Readonly<Record<string, string>> = {
   EISDIR: "it is a directory",
   ELOOP: "its symbolic links lead to each other",
   ENOTDIR: "a part of its path is no directory",
 };
 
-/** The text of a file; null where there is none. @param remedy what to do where it is no file. */
+/** The text of a file; null where there is none. @param remedy what to do where it is not a file, or too long. */
 function textOf(path: string, what: string, remedy: string): string | null {
   let bytes: Uint8Array;
   try {
@@ -270,13 +270,13 @@ export function merged(file: ConfigFile, text: string, name: string): Config {
   const isForNobody = config.role === null && config.rules.every(({ role }) => role === "none");
   if (isForNobody && !(config.tests ?? []).some(({ expect }) => expect.role === "none")) {
     throw invalid([
-      `${name} gives a role to nobody: where that is meant, say so by a test, such as {given: {user: alice}, expect: {role: none}}`,
+      `${name} gives a role to nobody: if that is intended, add a test that expects it, such as {given: {user: alice}, expect: {role: none}}`,
     ]);
   }
   return config;
 }
 
-/** The values as a configuration, complete. What its rules and tests mean is not looked at. */
+/** Completes the values to a configuration. Does not compare the rules with each other, and runs no tests. */
 function shaped(raw: Readonly<Record<string, unknown>>, places: Places): Config {
   const found = configSchema.safeParse(raw);
   if (found.success) return found.data;
@@ -324,7 +324,7 @@ function valuesOf(document: ConfigDocument): Record<string, unknown> {
   if (syntax !== undefined) {
     const { line, column } = document.placeAt(syntax.pos[0]);
     const said = syntax.message.split("\n")[0]?.replace(/ at line.*$/, "");
-    // The parser tells a programmer which function of its own to call.
+    // The parser's own message names a function of its API.
     const what =
       syntax.code === "MULTIPLE_DOCS" ? "a second document begins here: the file must have one" : said;
     throw invalid([`${document.source}:${line}:${column}: ${what}`]);

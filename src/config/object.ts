@@ -24,8 +24,8 @@ const HEAD = "# imdsproxy object 1";
 /** What the first line has without its signature. */
 const headOf = (fleet: string, serial: number): string => `${HEAD} fleet=${fleet} serial=${serial}`;
 /**
- * An Ed25519 signature has 64 bytes: 86 characters of base64 and two of padding. The last of them has four bits that mean nothing and
- * must be zero, so that one signature has one form.
+ * An Ed25519 signature has 64 bytes: 86 characters of base64 and two of padding. The last character has four unused bits. They must be
+ * zero, so that a signature has only one spelling.
  */
 const FIRST_LINE =
   /^# imdsproxy object 1 fleet=([A-Za-z0-9][A-Za-z0-9._-]{0,63}) serial=([1-9]\d{0,15}) signature=([A-Za-z0-9+/]{85}[AQgw]==)$/;
@@ -46,7 +46,7 @@ export interface VerifiedObject {
   readonly text: string;
 }
 
-/** What a node asks of an object. */
+/** What a node requires of an object. */
 export interface ObjectTrust {
   readonly fleet: string;
   /** Base64 of the DER form; one of them must have signed. */
@@ -78,7 +78,7 @@ export function textOfBytes(bytes: Uint8Array): string | null {
 export const hashOf = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
 
 /**
- * Verifies who signed, for which fleet. What the text means is not looked at.
+ * Verifies the signature and the fleet. Does not parse the text.
  *
  * @param name what to call it in errors: its path, or its URL.
  * @throws ImdsProxyError `config`, with what was found.
@@ -109,7 +109,7 @@ export function verifyObject(bytes: Uint8Array, trust: ObjectTrust, name: string
   if (!isSigned) {
     throw new ImdsProxyError(
       "config",
-      `${name} has a signature by no key of config.publicKey: it was changed since, cut off, or signed by another key`,
+      `${name} is signed by no key of config.publicKey: it was changed or cut off after it was signed, or signed by another key`,
       "sign it by the fleet's key, or set config.publicKey to the key that signs (openssl pkey -in KEY.pem -pubout)",
     );
   }
@@ -137,7 +137,7 @@ export function signingKeyOf(pem: string, name: string): KeyObject {
   try {
     key = createPrivateKey(pem);
   } catch {
-    // The parser's words could quote the key.
+    // The parser's message could quote the key.
   }
   if (key?.asymmetricKeyType === "ed25519") return key;
   throw new ImdsProxyError(

@@ -9,7 +9,7 @@ interface Override {
   readonly valueHint: string;
 }
 
-/** Every override. The flags of commands, the errors that name a flag, and what setup writes into the file are made of this. */
+/** Every override. The flags of commands, the errors that name a flag, and what setup writes into the file are made from this. */
 export const OVERRIDES = {
   listen: { flag: "listen", path: ["listen"], description: "Where to listen", valueHint: "ADDRESS:PORT" },
   upstream: {
@@ -33,7 +33,7 @@ export const OVERRIDES = {
   stsEndpoint: {
     flag: "sts-endpoint",
     path: ["sts", "endpoint"],
-    description: "STS instead of the region's own",
+    description: "Where STS answers, in place of the region's own endpoint",
     valueHint: "URL",
   },
   stateDirectory: {
@@ -45,7 +45,7 @@ export const OVERRIDES = {
   logLevel: {
     flag: "log-level",
     path: ["log", "level"],
-    description: "The least severe lines of the log: debug, info, warn or error",
+    description: "The lowest level that is logged: debug, info, warn or error",
     valueHint: "LEVEL",
   },
 } as const satisfies Record<string, Override>;

@@ -6,7 +6,7 @@ import { isRoleArn } from "../sessions/arn.ts";
 
 const text = z.string().min(1, "must not be empty");
 
-/** Who asks. What is left out is as follows: no groups, a login's cgroup, the instance id `i-INSTANCE`, the region `REGION`. */
+/** Who asks. Defaults: no groups, a login's cgroup, the instance id `i-INSTANCE`, the region `REGION`. */
 const given = z.strictObject({
   user: text.optional().describe("The account's name"),
   uid: z

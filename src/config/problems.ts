@@ -2,7 +2,7 @@ import type { z } from "zod";
 import type { KeyPath } from "./document.ts";
 import { knownKeys } from "./known-keys.ts";
 
-/** What zod finds wrong, in the words of a configuration: the key, what was found and what would be right. */
+/** Turns what zod finds wrong into messages of a configuration: the key, what was found and what would be right. */
 
 interface Problem {
   readonly path: readonly PropertyKey[];
@@ -13,7 +13,7 @@ interface Problem {
 
 type Issue = z.core.$ZodIssue;
 
-/** Flattens zod's issues: one for each unknown key, and for a union the branch that came furthest. */
+/** Flattens zod's issues: one for each unknown key, and for a union those of the branch that matched deepest. */
 function problemsOf(issue: Issue, prefix: readonly PropertyKey[]): Problem[] {
   const path = [...prefix, ...issue.path];
   if (issue.code === "unrecognized_keys") {

@@ -9,7 +9,7 @@ export interface Unreachable {
 
 type UidRange = NonNullable<Match["uid"]>[number];
 
-/** One item of each list of a match, so that a rule covers all of it or none: null where the match does not ask. */
+/** One item of each list of a match, so that a rule covers either the whole cell or none of it. Null: the match does not ask. */
 interface Cell {
   readonly user: string | null;
   readonly uid: UidRange | null;
@@ -80,8 +80,8 @@ function coversCell(match: Match, cell: Cell): boolean {
 }
 
 /**
- * Those of `earlier` that together match everyone whom `later` matches; null where somebody is left, or where that is undecided.
- * One is enough: it alone. Sound, not complete: globs are compared as texts.
+ * The rules of `earlier` that together match everyone whom `later` matches; only one where one is enough. Null where somebody is left,
+ * or where that cannot be decided: globs are compared as texts, so a covered rule may be missed, but none is reported wrongly.
  */
 export function coveredBy<T extends { readonly match: Match }>(
   later: Match,
@@ -104,10 +104,10 @@ export function coveredBy<T extends { readonly match: Match }>(
 }
 
 /**
- * Rules by the user, else by the group, that they name. A file of a fleet may have a rule for each of thousands of people, and a rule for
- * alice covers nobody of a rule for bob: only those that could cover somebody are compared.
+ * An index of rules by the users, else by the groups, that they name. A fleet's file may have a rule for each of thousands of people. A
+ * rule for alice covers nobody of a rule for bob, so only the rules that could cover somebody are compared.
  */
-class Above<T extends { readonly match: Match }> {
+class EarlierRules<T extends { readonly match: Match }> {
   readonly #byUser = new Map<string, T[]>();
   readonly #byGroup = new Map<string, T[]>();
   readonly #others: T[] = [];
@@ -121,8 +121,8 @@ class Above<T extends { readonly match: Match }> {
     else for (const name of new Set(names)) index.set(name, [...(index.get(name) ?? []), rule]);
   }
 
-  /** Those that could cover a part of a match, in their order. */
-  near({ user = [], group = [] }: Match): readonly T[] {
+  /** The rules that could cover a part of a match, in their order. */
+  candidatesFor({ user = [], group = [] }: Match): readonly T[] {
     const found = new Set(this.#others);
     for (const name of user) for (const rule of this.#byUser.get(name) ?? []) found.add(rule);
     for (const name of group) for (const rule of this.#byGroup.get(name) ?? []) found.add(rule);
@@ -130,7 +130,7 @@ class Above<T extends { readonly match: Match }> {
   }
 }
 
-/** Who never comes through the proxy, as matches. */
+/** Exempt users, who never reach the proxy, as matches. */
 function exemptMatches(exempt: readonly string[]): readonly { readonly match: Match }[] {
   const uids = exempt
     .filter((one) => /^\d+$/.test(one))
@@ -143,14 +143,14 @@ const quoted = (rules: readonly { readonly name: string }[]): string => {
   return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
 };
 
-/** The rules that can never decide: earlier ones take all of theirs, or they name only users who never come through the proxy. */
+/** The rules that can never decide: earlier rules match all of their callers, or they name only users who never reach the proxy. */
 export function unreachableRules(config: Pick<Config, "rules" | "exempt">): Unreachable[] {
   const exempt = exemptMatches(config.exempt);
   const found: Unreachable[] = [];
-  const above = new Above<Config["rules"][number]>();
+  const earlier = new EarlierRules<Config["rules"][number]>();
   const names = new Set<string>();
   for (const [index, rule] of config.rules.entries()) {
-    const covering = coveredBy(rule.match, above.near(rule.match));
+    const covering = coveredBy(rule.match, earlier.candidatesFor(rule.match));
     if (covering !== null) {
       const [verb, together] = covering.length === 1 ? ["matches", "already "] : ["match", "together "];
       found.push({
@@ -170,7 +170,7 @@ export function unreachableRules(config: Pick<Config, "rules" | "exempt">): Unre
       });
     }
     names.add(rule.name);
-    above.add(rule);
+    earlier.add(rule);
   }
   return found;
 }

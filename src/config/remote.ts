@@ -14,13 +14,13 @@ export interface S3Location {
   readonly key: string;
 }
 
-/** Parses `s3://BUCKET/KEY`; null where it is none. The key is printable ASCII, without segments that a URL would swallow. */
+/** Parses `s3://BUCKET/KEY`; null where it is none. The key is printable ASCII, without segments that a URL parser removes. */
 export function parseS3Url(text: string): S3Location | null {
   const [, bucket = "", key = ""] = PATTERN.exec(text) ?? [];
   if (bucket === "" || /\.\.|^\d+\.\d+\.\d+\.\d+$/.test(bucket)) return null;
   const isPlain = key.length <= 1024 && /^[\x20-\x7e]+$/.test(key) && !/[\\]/.test(key);
-  const swallowed = key.split("/").some((segment) => segment === "" || segment === "." || segment === "..");
-  return isPlain && !swallowed ? { bucket, key } : null;
+  const hasRemoved = key.split("/").some((segment) => segment === "" || segment === "." || segment === "..");
+  return isPlain && !hasRemoved ? { bucket, key } : null;
 }
 
 /** A parameter of the Systems Manager's Parameter Store. */
@@ -97,13 +97,15 @@ const publicKey = z.string().transform((text, context) => {
 export const remoteSchema = z.strictObject({
   source: source.describe("The object, as s3://BUCKET/KEY, or a parameter of SSM, as ssm:NAME or ssm:ARN"),
   // In seconds once it is parsed.
-  every: every.prefault("60s").describe("How often it is asked for, from 10s to 24h"),
+  every: every.prefault("60s").describe("The interval between two polls, from 10s to 24h"),
   publicKey: z
     .union([
       z.array(publicKey).min(1, "must name a key").max(8, "must be at most 8 keys"),
       publicKey.transform((one) => [one]),
     ])
-    .describe("Whose signature counts, as an Ed25519 public key; two, while one key replaces the other"),
+    .describe(
+      "The Ed25519 public key that must have signed the object; two, while one key replaces the other",
+    ),
   fleet: z
     .string()
     .regex(FLEET_NAME, "must be 1 to 64 letters, digits, dots, underscores or hyphens, such as research")

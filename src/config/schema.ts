@@ -12,10 +12,10 @@ import { remoteSchema } from "./remote.ts";
 
 /**
  * The configuration file's shape, its defaults and its checks. Every message says what would be right; load.ts adds
- * what was found and the line. Every key has a description: editors show it, and imdsproxy-config(5) is made of it.
+ * what was found and the line. Every key has a description: editors show it, and imdsproxy-config(5) is made from it.
  */
 
-// A file is checked once: to compile a check for it takes longer than the check.
+// By default zod compiles its checks, which takes longer than the one check of a file.
 z.config({ jitless: true });
 
 const endpointText = /^(?:\[([0-9a-fA-F:.]+)\]|([^:\s]+)):(\d{1,5})$/;
@@ -118,7 +118,7 @@ const template = (allowed?: readonly string[]) =>
     if (problem !== null) context.addIssue({ code: "custom", message: problem });
   });
 
-/** What follows in the description of a key whose text has placeholders; the man page has a section of its own for it. */
+/** Begins the second part of the description of a key with placeholders. The man page has a section of its own for that part. */
 export const PLACEHOLDERS_FOLLOW = "Text with placeholders.";
 const withPlaceholders = (what: string, allowed?: readonly string[]): string =>
   `${what}. ${PLACEHOLDERS_FOLLOW} ${describePlaceholders(allowed)}`;
@@ -149,10 +149,10 @@ const policyArn = z
   .string()
   .regex(/^arn:aws[a-z-]*:iam::(?:aws|\d{12}):policy\/.+$/, "must be the ARN of a managed policy");
 
-/** Session policies for those of a rule's callers whom `match` names as well. */
+/** Session policies for those of a rule's callers whom `match` matches too. */
 const grant = z.strictObject({
   name: name.describe("What the grant is called, in explain and whoami"),
-  match: match.default({}).describe("What must hold of the caller, as in a rule; empty: everybody"),
+  match: match.default({}).describe("What the caller must match, as in a rule; empty: everybody"),
   policyArns: z
     .array(policyArn)
     .min(1, "must not be empty: a grant is its policies")
@@ -165,7 +165,7 @@ const rule = z
     name: name.describe("What the rule is called, in explain, whoami and the log"),
     match: match
       .default({})
-      .describe("What must hold of the caller: all of it, and of each list any; empty: everybody"),
+      .describe("What the caller must match: every key, and any item of each list; empty: everybody"),
     role: z
       .union([z.literal("none", "must be the ARN of an IAM role, or none"), roleArn])
       .describe("The ARN of the role that the caller gets, or none: the caller is refused"),
@@ -200,13 +200,13 @@ const rule = z
       .enum(["union"], "must be union: the policies of all grants that match, together")
       .optional()
       .describe(
-        "union: a session may do what the policies of all grants that match allow together, within the role",
+        "union: a session may do what any policy of the matching grants allows, as far as the role allows it",
       ),
     grants: z
       .array(grant)
       .min(1, "must not be empty: nobody would be granted anything")
       .optional()
-      .describe("Session policies for those of the rule's callers whom a grant's match names as well"),
+      .describe("Session policies, each for those of the rule's callers whom the grant matches too"),
     policy: z
       .union([z.record(z.string(), z.unknown()).transform((value) => JSON.stringify(value)), z.string()])
       .nullable()
@@ -216,7 +216,7 @@ const rule = z
         try {
           if (typeof JSON.parse(text) === "object") return;
         } catch {
-          // Said below, without the parser's words: they may quote the policy.
+          // Reported below without the parser's message, which may quote the policy.
         }
         context.addIssue({
           code: "custom",
@@ -238,7 +238,7 @@ const rule = z
     if (rule.match.group !== undefined) return;
     for (const [path, text] of textsOf(rule)) {
       if (!mentions(text ?? "", "group")) continue;
-      const message = "names {group}, so that its rule must match by group: match: { group: [NAME] }";
+      const message = "uses {group}, so its rule must match by group: match: { group: [NAME] }";
       context.addIssue({ code: "custom", path: [...path], message });
     }
   });
@@ -258,7 +258,7 @@ function grantProblems(rule: {
   }
   if (grants === undefined) {
     const message =
-      "must have grants beside it: a list of { name, match, policyArns }; whom none of them matches is denied everything";
+      "must have grants beside it: a list of { name, match, policyArns }; a caller whom none of them matches is denied everything";
     return [{ path: ["grant"], message }];
   }
   const found: { path: (string | number)[]; message: string }[] = [];
@@ -266,9 +266,9 @@ function grantProblems(rule: {
     found.push({ path: ["grant"], message: "has no role to grant something of: role is none" });
   const here = { policyArns: rule.policyArns.length > 0, policy: rule.policy !== null };
   for (const key of ["policyArns", "policy"] as const) {
-    // Session policies add up: this would be granted to whom no grant matches.
+    // Session policies add up: a caller whom no grant matches would be granted this.
     const message =
-      "must not stand beside grant: union; what everybody of the rule shall have is a grant without a match";
+      "must not stand beside grant: union; for what everybody of the rule shall have, add a grant without a match";
     if (here[key]) found.push({ path: [key], message });
   }
   const [, partition, , , account] = role.split(":");
@@ -304,7 +304,7 @@ const WITHOUT_GROUP = PLACEHOLDERS.map((one) => one.name).filter((one) => one !=
 /** The whole file. An empty file is valid: without a role every caller is refused. */
 export const configSchema = z
   .strictObject({
-    // A default that is read as the file's own text would be: so it stands in the JSON Schema.
+    // prefault(): the default is parsed like the file's own text, so the JSON Schema shows it as it would be written.
     listen: endpoint
       .prefault(`${DEFAULT_LISTEN.address}:${DEFAULT_LISTEN.port}`)
       .describe("Where the proxy listens. Below port 512: no user, NFS or Lustre can take it"),
@@ -330,11 +330,11 @@ export const configSchema = z
           .describe("The URL of STS; null: the regional endpoint"),
       })
       .default({ endpoint: null })
-      .describe("Which STS is asked"),
+      .describe("Where STS is asked"),
     config: remoteSchema
       .nullish()
       .describe(
-        "Where role, rules and tests come from, in place of this file: an object that many nodes share",
+        "Where the object is that many nodes share: role and rules come from it, and not from this file",
       ),
     role: roleArn
       .nullable()
@@ -351,7 +351,7 @@ export const configSchema = z
       .enum(["refuse", "default"], "must be refuse or default")
       .default("refuse")
       .describe(
-        "What a rule by user or group does with a uid that has no name: refuse it, or pass on to the rules below and role",
+        "What a rule by user or group does with a uid that has no name. refuse: it refuses the caller; default: it does not match, and the rules below and the default role decide",
       ),
     exempt: z
       .array(z.union([name, z.number().int().min(0).transform(String)]))
@@ -361,7 +361,7 @@ export const configSchema = z
     platform: z
       .enum([...PLATFORMS, "none"], `must be ${PLATFORMS.join(", ")} or none`)
       .default("none")
-      .describe("Whose own daemons' accounts are exempt as well, where the node has them"),
+      .describe("The platform whose daemons' accounts are exempt too, where the node has them"),
     imds: z
       .strictObject({
         tokens: z
@@ -371,27 +371,33 @@ export const configSchema = z
         allow: z
           .array(category)
           .default([])
-          .describe("Metadata categories to open besides those that are; never credentials"),
+          .describe("Metadata categories to open besides the default ones; credentials can never be opened"),
         deny: z.array(category).default([]).describe("Metadata categories to close"),
       })
       .default({ tokens: "auto", allow: [], deny: [] })
-      .describe("Which metadata is answered, and how"),
+      .describe("Which metadata users can read, and how"),
     containers: z
       .enum(["leave", "reject", "proxy"], "must be leave, reject or proxy")
       .default("leave")
       .describe(
-        "What to do with bridged containers, which have no uid: leave them alone, reject them, or proxy: the default role",
+        "What happens to bridged containers, which have no uid. leave: nothing; reject: they are refused; proxy: they get the default role",
       ),
     limits: limitsSchema
       .prefault({})
-      .describe("What one user may take of what all share. A user is a uid with its subordinate uids"),
+      .describe(
+        "How much of the shared resources one user may take. A user is a uid with its subordinate uids",
+      ),
     rules: z
       .array(rule)
       .default([])
-      .describe("Who gets which role: the first rule that matches decides. Whom none matches has role"),
+      .describe(
+        "Who gets which role: the first rule that matches decides. Where none matches, the key role does",
+      ),
     tests: policyTestsSchema
       .optional()
-      .describe("What the rules must say of callers that are given; a file whose tests fail is not loaded"),
+      .describe(
+        "Tests of the rules: a caller, and what the rules must decide; a file whose tests fail is not loaded",
+      ),
     metrics: z
       .strictObject({
         listen: endpoint.prefault("127.0.0.1:9254").describe("Where the metrics are served"),
@@ -413,14 +419,14 @@ export const configSchema = z
         level: z
           .enum(["debug", "info", "warn", "error"], "must be debug, info, warn or error")
           .default("info")
-          .describe("The least severe lines of the log"),
+          .describe("The lowest level that is logged"),
         format: z
           .enum(["auto", "json", "pretty"], "must be auto, json or pretty")
           .default("auto")
           .describe("How lines are written; auto: json under systemd, pretty on a terminal"),
       })
       .default({ level: "info", format: "auto" })
-      .describe("What the proxy writes about itself"),
+      .describe("The log of the proxy"),
   })
   .superRefine(({ cluster, sessionName, rules }, context) => {
     if (cluster != null) return;
@@ -432,7 +438,7 @@ export const configSchema = z
     ];
     for (const [path, text] of texts) {
       if (!mentions(text ?? "", "cluster")) continue;
-      const message = "names {cluster}: set the key cluster to the cluster's name";
+      const message = "uses {cluster}: set the key cluster to the cluster's name";
       context.addIssue({ code: "custom", path: [...path], message });
     }
   });

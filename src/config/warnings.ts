@@ -5,8 +5,8 @@ import { withoutDefault } from "./reachable.ts";
 import type { Config, Rule } from "./schema.ts";
 
 /**
- * Warnings: what is valid in a configuration but rarely intended. Pure: reads the configuration alone, so that it can be checked
- * on any machine.
+ * Warnings about what is valid in a configuration but rarely intended. Pure: they depend on the configuration alone, so that it can be
+ * checked on any machine.
  */
 
 /** Whether a rule holds only inside of a Slurm job. */

@@ -20,13 +20,13 @@ export interface AccountFiles {
   readonly subgid: string;
 }
 
-/** Where accounts have their homes; on the node's own file system, gone with it. */
+/** The home of an account, on the node's own file system, which goes away with the node. */
 export const homeOf = (user: string): string => `/run/home/${user}`;
 
 /** The first number of the groups that are made for names in `groups`. */
 const FIRST_EXTRA_GID = 47_000;
 
-/** Adds `users` to the machine's accounts; one of the same name or number gives way. */
+/** Adds `users` to the machine's accounts, in place of accounts of the same name or number. */
 export function withUsers(files: AccountFiles, users: readonly NodeUser[]): AccountFiles {
   const names = new Set(users.map(({ name }) => name));
   const uids = new Set(users.map(({ uid }) => String(uid)));

@@ -23,7 +23,7 @@ export interface Namespace {
 /** `own`: the namespace's files. `machine`: the machine's, for programs of ours that lie where the namespace hides them. */
 export type NamespaceView = "own" | "machine";
 
-/** What programs get instead of our environment, which may hold credentials. */
+/** The environment of programs on the node. Ours may hold credentials, and is not passed on. */
 export const CLEAN_ENVIRONMENT: Readonly<Record<string, string>> = {
   PATH: "/run/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
   LANG: "C.UTF-8",
@@ -68,7 +68,7 @@ export async function openNamespace(script: string, args: readonly string[]): Pr
   return {
     pid,
     enter(argv, view) {
-      // Root and working directory are the keeper's: setns(2) alone would leave ours, and the root outside of any chroot.
+      // Root and working directory become the keeper's: setns(2) alone would keep ours, which may be in a chroot.
       const mount = view === "own" ? ["--mount", "--root", "--wd"] : [];
       return ["nsenter", `--target=${pid}`, "--net", "--pid", "--ipc", ...mount, "--", ...argv];
     },

@@ -87,10 +87,10 @@ const DEFAULT_USERS: readonly NodeUser[] = [
 ];
 
 /**
- * The node's own file system: /etc is a copy, so that accounts and configuration are the node's alone; what programs
- * write to, and homes with somebody's real credentials, are covered. What is shown is bound before its place is covered.
- * A link among the account files would lead what is written to them back to the machine, and the configuration of an
- * imdsproxy that serves this machine is not the node's.
+ * Makes the node's own file system. /etc is a copy, so that changes to accounts and configuration stay on the node; the
+ * configuration of an imdsproxy that serves this machine is left out, and a link among the account files is replaced by a copy, because
+ * a write would follow it back to the machine. Directories that programs write to, and homes, which may hold real credentials, are
+ * covered by empty ones. Files to be shown are bound first, while their sources can still be seen.
  */
 const FILES_SCRIPT = `
 set -eu

@@ -29,7 +29,7 @@ export interface RunningProxy {
 
 /** The parts of the node that the proxy needs. */
 export interface ProxyHost {
-  /** Any process of the node: whose /proc entry shows the node's sockets. */
+  /** Any process of the node; its /proc entry shows the node's sockets. */
   readonly pid: number;
   path(nodePath: string): string;
   run(options: RunOptions): Running;

@@ -5,7 +5,7 @@ import { selfCommand } from "../platform/self.ts";
 import { CLEAN_ENVIRONMENT, type Namespace } from "./namespace.ts";
 import type { PartAnswer, PartCall, PartStart } from "./part.ts";
 
-/** As the units of what is installed have it (service/units.ts): else a stand-in ends where a test takes the node's last process. */
+/** As in the installed units (service/units.ts). Without it, a stand-in aborts where a test uses up the node's process ids. */
 const NO_LATER_THREADS = {
   BUN_JSC_useConcurrentJIT: "0",
   BUN_JSC_useConcurrentGC: "0",

@@ -1,7 +1,7 @@
 import { CHECKS } from "./checks.ts";
 import type { Check, DoctorInputs, Finding, Report } from "./types.ts";
 
-/** Judges what was looked at. Pure. */
+/** Runs the checks over what was gathered. Pure. */
 export function build(inputs: DoctorInputs, checks: readonly Check[] = CHECKS): Report {
   const findings: Finding[] = [];
   const unchecked: { id: string; why: string }[] = [];
@@ -11,7 +11,7 @@ export function build(inputs: DoctorInputs, checks: readonly Check[] = CHECKS): 
       else findings.push({ id, level, why, remedy, command, ...outcome });
     }
   }
-  // What is open first; in each part the order of the checks.
+  // Findings of level `open` come first; otherwise the order of the checks stays.
   findings.sort((a, b) => Number(b.level === "open") - Number(a.level === "open"));
   return {
     as: inputs.as,

@@ -1,4 +1,4 @@
-/** Text of users' choosing (names of accounts, files and processes), made fit for a terminal. Pure. */
+/** Escapes text that users choose (names of accounts, files and processes) for a terminal. Pure. */
 
 /**
  * Control characters of both ranges, format characters (those that turn the direction of text among them), line and paragraph
@@ -8,7 +8,7 @@ const HARMFUL = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu;
 
 const escaped = (character: string): string => `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`;
 
-/** The text with an escape in place of each character that could do something to a terminal; a backslash becomes two. */
+/** The text with each character that a terminal could interpret as an escape; a backslash becomes two. */
 export const harmless = (text: string): string => text.replaceAll("\\", "\\\\").replaceAll(HARMFUL, escaped);
 
 /** JSON of a value, with every such character as `\uXXXX`, which means the same. */

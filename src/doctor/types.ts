@@ -197,7 +197,7 @@ export interface DoctorInputs {
   readonly simulations: Known<readonly Simulation[]>;
 }
 
-/** `open`: by this an ordinary user gets the instance role, becomes root or gets another's credentials. `warning`: it does not alone. */
+/** `open`: by this an ordinary user gets the instance role, becomes root or gets another's credentials. `warning`: not by this alone. */
 export type Level = "open" | "warning";
 
 /** One thing that a check found. */
@@ -212,7 +212,7 @@ export interface Found {
   readonly remedy?: string;
 }
 
-/** What a check came to: something found, or something that it could not look at. */
+/** One result of a check: something found, or something that it could not look at. */
 export type Outcome = (Found & { readonly source: string }) | { readonly unchecked: string };
 
 /** One check. */

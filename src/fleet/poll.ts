@@ -6,11 +6,11 @@ import type { InstanceCredentials } from "../sessions/instance-credentials.ts";
 import { fetchSource } from "./source.ts";
 import { type PollState, readPollState, requireDirectory, writeCopy, writePollState } from "./store.ts";
 
-/** One look at the fleet's object: it is asked for, judged, and kept where it may be taken. */
+/** One poll of the fleet's object: fetches and verifies it, and stores it if this node may take it. */
 
 /**
- * Milliseconds after which the object is asked for whole, whatever entity tag it has. A bucket that says "unchanged" of what has
- * changed keeps nodes back for no longer.
+ * Milliseconds after which the whole object is fetched, whatever its entity tag. A bucket that wrongly says "unchanged" delays nodes no
+ * longer than that.
  */
 export const FULL_EVERY_MS = 3_600_000;
 
@@ -43,7 +43,7 @@ export interface Candidate {
   readonly hash: string;
 }
 
-/** Polls once. Rejects for nothing that S3, the bucket or a full disk can do: that is a result. */
+/** Polls once. A failure of S3, of the bucket or of the disk is a result, and does not reject the promise. */
 export async function poll(options: PollOptions): Promise<PollResult> {
   const { file, gid, now, dryRun } = options;
   const directory = objectDirectory(file.config);
@@ -92,7 +92,7 @@ export async function poll(options: PollOptions): Promise<PollResult> {
 }
 
 /**
- * The object that this node may take, without keeping it; null where it is the one that the node has.
+ * Fetches the object that this node may take, and does not store it; null where the node has that object already.
  *
  * @throws ImdsProxyError where there is none that may be taken.
  */
@@ -120,7 +120,7 @@ type Found =
     }
   | { readonly kind: "candidate"; readonly candidate: Candidate; readonly before: number | null };
 
-/** Asks S3 or SSM, and judges what it gives. @throws ImdsProxyError where there is no object that may be taken. */
+/** Fetches from S3 or SSM, and verifies the answer. @throws ImdsProxyError where there is no object that may be taken. */
 async function ask(options: Omit<PollOptions, "dryRun" | "gid">, state: PollState | null): Promise<Found> {
   const { file, now } = options;
   const remote = remoteOf(file);
@@ -151,7 +151,7 @@ async function ask(options: Omit<PollOptions, "dryRun" | "gid">, state: PollStat
   const { bytes, etag } = answer;
   const verified = verifyObject(bytes, trustOf(file), name);
   const { fleet, serial, hash } = verified;
-  // Both: the copy may be lost, or an older one that somebody put back; the state may be of the poll before, which was interrupted.
+  // Both are compared: the copy may be lost, or replaced by an older one; the state may be older than the copy, where a poll was interrupted.
   refuseOlder(verified, copy, name);
   refuseOlder(verified, state?.taken?.fleet === fleet ? state.taken : null, name);
   if (copy?.isGood === true && hash === copy.hash) return { kind: "unchanged", serial, hash, etag };
@@ -159,7 +159,7 @@ async function ask(options: Omit<PollOptions, "dryRun" | "gid">, state: PollStat
   return { kind: "candidate", candidate: { bytes, etag, serial, hash }, before: copy?.serial ?? null };
 }
 
-/** @throws ImdsProxyError where the serial falls, or says nothing of a change. */
+/** @throws ImdsProxyError where the serial is lower than the last one, or the same for another content. */
 function refuseOlder(
   { serial, hash }: VerifiedObject,
   last: { readonly serial: number; readonly hash: string } | null,
@@ -184,7 +184,7 @@ function refuseOlder(
 class Failure extends ImdsProxyError {}
 
 interface Copy extends Pick<VerifiedObject, "serial" | "hash"> {
-  /** Whether the node can use it: its signature alone makes a serial count. */
+  /** Whether the node can use its rules. Its serial counts even where it cannot: for that the signature is enough. */
   readonly isGood: boolean;
 }
 
@@ -224,7 +224,7 @@ const trustOf = (file: ConfigFile) => {
   return { fleet, publicKeys: publicKey };
 };
 
-/** A failure in words. What nobody foresaw is a failure of the program, and goes on as it is. */
+/** A failure in words. An error that is neither ours nor of the file system is a bug, and is thrown again. */
 function failureOf(error: unknown, path: string): { what: string; remedy: string | null } {
   if (error instanceof ImdsProxyError) return { what: error.problem, remedy: error.remedy };
   const { code } = error as NodeJS.ErrnoException;

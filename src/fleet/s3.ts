@@ -16,7 +16,7 @@ export interface S3Request {
   /** Where S3 answers; null: at the region's endpoint. */
   readonly endpoint: string | null;
   readonly credentials: Credentials;
-  /** The entity tag of what is there already: then only something else is sent. Null: the object in any case. */
+  /** The entity tag of the copy, for If-None-Match: S3 then sends the object only if it is another. Null: S3 sends it in any case. */
   readonly etag: string | null;
   /** The longest object in bytes. */
   readonly mostBytes: number;
@@ -35,10 +35,10 @@ const ETAG = /^(?:W\/)?"[\x21\x23-\x7e]{0,200}"$/;
 
 /**
  * The URL of an object. The bucket is in the host's name where a certificate covers that, else in the path (Amazon S3 User Guide,
- * "Virtual hosting of buckets"); at an endpoint of one's own always in the path. Pure.
+ * "Virtual hosting of buckets"); at a configured endpoint always in the path. Pure.
  */
 export function objectUrl({ bucket, key }: S3Location, endpoint: string, isOwn: boolean): URL {
-  // What encodeURIComponent leaves, and the signature's rules do not (Amazon S3 API Reference, "UriEncode").
+  // Characters that encodeURIComponent leaves, and that the signature's rules encode (Amazon S3 API Reference, "UriEncode").
   const encoded = key
     .split("/")
     .map((segment) =>
@@ -54,7 +54,7 @@ export function objectUrl({ bucket, key }: S3Location, endpoint: string, isOwn: 
   return new URL(`/${encoded}`, url);
 }
 
-/** Asks for an object. Never rejects for what the other side does. */
+/** Fetches an object. Nothing that the server does rejects the promise. */
 export async function getObject(request: S3Request): Promise<S3Answer> {
   const { region, credentials, mostBytes, limitMs } = request;
   const endpoint = request.endpoint ?? (await serviceEndpoint("s3", region));
@@ -79,7 +79,7 @@ export async function getObject(request: S3Request): Promise<S3Answer> {
   return failureOf(answer, request);
 }
 
-/** What an answer without the object means. Pure. */
+/** Explains an answer without the object. Pure. */
 function failureOf(
   { status, headers, bytes }: Extract<SignedAnswer, { kind: "answered" }>,
   { location, region }: S3Request,

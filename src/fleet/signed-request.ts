@@ -37,7 +37,7 @@ export type SignedAnswer =
   | { readonly kind: "too-long" }
   | Unfetched;
 
-/** Nothing was fetched. `why` is a sentence without its end and without anything that the other side could choose, but for a code. */
+/** Nothing was fetched. `why` is a sentence without a final stop. Of what the server chooses, it holds only a code. */
 export interface Unfetched {
   readonly kind: "failed";
   readonly why: string;
@@ -47,7 +47,7 @@ export interface Unfetched {
 export const failed = (why: string, remedy: string): Unfetched => ({ kind: "failed", why, remedy });
 
 const LIMIT_MS = 20_000;
-/** What of an error's body is read, for its code. */
+/** How much of an error's body is read, to find its code. */
 const MOST_ERROR_BYTES = 64 * 1024;
 const NAMES = { s3: "S3", ssm: "SSM" } as const;
 
@@ -61,7 +61,7 @@ export async function serviceEndpoint(service: SignedRequest["service"], region:
   return url.origin;
 }
 
-/** Sends it. Follows no redirect, and heeds no HTTP_PROXY. Never rejects for what the other side does. */
+/** Sends the request. Nothing that the server does rejects the promise. */
 export async function sendSigned(request: SignedRequest): Promise<SignedAnswer> {
   const { url, method, body } = request;
   const headers = await signedHeaders(request);
@@ -82,7 +82,7 @@ export async function sendSigned(request: SignedRequest): Promise<SignedAnswer> 
         `see whether the node reaches it: curl -sS -o /dev/null -w '%{http_code}\\n' ${url.origin}`,
       ),
     );
-    // node:http, which follows no redirect and heeds no HTTP_PROXY.
+    // node:http, because it follows no redirect and ignores HTTP_PROXY.
     const send = url.protocol === "https:" ? httpsRequest : httpRequest;
     const outgoing = send(url, { method, headers, agent: false }, (incoming) => {
       const status = incoming.statusCode ?? 0;
@@ -134,7 +134,7 @@ async function signedHeaders(request: SignedRequest): Promise<Record<string, str
     region,
     credentials,
     sha256: Sha256,
-    // S3 signs the path as it is sent; the other paths have nothing to escape.
+    // S3 signs the path as it is sent; SSM's path, /, has nothing to escape.
     uriEscapePath: false,
     applyChecksum: true,
   });

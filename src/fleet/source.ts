@@ -13,15 +13,15 @@ export interface FetchRequest {
   /** Where S3 or SSM answers; null: at the region's endpoint. */
   readonly endpoint: string | null;
   readonly credentials: () => Promise<Credentials>;
-  /** The entity tag of what is there already: then S3 sends only something else. Null: the object in any case. SSM always sends it. */
+  /** The entity tag of the copy: S3 then sends the object only if it is another. Null: in any case. SSM sends it always. */
   readonly etag: string | null;
   /** The longest object in bytes. */
   readonly mostBytes: number;
 }
 
 /**
- * Asks once. A parameter has no entity tag: its version begins at 1 again where it is deleted and made anew, so that each answer is
- * judged by its content. @throws ImdsProxyError `upstream` where the node gives no credentials or no region.
+ * Fetches once. A parameter has no entity tag, and its version begins at 1 again where it is deleted and made anew: so the content of
+ * each answer is compared. @throws ImdsProxyError `upstream` where the node gives no credentials or no region.
  */
 export async function fetchSource(request: FetchRequest): Promise<S3Answer> {
   const { source, endpoint, etag, mostBytes } = request;

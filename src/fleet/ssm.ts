@@ -11,7 +11,7 @@ import {
 
 /**
  * A parameter of SSM's Parameter Store, by one signed POST (AWS Systems Manager API Reference, "GetParameter"; the protocol is AWS
- * JSON 1.1). It is sent whole each time: the API has no condition.
+ * JSON 1.1). It is sent whole each time: the API has no conditional request.
  */
 
 export interface SsmRequest {
@@ -27,15 +27,15 @@ export interface SsmRequest {
 export type SsmAnswer = { readonly kind: "found"; readonly bytes: Uint8Array } | Unfetched;
 
 /**
- * The longest answer in bytes: a value of 8 KiB, the most that an advanced parameter has, of which JSON may write each byte as six,
- * and what stands beside it.
+ * The longest answer in bytes. The value of an advanced parameter has at most 8 KiB. JSON may write each byte as six, and the answer has
+ * other fields, too.
  */
 const MOST_ANSWER_BYTES = 64 * 1024;
 
 /** What is read of the answer: the value, as it was put there. */
 const answerSchema = z.object({ Parameter: z.object({ Value: z.string() }) });
 
-/** Asks for a parameter, decrypted. Never rejects for what the other side does. */
+/** Fetches a parameter, decrypted. Nothing that the server does rejects the promise. */
 export async function getParameter(request: SsmRequest): Promise<SsmAnswer> {
   const { location, region, credentials, limitMs } = request;
   const endpoint = request.endpoint ?? (await serviceEndpoint("ssm", region));
@@ -84,7 +84,7 @@ function codeIn(bytes: Uint8Array): string | null {
   }
 }
 
-/** What an answer without the parameter means. Pure. */
+/** Explains an answer without the parameter. Pure. */
 function failureOf(
   { status, bytes }: Extract<SignedAnswer, { kind: "answered" }>,
   { location: { parameter }, region }: SsmRequest,
@@ -102,7 +102,7 @@ function failureOf(
     case "AccessDenied":
       return failed(
         `SSM refuses the parameter to the instance role (${said})`,
-        `allow it ssm:GetParameter on ${parameter}, and kms:Decrypt where a key of KMS of one's own encrypts it; imdsproxy iam permissions-policy prints the statement`,
+        `allow it ssm:GetParameter on ${parameter}, and kms:Decrypt where a KMS key of your own encrypts it; imdsproxy iam permissions-policy prints the statement`,
       );
     case "InvalidKeyId":
       return failed(

@@ -29,7 +29,7 @@ const stateSchema = z.strictObject({
   fullAtMs: z.number().nullable(),
   /** The entity tag of the copy with this hash. */
   etag: z.string().nullable(),
-  /** The object that was taken last: no lower serial is taken, also where the copy is lost. */
+  /** The object that was taken last. No lower serial is taken, even where the copy is lost. */
   taken: z.strictObject({ fleet: z.string(), serial: z.number(), hash: z.string() }).nullable(),
   /** What was wrong at the last poll; null where nothing was. */
   problem: z.strictObject({ what: z.string(), remedy: z.string().nullable() }).nullable(),
@@ -63,13 +63,13 @@ export function readPollState(directory: string): PollState | null {
 export const writePollState = (directory: string, state: PollState, gid: number): void =>
   replaceFile(statePath(directory), Buffer.from(`${JSON.stringify(state)}\n`), { mode: MODE, gid });
 
-/** Replaces the copy. @throws what the file system says; then the copy of before is there. */
+/** Replaces the copy. @throws what the file system says; then the former copy is still there. */
 export const writeCopy = (path: string, bytes: Uint8Array, gid: number): void =>
   replaceFile(path, bytes, { mode: MODE, gid });
 
 /** Makes the directory where it is absent. @throws ImdsProxyError `unsafe` where others than its owner could write in it. */
 export function requireDirectory(path: string): void {
-  // Whatever the umask is.
+  // Not subject to the umask.
   if (mkdirSync(path, { recursive: true }) !== undefined) chmodSync(path, 0o755);
   const found = lstatSync(path);
   if (found.isDirectory() && found.uid === process.geteuid?.() && (found.mode & 0o022) === 0) return;

@@ -4,9 +4,9 @@ import type { CallerCount } from "./callers.ts";
 import type { FoundProcess } from "./processes.ts";
 
 /**
- * Reads the arguments of processes, by head(1): /proc/PID/cmdline is memory of the process. Before linux 4.17 its owner can have
- * whoever reads it wait for ever, by memory that is backed by a FUSE file (CVE-2018-1120); after that, as long as something holds
- * the lock of its memory. That must hold up a process that can be killed, and no other user's.
+ * Reads the arguments of processes by head(1), a process that can be killed, because a read of /proc/PID/cmdline may never return: it
+ * reads memory of the process. Before linux 4.17 the owner can delay a reader for ever with memory that is backed by a FUSE file
+ * (CVE-2018-1120); since then, for as long as something holds the lock of that memory. Such a read delays no other user's.
  */
 
 const TIMEOUT_MS = 1_000;
@@ -32,7 +32,7 @@ export class ArgumentReader {
     this.#read = read;
   }
 
-  /** Reads them in the background, where nothing says not to. */
+  /** Reads the arguments in the background, unless a limit forbids it. */
   async take(caller: CallerCount, process: FoundProcess): Promise<void> {
     const { uid } = caller.key;
     const tries = this.#tries.get(caller) ?? 0;

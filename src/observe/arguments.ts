@@ -1,6 +1,6 @@
 import { plainText } from "./plain-text.ts";
 
-/** Arguments of a process, made fit to be kept: few, short, and without what could be a secret. Pure. */
+/** Redacts the arguments of a process, so that they can be kept: few, short, and without what could be a secret. Pure. */
 
 const MOST = 4;
 const LONGEST = 60;
@@ -11,8 +11,8 @@ const SECRET_OPTION = /pass|secret|token|key|auth|cred|header|cookie|user|^-[Hup
 const LOOKS_SECRET = /[A-Za-z0-9+/_-]{20,}|:\/\/[^/]*@|^[^/]*:[^/]/;
 
 /**
- * The first four arguments. Of each, nothing after `=`; nothing at all where it follows an option that may take a secret, or
- * looks like one itself. A path is kept, unless a part of it looks like a secret.
+ * The first four arguments. What follows `=` is cut off. An argument is hidden where it follows an option that may take a secret, or
+ * looks like a secret itself. A path is kept, unless a part of it looks like a secret.
  *
  * @param text as /proc/PID/cmdline has it, from the program's own name on, each ended by a NUL.
  */

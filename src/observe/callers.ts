@@ -128,8 +128,8 @@ function count(counts: Map<string, number>, text: string, times: number, most: n
 }
 
 /**
- * A draft of a configuration asks whether these were seen (`suggest.ts`). Where all places are taken, one of another category gives
- * way: else a user whose first requests are for 32 names of their own would ask for credentials unseen.
+ * A draft of a configuration depends on whether these were seen (`suggest.ts`). Where the list is full, one of them evicts another
+ * category: otherwise a user could first ask for 32 made-up names, and then for credentials unseen.
  */
 const DECISIVE: ReadonlySet<string> = new Set([CREDENTIALS_CATEGORY, UNKNOWN_CATEGORY]);
 
@@ -153,7 +153,7 @@ export class Callers {
   readonly #callers = new Map<string, CallerCount>();
   readonly #ofShare = new Map<string, number>();
   readonly #shareOf: (uid: number) => string | number;
-  /** Callers that found no place of their own. */
+  /** How many callers were added to an entry that stands for several, because a list was full. */
   #folded = 0;
 
   constructor(shareOf: (uid: number) => string | number) {
@@ -164,7 +164,7 @@ export class Callers {
     return this.#folded;
   }
 
-  /** The count of a caller. Where its share or the list is full, one that stands for several. */
+  /** The entry of a caller; where its share or the list is full, an entry that stands for several. */
   of(key: CallerKey): CallerCount {
     const known = this.#callers.get(textOf(key));
     if (known !== undefined) return known;
@@ -176,7 +176,7 @@ export class Callers {
       return this.#add(key);
     }
     this.#folded++;
-    // One more for each share that is full, and one for all where the list is.
+    // Each full share has one such entry. Where the whole list is full, there is one for everybody.
     const folded: CallerKey = {
       uid: isRoom ? key.uid : null,
       container: isRoom ? key.container : null,
@@ -189,11 +189,11 @@ export class Callers {
       this.#ofShare.set(share, ofShare + 1);
       return this.#add(folded);
     }
-    const everybodys: CallerKey = { ...folded, uid: null, container: null };
-    return this.#callers.get(textOf(everybodys)) ?? this.#add(everybodys);
+    const ofEverybody: CallerKey = { ...folded, uid: null, container: null };
+    return this.#callers.get(textOf(ofEverybody)) ?? this.#add(ofEverybody);
   }
 
-  /** Takes out one of which nothing was seen in the end. */
+  /** Removes a caller whose connections and requests were all moved to another. */
   drop(caller: CallerCount): void {
     if (caller.connections > 0 || caller.requests > 0) return;
     if (!this.#callers.delete(textOf(caller.key))) return;
@@ -218,7 +218,7 @@ export class Callers {
     return made;
   }
 
-  /** Those that asked most often first. */
+  /** The callers, those with the most requests first. */
   snapshot(): Caller[] {
     return [...this.#callers.values()]
       .map((caller) => caller.snapshot())

@@ -3,15 +3,15 @@ import type { Tuple } from "../identity/netlink/inet-diag.ts";
 import type { Segment } from "./packet.ts";
 import { parseRequest, type SeenRequest, UNKNOWN_REQUEST } from "./request.ts";
 
-/** Follows connections, so that what is sent again is counted once. Pure. */
+/** Follows connections, so that a retransmission is not counted again. Pure. */
 
-/** A connection, with what its user keeps of it. */
+/** A connection, with a value that the caller of {@link Connections.note} attaches to it. */
 export interface Connection<T> {
-  /** Set by whoever asks. */
+  /** Null until that caller sets it. */
   kept: T | null;
   /** The sequence number that new data begin with. */
   next: number;
-  /** The sequence number of the SYN; null where it was open before. */
+  /** The sequence number of the SYN; null where the connection was open before. */
   readonly begun: number | null;
   hasData: boolean;
 }
@@ -23,7 +23,7 @@ export interface Noted<T> {
   readonly request: SeenRequest | null;
 }
 
-/** Connections in memory; the one that was used least recently is forgotten first. */
+/** The most connections in memory; the least recently used one is evicted first (LRU). */
 const MOST_CONNECTIONS = 65_536;
 
 export class Connections<T> {
@@ -76,7 +76,7 @@ export class Connections<T> {
   }
 }
 
-/** The request that the segment's data begin, and `unknown` for first data that begin none. */
+/** The request that begins with the segment's data; {@link UNKNOWN_REQUEST} where the first data of a connection begin none. */
 function requestIn(connection: Connection<unknown>, segment: Segment): SeenRequest | null {
   const at = segment.syn ? (segment.sequence + 1) >>> 0 : segment.sequence;
   const end = (at + segment.dataLength) >>> 0;

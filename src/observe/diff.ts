@@ -43,7 +43,7 @@ export interface Difference {
   readonly keys: readonly string[];
 }
 
-/** Keys whose differences are said by the outcomes. */
+/** Keys whose differences show in the outcomes. */
 const DECIDING: readonly string[] = [
   "rules",
   "role",
@@ -111,7 +111,7 @@ function sessionChanges(before: SessionRequest, after: SessionRequest): string[]
 const WIDTHS = [14, 22, 20] as const;
 const COLUMNS = 80;
 
-/** The difference for people, in lines of at most 80 characters but for what stands below the table. */
+/** The difference for people. The lines of the table have at most 80 characters; the notes below its rows may be longer. */
 export function differenceText({ changes, unchanged, keys }: Difference, of: string): string {
   const lines: string[] = [];
   const last = COLUMNS - WIDTHS.reduce((sum, width) => sum + width + 1, 0);

@@ -8,9 +8,9 @@ import type { NamedCaller } from "./outcome.ts";
 import { type Observed, type Run, withoutNames } from "./record.ts";
 import { systemEvidence } from "./system-evidence.ts";
 
-/** One run of observe: listens, counts, and tells now and then. */
+/** One run of observe: listens, counts, and reports at intervals. */
 
-/** The longest time that this thread waits for packets, in milliseconds: everything else has its turn in between. */
+/** The longest wait of this thread for packets, in milliseconds. Everything else runs between two waits. */
 const WAIT_MS = 20;
 const PACKETS_OF_TURN = 1_024;
 const TICK_MS = 1_000;
@@ -19,7 +19,7 @@ const SAVE_MS = 60_000;
 /** Where a run stands. */
 export interface Listened {
   readonly observed: Observed;
-  /** Packets that this run has missed, and whether there may be more that no later packet has told of. */
+  /** Packets that this run has missed, and whether there may be more that no later sequence number has shown. */
   readonly missed: number;
   readonly atLeast: boolean;
   /** Whether the rules were away for a while. */
@@ -69,7 +69,7 @@ export async function listen(options: ListenOptions): Promise<Listened> {
     const fromMs = systemClock.now();
     let missed = 0;
     let atLeast = false;
-    /** Whether the rules were away for a while: nothing tells what was asked then. */
+    /** Whether the rules were away for a while: requests in that time were not seen. */
     let hadGap = false;
     const sinceMs = () => monotonicMs() - startedMs;
     const state = (): Listened => {
@@ -87,7 +87,7 @@ export async function listen(options: ListenOptions): Promise<Listened> {
     const read = (): number => {
       const got = capture.read(PACKETS_OF_TURN, (packet) => observer.take(packet));
       missed += got.missed;
-      // A gap in the numbers says how many an overrun has cost.
+      // A gap in the sequence numbers shows how many packets an overrun has lost.
       atLeast = got.missed > 0 ? got.overrun : atLeast || got.overrun;
       return got.read;
     };
@@ -122,7 +122,7 @@ export async function listen(options: ListenOptions): Promise<Listened> {
   }
 }
 
-/** Names of uids, asked of NSS in the background: a directory that hangs holds up nothing but its own names. */
+/** Looks the names of uids up in the background: a directory that hangs delays nothing but its own names. */
 class Names {
   readonly #accounts: Pick<Accounts, "resolve">;
   readonly #known = new Map<number, KnownAs>();

@@ -11,7 +11,7 @@ import type { FoundProcess } from "./processes.ts";
 
 /** Turns logged packets into counts by caller. */
 
-/** What is asked about a packet's sender; the edges implement it. */
+/** What the kernel and /proc tell about the sender of a packet; the edges implement it. */
 export interface Evidence {
   socket(tuple: Tuple, outInterface: number | null): DiagSocket | null;
   /** The path of a cgroup below its mount; null where it is gone, or cannot be told. */
@@ -23,7 +23,7 @@ export interface Evidence {
   hasSocket(found: FoundProcess, inode: number): boolean;
 }
 
-/** What a connection's sender is taken for. */
+/** What is known of the sender of a connection. */
 interface Sender {
   readonly key: CallerKey;
   readonly cgroup: string | null;
@@ -45,7 +45,7 @@ const SEARCHES_OF_SHARE = { perSecond: 50, burst: 400 };
 const SEARCHES = { perSecond: 500, burst: 2_000 };
 /** Shares whose buckets are kept. */
 const MOST_SHARES = 4_096;
-/** Processes that are remembered for each user and cgroup, and for how many of these. */
+/** The most processes that are remembered for each pair of user and cgroup, and the most such pairs. */
 const REMEMBERED = 4;
 const MOST_REMEMBERED = 4_096;
 
@@ -118,7 +118,7 @@ export class Observer {
     if (caller.arguments === null) this.#onProcess(caller, process);
   }
 
-  /** At the first request, the program may be found that was not found when the connection began. */
+  /** Looks for the program again with a request, where it was not found when the connection began. */
   #lookAgain(kept: Kept, packet: LoggedPacket, tuple: Tuple, counted: boolean): void {
     if (kept.sender.process !== null || kept.sender.key.container !== null) return;
     const sender = this.#identify(packet, tuple);

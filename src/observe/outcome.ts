@@ -29,7 +29,7 @@ export type Outcome =
       readonly request: SessionRequest;
     }
   | { readonly kind: "refused"; readonly rule: string | null; readonly reason: string }
-  /** What the firewall does not touch. */
+  /** The firewall does not touch these requests. */
   | { readonly kind: "untouched"; readonly why: string }
   /** The names, or who sent it, are not known. */
   | { readonly kind: "unknown"; readonly why: string };
@@ -45,7 +45,7 @@ export const shownOutcome = (outcome: Outcome): ShownOutcome => {
   return rest;
 };
 
-/** An outcome, and what of what was asked for would not be answered then. */
+/** An outcome, and which of the categories that were asked for would not be answered. */
 export interface Prospect {
   readonly outcome: Outcome;
   /** Categories that would be answered with 404, or with 400 for their spelling. */

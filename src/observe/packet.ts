@@ -1,6 +1,6 @@
 import type { Tuple } from "../identity/netlink/inet-diag.ts";
 
-/** TCP segments out of IP packets (RFC 791, RFC 8200, RFC 9293), of which only the beginning is there. Pure. */
+/** Parses TCP segments in IP packets (RFC 791, RFC 8200, RFC 9293) of which only the beginning was captured. Pure. */
 
 const PROTOCOL_TCP = 6;
 /** IPv6 extension headers that have their length in the second byte: hop-by-hop, routing, destination options (RFC 8200). */

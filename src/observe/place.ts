@@ -3,8 +3,8 @@ import { unitOf } from "../identity/unit.ts";
 import { plainText } from "./plain-text.ts";
 
 /**
- * Where a process runs, by its cgroup. Only the part of a path that root makes is believed: below a user's own slice, and below
- * a unit, users make cgroups of any name. Pure.
+ * Where a process runs, by its cgroup. Only the part of a path that root makes is trusted: below their own slice, and below a unit,
+ * users can make cgroups of any name. Pure.
  */
 export type Place =
   /** A system unit. */
@@ -52,7 +52,7 @@ export function placeOf(path: string | null): Place {
   if (lxc !== null) return container("lxc", lxc[1]);
   const parts = path.split("/").filter(Boolean);
   if (POD.test(path)) return container("kubernetes", parts.at(-1));
-  // The first that is no slice: below it the unit itself, or whom it delegates to, makes cgroups.
+  // The first part that is no slice. Below it, the unit itself or a user to whom it delegates can make cgroups.
   const first = parts.find((part) => !part.endsWith(".slice")) ?? "";
   const scope = SCOPE_OF_CONTAINER.exec(first);
   if (scope !== null) return container(scope[1], scope[2]);

@@ -1,6 +1,6 @@
 /**
- * Text that users choose, made fit for a terminal, a line of a table and a comment of a file: printable ASCII alone. Others'
- * letters are lost, which is the price of showing no escape sequence, no line end and nothing that reads from right to left. Pure.
+ * Reduces text that users choose to printable ASCII, for a terminal, a line of a table or a comment in a file. So it can hold no
+ * escape sequence, no line end and no right-to-left mark. Other letters are lost, too. Pure.
  */
 export function plainText(text: string, longest: number): string {
   // Cut first, so that a long text costs nothing.

@@ -20,7 +20,7 @@ import { type Caller, OTHERS } from "./callers.ts";
 import type { NamedCaller } from "./outcome.ts";
 import { PLACE_KINDS, type Place } from "./place.ts";
 
-/** The file that several runs add to. Root's alone: it says who runs what, and root believes what is in it. */
+/** The file to which every run adds. Only root may read it, because it says who runs what, or write it, because root trusts it. */
 
 const FORMAT = 1;
 /** S_ISVTX */
@@ -104,10 +104,10 @@ const unsafe = (problem: string, remedy: string) =>
 const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code ?? "unknown";
 
 /**
- * Refuses a place where somebody else could put another file: every directory above must be its owner's and root's alone, or have
- * the sticky bit, as /tmp has.
+ * Refuses a path at which somebody else could put another file: only root and the owner of the file may be able to write to the
+ * directories above it, unless they have the sticky bit, as /tmp has.
  *
- * @param owner whose the file is; default this process's user.
+ * @param owner the owner of the file; default this process's user.
  * @throws ImdsProxyError `unsafe`, `config`.
  */
 export function checkDirectory(path: string, owner = process.geteuid?.() ?? 0): void {
@@ -195,7 +195,7 @@ function parse(json: string, path: string): Observed {
     );
   }
   const { node, runs, callers } = found.data;
-  // zod has an optional value as `undefined` or there; JSON has it absent or there.
+  // The type of zod allows `undefined` for a key that is absent; JSON has no such value.
   return { node, runs, callers: callers as readonly NamedCaller[] };
 }
 
@@ -233,7 +233,7 @@ export function writeObserved(path: string, { node, runs, callers }: Observed): 
   }
 }
 
-/** A draft of ours; whatever else has its name stays, and the draft cannot be made. */
+/** Removes a draft that an earlier run left. A directory of that name stays; then the draft cannot be made. */
 function removeDraft(path: string): void {
   try {
     rmSync(path, { force: true });

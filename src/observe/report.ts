@@ -54,7 +54,7 @@ const nameOf = (path: string): string =>
     .split("/")
     .at(-1) || path;
 
-/** The last part of the program's path; behind an interpreter's, that of its script. */
+/** The last part of the program's path; after an interpreter also that of its script. */
 export function programText({ program, arguments: given }: Pick<Caller, "program" | "arguments">): string {
   const name = nameOf(program);
   const script = given?.[0] ?? "-";
@@ -121,7 +121,7 @@ export function screenLines(
 ): string[] {
   const requests = rows.reduce((sum, { caller }) => sum + caller.requests, 0);
   const left = leftMs === null ? "until Ctrl-C" : `${durationText(leftMs)} left`;
-  // Two lines: in 80 columns one would lose what was missed.
+  // Two lines, because one line of 80 columns would cut off what was missed.
   const head = [
     `imdsproxy observe: ${durationText(sinceMs)}, ${left}`,
     `${times(requests, "request")} by ${times(rows.length, "caller")}; ${missed}`,

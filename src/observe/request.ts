@@ -27,7 +27,7 @@ export const OTHER_CATEGORY = "(other)";
 const VERSIONS_CATEGORY = "(versions)";
 const OWN_CATEGORY = "imdsproxy";
 
-/** The request that ends where the segment does: nothing is known of it. */
+/** A request whose first line does not end within the segment: nothing is known of it. */
 export const UNKNOWN_REQUEST: SeenRequest = {
   category: UNKNOWN_CATEGORY,
   imdsVersion: null,
@@ -95,7 +95,7 @@ export function categoryOf(target: string): string {
     case "refused-spelling":
       return ODD_SPELLING;
     case "not-found": {
-      // Below iam, what no route of ours is: `meta-data/iam/security-credentials-extended`.
+      // Paths below iam that are no route of ours, such as `meta-data/iam/security-credentials-extended`.
       const [, ...parts] = target.split(/[?#]/)[0]?.split("/").filter(Boolean) ?? [];
       return parts[0] === "meta-data" && parts.every((part) => SEGMENT.test(part))
         ? shortened(parts)
@@ -110,7 +110,7 @@ const shortened = (parts: readonly string[]): string =>
     .map((part) => (part.length > LONGEST_PART ? `${part.slice(0, LONGEST_PART)}${CUT}` : part))
     .join("/");
 
-/** What would come of asking for a category through the proxy. */
+/** How the proxy would answer a request for a category. */
 export type CategoryOutcome = "served" | "not found" | "refused" | "unknown";
 
 /**

@@ -29,7 +29,7 @@ export const TABLE_NAME = "imdsproxy_observe";
  */
 export const PRIORITY = -310;
 
-/** What is watched: the metadata service in both families, and HyperPod's agent, which some programs ask directly. */
+/** The watched addresses: the metadata service in both families, and HyperPod's agent, which some programs ask directly. */
 export const WATCHED: readonly Endpoint[] = [METADATA.ipv4, METADATA.ipv6, HYPERPOD_AGENT];
 
 /**
@@ -39,8 +39,9 @@ export const WATCHED: readonly Endpoint[] = [METADATA.ipv4, METADATA.ipv6, HYPER
 export const SNAPLEN = 1_024;
 
 /**
- * A packet that is not longer has no data: IP and TCP headers with timestamps, without options of IP. As the IP header counts:
- * for IPv6 without the 40 bytes of its header. Acknowledgements with SACK blocks are longer and are logged in vain.
+ * A packet that is not longer has no data: it has an IP header without options, and a TCP header with timestamps. The length is that
+ * in the IP header, which leaves out the 40 bytes of the header in IPv6. Acknowledgements with SACK blocks are longer, and are logged
+ * though they have no data.
  */
 const WITHOUT_DATA = { ipv4: 52, ipv6: 32 } as const;
 

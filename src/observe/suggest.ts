@@ -9,14 +9,15 @@ import { programText, times, userText, who } from "./report.ts";
 import { CREDENTIALS_CATEGORY, outcomeOfCategory } from "./request.ts";
 
 /**
- * A draft of a configuration from what was observed. Exempt are only accounts of daemons, asked from system units alone, and by
- * no unit that runs other people's code; everybody else gets a rule. What users call their programs stands in comments only. Pure.
+ * A draft of a configuration from what was observed. Only accounts of daemons become exempt, and only where all their requests came
+ * from system units that do not run other people's code. Everybody else gets a rule. The names of users' programs are written into
+ * comments only. Pure.
  */
 
 /** A valid ARN, of an account that AWS uses in its own examples. */
 export const PLACEHOLDER_ROLE = "arn:aws:iam::123456789012:role/REPLACE-ME";
 
-/** Units in which other people's code runs under the unit's own account, or under theirs. */
+/** Units that run other people's code, under the unit's own account or under theirs. */
 const OF_OTHERS =
   /^(?:cron|crond|anacron|atd|sshd?|sshd@.*|slurmd|slurmctld|slurmrestd|munge|apache2|httpd|nginx|php.*|lighttpd|uwsgi.*|gunicorn.*|jupyter.*|jupyterhub|rstudio.*|docker|containerd|podman|kubelet|buildkit.*|gitlab-runner|github.*|actions\.runner.*|jenkins.*|postfix|exim4|dovecot|mariadb|mysqld?|postgresql.*|user@.*|session-.*)\.(?:service|scope|socket)$/;
 /** Rules with one user each; those who asked less often share one. */
@@ -109,7 +110,7 @@ const asksForCredentials = (callers: readonly NamedCaller[]): boolean =>
     categories.some(([category]) => category.startsWith(CREDENTIALS_CATEGORY) || category === "unknown"),
   );
 
-/** Null for a daemon of the node that asked for what it would not get. */
+/** Why an account is not suggested as exempt; null for a daemon of the node that asked for something that users do not get. */
 function whyNotExempt(
   { name, byUid, callers }: Person,
   facts: Pick<PlatformFacts, "passwd" | "shadow">,

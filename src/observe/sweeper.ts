@@ -2,8 +2,8 @@ import { existsSync } from "node:fs";
 import { runProgram } from "../platform/programs.ts";
 
 /**
- * For kernels before 5.12, where the table does not go away with its process: a transient unit that lasts as long as this process
- * and removes the table when it ends, however that is.
+ * For kernels before 5.12, where the table does not go away with its process: a transient unit that runs as long as this process, and
+ * removes the table when this process ends, also where it is killed.
  */
 
 const UNIT = "imdsproxy-observe-sweep";
@@ -12,7 +12,7 @@ const UNIT = "imdsproxy-observe-sweep";
  * Starts the unit.
  *
  * @param executable this program; null where it runs from source, and a unit cannot start it.
- * @returns what is to be said where there is none.
+ * @returns a note for the operator where the unit could not be started; else null.
  */
 export async function armSweeper(executable: string | null, pid: number): Promise<string | null> {
   const otherwise =
@@ -36,15 +36,15 @@ export async function armSweeper(executable: string | null, pid: number): Promis
 }
 
 /**
- * Starts the unit again where it has ended, and with it removed the table.
+ * Starts the unit again where it has ended, and has removed the table.
  *
- * @returns what is to be said where there is none.
+ * @returns as {@link armSweeper}.
  */
 export async function rearmSweeper(executable: string | null, pid: number): Promise<string | null> {
   const { stdout } = await runProgram(["systemctl", "is-active", `${UNIT}.service`]);
   // One that runs must not be stopped: that would remove the table once more.
   if (stdout.trim() === "active") return null;
-  // Waits for the end of one that is ending, whose name is not free before.
+  // A unit that is still stopping keeps its name until it has ended.
   await disarmSweeper();
   return armSweeper(executable, pid);
 }

@@ -6,9 +6,9 @@ import type { Evidence } from "./observer.ts";
 import { Processes } from "./processes.ts";
 import { SenderSockets } from "./sockets.ts";
 
-/** This machine's evidence: sockets by sock_diag, cgroups by their ids, processes by /proc. */
+/** The evidence of this machine: sockets from sock_diag, cgroups by their ids, processes from /proc. */
 
-/** Cgroups in memory. An id is never used again, and a cgroup of version 2 is never renamed. */
+/** The most paths of cgroups in memory. They stay right: an id is never used again, and cgroup v2 allows no renaming. */
 const MOST_PATHS = 4_096;
 const WARM_UP_ROUNDS = 3;
 
@@ -16,7 +16,7 @@ export interface SystemEvidence extends Evidence {
   readonly processes: Processes;
   /** What this machine cannot tell, for people. */
   readonly notes: readonly string[];
-  /** Asks everything once, for nobody: what is asked first takes milliseconds, and a short program may have ended by then. */
+  /** Makes each kind of look-up once in advance: the first one takes milliseconds, in which a short program may end. */
   warmUp(): void;
   close(): void;
 }

@@ -109,11 +109,11 @@ export async function accountUid(): Promise<number | null> {
 }
 const TOLD_WITHIN_MS = 2_000;
 
-/** Whether the service's account is in /etc/passwd, its group in /etc/group. Those that only a directory has are not of setup. */
+/** Whether the service's account is in /etc/passwd, its group in /etc/group. Setup did not make those that only a directory has. */
 export const hasLocalAccount = (): boolean => isInFile("/etc/passwd");
 export const hasLocalGroup = (): boolean => isInFile("/etc/group");
 
-/** The gid of a directory's group with the service's name; null where there is none, or where /etc/group has the group. */
+/** The gid of a group with the service's name that only a directory has; null where there is none. */
 async function findOthersGroup(): Promise<number | null> {
   if (hasLocalGroup()) return null;
   const fields = await getent("group", ACCOUNT).catch(() => null);

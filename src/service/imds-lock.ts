@@ -16,7 +16,7 @@ import { digestOfKey, type Probe } from "./probe.ts";
 /** The routing table for sockets with the lock's mark (systemd, src/imds/85-imds-early.network). */
 const TABLE = String(0x7fff0815);
 
-/** What is asked of the node. */
+/** How the facts of the node are read. */
 export interface LockFacts {
   readonly isLocked: () => boolean;
   readonly run: RunCommand;

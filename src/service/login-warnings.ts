@@ -24,7 +24,7 @@ export function loginWarnings(exists: (path: string) => boolean = existsSync): r
   if (instanceConnect !== undefined) {
     warnings.push(
       `EC2 Instance Connect is installed (${instanceConnect}): it asks the metadata service as its own account, ec2-instance-connect, so nobody ` +
-        "gets in by it after a boot that could not bring the firewall rules; keep another way in, such as SSM or a key in authorized_keys",
+        "can log in with it after a boot at which the firewall rules could not be applied; keep another way in, such as SSM or a key in authorized_keys",
     );
   }
   const dropbear = DROPBEAR.find(exists);

@@ -1,8 +1,8 @@
 /** How the progress of an operation is shown to a person. */
 export interface Progress {
-  /** Tells one line. */
+  /** Prints one line. */
   readonly say: (line: string) => void;
-  /** Does one step: tells what it is before it begins. */
+  /** Carries out one step, after it has printed what the step is. */
   readonly step: <T>(what: string, work: () => Promise<T>) => Promise<T>;
 }
 
@@ -15,5 +15,5 @@ export const linesTo = (print: (line: string) => void): Progress => ({
   },
 });
 
-/** Tells nothing. */
+/** Prints nothing. */
 export const SILENT: Progress = linesTo(() => {});

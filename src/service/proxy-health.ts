@@ -10,7 +10,7 @@ import type { Problem } from "../telemetry/health.ts";
 /** The answer, or why there is none. */
 export type ProxyHealth =
   | { readonly kind: "answered"; readonly problems: readonly Problem[] }
-  /** Nothing answers, or something other than the proxy. */
+  /** Nothing answers, or something that is not the proxy. */
   | { readonly kind: "silent"; readonly what: string; readonly remedy: string | null }
   /** The proxy answers only root. */
   | { readonly kind: "not-root" };

@@ -143,7 +143,7 @@ describe("parseConfig() names the line, what it found and what would be right:",
     [
       "a group in a text of a rule that asks for none",
       rule('tags: { team: "{group}" }'),
-      "config.yaml:4: rules[0].tags.team names {group}, so that its rule must match by group",
+      "config.yaml:4: rules[0].tags.team uses {group}, so its rule must match by group",
     ],
     [
       "a group in the default session name",
@@ -153,7 +153,7 @@ describe("parseConfig() names the line, what it found and what would be right:",
     [
       "a cluster that has no name",
       rule('sessionName: "{user}@{cluster}"'),
-      "config.yaml:4: rules[0].sessionName names {cluster}: set the key cluster",
+      "config.yaml:4: rules[0].sessionName uses {cluster}: set the key cluster",
     ],
     [
       "an unknown key of a match",

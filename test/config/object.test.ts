@@ -99,14 +99,16 @@ describe("verifyObject()", () => {
   });
 
   test("refuses what follows the signed bytes", () => {
-    expect(verifying(`${signed()}\n`)).toContain("a signature by no key");
+    expect(verifying(`${signed()}\n`)).toContain("signed by no key");
   });
 
   test("refuses another's signature, and one that is for another serial or fleet than it says", () => {
-    expect(verifying(signed(RULES, { key: other }))).toContain("a signature by no key of config.publicKey");
-    expect(verifying(signed().replace("serial=7", "serial=8"))).toContain("a signature by no key");
+    expect(verifying(signed(RULES, { key: other }))).toContain(
+      "object is signed by no key of config.publicKey",
+    );
+    expect(verifying(signed().replace("serial=7", "serial=8"))).toContain("signed by no key");
     expect(verifying(signed(RULES, { fleet: "other" }).replace("fleet=other", "fleet=research"))).toContain(
-      "a signature by no key",
+      "signed by no key",
     );
   });
 
@@ -356,7 +358,7 @@ describe("loadWithObject()", () => {
     writeFileSync(copy(), signed().replace("guest]", "alice]"));
     const { config, object } = loadWithObject({ path });
     expect([config.role, config.rules, object?.kind]).toEqual([null, [], "unusable"]);
-    expect(object).toMatchObject({ problem: expect.stringContaining("a signature by no key") });
+    expect(object).toMatchObject({ problem: expect.stringContaining("signed by no key") });
   });
   test("what is no file is unusable, and hangs nothing", () => {
     rmSync(copy(), { force: true });

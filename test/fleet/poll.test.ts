@@ -206,8 +206,8 @@ describe("poll()", () => {
 
   for (const [what, bad, said] of [
     ["what is no object", "role: x\n", "is not signed"],
-    ["an object that is cut off", object(8).slice(0, -5), "a signature by no key"],
-    ["a wrong signature", object(8, role("R8"), { key: other }), "a signature by no key"],
+    ["an object that is cut off", object(8).slice(0, -5), "signed by no key"],
+    ["a wrong signature", object(8, role("R8"), { key: other }), "signed by no key"],
     ["another fleet's", object(8, role("R8"), { fleet: "other" }), "is signed for the fleet other"],
     [
       "a key of the node's own",
@@ -324,7 +324,7 @@ describe("poll()", () => {
         "ssm:/imdsproxy/rules has the serial 6, and this node has had 7: an older object is not taken again",
       );
       ssm.value = object(8).replace("R8", "Admin");
-      expect(await refused()).toContain("ssm:/imdsproxy/rules has a signature by no key");
+      expect(await refused()).toContain("ssm:/imdsproxy/rules is signed by no key");
       ssm.value = null;
       expect(await refused()).toContain("ssm:/imdsproxy/rules: there is no such parameter in us-west-2");
       expect(runs()).toBe("R7");

@@ -198,7 +198,7 @@ describeAsRoot("a node with a fleet's object:", () => {
     proxied.node.write(COPY, good.replace("Seven", "Admin"));
     await proxied.restart();
     expect((await credentialsOf(proxied.node, alice)).status).toBe(404);
-    expect((await status()).troubles.map(({ what }) => what).join()).toContain("a signature by no key");
+    expect((await status()).troubles.map(({ what }) => what).join()).toContain("signed by no key");
     proxied.node.write(COPY, good);
     await eventually(
       "alice has her role again",

@@ -1,7 +1,7 @@
 import { parseRoleArn } from "../../sessions/arn.ts";
 
 /**
- * IAM policies as what people deploy: CloudFormation in JSON, and Terraform's own language. Both are checked by their linters:
+ * IAM policies in the formats that people deploy: CloudFormation in JSON, and Terraform's own language. Linters check both:
  * `make test-iam`.
  */
 
@@ -22,7 +22,7 @@ export interface TrustedRole {
 }
 
 const DESCRIPTION = "Made by imdsproxy iam; see its documentation for what each statement is for";
-/** A name for CloudFormation (letters and digits) and for Terraform (also `_`), which no other name of the list gives. */
+/** A name that CloudFormation (letters and digits) and Terraform (also `_`) accept, unique by its number. */
 const logicalName = (name: string, index: number): string =>
   `Role${index + 1}${name.replaceAll(/[^A-Za-z0-9]/g, "")}`;
 
@@ -30,7 +30,7 @@ const withoutSlash = (path: string) => (path === "" ? "/" : `/${path}`);
 
 const json = (value: unknown): string => JSON.stringify(value, null, 2);
 
-/** A template with the roles. What the roles may do is the administrator's to add. */
+/** A template with the roles. The administrator adds what the roles may do. */
 export function trustTemplate(roles: readonly TrustedRole[]): string {
   return json({
     AWSTemplateFormatVersion: "2010-09-09",
@@ -75,7 +75,7 @@ export function permissionsTemplate(document: PolicyDocument, nodeRole: string |
   });
 }
 
-/** A value in Terraform's language: JSON is an expression of it, but for the templates that its texts are. */
+/** A value in Terraform's language: JSON, with `${` and `%{` escaped, which begin a template in a string of Terraform's. */
 const expression = (value: unknown, indent: string): string =>
   json(value)
     .replaceAll("${", () => "$${")

@@ -27,5 +27,5 @@ export function objectStatement(
   return { Effect: "Allow", Action: "ssm:GetParameter", Resource: arn };
 }
 
-/** The characters themselves, where a policy would take them for any others (IAM User Guide, "Policy variables", special characters). */
+/** Escapes wildcards and `$`, which a policy would interpret (IAM User Guide, "Policy variables", special characters). */
 const literal = (text: string): string => text.replaceAll(/[*?$]/g, (one) => `\${${one}}`);

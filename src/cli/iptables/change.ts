@@ -45,7 +45,7 @@ const take = (name: string, part: Part, description: string, what: string) =>
   defineCommand({
     meta: { name, description },
     args: {
-      config: { ...configArg, description: "Not needed: whatever is ours is removed" },
+      config: { ...configArg, description: "Not needed: every rule of imdsproxy is removed" },
       "dry-run": dryRunArg,
     },
     async run({ args }) {

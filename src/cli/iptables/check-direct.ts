@@ -73,7 +73,7 @@ export const checkDirect = defineCommand({
     throw new ImdsProxyError(
       "unhealthy",
       "direct access to the instance role is closed, so this check fails, as it should",
-      "That is good: an ordinary user reaches the proxy alone. (It succeeds, with a warning, where access is open.)",
+      "That is good: an ordinary user reaches only the proxy. (This check succeeds, with a warning, where access is open.)",
     );
   },
 });

@@ -30,8 +30,8 @@ export interface ImdsOptions {
 }
 
 /**
- * Comes before the service: gives an answer in place of the service's, `serve` for the service's own, `silence` for none, or
- * `cut` to end the connection without one. Tests order faults by it.
+ * Is asked before the service. It gives an answer in place of the service's own; or `serve` for the service's own, `silence` for none,
+ * `cut` to end the connection without one. Tests inject faults with it.
  */
 export type ImdsIntercept = (request: WireRequest) => Promise<WireResponse | "serve" | "silence" | "cut">;
 

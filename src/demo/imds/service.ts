@@ -60,7 +60,7 @@ function answerToken(service: ImdsService, request: WireRequest, nowMs: number):
       body: "",
     };
   }
-  // A token must not go out through an open reverse proxy, which is what this header betrays.
+  // This header shows that a reverse proxy forwards the request: a token must not leave the node through one.
   if (header(request, "x-forwarded-for") !== null) return errorPage(403);
   const ttl = header(request, TTL_HEADER) ?? "";
   if (!/^\d{1,5}$/.test(ttl) || Number(ttl) < 1 || Number(ttl) > 21600) return errorPage(400);

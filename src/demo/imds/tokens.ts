@@ -12,7 +12,7 @@ const EXPIRY_BYTES = 6;
 const NONCE_BYTES = 10;
 const MAC_BYTES = 24;
 
-/** @param key what the tokens are made with; stand-ins that share it accept each other's, as agent and EC2 do. */
+/** @param key of the HMAC; stand-ins with the same key accept each other's tokens, as HyperPod's agent and EC2 do. */
 export function createTokenMint(key: string): TokenMint {
   const mac = (head: Buffer) => createHmac("sha256", key).update(head).digest().subarray(0, MAC_BYTES);
   return {

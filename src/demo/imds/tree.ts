@@ -16,7 +16,7 @@ export interface InstanceFacts {
   readonly roleName: string;
 }
 
-/** The node of the documentation that this project began from. */
+/** The node in the documentation that this project began with. */
 export const DEFAULT_FACTS: InstanceFacts = {
   account: "842413447717",
   region: "us-west-2",
@@ -76,7 +76,7 @@ function credentialsJson(
 
 const MAC = "02:29:96:8f:6a:2d";
 
-/** Everything below `/{version}/`, and every path of imds.md's sensitive list with a marked secret in it. */
+/** Everything below `/{version}/`. What only root may read holds the marker of the secrets. */
 export function metadataTree(
   facts: InstanceFacts,
   secrets: InstanceSecrets,

@@ -13,7 +13,7 @@ export interface WireRequest {
   readonly body: string;
 }
 
-/** What reading from the head of a buffer came to. */
+/** The result of reading a request from the beginning of a buffer. */
 export type ReadResult =
   | { readonly kind: "request"; readonly request: WireRequest; readonly rest: string }
   | { readonly kind: "incomplete" }
@@ -34,7 +34,7 @@ function readChunked(text: string): { body: string; rest: string } | null {
   for (;;) {
     const end = rest.indexOf("\r\n");
     if (end < 0) return null;
-    // What is no size, a negative one included, ends the body: a step back would go on for ever.
+    // A size that is no number, or negative, ends the body. A negative one would otherwise loop for ever.
     const size = Math.max(0, Number.parseInt(rest.slice(0, end), 16) || 0);
     if (rest.length < end + 2 + size + 2) return null;
     body += rest.slice(end + 2, end + 2 + size);

@@ -71,7 +71,7 @@ function base32(length: number): string {
   return Array.from(randomBytes(length), (byte) => BASE32[byte % 32]).join("");
 }
 
-/** The same for the same role, as AWS's are. */
+/** The id of a role: the same for the same role, as AWS's ids are. */
 function roleId(role: RoleArn): string {
   const digest = new Bun.CryptoHasher("sha256").update(`${role.account}/${role.name}`).digest();
   return `AROA${Array.from(digest.subarray(0, 17), (byte) => BASE32[byte % 32]).join("")}`;

@@ -52,7 +52,7 @@ export interface StsStandInOptions {
   readonly mode?: Partial<StsMode>;
 }
 
-/** What becomes of one request. */
+/** How one request is answered. */
 export interface StsOutcome {
   /** Null: none at all. */
   readonly answer: StsAnswer | null;
@@ -63,14 +63,14 @@ export interface StsOutcome {
 }
 
 /**
- * Comes before the service. Tests order faults by it.
+ * Is asked before the service. Tests inject faults with it.
  *
  * @param action of a request whose signature is right; null where it is not, and `serve` refuses it.
  * @param serve makes the service's own answer.
  */
 export type StsIntercept = (action: string | null, serve: () => StsAnswer) => StsOutcome;
 
-const soundly: StsIntercept = (_, serve) => ({ answer: serve(), cut: false, delayMs: 0 });
+const withoutFaults: StsIntercept = (_, serve) => ({ answer: serve(), cut: false, delayMs: 0 });
 
 /** A running stand-in for AWS STS. */
 export interface StsStandIn {
@@ -98,7 +98,7 @@ const MOST_BODY_BYTES = 256 * 1024;
  */
 export async function startStsStandIn(
   options: StsStandInOptions,
-  intercept: StsIntercept = soundly,
+  intercept: StsIntercept = withoutFaults,
 ): Promise<StsStandIn> {
   let mode: StsMode = {
     clockOffsetMs: 0,
@@ -201,7 +201,7 @@ async function readBody(request: IncomingMessage): Promise<Uint8Array> {
   return Buffer.concat(chunks);
 }
 
-/** One value for each name: what came twice is signed joined by a comma. */
+/** One value for each name: the signature joins repeated headers by a comma. */
 function joinedHeaders(request: IncomingMessage): Record<string, string> {
   const joined: Record<string, string> = {};
   for (let index = 0; index + 1 < request.rawHeaders.length; index += 2) {

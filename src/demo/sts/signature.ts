@@ -3,7 +3,7 @@ import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 /**
  * Signature Version 4 as a service checks it, written from its description
  * (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html) and not with the SDK's
- * signer: an error common to signer and checker would pass unseen.
+ * signer: an error that both have in common would go unnoticed.
  */
 
 /** A request as it came, header names in lower case. */

@@ -4,7 +4,7 @@ export const chainsAbove: Check = {
   id: "chains-above",
   title: "rules of others that stand before ours, such as PARALLELCLUSTER_IMDS",
   level: "warning",
-  why: "what they lead elsewhere or refuse never comes to our rules",
+  why: "packets that they redirect or refuse never reach our rules",
   remedy: "let the watch put ours first; let a chain of ParallelCluster's pass the account imdsproxy",
   command: "imdsproxy iptables apply; iptables-save | grep -n -e IMDSPROXY -e PARALLELCLUSTER",
   explain: [

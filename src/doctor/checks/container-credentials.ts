@@ -2,10 +2,10 @@ import { type Endpoint, endpointText } from "../../identity/endpoint.ts";
 import { type Check, look } from "../types.ts";
 
 /**
- * The check of an agent that gives containers their credentials, at addresses before which the proxy does not stand.
+ * The check of an agent that gives containers their credentials, at addresses that the proxy does not guard.
  *
- * @param agent.gives what it gives, and to whom; the subject is the agent.
- * @param agent.who who gives credentials there, in the finding.
+ * @param agent.gives what it gives, and to whom; the subject of the sentence is the agent.
+ * @param agent.who the name of the agent in the finding.
  */
 export const containerCredentials = (agent: {
   readonly id: string;
@@ -20,7 +20,7 @@ export const containerCredentials = (agent: {
     id: agent.id,
     title: agent.title,
     level: "warning",
-    why: `it gives ${agent.gives}; the proxy does not stand before it`,
+    why: `it gives ${agent.gives}; the proxy does not guard it`,
     remedy: agent.remedy,
     command: `iptables -I OUTPUT -d ${agent.endpoints[0].address} -m owner ! --uid-owner 0-0 -j REJECT`,
     explain: [`Connects as the user to ${places.join(" and ")}, by the same probe as \`direct-access\`.`],

@@ -4,8 +4,8 @@ export const firewallRules: Check = {
   id: "firewall-rules",
   title: "firewall rules that are missing, changed or not first",
   level: "warning",
-  why: "users may reach the instance role, or no longer the proxy",
-  remedy: "bring the rules; where they change again, the journal of the watch names who changes them",
+  why: "users may reach the instance role, or may no longer reach the proxy",
+  remedy: "apply the rules; if they change again, the journal of the watch names who changed them",
   command: "imdsproxy iptables apply; journalctl -u imdsproxy-repair",
   explain: [
     "Compares the rules of iptables, the routing rules of the second wall and the table of limits with what the configuration asks for, as `iptables status` does. Whether access is open is tried by `direct-access`.",

@@ -13,7 +13,7 @@ export const HOME_FILES: Readonly<Record<string, string>> = {
   ".rclone.conf": "keys of rclone",
   ".config/rclone/rclone.conf": "keys of rclone",
 };
-/** Those that usually hold no secret count only where they do. */
+/** Files that usually hold no secret: they count only where they hold one. */
 export const SETTINGS: readonly string[] = [".aws/config"];
 
 export const homeCredentials: Check = {
@@ -24,8 +24,8 @@ export const homeCredentials: Check = {
   remedy: "close the file to others",
   command: "chmod go-rwx FILE",
   explain: [
-    `Looks, as the user, for ${Object.keys(HOME_FILES).join(", ")} in the homes of local accounts and of users with running processes. The mode of a file and those of the directories above it decide; .aws/config counts only if it has keys in it, which a process of that user looks for. Doctor opens no file of a user's as root, and keeps and prints nothing of any. No link below a home is followed.`,
-    "Homes on network file systems (NFS, Lustre and others) are left out unless --network-homes is given, and a home that does not answer within 3 s is given up and named.",
+    `Looks, as the user, for ${Object.keys(HOME_FILES).join(", ")} in the homes of local accounts and of users with running processes. The mode of a file and those of the directories above it decide; .aws/config counts only if it has keys in it, which a process of that user looks for. Doctor never opens a user's file as root, and neither keeps nor prints its content. No link below a home is followed.`,
+    "Homes on network file systems (NFS, Lustre and others) are left out unless --network-homes is given, and a home that does not answer within 3 s is left out and named.",
   ],
   run: ({ homeFiles }) =>
     look(homeFiles, (files) =>

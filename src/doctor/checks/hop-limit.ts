@@ -2,7 +2,7 @@ import { type Check, look } from "../types.ts";
 
 export const hopLimit: Check = {
   id: "hop-limit",
-  title: "a hop limit that lets containers have tokens",
+  title: "a hop limit with which containers get tokens",
   level: "warning",
   why: "with more than one hop, a container behind a bridge gets a token of the metadata service's version 2",
   remedy: "set the instance's hop limit to 1, unless containers need the instance role",

@@ -4,7 +4,7 @@ export const hostNetwork: Check = {
   id: "host-network",
   title: "containers in the node's network that do not run as root",
   level: "warning",
-  why: "to the kernel they are the uid of this node with the same number: they get that user's role, or are refused",
+  why: "the kernel sees them as this node's user with the same uid: they get that user's role, or are refused",
   remedy:
     "give the container a uid of its own with a rule, or name the uid under exempt where it is a daemon of the node's",
   command: "imdsproxy explain UID",

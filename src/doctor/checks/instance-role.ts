@@ -5,7 +5,7 @@ export const instanceRole: Check = {
   title: "the instance role in the answers that an ordinary user gets",
   level: "open",
   why: "the proxy must give a user the credentials of the configured role, and never those of the instance role",
-  remedy: "see that the redirect leads to the proxy and not to the upstream",
+  remedy: "check that the redirect leads to the proxy and not to the upstream",
   command: "imdsproxy iptables status; imdsproxy iptables apply",
   explain: [
     "Asks the metadata address for credentials as the user and as root, and compares digests of the access key ids. Then asks as the user for the instance role by its name. No credential is printed or kept.",

@@ -4,7 +4,7 @@ export const iptablesBackends: Check = {
   id: "iptables-backends",
   title: "rules in both backends of iptables, nft and legacy",
   level: "warning",
-  why: "each backend shows only its own rules, and whose redirect comes first is the kernel's choice",
+  why: "each backend shows only its own rules, and the kernel decides which redirect comes first",
   remedy: "use one backend for everything on this node, and take the rules of the other away",
   command: "iptables-legacy-save; iptables-nft-save; update-alternatives --display iptables",
   explain: [

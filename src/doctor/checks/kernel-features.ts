@@ -4,7 +4,7 @@ export const kernelFeatures: Check = {
   id: "kernel-features",
   title: "what the kernel lacks",
   level: "warning",
-  why: "the proxy does not start, or does without a limit that keeps one user from starving the others",
+  why: "the proxy does not start, or runs without a limit that keeps one user from starving the others",
   remedy: "load the module that is named, or use a kernel that has it",
   command: "modprobe -a tcp_diag nf_conntrack_netlink nf_tables; imdsproxy iptables status",
   explain: [

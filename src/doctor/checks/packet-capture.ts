@@ -11,7 +11,7 @@ export const packetCapture: Check = {
   remedy: "take the capability from the program, or the user out of the group",
   command: "setcap -r FILE; gpasswd -d USER wireshark",
   explain: [
-    `Looks for members of ${CAPTURE_GROUPS.join(" and ")}, and asks getcap(8) for capture programs (dumpcap, tcpdump, tshark, ngrep, dumpcap's other places) that every user may run and that have CAP_NET_RAW or CAP_NET_ADMIN.`,
+    `Looks for members of ${CAPTURE_GROUPS.join(" and ")}, and asks getcap(8) for capture programs (dumpcap, tcpdump, tshark, ngrep, tcpflow) that every user may run and that have CAP_NET_RAW or CAP_NET_ADMIN.`,
   ],
   run: (inputs) => [
     ...look(inputs.captures, (all) => all.map((what) => ({ what }))),

@@ -5,7 +5,7 @@ export const peopleBelow1000: Check = {
   id: "people-below-1000",
   title: "accounts below uid 1000 that somebody can log in to",
   level: "warning",
-  why: "uids below 1000 count as the system's, of which the agent may be one: the proxy would believe them at the agent's address",
+  why: "uids below 1000 count as system accounts, and the agent may run as one: the proxy would trust them at the agent's address",
   remedy: "give people uids from 1000 on; lock accounts that nobody uses",
   command: "usermod -L -s /usr/sbin/nologin USER",
   explain: [

@@ -8,7 +8,7 @@ export const processArguments: Check = {
   remedy: "give the program its credentials by a file or by the metadata service",
   command: "systemctl cat UNIT, or who starts the process: ps -o pid,ppid,user,lstart -p PID",
   explain: [
-    "Reads /proc/PID/cmdline of every process for AWS secret keys, session tokens, and options and assignments that carry them. Only the pid, the uid and the program's name are shown. A process that does not answer is given up after 3 s and named.",
+    "Reads /proc/PID/cmdline of every process for AWS secret keys, session tokens, and options and assignments that carry them. Only the pid, the uid and the program's name are shown. A process that does not answer within 3 s is left out and named.",
   ],
   run: ({ processes }) =>
     look(processes, (all) =>

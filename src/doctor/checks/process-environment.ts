@@ -4,7 +4,7 @@ export const processEnvironment: Check = {
   id: "process-environment",
   title: "AWS credentials in the environments of services that do not run as root",
   level: "warning",
-  why: "whoever gets at that account, or has it run a program, reads them; and they go on to every program that it starts",
+  why: "whoever takes over that account, or has it run a program, reads them; every program that the service starts inherits them",
   remedy: "let the service have its credentials by the metadata service, as its own account",
   command: "systemctl status PID; systemctl show -p Environment,EnvironmentFiles UNIT",
   explain: [

@@ -24,7 +24,7 @@ export const roleEscalation: Check = {
   remedy: "take the action from the role's policies, or limit it to resources that are the user's",
   command: "aws iam simulate-principal-policy --policy-source-arn ROLE --action-names ACTION",
   explain: [
-    `Asks IAM, with the instance role, whether each role of the configuration may do ${Object.keys(ESCALATIONS).join(", ")} on every resource (iam:SimulatePrincipalPolicy). Most instance roles may not ask that; then it says that it could not look. Nothing is done, only simulated; what is allowed on some resources alone is not found.`,
+    `Asks IAM, with the instance role, whether each role of the configuration may do ${Object.keys(ESCALATIONS).join(", ")} on every resource (iam:SimulatePrincipalPolicy). Most instance roles may not ask that; then the check is reported as not done. The actions are only simulated. What is allowed on some resources only is not found.`,
   ],
   run: ({ simulations }) =>
     look(simulations, (all) =>

@@ -2,7 +2,7 @@ import { type Check, look } from "../types.ts";
 
 export const secondWall: Check = {
   id: "second-wall",
-  title: "kernels that cannot hold a flush of the firewall",
+  title: "kernels on which a flush of the firewall opens the node",
   level: "warning",
   why: "whenever somebody flushes the firewall, the node is open until the watch has put the rules back",
   remedy: "use a kernel from 4.17 on with CONFIG_IP_MULTIPLE_TABLES",

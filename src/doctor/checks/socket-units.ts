@@ -5,7 +5,7 @@ export const socketUnits: Check = {
   id: "socket-units",
   title: "services of users whose TCP socket systemd opened as root",
   level: "warning",
-  why: "the kernel takes such a socket for root's: a process that holds it can connect it anew, to the instance role",
+  why: "the kernel counts such a socket as root's: a process that holds it can connect it anew, and reach the instance role",
   remedy: "let the service bind its port itself, with AmbientCapabilities=CAP_NET_BIND_SERVICE",
   command: "systemctl cat UNIT",
   explain: [

@@ -9,7 +9,7 @@ export const sudoers: Check = {
   remedy: "take the rule out of /etc/sudoers.d; where they are an administrator, name them with --admin",
   command: "sudo -l -U USER; visudo",
   explain: [
-    "Asks sudo itself (`sudo -n -l -U USER`) for each account with a login shell, and for users with running processes. A rule for some commands without a password is a warning: whether one of them gives a shell is for you to judge (GTFOBins lists such programs).",
+    "Asks sudo itself (`sudo -n -l -U USER`) for each account with a login shell, and for users with running processes. A rule for some commands without a password is a warning: you have to judge whether one of them gives a shell (GTFOBins lists such programs).",
     "Users whom sudo lets run commands as root only after their password, because of a group, are under `root-groups`.",
   ],
   run: (inputs) =>

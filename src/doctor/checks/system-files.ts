@@ -50,11 +50,11 @@ export const SYSTEM_FILES: readonly SystemFile[] = [
   ...readable("the kubelet's key", "/var/lib/kubelet/pki/kubelet-client-current.pem"),
   ...readable("a cluster administrator's key", "/etc/kubernetes/admin.conf"),
   ...readable(
-    "the cluster's key of MUNGE, with which anybody is anyone to Slurm, root included",
+    "the cluster's MUNGE key, whose holder can act as anyone in Slurm, root included",
     "/etc/munge/munge.key",
   ),
   ...readable(
-    "Slurm's key of tokens, with which anybody is anyone to Slurm",
+    "Slurm's key of tokens, whose holder can act as anyone in Slurm",
     "/var/spool/slurm/statesave/jwt_hs256.key",
     "/etc/slurm/jwt_hs256.key",
   ),

@@ -21,7 +21,7 @@ export const unitEnvironment: Check = {
           ? []
           : [
               {
-                what: `${name} sets ${metadataVariables.join(", ")}, so that it does not use the metadata service as it is`,
+                what: `${name} sets ${metadataVariables.join(", ")}, so that it does not get its role at the metadata address`,
                 level: "warning" as const,
               },
             ]),

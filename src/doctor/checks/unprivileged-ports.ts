@@ -8,7 +8,7 @@ export const unprivilegedPorts: Check = {
   id: "unprivileged-ports",
   title: "ports below 1024 that every user may bind",
   level: "warning",
-  why: "a user who has the proxy's port while it is down keeps it from starting; such a user can answer nobody",
+  why: "a user who takes the proxy's port while it is down keeps it from starting, but can answer nobody",
   remedy: "set net.ipv4.ip_unprivileged_port_start to 1024, here and in /etc/sysctl.d",
   command: "sysctl -w net.ipv4.ip_unprivileged_port_start=1024",
   explain: [

@@ -55,7 +55,7 @@ export function accountsHere(): Known<readonly LocalAccount[]> {
   }
 }
 
-/** A directory that does not answer costs this much once: the groups are asked for at the same time. */
+/** The limit of one look-up. Groups are looked up in parallel, so that a directory that hangs costs it once. */
 const GROUP_MS = 10_000;
 
 /** Everybody who is in a group that gives power: its listed members, and accounts whose own group it is. */
@@ -84,12 +84,12 @@ export async function groupsHere(accounts: readonly LocalAccount[]): Promise<Kno
   );
 }
 
-/** Users whom sudo, or the account database, is asked about. */
+/** The most users about whom sudo, or the account database, is asked. */
 const MOST_USERS = 100;
 
 /**
  * The uids whose names are asked for, at most {@link MOST_USERS}. Those of subordinate ranges come last: by newuidmap(1) a user can
- * have processes with thousands of them, which must not push the accounts of a directory out. Pure.
+ * have processes with thousands of them, which must not displace the accounts of a directory. Pure.
  *
  * @param subordinateUids the text of subuid(5).
  */
@@ -169,10 +169,10 @@ export function parseSudo(text: string): Omit<SudoGrant, "user"> | null {
 }
 
 /**
- * What sudo lets these users do as root. Users who need their password for it, by a group, are those of `root-groups`: left out.
+ * What sudo lets these users do as root. Leaves out users who need their password for it, because of a group: `root-groups` reports them.
  *
  * @param members users whom a group of `root-groups` names already.
- * @param unnamed what is not known of who has processes here: users who are not in `users` for want of it.
+ * @param unnamed why the names of some users with processes are not known; these are missing in `users`.
  */
 export async function sudoHere(
   users: readonly string[],

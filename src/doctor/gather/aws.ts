@@ -15,7 +15,7 @@ import { type Known, known, type Simulation, unknown } from "../types.ts";
 
 /** Milliseconds. */
 const LIMIT_MS = 10_000;
-/** IAM is often not to be reached from a node: who waits for it waits for nothing. */
+/** Shorter, because many nodes cannot reach IAM at all. */
 const IAM_LIMIT_MS = 4_000;
 const MOST_BYTES = 1024 * 1024;
 

@@ -13,7 +13,7 @@ export async function carryOut(input: string, write: (line: string) => void): Pr
     const answer =
       task.kind === "files" ? lookAtFiles(task.request, task.networkHomes) : lookAtProcess(task.pid);
     write(JSON.stringify({ ends: index, answer }));
-    // Lets what was written go out.
+    // Lets the output be written before the next task.
     await Promise.resolve();
   }
 }

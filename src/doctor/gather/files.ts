@@ -39,7 +39,7 @@ export function lookAtFiles({ base, of, files }: FilesRequest, networkHomes: boo
       case "there":
         try {
           if (!isUsable(place.stat, use)) break;
-          // What is the user's own says nothing.
+          // What users can do with their own files is no finding.
           if (place.stat.uid === process.getuid?.() || !mayUse(place.descriptor, use)) break;
           if (onlyWithSecrets === true && !hasSecret(beginningOf(place.descriptor, MOST_BYTES))) break;
           found.push({ path: whole, of, use, what });

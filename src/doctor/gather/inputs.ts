@@ -41,7 +41,7 @@ import { type FilesRequest, readFilesAnswer, readProcessAnswer, type Task } from
 import { carriedOut } from "./tasks.ts";
 import { imdsdHere, unitsHere } from "./units.ts";
 
-/** Looks at everything. An edge: must run as root. */
+/** Gathers everything that the checks need. An edge: must run as root. */
 
 export interface GatherOptions {
   /** The ordinary user to try as. */
@@ -60,7 +60,7 @@ const MOST_HANGING = 5;
 const MOST_HOMES = 2_000;
 const SHELL_LESS = /\/(?:nologin|false|sync|shutdown|halt)$/;
 
-/** Runs a look; where it fails, that is what is known of it. */
+/** Gathers one fact. A failure becomes the reason why it is unknown. */
 async function attempted<T>(source: string, work: () => Promise<Known<T>>): Promise<Known<T>> {
   try {
     return await work();
@@ -159,7 +159,7 @@ export async function gather(options: GatherOptions): Promise<DoctorInputs> {
 /** For a node whose configuration cannot be read: nobody is exempt but root. */
 const loadDefaults = (): Config => loadConfig({ path: "/dev/null" });
 
-/** What passes by itself is asked for again, as SDKs do: no answer in time, or one that says to come back (503). */
+/** Passing failures are retried, as SDKs do: no answer in time, or a 503. */
 const MOST_TRIES = 3;
 const AGAIN_MS = 1_000;
 const isPassing = ({ list, credentials }: Reach["user"]): boolean =>
@@ -271,7 +271,7 @@ async function processesHere(): Promise<Known<readonly ProcessFacts[]>> {
   );
 }
 
-/** What of a list of tasks was not carried out, in words. */
+/** One line for each task that was not carried out, and one for those that were left out. */
 function gapsOf(
   { hanging, left, failure }: { hanging: readonly number[]; left: number; failure: string | null },
   nameOf: (index: number) => string,
@@ -283,7 +283,7 @@ function gapsOf(
   ];
 }
 
-/** No home, by convention or by the distribution. */
+/** Directories that are nobody's home, by convention or by the distribution. */
 const NO_HOME = /^\/(?:(?:nonexistent|dev|proc|sys|bin|sbin|usr|var\/empty)(?:\/.*)?)?$/;
 
 async function homesHere(

@@ -7,7 +7,7 @@ import { argumentsHaveSecret, FILE_VARIABLES, namesIn, pathsIn, SECRET_VARIABLES
  * when its arguments are read, and a user can make that memory one that never answers.
  */
 
-/** prctl(2) lets a process say that its arguments are anywhere in its memory, and as long as it likes. */
+/** A limit, because prctl(2) lets a process set where in its memory its arguments are, and how long they are. */
 const MOST_BYTES = 1024 * 1024;
 
 function textOf(path: string): string {

@@ -1,4 +1,4 @@
-/** Finds AWS secrets in text, and tells nothing of them but that they are there. Pure. */
+/** Finds out whether a text has AWS secrets in it, and reports nothing else of it. Pure. */
 
 /** Variables that hold a secret of AWS's (AWS SDKs and Tools Reference Guide, "Environment variables"). */
 export const SECRET_VARIABLES: readonly string[] = [

@@ -57,13 +57,13 @@ type Run =
   | { readonly kind: "hangs"; readonly index: number }
   | { readonly kind: "failed"; readonly why: string };
 
-/** What a child may say in all. */
+/** The most bytes that a child may write. */
 const MOST_BYTES = 32 * 1024 * 1024;
-/** Milliseconds that a child has to start in, on a machine with much else to do. */
+/** Milliseconds that a child has to start in, on a busy machine. */
 const START_MS = 60_000;
-/** Milliseconds for what the child has said already to be read. */
+/** Milliseconds to read what the child has written already. */
 const GRACE_MS = 500;
-/** How often a child that wants a processor, and waits for nothing else, is given its time anew. */
+/** How often the limit is renewed for a child that waits for nothing but a processor. */
 const MOST_EXTENSIONS = 20;
 
 /** Whether a process could run if it had a processor (proc_pid_stat(5), "R"): then nothing hangs. */
@@ -89,7 +89,7 @@ function runFrom<T>(
     let complaint = "";
     const finish = (run: Run) => {
       cancel();
-      // One that waits for a dead mount ends whenever the kernel lets it: nobody waits for it.
+      // A child that hangs on a dead mount ends only when the kernel lets it, so this process does not wait for its end.
       child.kill("SIGKILL");
       child.unref();
       for (const stream of [child.stdin, child.stdout, child.stderr]) stream.destroy();
