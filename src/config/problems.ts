@@ -51,12 +51,18 @@ function suggestion(path: readonly PropertyKey[], key: string): string {
   return known.length === 0 ? "" : ` (found ${JSON.stringify(key)}); known here: ${known.join(", ")}`;
 }
 
-/** ` (found "x")`, cut short. Keys whose value could be a secret have none in this configuration; an external id is left out all the same. */
+/** Keys whose values are not shown: whoever knows an external id may assume the role, and a policy may quote one. */
+const HIDDEN_KEYS: readonly PropertyKey[] = ["externalId", "policy"];
+
+/** ` (found "x")`, cut short, without the values of {@link HIDDEN_KEYS}, also where they are somewhere inside of the value. */
 function foundText(raw: unknown, path: readonly PropertyKey[]): string {
-  if (path.at(-1) === "externalId" || path.at(-1) === "policy") return "";
+  if (path.some((key) => HIDDEN_KEYS.includes(key))) return "";
   let value = raw;
   for (const key of path) value = (value as Record<PropertyKey, unknown> | null | undefined)?.[key];
-  const text = value === undefined ? "nothing" : JSON.stringify(value);
+  const text =
+    value === undefined
+      ? "nothing"
+      : JSON.stringify(value, (key, inner: unknown) => (HIDDEN_KEYS.includes(key) ? "(not shown)" : inner));
   return ` (found ${text.length > 80 ? `${text.slice(0, 77)}…` : text})`;
 }
 

@@ -262,6 +262,18 @@ describe("parseConfig() names the line, what it found and what would be right:",
   });
   test("and not the value of an external id or a policy", () => {
     expect(complaint(rule('externalId: "hush hush"'))).not.toContain("hush");
+    // Inside of a value of another shape: the dash of a list is forgotten, or there is one too many.
+    for (const secret of ["externalId: hush", "policy: hush"]) {
+      for (const text of [
+        `rules: { name: a, role: none, ${secret} }\n`,
+        `rules: [[{ ${secret} }]]\n`,
+        `rules: [{ name: a, role: { ${secret} } }]\n`,
+        `sts: [{ ${secret} }]\n`,
+      ]) {
+        expect(complaint(text)).toContain("(found ");
+        expect(complaint(text)).not.toContain("hush");
+      }
+    }
     expect(complaint(rule('policy: "hush"'))).not.toContain("hush");
   });
 });
