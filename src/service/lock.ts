@@ -26,7 +26,8 @@ export async function withLock<T>(
   try {
     return await run();
   } finally {
-    rmSync(path);
+    // Where somebody has removed the file meanwhile, what was done is done all the same.
+    rmSync(path, { force: true });
     closeSync(descriptor);
   }
 }

@@ -67,6 +67,19 @@ describe("withLock()", () => {
     child.kill("SIGKILL");
   });
 
+  test("is let go where somebody has removed its file, and what was done counts", async () => {
+    const done = withLock(
+      path,
+      0,
+      () => {},
+      async () => {
+        rmSync(path);
+        return "done";
+      },
+    );
+    expect(await done).toBe("done");
+  });
+
   test("is not taken through a link", async () => {
     writeFileSync(join(directory, "victim"), "");
     symlinkSync(join(directory, "victim"), path);
