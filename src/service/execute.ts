@@ -21,6 +21,9 @@ import { commit, type FileChange, grant, stage } from "./transaction.ts";
 
 /** Executes a plan. Where a step up to the commit fails, it undoes the steps before it. */
 
+/** Steps that are not undone. */
+const LASTING: readonly Step["kind"][] = ["commit", "run", "remove", "remove-account", "keep-for-root"];
+
 export interface Executor extends Progress {
   readonly run: RunCommand;
 }
@@ -36,6 +39,8 @@ export async function execute(steps: readonly Step[], executor: Executor): Promi
   let unstage = () => {};
   let interrupted = false;
   let committed = false;
+  /** Whether a step of {@link LASTING} was begun. */
+  let lasts = false;
   const onSignal = () => {
     interrupted = true;
   };
@@ -84,9 +89,10 @@ export async function execute(steps: readonly Step[], executor: Executor): Promi
   for (const signal of SIGNALS) process.on(signal, onSignal);
   try {
     for (const step of steps) {
-      // A signal after the commit is ignored: to complete the change is safer than to undo it.
-      if (interrupted && !committed)
+      // A signal after a lasting step is ignored: a change that cannot be undone is completed, not left half done.
+      if (interrupted && !lasts)
         throw new ImdsProxyError("command-failed", "interrupted; nothing was changed", "run it again");
+      lasts ||= LASTING.includes(step.kind);
       await executor.step(describeStep(step), () => carryOut(step));
     }
   } catch (error) {
