@@ -51,7 +51,7 @@ export async function execute(steps: readonly Step[], executor: Executor): Promi
         unstage = stage(staged);
         break;
       case "create-account":
-        undo.push(...(await createAccount(executor.run, staged)));
+        await createAccount(executor.run, staged, undo);
         break;
       case "check-configuration":
         await mustRun(executor.run, checkCommand(step));
@@ -122,8 +122,8 @@ function undoHandover(run: RunCommand, creates: readonly string[]): Undo {
   };
 }
 
-async function createAccount(run: RunCommand, staged: readonly FileChange[]): Promise<Undo[]> {
-  const undo: Undo[] = [];
+/** @param undo gets what undoes this step, before anything is made: the step may fail when it has made a part. */
+async function createAccount(run: RunCommand, staged: readonly FileChange[], undo: Undo[]): Promise<void> {
   let account = await findAccount();
   removeInheritedLocks();
   // useradd writes /etc/passwd before /etc/group, and userdel as well: a power cut between leaves one without the other.
@@ -146,7 +146,6 @@ async function createAccount(run: RunCommand, staged: readonly FileChange[]): Pr
       `see what it says: useradd --system ${ACCOUNT}`,
     );
   grant(staged, account.gid);
-  return undo;
 }
 
 async function removeAccount(run: RunCommand): Promise<void> {
