@@ -336,3 +336,13 @@ describe("what a command loads", () => {
     expect(loadedWith("src/main.ts").has("src/wiring/serve.ts")).toBe(false);
   });
 });
+
+describe("nothing that users chose acts on root's terminal:", () => {
+  test("commands print JSON by jsonText() and jsonLine(), which escape what JSON.stringify() leaves, such as C1", () => {
+    const printing = /console\.log\([^;]*\bJSON\.stringify\(/;
+    const found = sources.filter(
+      (file) => inside(file, "src/cli") && printing.test(readFileSync(file, "utf8")),
+    );
+    expect(found).toEqual([]);
+  });
+});

@@ -2,6 +2,7 @@ import { defineCommand } from "citty";
 import { ImdsProxyError } from "../errors.ts";
 import { configArg, dryRunArg, jsonArg } from "./common.ts";
 import { say } from "./say.ts";
+import { jsonLine } from "./terminal.ts";
 
 export default defineCommand({
   meta: {
@@ -17,7 +18,7 @@ export default defineCommand({
     const { nodeFile, pollHere } = await import("../service/fleet-object.ts");
     const dryRun = args["dry-run"];
     const result = await pollHere(nodeFile(args.config), { dryRun });
-    if (args.json) console.log(JSON.stringify(result));
+    if (args.json) console.log(jsonLine(result));
     if (result.kind === "failed")
       throw new ImdsProxyError(
         "unhealthy",

@@ -7,6 +7,7 @@ import { ImdsProxyError } from "../errors.ts";
 import { counted, jsonArg } from "./common.ts";
 import { print } from "./output.ts";
 import { say } from "./say.ts";
+import { jsonLine } from "./terminal.ts";
 
 export default defineCommand({
   meta: {
@@ -71,7 +72,7 @@ export default defineCommand({
     const bytes = Buffer.byteLength(object);
     if (args.json) {
       const content = args.out === undefined ? { object } : {};
-      console.log(JSON.stringify({ fleet, serial, hash, publicKey, bytes, ...content }));
+      console.log(jsonLine({ fleet, serial, hash, publicKey, bytes, ...content }));
       return;
     }
     if (args.out === undefined) print(object);

@@ -10,6 +10,7 @@ import { failedTests, type PolicyTest } from "../rules/policy-tests.ts";
 import { nodeWarnings } from "../service/node-warnings.ts";
 import { configArg, counted, jsonArg } from "./common.ts";
 import { say, sayBeside } from "./say.ts";
+import { jsonLine, jsonText } from "./terminal.ts";
 
 const check = defineCommand({
   meta: { name: "check", description: "Check the configuration; exit 2 names every wrong key" },
@@ -56,7 +57,7 @@ const check = defineCommand({
     if (args.json) {
       const warnings = [...ofFile.map(({ text }) => text), ...ofObject, ...ofNode];
       const of = object === null ? {} : { object };
-      console.log(JSON.stringify({ ok: true, path, rules: config.rules.length, tests, ...of, warnings }));
+      console.log(jsonLine({ ok: true, path, rules: config.rules.length, tests, ...of, warnings }));
       return;
     }
     const passed = tests === 0 ? "" : `, ${counted(tests, "test")} passed`;
@@ -91,7 +92,7 @@ const show = defineCommand({
       ...rule,
       externalId: rule.externalId === null ? null : "(set)",
     }));
-    console.log(JSON.stringify({ ...config, rules }, null, 2));
+    console.log(jsonText({ ...config, rules }));
   },
 });
 

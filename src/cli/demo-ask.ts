@@ -1,5 +1,6 @@
 import { defineCommand } from "citty";
 import { askIdentity, askUrl } from "../demo/ask.ts";
+import { jsonLine } from "./terminal.ts";
 
 export default defineCommand({
   meta: {
@@ -17,6 +18,6 @@ export default defineCommand({
       args.url === undefined
         ? await askIdentity(args.region ?? "", args["sts-endpoint"] ?? "")
         : await askUrl(args.url);
-    console.log(JSON.stringify(answer));
+    console.log(jsonLine(answer));
   },
 });

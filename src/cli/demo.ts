@@ -8,6 +8,7 @@ import { ImdsProxyError } from "../errors.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import { compiledExecutable } from "../platform/self.ts";
 import { jsonArg } from "./common.ts";
+import { jsonText, takesColours } from "./terminal.ts";
 
 const INTRODUCTION = `A shared node on AWS has one role, and whoever asks its metadata service gets it: every user.
 This shows such a node, then the same node with imdsproxy. It all happens in namespaces of
@@ -59,10 +60,10 @@ export default defineCommand({
     if (!args.json) process.stderr.write(`${INTRODUCTION}\n`);
     try {
       const rows = await runDemo(terminalProgress(), interrupted);
-      const color = process.stdout.isTTY === true && process.env["NO_COLOR"] === undefined;
+      const color = takesColours(process.stdout);
       console.log(
         args.json
-          ? JSON.stringify({ ok: rows.every(({ ok }) => ok), rows }, null, 2)
+          ? jsonText({ ok: rows.every(({ ok }) => ok), rows })
           : `\n${renderReport(rows, color)}\n${ended(rows)}`,
       );
       if (rows.every(({ ok }) => ok)) return;

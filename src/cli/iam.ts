@@ -19,6 +19,7 @@ import {
 } from "./iam/formats.ts";
 import { objectStatement } from "./iam/object-statement.ts";
 import { sayBeside } from "./say.ts";
+import { jsonText } from "./terminal.ts";
 
 /** `aws:userid` of a session that EC2 gave to an instance ends in the instance's id (IAM User Guide, "Information available in all requests"). */
 const OF_AN_INSTANCE = { StringLike: { "aws:userid": "*:i-*" } };
@@ -78,7 +79,7 @@ function noteGrants(config: Config, roleArn: string): void {
   );
 }
 
-const text = (document: PolicyDocument): string => JSON.stringify(document, null, 2);
+const text = (document: PolicyDocument): string => jsonText(document);
 
 const trustPolicy = defineCommand({
   meta: { name: "trust-policy", description: "Print what the trust policy of a substitute role must allow" },
@@ -145,7 +146,7 @@ const trustPolicy = defineCommand({
     }));
     if (args.json) {
       const byRole = policies.map(({ roleArn, document }) => [roleArn, document]);
-      console.log(JSON.stringify(Object.fromEntries(byRole), null, 2));
+      console.log(jsonText(Object.fromEntries(byRole)));
     } else if (format === "cloudformation") console.log(trustTemplate(policies));
     else if (format === "terraform") console.log(trustResources(policies));
     else if (policies.length === 1) for (const { document } of policies) console.log(text(document));

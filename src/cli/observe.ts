@@ -24,7 +24,7 @@ import { systemNames } from "../wiring/identities.ts";
 import { configArg, jsonArg } from "./common.ts";
 import { print } from "./output.ts";
 import { fittedComments, fittedReport, sayBeside } from "./say.ts";
-import { widthOf } from "./terminal.ts";
+import { jsonText, widthOf } from "./terminal.ts";
 
 export default defineCommand({
   meta: {
@@ -248,7 +248,7 @@ function show(
       wouldBe404: prospect?.lost ?? [],
     }));
     const { node, runs } = observed;
-    console.log(JSON.stringify({ node, runs, missed, config: view.config, callers }, null, 2));
+    console.log(jsonText({ node, runs, missed, config: view.config, callers }));
     return;
   }
   const columns = process.stdout.columns ?? 80;

@@ -8,6 +8,7 @@ import { dryRunArg, jsonArg, overrideArgs, overridesOf } from "./common.ts";
 import { problemLines } from "./problem-lines.ts";
 import { progress } from "./progress.ts";
 import { say } from "./say.ts";
+import { jsonLine, jsonText } from "./terminal.ts";
 
 /** Prints one line for each finding, escaped, because users can choose what was found. */
 export function sayFindings(findings: readonly Finding[]): void {
@@ -105,7 +106,7 @@ const status = defineCommand({
   async run({ args }) {
     const { serviceStatus } = await import("../service/setup.ts");
     const found = await serviceStatus();
-    if (args.json) console.log(JSON.stringify(found, null, 2));
+    if (args.json) console.log(jsonText(found));
     else for (const line of statusLines(found)) say(line);
     if (!found.healthy) {
       const first = found.problems[0];
@@ -149,7 +150,7 @@ const probe = defineCommand({
       .split(",")
       .map(parseDirect)
       .filter((endpoint) => endpoint !== null);
-    console.log(JSON.stringify(await probe(args["forbidden-role"] ?? null, direct)));
+    console.log(jsonLine(await probe(args["forbidden-role"] ?? null, direct)));
   },
 });
 

@@ -10,7 +10,7 @@ import { dryRunArg, jsonArg, overrideArgs, overridesOf } from "./common.ts";
 import { problemLines } from "./problem-lines.ts";
 import { say } from "./say.ts";
 import { sayFindings, told } from "./service.ts";
-import { plain } from "./terminal.ts";
+import { jsonLine } from "./terminal.ts";
 
 export default defineCommand({
   meta: {
@@ -66,7 +66,7 @@ export default defineCommand({
     if (report === null) return;
     const ok = report.findings.every((finding) => finding.ok);
     const { findings, problems } = report;
-    if (args.json) console.log(plain(JSON.stringify({ ok, findings, problems })));
+    if (args.json) console.log(jsonLine({ ok, findings, problems }));
     else {
       sayFindings(findings);
       for (const line of problems.flatMap((problem) => problemLines(problem))) say(line);

@@ -52,6 +52,9 @@ export const jsonText = (value: unknown): string =>
     .map((line) => line.replaceAll(UNPRINTABLE, escaped))
     .join("\n");
 
+/** The same in one line. */
+export const jsonLine = (value: unknown): string => plain(JSON.stringify(value));
+
 /** A text in lines of at most `width` columns; further lines begin with `indent`. A word that is longer stays whole. */
 export function wrap(text: string, width: number, indent = ""): string[] {
   const lines: string[] = [];

@@ -3,6 +3,7 @@ import { defineCommand } from "citty";
 import { configSchemaText } from "../config/known-keys.ts";
 import { commit, date, target, version, versionText } from "../version.ts";
 import { jsonArg } from "./common.ts";
+import { jsonLine } from "./terminal.ts";
 
 export default defineCommand({
   meta: { name: "version", description: "Print the version, and what the executable was built from" },
@@ -11,7 +12,7 @@ export default defineCommand({
     // Two nodes with the same hash take the same configurations. It is also that of config.schema.json in SHA256SUMS.
     const schemaSha256 = createHash("sha256").update(configSchemaText()).digest("hex");
     if (args.json) {
-      console.log(JSON.stringify({ version, commit, date, target, bun: Bun.version, schemaSha256 }));
+      console.log(jsonLine({ version, commit, date, target, bun: Bun.version, schemaSha256 }));
       return;
     }
     const rows = [

@@ -8,7 +8,7 @@ import { systemNames } from "../wiring/identities.ts";
 import { NOGROUP } from "./become.ts";
 import { jsonArg } from "./common.ts";
 import { say } from "./say.ts";
-import { plain } from "./terminal.ts";
+import { jsonText, plain } from "./terminal.ts";
 import { askWhoami } from "./whoami.ts";
 
 /** The deadline for STS in milliseconds, retries included. */
@@ -77,11 +77,16 @@ export default defineCommand({
     if (args.json) {
       const { user, role, sessionName, sessionEnds, lastError } = after;
       console.log(
-        JSON.stringify(
-          { warm, uid, user, role, sessionName, sessionEnds, error: warm ? null : outcome, lastError },
-          null,
-          2,
-        ),
+        jsonText({
+          warm,
+          uid,
+          user,
+          role,
+          sessionName,
+          sessionEnds,
+          error: warm ? null : outcome,
+          lastError,
+        }),
       );
       if (!warm) process.exitCode = 1;
       return;

@@ -2,6 +2,9 @@ import { expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { writeObserved } from "../../src/observe/record.ts";
+import { named } from "../observe/support.ts";
+import { describeAsRoot } from "../support/root.ts";
 
 /** The built executable in a terminal of 80 columns, which script(1) makes: a longer line would be broken in the middle of a word. */
 
@@ -45,4 +48,22 @@ test("errors and warnings of commands fit a terminal of 80 columns, and lose not
   } finally {
     rmSync(directory, { recursive: true });
   }
+});
+
+describeAsRoot("a cgroup whose name, made by a user, is a command for a terminal,", () => {
+  test("does nothing there in observe --show --json, and is the same for a program", () => {
+    // U+009B is CSI (ECMA-48) in one letter, which JSON leaves as it is; U+202E turns the text behind it around.
+    const cgroup = "/user.slice/user-2001.slice/\u009b2J\u202e";
+    const directory = mkdtempSync(join(tmpdir(), "imdsproxy-terminal-"));
+    try {
+      const file = join(directory, "observed.json");
+      const runs = [{ fromMs: 1, toMs: 2, missed: 0 }];
+      writeObserved(file, { node: "node", runs, callers: [named("alice", { cgroup })] });
+      const { stdout } = Bun.spawnSync([EXECUTABLE, "observe", "--show", "--json", "--file", file]);
+      expect(stdout.toString()).not.toMatch(/[\u0080-\u009f\u202e]/);
+      expect(JSON.parse(stdout.toString()).callers[0].cgroup).toBe(cgroup);
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
+  });
 });

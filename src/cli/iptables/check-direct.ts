@@ -5,6 +5,7 @@ import { type Attempt, attempt, directEndpoints } from "../../firewall/direct-ac
 import { become, type Credentials, NOGROUP } from "../become.ts";
 import { jsonArg } from "../common.ts";
 import { sayBeside } from "../say.ts";
+import { jsonText } from "../terminal.ts";
 import { resolveSpec, specArgs } from "./common.ts";
 
 /** The uid of nobody, on every supported distribution. */
@@ -58,7 +59,7 @@ export const checkDirect = defineCommand({
     }
     const attempts = await Promise.all(directEndpoints(spec).map(attempt));
     const open = attempts.filter(({ result }) => result === "open");
-    if (args.json) console.log(JSON.stringify({ closed: open.length === 0, uid, attempts }, null, 2));
+    if (args.json) console.log(jsonText({ closed: open.length === 0, uid, attempts }));
     else {
       console.log(`as uid ${uid}, which is not exempt:`);
       for (const { result, detail } of attempts) console.log(`  ${WORDS[result].padEnd(8)} ${detail}`);

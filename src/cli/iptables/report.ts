@@ -12,6 +12,7 @@ import { type RulesStatus, rulesStatus } from "../../service/rules-status.ts";
 import { configArg, jsonArg } from "../common.ts";
 import { problemLines } from "../problem-lines.ts";
 import { say, sayBeside } from "../say.ts";
+import { jsonText } from "../terminal.ts";
 import { resolveSpec, specArgs, specLine } from "./common.ts";
 
 function statusLines(found: RulesStatus, notes: readonly string[], agent: readonly string[]): string[] {
@@ -77,7 +78,7 @@ export const status = defineCommand({
         upstreamReason: upstream.reason,
         proxy,
       };
-      console.log(JSON.stringify(shown, null, 2));
+      console.log(jsonText(shown));
     } else {
       const lines = [
         ...statusLines(found, notes, listenerLines(listeners)),
@@ -108,7 +109,7 @@ export const list = defineCommand({
     if (args.json) {
       const rules = routing.map((rule, i) => ({ position: i + 1, rule }));
       const wall = { family: "both", table: "routing", chain: "wall", policy: null, rules };
-      console.log(JSON.stringify(rules.length === 0 ? chains : [...chains, wall], null, 2));
+      console.log(jsonText(rules.length === 0 ? chains : [...chains, wall]));
       return;
     }
     const parts = [
