@@ -25,17 +25,31 @@ export default defineCommand({
  */
 export async function askWhoami(): Promise<Whoami> {
   const answer = await askMetadata("/imdsproxy/whoami");
-  const found = answer.status === 200 ? parse(answer.body) : null;
+  const found = answer.status === 200 ? readWhoami(answer.body) : null;
   if (found === null) throw notAnswered(answer);
   return found;
 }
 
-function parse(body: string): Whoami | null {
+const isTextOrNull = (value: unknown): boolean => value === null || typeof value === "string";
+
+/** The proxy's answer; null where it is something else's: anything may answer at the metadata address of a node without rules. Pure. */
+export function readWhoami(body: string): Whoami | null {
+  let found: Partial<Record<keyof Whoami, unknown>> | null;
   try {
-    return JSON.parse(body) as Whoami;
+    found = JSON.parse(body);
   } catch {
     return null;
   }
+  const isOurs =
+    typeof found === "object" &&
+    found !== null &&
+    (found.uid === null || typeof found.uid === "number") &&
+    typeof found.reason === "string" &&
+    Array.isArray(found.groups) &&
+    [found.user, found.container, found.slurmJobId, found.rule, found.role].every(isTextOrNull) &&
+    [found.roleName, found.sessionName, found.sessionEnds].every(isTextOrNull) &&
+    (found.lastError === null || typeof found.lastError === "object");
+  return isOurs ? (found as unknown as Whoami) : null;
 }
 
 function notAnswered(answer: MetadataReply): ImdsProxyError {

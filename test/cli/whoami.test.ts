@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { problemLines } from "../../src/cli/problem-lines.ts";
 import { table } from "../../src/cli/table.ts";
-import { whoamiText } from "../../src/cli/whoami.ts";
+import { readWhoami, whoamiText } from "../../src/cli/whoami.ts";
 import type { Whoami } from "../../src/imds/whoami.ts";
 
 const NOW = Date.UTC(2030, 0, 1);
@@ -26,6 +26,25 @@ const ALICE: Whoami = {
 };
 const row = (text: string, name: string) =>
   new RegExp(`^${name} {2,}(.*)$`, "m").exec(text)?.[1] ?? "no such row";
+
+describe("readWhoami()", () => {
+  test("takes what the proxy says", () => {
+    expect(readWhoami(JSON.stringify(ALICE))).toEqual(ALICE);
+    const { grants: _, policyArns: __, ...earlier } = ALICE;
+    expect(readWhoami(JSON.stringify(earlier))).toEqual(earlier);
+    expect(
+      readWhoami(JSON.stringify({ ...ALICE, role: null, roleName: null, sessionName: null })),
+    ).not.toBeNull();
+  });
+  test("takes no other JSON for the proxy's, in which status would find nothing wrong", () => {
+    for (const body of ["{}", "null", "[]", '""', "200", '{"status":"ok"}', "no JSON"])
+      expect([body, readWhoami(body)]).toEqual([body, null]);
+    for (const key of Object.keys(ALICE).filter(
+      (one) => !["subordinate", "grants", "policyArns"].includes(one),
+    ))
+      expect([key, readWhoami(JSON.stringify({ ...ALICE, [key]: undefined }))]).toEqual([key, null]);
+  });
+});
 
 describe("whoami says for people", () => {
   test("when the session ends, as people say it and as machines do", () => {
