@@ -116,8 +116,10 @@ function refuseUnknown(path: string, args: ArgsDef, rest: readonly string[]): vo
       `see imdsproxy ${path} --help`,
     );
   }
+  let place = 0;
   for (const [name, arg] of Object.entries(args)) {
-    if (arg.type === "positional" && arg.required !== false && found.positionals.length < positionals) {
+    const isMissing = arg.type === "positional" && place++ >= found.positionals.length;
+    if (isMissing && arg.required !== false) {
       throw new ImdsProxyError(
         "usage",
         `${path}: ${name.toUpperCase()} is missing`,

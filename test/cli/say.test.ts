@@ -49,12 +49,14 @@ describe("errorText()", () => {
   });
 });
 
-test("a flag that a command needs is named where it is missing", async () => {
+test("a flag or an argument that a command needs is named where it is missing", async () => {
   const told = (argv: string[]) =>
     run(argv).then(
       () => "it ran",
       (error: unknown) => (error instanceof ImdsProxyError ? error.problem : String(error)),
     );
+  expect(await told(["config", "diff", "old.yaml"])).toBe("config diff: NEW is missing");
+  expect(await told(["config", "diff"])).toBe("config diff: OLD is missing");
   expect(await told(["config", "sign", "rules.yaml"])).toBe("config sign: --key is missing");
   expect(await told(["config", "sign", "rules.yaml", "--key", "k"])).toBe("config sign: --fleet is missing");
 });
