@@ -12,11 +12,11 @@ import { runProgram } from "../platform/programs.ts";
 import { compileRules } from "../rules/decide.ts";
 import { identityOfGiven, nameOf } from "../rules/policy-tests.ts";
 import { systemNames } from "../wiring/identities.ts";
-import { jsonArg } from "./common.ts";
-import { fittedReport } from "./say.ts";
+import { counted, jsonArg } from "./common.ts";
+import { fittedReport, sayBeside } from "./say.ts";
 import { jsonText, widthOf } from "./terminal.ts";
 
-/** Accounts that are looked at, where a directory lists more. */
+/** The most accounts that are compared; a directory may list more. */
 const MOST_ACCOUNTS = 10_000;
 const LIST_MS = 30_000;
 /** The cgroups that `explain` assumes: of a login, and of a job as slurmstepd makes it. */
@@ -44,13 +44,18 @@ export default defineCommand({
     const before = await side(loadConfig({ path: args.old }));
     const after = await side(loadConfig({ path: args.new }));
     const configs = [before.config, after.config];
+    const accounts = args.against === undefined ? accountUids(await listedAccounts()) : null;
     const seen =
-      args.against === undefined ? await subjectsOfAccounts(configs) : observedSubjects(args.against);
+      accounts === null
+        ? observedSubjects(args.against ?? "")
+        : await subjectsOfAccounts(accounts.uids, configs);
+    const leftOut = accounts?.leftOut ?? 0;
+    if (leftOut > 0) sayBeside(`warning: ${leftOutText(leftOut)}`);
     const subjects = [...seen, ...testedSubjects(configs)];
     const found = difference(before, after, subjects);
     if (args.json) {
       const against = args.against ?? null;
-      console.log(jsonText({ against, ...found }));
+      console.log(jsonText({ against, leftOut, ...found }));
     } else
       console.log(
         fittedReport(
@@ -99,8 +104,12 @@ function observedSubjects(path: string): Subject[] {
   }));
 }
 
-/** Every account that NSS lists, at a login, and inside of a Slurm job where a configuration looks at cgroups. */
-async function subjectsOfAccounts(configs: readonly Config[]): Promise<Subject[]> {
+const leftOutText = (count: number): string =>
+  `${counted(count, "account")} of those that getent passwd lists were not compared: only the first ${MOST_ACCOUNTS} are; ` +
+  "compare by a file of imdsproxy observe: --against FILE";
+
+/** What getent(1) lists, in the form of passwd(5). @throws ImdsProxyError `unhealthy` where it fails. */
+async function listedAccounts(): Promise<string> {
   const { exitCode, stdout } = await runProgram(["getent", "passwd"], { timeoutMs: LIST_MS });
   if (exitCode !== 0) {
     throw new ImdsProxyError(
@@ -109,18 +118,29 @@ async function subjectsOfAccounts(configs: readonly Config[]): Promise<Subject[]
       "look at the services in /etc/nsswitch.conf, or compare by a file of imdsproxy observe: --against FILE",
     );
   }
-  const uids = stdout
-    .split("\n")
-    .map((line) => line.split(":")[2] ?? "")
-    .filter((uid) => /^\d{1,10}$/.test(uid))
-    .map(Number);
+  return stdout;
+}
+
+/** The uids in a text of passwd(5), each once, and how many were left out because there are too many. Pure. */
+export function accountUids(passwd: string): { readonly uids: readonly number[]; readonly leftOut: number } {
+  const all = new Set(
+    passwd
+      .split("\n")
+      .map((line) => line.split(":")[2] ?? "")
+      .filter((uid) => /^\d{1,10}$/.test(uid))
+      .map(Number),
+  );
+  return { uids: [...all].slice(0, MOST_ACCOUNTS), leftOut: Math.max(0, all.size - MOST_ACCOUNTS) };
+}
+
+/** These accounts at a login, and inside of a Slurm job where a configuration looks at cgroups. */
+async function subjectsOfAccounts(uids: readonly number[], configs: readonly Config[]): Promise<Subject[]> {
   const situations: [where: string, cgroup: string][] = [["login", LOGIN]];
   if (configs.some((config) => compileRules(config).needs.cgroup)) situations.push(["Slurm job", JOB]);
   const { accounts, close } = systemNames();
   try {
     const subjects: Subject[] = [];
-    for (const uid of [...new Set(uids)].slice(0, MOST_ACCOUNTS))
-      subjects.push(...(await of(uid, accounts, situations)));
+    for (const uid of uids) subjects.push(...(await of(uid, accounts, situations)));
     return subjects;
   } finally {
     close();
