@@ -8,7 +8,7 @@ export const ownFiles: Check = {
   remedy: "make them root's again",
   command: "chown root FILE; chmod go-w FILE",
   explain: [
-    "Looks at the executable, the configuration, the units and root's state, and at each directory above them: root must own them, and neither group nor others may write.",
+    "Looks at the executable, the configuration, the units and root's state, at what they link to, and at each directory above them: root must own them, and neither group nor others may write.",
   ],
   run: ({ ownFiles }) => look(ownFiles, (files) => files.map((what) => ({ what }))),
 };

@@ -56,7 +56,7 @@ export interface GatherOptions {
 const TASK_MS = 3_000;
 /** Homes, and processes, that may hang before the others are left out. */
 const MOST_HANGING = 5;
-/** Homes of accounts that are looked at. */
+/** The most homes of accounts that are looked at. */
 const MOST_HOMES = 2_000;
 const SHELL_LESS = /\/(?:nologin|false|sync|shutdown|halt)$/;
 
@@ -146,7 +146,7 @@ export async function gather(options: GatherOptions): Promise<DoctorInputs> {
     systemFiles,
     processes,
     units,
-    ownFiles: ownFilesHere(),
+    ownFiles: await attempted("files of imdsproxy", async () => ownFilesHere(settings)),
     loginPrograms: loginProgramsHere(),
     captures,
     imdsd: imdsdHere(units),
@@ -298,13 +298,32 @@ async function homesHere(
     what,
     onlyWithSecrets: SETTINGS.includes(path),
   }));
+  const { homes, gaps } = homesOf(tester.name, [...local, ...others]);
+  const requests = homes.map(([base, of]): FilesRequest => ({ base, of, files }));
+  const found = await filesHere(
+    tester,
+    requests,
+    networkHomes,
+    "homes",
+    `the homes, looked at as ${tester.name}`,
+  );
+  return found.kind === "known" ? { ...found, gaps: [...found.gaps, ...gaps] } : found;
+}
+
+/** The homes to look at, each once with its owner, and what is left out. Pure. @param tester whose own home says nothing. */
+export function homesOf(
+  tester: string,
+  accounts: readonly { readonly name: string; readonly home: string }[],
+): { readonly homes: readonly (readonly [home: string, of: string])[]; readonly gaps: readonly string[] } {
   const homes = new Map<string, string>();
-  for (const { name, home } of [...local, ...others]) {
-    if (name === tester.name || !home.startsWith("/") || NO_HOME.test(home) || homes.has(home)) continue;
+  for (const { name, home } of accounts) {
+    if (name === tester || !home.startsWith("/") || NO_HOME.test(home) || homes.has(home)) continue;
     homes.set(home, name);
   }
-  const requests = [...homes].slice(0, MOST_HOMES).map(([base, of]): FilesRequest => ({ base, of, files }));
-  return filesHere(tester, requests, networkHomes, "homes", `the homes, looked at as ${tester.name}`);
+  return {
+    homes: [...homes].slice(0, MOST_HOMES),
+    gaps: homes.size > MOST_HOMES ? [`the homes: only the first ${MOST_HOMES} of ${homes.size}`] : [],
+  };
 }
 
 async function systemFilesHere(

@@ -1,5 +1,5 @@
-import { lstatSync, readFileSync } from "node:fs";
-import { dirname } from "node:path";
+import { lstatSync, readFileSync, readlinkSync, realpathSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import { objectPath } from "../../config/load.ts";
 import type { Config } from "../../config/schema.ts";
 import { asksForJobs } from "../../config/warnings.ts";
@@ -105,22 +105,29 @@ export function bridgeUsersHere(): Known<readonly string[]> {
   }
 }
 
-/** Files of ours, and every directory above them, that somebody else than root could change. */
-export function ownFilesHere(): Known<readonly string[]> {
+/** Files of ours that somebody else than root could change. @param config null where it cannot be read. */
+export function ownFilesHere(config: Pick<Config, "stateDirectory"> | null): Known<readonly string[]> {
   const files = [
     BINARY,
     CONFIG,
     ROOT_STATE_DIRECTORY,
-    objectPath({ stateDirectory: "/var/lib/imdsproxy" }),
+    objectPath(config ?? { stateDirectory: "/var/lib/imdsproxy" }),
     ...[...Object.values(UNITS), ...Object.values(OBJECT_UNITS)].map((unit) => `${UNIT_DIRECTORY}/${unit}`),
-  ].filter((path) => lstatSync(path, { throwIfNoEntry: false }) !== undefined);
+  ];
+  return known(changeable(files), `ls -ld ${BINARY} ${CONFIG} …`);
+}
+
+/** Which of these files, of what they link to, and of the directories above either others than root could change; with the reason. */
+export function changeable(files: readonly string[]): string[] {
   const all = new Set<string>();
-  for (const file of files)
-    for (let path = file; ; path = dirname(path)) {
+  const waiting = [...files];
+  for (let file = waiting.pop(); file !== undefined; file = waiting.pop())
+    for (let path = file; !all.has(path); path = dirname(path)) {
       all.add(path);
-      if (path === "/") break;
+      if (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true)
+        waiting.push(resolve(realpathSync(dirname(path)), readlinkSync(path)));
     }
-  const problems = [...all].sort().flatMap((path) => {
+  return [...all].sort().flatMap((path) => {
     const found = lstatSync(path, { throwIfNoEntry: false });
     if (found === undefined || found.isSymbolicLink()) return [];
     if (found.uid !== 0) return [`${path} belongs to uid ${found.uid}`];
@@ -128,7 +135,6 @@ export function ownFilesHere(): Known<readonly string[]> {
       ? []
       : [`${path} can be written by others (mode ${(found.mode & 0o7777).toString(8)})`];
   });
-  return known(problems, `ls -ld ${BINARY} ${CONFIG} …`);
 }
 
 export const loginProgramsHere = (): Known<readonly string[]> =>
