@@ -1,31 +1,31 @@
 import type { Clock } from "./clock.ts";
 
-/** How many alarms go off in one go, so that thousands that are due together leave the event loop for others in between. */
+/** The most alarms that run in one turn of the event loop. Thousands may be due together, and other work then runs in between. */
 const AT_ONCE = 64;
 
-/** A call that is due; {@link Alarms.cancel} takes it. */
+/** A scheduled call. {@link Alarms.cancel} cancels it. */
 export interface Alarm<T> {
   /** By the monotonic clock, in milliseconds. */
   readonly dueMs: number;
-  /** Of two that are due at the same moment the lower one is first. */
+  /** Counts the alarms that were set. Of two with the same due time, the lower number runs first. */
   readonly order: number;
   readonly run: (of: T) => void;
   readonly of: T;
-  /** Its place in the heap; -1 where it is in none. */
+  /** Its index in the heap; -1 where it is not in the heap. */
   at: number;
 }
 
 /**
- * Any number of timers on one timer of the clock: a binary heap, whose first one is due next. A timer of the runtime and the
- * function that it calls take half a kilobyte, and one here a tenth of that (docs/benchmarks.md). Meant for what is mostly minutes
- * away: an alarm may be a millisecond late.
+ * Any number of timers on one timer of the clock: a binary heap with the next due alarm first. This saves memory: a timer of the
+ * runtime takes half a kilobyte with its function, an alarm a tenth of that (docs/benchmarks.md). An alarm may be a millisecond
+ * late, so this is for delays of minutes.
  */
 export class Alarms<T> {
   readonly #clock: Pick<Clock, "schedule">;
   readonly #monotonicMs: () => number;
   readonly #heap: Alarm<T>[] = [];
   #order = 0;
-  /** When the clock's timer goes off; infinite where there is none. */
+  /** When the clock's timer fires; infinite where none is set. */
   #armedMs = Number.POSITIVE_INFINITY;
   #disarm: () => void = () => {};
 
@@ -34,14 +34,14 @@ export class Alarms<T> {
     this.#monotonicMs = options.monotonicMs;
   }
 
-  /** Those that wait. */
+  /** The number of alarms that are set. */
   get size(): number {
     return this.#heap.length;
   }
 
   /** Calls `run(of)` once after `delayMs` milliseconds. */
   set(delayMs: number, run: (of: T) => void, of: T): Alarm<T> {
-    // As with a timer of the runtime: what is negative, or no number, means at once.
+    // A negative delay or NaN means at once, as with a timer of the runtime.
     const dueMs = this.#monotonicMs() + Math.max(0, Number.isNaN(delayMs) ? 0 : delayMs);
     const alarm: Alarm<T> = { dueMs, order: this.#order++, run, of, at: this.#heap.length };
     this.#heap.push(alarm);
@@ -50,7 +50,7 @@ export class Alarms<T> {
     return alarm;
   }
 
-  /** Does nothing where it has gone off, or was cancelled. */
+  /** Cancels an alarm. Does nothing where it has run or was cancelled before. */
   cancel(alarm: Alarm<T>): void {
     const { at } = alarm;
     if (at < 0) return;
@@ -62,7 +62,8 @@ export class Alarms<T> {
       this.#rise(last);
       this.#sink(last);
     }
-    // A timer that is armed for one that is no more goes off for nothing, once; where none is left it must not.
+    // The clock's timer stays set, even where it was set for this alarm: it then fires once in vain. Where no alarm is left, it
+    // is cleared.
     if (this.#heap.length > 0) return;
     this.#disarm();
     this.#armedMs = Number.POSITIVE_INFINITY;
@@ -83,13 +84,14 @@ export class Alarms<T> {
     }
   }
 
-  /** Sets the clock's timer for the first one. */
+  /** Sets the clock's timer for the first alarm. */
   #arm(): void {
     const first = this.#heap[0];
     if (first === undefined || first.dueMs >= this.#armedMs) return;
     this.#disarm();
     this.#armedMs = first.dueMs;
-    // Whole milliseconds: a smaller rest may be lost in the sum with a moment, and the timer would find it again at once.
+    // Rounded up to whole milliseconds. A fraction may be lost when it is added to a large time, and the timer would then fire
+    // again at once.
     const delayMs = Math.max(0, Math.ceil(first.dueMs - this.#monotonicMs()));
     this.#disarm = this.#clock.schedule(delayMs, () => this.#goOff());
   }

@@ -17,13 +17,13 @@ export class BoundedOutput {
   readonly #mostBytes: number;
   readonly #waiting: Uint8Array[] = [];
   #waitingBytes = 0;
-  /** Lines that are lost and not told of yet, and all that were lost since the start. */
+  /** Lines that were lost and not reported yet, and all that were lost since the start. */
   #lost = 0;
   #lostInAll = 0;
   #stopTrying: (() => void) | null = null;
 
   /**
-   * @param options.write writes some of the bytes: as {@link writeWithoutWaiting} returns.
+   * @param options.write writes some of the bytes, and returns what {@link writeWithoutWaiting} returns.
    * @param options.lostLine the line that says how many could not be written.
    * @param options.mostBytes default 256 KiB.
    */
@@ -47,7 +47,7 @@ export class BoundedOutput {
     return this.#lostInAll;
   }
 
-  /** A line with its end. */
+  /** Writes a line, which includes its newline. */
   write(line: string): void {
     this.flush();
     this.#add(line);
@@ -85,7 +85,7 @@ export class BoundedOutput {
       const done = written < 0 ? first.length : written;
       this.#waitingBytes -= done;
       if (done === first.length) this.#waiting.shift();
-      // A line that was written in part goes on before any other.
+      // The rest of a line is written before any other line.
       else this.#waiting[0] = first.subarray(done);
     }
   }

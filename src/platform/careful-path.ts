@@ -4,10 +4,11 @@ import { posix } from "node:path";
 import { EACCES, errno } from "./socket-calls.ts";
 
 /**
- * Looks at files that users may have put there: step by step, with O_PATH and O_NOFOLLOW, so that nothing is opened for reading, no
- * device or pipe is touched and no link of a user's is followed. A network file system is not entered.
+ * Examines paths that users may control. It walks one component at a time with O_PATH and O_NOFOLLOW, so that it opens nothing
+ * for reading, touches no device or pipe, and follows no link that a user made. It enters no network file system.
  *
- * A file system that does not answer (FUSE, a dead mount) still blocks the call: the caller is a process that can be killed.
+ * A file system that does not answer (FUSE, a dead mount) still blocks the call. So the caller must be a process that can be
+ * killed.
  */
 
 const { symbols: libc } = dlopen("libc.so.6", {
@@ -23,20 +24,20 @@ const O_CLOEXEC = 0o2000000;
 const { O_NOFOLLOW, O_RDONLY, O_NONBLOCK } = constants;
 const ENOENT = 2;
 const ENOTDIR = 20;
-/** As the kernel's own limit, MAXSYMLINKS (linux/namei.h) is 40. */
+/** The most links that are followed. The kernel's own limit, MAXSYMLINKS (linux/namei.h), is 40. */
 const MOST_LINKS = 16;
 const PATH_MAX = 4_096;
 
-/** What is at a path. `descriptor` is one of O_PATH, to be closed by the caller. */
+/** What is at a path. `descriptor` was opened with O_PATH; the caller closes it. */
 export type Place =
   | { readonly kind: "there"; readonly descriptor: number; readonly stat: Stats }
   /** Nothing is there. */
   | { readonly kind: "absent" }
-  /** This process may not go there. */
+  /** This process may not search a directory on the way. */
   | { readonly kind: "closed" }
-  /** A link that others than root could change, at this path. */
+  /** At the path `at` is a symbolic link that somebody other than root could have made or changed. */
   | { readonly kind: "link"; readonly at: string }
-  /** A mount that is not to be entered, at this path, of this type. */
+  /** At the path `at`, a file system of this type is mounted, which must not be entered. */
   | { readonly kind: "mount"; readonly at: string; readonly type: string }
   | { readonly kind: "failed"; readonly at: string; readonly errno: number };
 
@@ -44,7 +45,7 @@ export type Place =
  * Walks to a path.
  *
  * @param path absolute.
- * @param avoid the type of the file system that is mounted at a path and is not to be entered; else null.
+ * @param avoid returns the type of the file system that is mounted at a path, where it must not be entered; else null.
  */
 export function walkTo(path: string, avoid: (path: string) => string | null): Place {
   let waiting = parts(path);
@@ -93,14 +94,14 @@ const parts = (path: string): string[] =>
     .split("/")
     .filter((part) => part !== "" && part !== ".");
 
-/** readlinkat(2): an empty name is the link that the descriptor is of. */
+/** readlinkat(2) with an empty name reads the link that the descriptor refers to. */
 function linkTarget(descriptor: number): string | null {
   const buffer = new Uint8Array(PATH_MAX);
   const length = Number(libc.readlinkat(descriptor, ptr(cString("")), ptr(buffer), buffer.length));
   return length <= 0 || length >= PATH_MAX ? null : Buffer.from(buffer.subarray(0, length)).toString("utf8");
 }
 
-/** Whether this process could read, or write, what a descriptor of O_PATH is of: access(2), which asks for its real uid. */
+/** Whether this process may read or write the file of an O_PATH descriptor: by access(2), which checks the real uid. */
 export function mayUse(descriptor: number, use: "read" | "write"): boolean {
   try {
     accessSync(`/proc/self/fd/${descriptor}`, use === "read" ? constants.R_OK : constants.W_OK);
@@ -110,7 +111,10 @@ export function mayUse(descriptor: number, use: "read" | "write"): boolean {
   }
 }
 
-/** The first bytes of a regular file that a descriptor of O_PATH is of; empty where this process may not read it. */
+/**
+ * The first bytes of the regular file of an O_PATH descriptor; empty where it is no regular file, or this process may not read
+ * it.
+ */
 export function beginningOf(descriptor: number, mostBytes: number): string {
   if (!fstatSync(descriptor).isFile()) return "";
   let file: number;

@@ -1,15 +1,15 @@
 import { bootMs } from "./boot-time.ts";
 
 /**
- * Time. This file alone calls Date.now, performance.now, setTimeout, setInterval and Bun.sleep (held by
- * test/structure.test.ts), so that whatever depends on time can be found, and can be given a clock of a test's own.
+ * Time. This file alone calls Date.now, performance.now, setTimeout, setInterval and Bun.sleep (held by test/structure.test.ts),
+ * so that all code that depends on time can be found, and a test can give it another clock.
  */
 export interface Clock {
-  /** Milliseconds since the epoch, by the wall clock: it can be set forward and back. */
+  /** Milliseconds since the epoch, by the wall clock, which can be set forward and back. */
   now(): number;
   /**
-   * Milliseconds since the machine was started, its sleep included (CLOCK_BOOTTIME): how much time really passed between two moments,
-   * whatever was done to the wall clock. Timers take the sleep for nothing.
+   * Milliseconds since the machine was started, including suspended time (CLOCK_BOOTTIME). It shows how much time has really
+   * passed, even where the wall clock was set. Timers do not count suspended time.
    */
   bootMs(): number;
   /** Calls `run` once after `delayMs` milliseconds; the returned function cancels it. Does not keep the process alive. */

@@ -1,16 +1,16 @@
-/** Says when the next slot may be taken, besides that one is free. */
+/** A further condition for taking a slot: that one is free is not enough. */
 export interface Gate {
-  /** Milliseconds until then; 0 for now. */
+  /** Milliseconds until a slot may be taken; 0 for now. */
   waitMs(): number;
-  /** A slot is taken. */
+  /** Called when a slot is taken. */
   passed(): void;
   /** Calls `run` after that time; the returned function cancels it. */
   schedule(delayMs: number, run: () => void): () => void;
 }
 
 /**
- * A limit on what runs at once, with a round-robin between owners: a free slot goes to the owner whose last turn is the
- * longest ago, however many turns another has asked for, and no owner ever holds all slots.
+ * A limit on what runs at once, with a round-robin between owners: a free slot goes to the owner whose last turn was longest ago,
+ * however many turns another owner has asked for, and no owner ever holds all slots.
  */
 export class FairSlots<Owner> {
   readonly #limit: number;
@@ -45,8 +45,9 @@ export class FairSlots<Owner> {
   }
 
   /**
-   * How many turns come before that of the last one of this owner's who waits; null where none waits. It counts those who wait now, and
-   * as if each owner could have a slot: so what another owner asks for counts no more often than this owner's own.
+   * How many turns come before the last waiting call of this owner; null where no call of this owner waits. It counts the calls
+   * that wait now, and assumes that every owner may have a slot. Turns are round-robin, so of another owner's queue it counts no
+   * more calls than this owner has waiting.
    */
   turnsBefore(owner: Owner): number | null {
     const own = this.#waiting.get(owner)?.length ?? 0;
@@ -60,14 +61,14 @@ export class FairSlots<Owner> {
     return turns;
   }
 
-  /** Takes the gate away for good. */
+  /** Removes the gate for good. */
   removeGate(): void {
     this.#gate = null;
     this.#cancelOpening();
     this.#fill();
   }
 
-  /** Resolves, when it is the owner's turn, to the function that gives the slot back; it has to be called once. */
+  /** Resolves when it is the owner's turn, to a function that gives the slot back. The caller must call it exactly once. */
   acquire(owner: Owner): Promise<() => void> {
     return new Promise((resolve) => {
       const queue = this.#waiting.get(owner) ?? [];
@@ -109,7 +110,8 @@ export class FairSlots<Owner> {
     this.#cancelOpening();
     const waitMs = this.#gate?.waitMs() ?? 0;
     if (waitMs <= 0) return true;
-    // Whole milliseconds: a smaller rest may be lost in the sum with a date, and the timer would find it again at once.
+    // Rounded up to whole milliseconds. A fraction may be lost when it is added to a date, and the timer would then fire again at
+    // once.
     this.#cancelOpening = this.#gate?.schedule(Math.ceil(waitMs), () => this.#fill()) ?? this.#cancelOpening;
     return false;
   }

@@ -17,15 +17,15 @@ export class KernfsMount {
   readonly #mount: string;
   readonly #descriptor: number;
 
-  /** @throws what the file system says. */
+  /** @throws the error of the file system. */
   constructor(mount: string) {
     this.#mount = mount;
     this.#descriptor = openSync(mount, constants.O_RDONLY | constants.O_DIRECTORY);
   }
 
   /**
-   * The path of a directory below the mount, with a slash at its start; null where it has been removed, is outside of the
-   * mount, or the process lacks CAP_DAC_READ_SEARCH.
+   * The path of a directory below the mount, with a slash at its start; null where it was removed, is outside of the mount, or
+   * the process lacks CAP_DAC_READ_SEARCH.
    */
   pathOf(id: bigint): string | null {
     // struct file_handle: u32 handle_bytes, i32 handle_type, the handle.

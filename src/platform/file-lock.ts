@@ -4,17 +4,17 @@ import { tryLock } from "./libc.ts";
 
 /** Locks between processes: flock(2) on a file that only root can open. The kernel ends a lock with its process. */
 
-/** Opens the file of a lock, makes it where it is absent, and follows no link. @throws what the file system says. */
+/** Opens a lock's file, and creates it where it is absent. Follows no link. @throws the error of the file system. */
 export const openLock = (path: string): number =>
   openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
 
 /**
  * Waits for a lock.
  *
- * @param options.limitMs how long, in milliseconds.
- * @param options.pollMs how often it is tried.
- * @param options.onWait called once where somebody else has it.
- * @returns the descriptor, which has the lock until it is closed; null where the other still has it in the end.
+ * @param options.limitMs the longest wait in milliseconds.
+ * @param options.pollMs milliseconds between two tries.
+ * @param options.onWait called once where somebody else holds the lock.
+ * @returns the descriptor, which holds the lock until it is closed; null where somebody else still holds it after the wait.
  * @throws what the file system says.
  */
 export async function waitForLock(
@@ -23,7 +23,8 @@ export async function waitForLock(
 ): Promise<number | null> {
   for (let waitedMs = 0; ; waitedMs += options.pollMs) {
     const descriptor = openLock(path);
-    // Whoever held it before may have removed the file in the end: then another may hold the one that is there now.
+    // The former holder may have removed the file. Then this lock is on the removed file, and another process may hold the
+    // present one.
     if (tryLock(descriptor) && isStill(path, descriptor)) return descriptor;
     closeSync(descriptor);
     if (waitedMs === 0) options.onWait?.();
@@ -33,11 +34,11 @@ export async function waitForLock(
 }
 
 /**
- * The process that has a lock, without a try to take it, which could keep somebody else from it. Null where nobody has it, or a process
- * that this pid namespace does not know.
+ * The process that holds a lock, by /proc/locks: a try to take the lock could keep somebody else from it. Null where nobody holds
+ * it, or its holder is outside of this pid namespace.
  *
  * @param locks as in proc_locks(5): `1: FLOCK  ADVISORY  WRITE 25484 00:1a:1234 0 EOF`, the device in hexadecimal digits; `->`
- * begins who waits.
+ *   marks a process that waits.
  * @throws what the file system says.
  */
 export function lockHolder(path: string, locks = readFileSync("/proc/locks", "utf8")): number | null {

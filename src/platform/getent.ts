@@ -11,7 +11,7 @@ const NOT_FOUND = 2;
  *
  * @param timeoutMs default 5,000.
  * @returns its fields; null where there is none of that name.
- * @throws ImdsProxyError `missing`, `command-failed` where that cannot be told.
+ * @throws ImdsProxyError `missing`, `command-failed` where the look-up fails.
  */
 export async function getent(
   database: "passwd" | "group",
@@ -37,6 +37,6 @@ export async function getent(
     );
   }
   const fields = (stdout.split("\n")[0] ?? "").split(":");
-  // getent takes a number for an id: the name must be the one that was asked for.
+  // getent takes digits for an id, so the answer must have the name that was asked for.
   return fields[0] === name ? fields : null;
 }

@@ -17,7 +17,7 @@ const STDERR = 2;
 
 /**
  * Whether standard error leads to the journal. JOURNAL_STREAM has the device and inode of the stream that systemd opened
- * (systemd.exec(5)); a program that was started with another standard error has the variable all the same.
+ * (systemd.exec(5)). They are compared, because a child that was given another standard error still has the variable.
  */
 export function standardErrorIsJournal(stream: string | undefined = process.env["JOURNAL_STREAM"]): boolean {
   if (stream === undefined) return false;
@@ -29,7 +29,7 @@ export function standardErrorIsJournal(stream: string | undefined = process.env[
   }
 }
 
-/** Sends entries to journald. It never blocks and keeps nothing: what cannot be sent at once is the caller's to write elsewhere. */
+/** Sends entries to journald. It never blocks and buffers nothing: the caller writes elsewhere what cannot be sent at once. */
 export class JournalSocket {
   readonly #address: Uint8Array;
   #descriptor = -1;
@@ -42,9 +42,9 @@ export class JournalSocket {
   }
 
   /**
-   * Sends one entry. The address is looked up each time, so that a journald that was started anew is found.
+   * Sends one entry. The address is looked up each time, so that a restarted journald is found.
    *
-   * @returns false where it was not taken: there is no journald, its queue is full, or the entry exceeds the send buffer.
+   * @returns false where it was not sent: there is no journald, its queue is full, or the entry exceeds the send buffer.
    */
   send(entry: Uint8Array): boolean {
     if (this.#descriptor < 0) this.#descriptor = libc.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);

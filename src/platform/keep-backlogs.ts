@@ -16,13 +16,14 @@ const LISTEN_CALLS: Readonly<Record<string, readonly [arch: number, listen: numb
   x64: [0xc000003e, 50],
   arm64: [0xc00000b7, 201],
 };
-/** What Bun gives listen(2), also for a socket that listens already. */
+/** The backlog that Bun passes to listen(2), even for a socket that listens already. */
 const BUN_BACKLOG = 511;
 
 /**
- * From now on, listen(2) with Bun's backlog does nothing, in this process and its children: Bun calls it each time that it is
- * given our listening socket, and until ListeningSocket.restoreBacklog() the kernel drops what exceeds 511; the
- * client of a dropped SYN comes back a second later. Call it when everything listens. Without seccomp, nothing changes.
+ * From now on, listen(2) with Bun's backlog of 511 does nothing, in this process and its children. Bun makes that call each time
+ * that it is given our listening socket. Until ListeningSocket.restoreBacklog(), the kernel would then drop connections beyond
+ * 511, and the client of a dropped SYN tries again a second later. Call this once everything listens. Where seccomp is not
+ * available, nothing changes.
  */
 export function keepBacklogs(): void {
   const call = LISTEN_CALLS[process.arch];

@@ -12,9 +12,7 @@ import {
   libc as sockets,
 } from "./socket-calls.ts";
 
-/**
- * Calls of the C library about this process, and its files that Bun does not offer. Only files in this directory use FFI.
- */
+/** Calls of the C library about this process and its files, which Bun does not offer. Only files in this directory use FFI. */
 
 const { symbols: libc } = dlopen("libc.so.6", {
   write: { args: [FFIType.i32, FFIType.ptr, FFIType.u64_fast], returns: FFIType.i64_fast },
@@ -31,7 +29,7 @@ const { symbols: libc } = dlopen("libc.so.6", {
 /** prctl(2); 0 for the arguments that an operation does not have. */
 export const { prctl } = libc;
 
-/** PIPE_BUF (pipe(7)): a pipe that poll(2) says can be written to takes as much without blocking. */
+/** PIPE_BUF (pipe(7)): where poll(2) says that a pipe is writable, this many bytes can be written without blocking. */
 const PIPE_BYTES = 4_096;
 
 /**
@@ -64,8 +62,9 @@ const PR_CAP_AMBIENT_CLEAR_ALL = 4;
 const CAPABILITIES = 64;
 
 /**
- * Starts a program that gets none of this process's capabilities: those that are ambient, which a program keeps that is neither
- * root's nor set-user-id (capabilities(7)), are given up for as long as `start` takes. capset(2) is not in @system-service.
+ * Starts a program without this process's capabilities. A program that is neither root's nor set-user-id inherits the ambient
+ * ones (capabilities(7)), so they are dropped while `start` runs. This uses no capset(2), which systemd's @system-service does
+ * not allow.
  *
  * @param start must be synchronous: other code would otherwise run in between, and start its programs without capabilities.
  */
@@ -87,8 +86,8 @@ const RLIMIT_CORE = 4;
 const RLIMIT_NOFILE = 7;
 
 /**
- * No core file, and no look into the process by others of the same account: prctl(PR_SET_DUMPABLE, 0) also gives
- * /proc/PID to root (prctl(2), proc(5)).
+ * Forbids core files, and keeps other processes of the same account from looking into this one: PR_SET_DUMPABLE 0 also makes root
+ * the owner of /proc/PID (prctl(2), proc(5)).
  */
 export function forbidDumps(): void {
   const none = new BigUint64Array(2);
@@ -114,7 +113,7 @@ export function raiseFileLimit(): number {
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 
-/** Takes the whole file for this process (flock(2)) until the descriptor is closed; false where somebody else has it. */
+/** Locks the file (flock(2)) until the descriptor is closed; false where somebody else holds the lock. */
 export function tryLock(descriptor: number): boolean {
   return libc.flock(descriptor, LOCK_EX | LOCK_NB) === 0;
 }
@@ -122,8 +121,8 @@ export function tryLock(descriptor: number): boolean {
 const MFD_CLOEXEC = 1;
 
 /**
- * An anonymous file (memfd_create(2)), for the standard input or output of a program that must go on after this process has
- * died: unlike a pipe it holds all of its text and never gives EPIPE.
+ * An anonymous file (memfd_create(2)), for the standard input or output of a program that must complete even where this process
+ * dies. Unlike a pipe, it holds the whole text and never causes EPIPE.
  *
  * @returns a descriptor, to be closed by the caller; its offset is 0.
  */

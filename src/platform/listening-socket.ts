@@ -17,7 +17,7 @@ import {
   SOL_SOCKET,
 } from "./socket-calls.ts";
 
-/** Listening TCP sockets with the options that Bun has no way to, and both ends of what is accepted. */
+/** Listening TCP sockets with options that Bun cannot set, and both ends of accepted connections. */
 
 const SO_REUSEADDR = 2;
 const SO_REUSEPORT = 15;
@@ -26,7 +26,7 @@ const IPPROTO_IPV6 = 41;
 const IPV6_V6ONLY = 26;
 const F_DUPFD_CLOEXEC = 1030;
 
-/** What kept a TCP socket from listening; `code` as Node names it. */
+/** Why a TCP socket cannot listen. `code` is the error's name as Node has it. */
 export class ListenError extends Error {
   readonly code: string;
   constructor(errorNumber: number) {
@@ -44,13 +44,13 @@ export class ListeningSocket {
   /**
    * @param options.address 4 or 16 bytes; one of 16 is for IPv6 alone.
    * @param options.backlog connections that may wait to be accepted; net.core.somaxconn is the most.
-   * @param options.receiveBytes SO_RCVBUF of each connection: what the kernel keeps of what the other side has sent and
-   *   we have not read. The kernel takes it twice, for its own needs (socket(7)); by itself it would keep megabytes
-   *   (net.ipv4.tcp_wmem, tcp_rmem) for each client that sends and never reads.
+   * @param options.receiveBytes SO_RCVBUF of each connection: the received bytes that the kernel buffers until we read them. The
+   *   kernel doubles the value for its own bookkeeping (socket(7)). Without a value it would buffer megabytes (net.ipv4.tcp_wmem,
+   *   tcp_rmem) for each client that sends and never reads.
    * @param options.sendBytes SO_SNDBUF, the same for the other direction.
    * @param options.sharePort SO_REUSEPORT: another process of the same uid may listen at the same endpoint.
-   * @param options.inherited a descriptor of a socket that listens at the endpoint already, which is then taken instead of a new
-   *   one; null for none. One that does not is closed, and the error's code is `EBADFD`.
+   * @param options.inherited the descriptor of a socket that listens at the endpoint already, which is used instead of a new one;
+   *   null for none. Where it does not listen there, it is closed, and the error's code is `EBADFD`.
    * @throws ListenError
    */
   constructor(options: {
@@ -106,19 +106,19 @@ export class ListeningSocket {
     );
   }
 
-  /** The socket itself, for as long as it is open: to be sent to somebody else, and not to be closed. */
+  /** The descriptor of the socket itself, for sending it to another process. The caller must not close it. */
   get handle(): number {
     return this.#descriptor;
   }
 
-  /** A further descriptor of the same socket, which its user has to close. @throws ListenError where files run out. */
+  /** A further descriptor of the same socket, which the caller closes. @throws ListenError where no descriptor is left. */
   descriptor(): number {
     const copy = libc.fcntl(this.#descriptor, F_DUPFD_CLOEXEC, 0);
     if (copy < 0) throw new ListenError(errno());
     return copy;
   }
 
-  /** Sets the length of the queue again, after somebody else called listen(2) on the socket: Bun does, with 511. */
+  /** Sets the backlog again, after Bun called listen(2) on the socket with 511. */
   restoreBacklog(): void {
     libc.listen(this.#descriptor, this.#backlog);
   }
@@ -133,7 +133,7 @@ export class ListeningSocket {
   }
 }
 
-/** The code of the error with which the kernel refuses this process another socket, such as EMFILE; null where it does not. */
+/** Why this process cannot have another socket, as the error's code such as EMFILE; null where it can. */
 export function socketRefusal(): string | null {
   const descriptor = libc.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (descriptor < 0) return errnoName(errno());
@@ -153,7 +153,7 @@ export interface SocketEnds extends LocalEnd {
   readonly peerPort: number;
 }
 
-/** The longer of struct sockaddr_in and sockaddr_in6, as at inetName(), for {@link socketEnds}. */
+/** The length of struct sockaddr_in6, the longer one (see inetName()). The buffers below are for {@link socketEnds}. */
 const SOCKADDR_LENGTH = 28;
 const endName = new Uint8Array(new ArrayBuffer(SOCKADDR_LENGTH));
 const endNameAt = ptr(endName);
@@ -162,11 +162,11 @@ const endLength = new Uint32Array(new ArrayBuffer(4));
 const endLengthAt = ptr(endLength);
 
 /**
- * Both ends of a connection, without text (getsockname(2), getpeername(2)); null where the kernel has none, as of one that its client
- * has reset.
+ * Both ends of a connection as bytes (getsockname(2), getpeername(2)); null where the kernel does not tell them, as after a reset
+ * by the client.
  *
- * @param bound where the listening socket is bound: the local end of each connection that it accepts, which then need not be asked for.
- *   Null where it is bound to every address.
+ * @param bound the address of the listening socket. It is the local end of each accepted connection, which then need not be asked
+ *   for. Null where the socket is bound to every address.
  */
 export function socketEnds(descriptor: number, bound: LocalEnd | null): SocketEnds | null {
   let localAddress = bound?.localAddress ?? null;

@@ -18,8 +18,8 @@ import {
 } from "./socket-calls.ts";
 
 /**
- * TCP sockets with a firewall mark. The kernel routes a connection in connect(2), so the mark must be set before that, which
- * node:net has no way to do. Addresses are in network byte order: 4 bytes for IPv4, 16 for IPv6.
+ * TCP sockets with a firewall mark. The kernel routes a connection in connect(2), so the mark must be set before. node:net cannot
+ * do that. Addresses are in network byte order: 4 bytes for IPv4, 16 for IPv6.
  */
 
 const SO_ERROR = 4;
@@ -43,10 +43,10 @@ export type Progress =
   | { readonly kind: "connected"; readonly address: Uint8Array; readonly port: number }
   | { readonly kind: "failed"; readonly code: string };
 
-/** One connection, from connect(2) until it stands. */
+/** One connection, from connect(2) until it is established. */
 export class MarkedSocket {
   readonly #descriptor: number;
-  /** Of an address: 4 or 16. */
+  /** The length of an address in bytes: 4 or 16. */
   readonly #length: number;
   #failure: string | null = null;
 
@@ -72,7 +72,7 @@ export class MarkedSocket {
     if (error !== EINPROGRESS) this.#failure = errnoName(error);
   }
 
-  /** Looks, without waiting. `connected` comes with our end's address. */
+  /** The state of the connection, without waiting. `connected` has the address and port of our end. */
   progress(): Progress {
     if (this.#failure !== null) return { kind: "failed", code: this.#failure };
     if (pollOne(this.#descriptor, POLLOUT, 0) === 0) return { kind: "connecting" };
@@ -92,7 +92,7 @@ export class MarkedSocket {
     };
   }
 
-  /** The socket; whoever takes it closes it. */
+  /** The socket's descriptor. Whoever takes it closes it. */
   get descriptor(): number {
     return this.#descriptor;
   }
@@ -103,8 +103,8 @@ export class MarkedSocket {
 }
 
 /**
- * Whether this process is forbidden the way to an address (EACCES, as by a route or rule of type `prohibit`). By connect(2) of a
- * UDP socket, which looks the route up and sends nothing (udp(7)).
+ * Whether a route or rule of type `prohibit` keeps this process from an address (EACCES). It calls connect(2) on a UDP socket,
+ * which looks up the route and sends nothing (udp(7)).
  *
  * @param mark SO_MARK of the socket, which needs CAP_NET_ADMIN; null for none.
  */

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 
-/** What is mounted where, by /proc/self/mountinfo (proc_pid_mountinfo(5)), which asks no file system. */
+/** The mounts, by /proc/self/mountinfo (proc_pid_mountinfo(5)), which can be read without asking a file system. */
 
 /** A mount point with the type of its file system. */
 export interface Mount {
@@ -26,7 +26,7 @@ export function parseMounts(text: string): readonly Mount[] {
 
 export const mountsHere = (): readonly Mount[] => parseMounts(readFileSync("/proc/self/mountinfo", "utf8"));
 
-/** File systems whose server is another machine or a program of a user's, and autofs, which mounts when it is looked at. */
+/** File systems whose server is another machine or a user's program, and autofs, which mounts on access. */
 const REMOTE =
   /^(?:nfs4?|cifs|smb3?|smbfs|lustre|lustre_tgt|ceph|glusterfs|beegfs|gpfs|wekafs|pvfs2|orangefs|afs|coda|9p|ocfs2|gfs2|autofs|davfs|ncpfs|panfs|efs|fuse(?:\..*)?|fuseblk)$/;
 

@@ -15,7 +15,7 @@ import {
   SOL_SOCKET,
 } from "./socket-calls.ts";
 
-/** Sockets of netlink(7), and the wait for what comes on them. */
+/** Sockets of netlink(7), and a wait for their messages. */
 
 /** struct sockaddr_nl: u16 nl_family, u16 pad, u32 nl_pid, u32 nl_groups */
 const NETLINK_ADDRESS_LENGTH = 12;
@@ -28,10 +28,10 @@ const SO_RCVBUFFORCE = 33;
 export class NetlinkSocket {
   readonly portId: number;
   readonly #descriptor: number;
-  // Each with a buffer of its own, which stays where it is: its address is asked for once.
+  // Each array has an ArrayBuffer of its own. That does not move, so its address is taken once.
   readonly #buffer = new Uint8Array(new ArrayBuffer(16_384));
   readonly #bufferAt = ptr(this.#buffer);
-  /** What was received last. */
+  /** The message that was received last. */
   #datagram = new DataView(this.#buffer.buffer, 0, 0);
   readonly #kernel = new Uint8Array(new ArrayBuffer(NETLINK_ADDRESS_LENGTH));
   readonly #kernelAt = ptr(this.#kernel);
@@ -42,7 +42,7 @@ export class NetlinkSocket {
 
   /**
    * @param protocol NETLINK_SOCK_DIAG, NETLINK_NETFILTER, … (linux/netlink.h).
-   * @param groups bit mask of the multicast groups to hear from; default none.
+   * @param groups bit mask of the multicast groups to join; default none.
    * @throws ImdsProxyError `missing` where the kernel has no such protocol, or the process may not use AF_NETLINK.
    */
   constructor(protocol: number, what: string, groups = 0) {
@@ -97,8 +97,8 @@ export class NetlinkSocket {
   }
 
   /**
-   * Raises how much the kernel keeps of what this process has not read yet, by default net.core.rmem_default. Needs CAP_NET_ADMIN
-   * for more than net.core.rmem_max; without it, that is the limit.
+   * Raises the size of the receive buffer, by default net.core.rmem_default. More than net.core.rmem_max needs CAP_NET_ADMIN;
+   * without it, that is the limit.
    */
   makeReceiveRoom(bytes: number): void {
     const wanted = Int32Array.of(bytes);
@@ -106,7 +106,10 @@ export class NetlinkSocket {
       libc.setsockopt(this.#descriptor, SOL_SOCKET, SO_RCVBUF, ptr(wanted), 4);
   }
 
-  /** As {@link receive}, but tells an overrun (ENOBUFS: the kernel dropped messages since the last call) from an empty queue. */
+  /**
+   * Like {@link receive}, but distinguishes an overrun (ENOBUFS: the kernel dropped messages since the last call) from an empty
+   * queue.
+   */
   receiveOrOverrun(): DataView | "overrun" | null {
     const datagram = this.receive();
     return datagram === null && errno() === ENOBUFS ? "overrun" : datagram;
@@ -127,14 +130,14 @@ export class NetlinkSocket {
     if (length < 0) return null;
     // nl_pid 0 is the kernel; any other number is another process that sent to our socket.
     if (this.#sender.getUint32(4, true) !== 0) throw new Error("a process answered for the kernel");
-    // The kernel's answers to one kind of question have mostly one length.
+    // The former view is used again where it fits: answers to one kind of request mostly have one length.
     if (this.#datagram.byteLength !== length) this.#datagram = new DataView(this.#buffer.buffer, 0, length);
     return this.#datagram;
   }
 
   /**
-   * Lets a request for a list say what of it is wanted, such as one table of routes (NETLINK_GET_STRICT_CHK, linux 4.20;
-   * an older kernel lists everything).
+   * Allows a request for a list to name a part of it, such as one table of routes (NETLINK_GET_STRICT_CHK, linux 4.20; an older
+   * kernel lists everything).
    */
   checkStrictly(): void {
     libc.setsockopt(this.#descriptor, SOL_NETLINK, NETLINK_GET_STRICT_CHK, ptr(Int32Array.of(1)), 4);

@@ -13,11 +13,11 @@ import {
 /**
  * The modules of the name service switch (nsswitch.conf(5)), called one by one.
  *
- * getpwuid_r(3) and getent(1) give the outcome of all services together: with `passwd: sss files` a directory that is away and
- * an account that does not exist are the same to them. A module's own functions say which it was (enum nss_status in nss.h).
+ * getpwuid_r(3) and getent(1) report one outcome for all services together: with `passwd: sss files`, an unavailable directory
+ * looks like an account that does not exist. A module's own functions distinguish the two (enum nss_status in nss.h).
  *
- * Every call blocks for as long as the module does, and a module with a fault ends the process: only the process that
- * `imdsproxy resolve-names` is calls them (src/identity/name-helpers.ts).
+ * Every call blocks for as long as the module does, and a faulty module can end the process. So only the helper process
+ * `imdsproxy resolve-names` makes these calls (src/identity/name-helpers.ts).
  */
 
 /** The answer of a module. `errno` is 0 where the module set none. */
@@ -124,7 +124,7 @@ const failure = (status: number, errno: number): NssReply<never> => {
 
 type Lookup = (result: Uint8Array, buffer: Uint8Array, errno: Int32Array) => number;
 
-/** Doubles the buffer for as long as the module says that it is too small: TRYAGAIN with ERANGE. */
+/** Calls again with a buffer four times as long while the module says that it is too small: TRYAGAIN with ERANGE. */
 function withBuffer<T>(size: number, call: Lookup, take: (result: DataView) => T): NssReply<T> {
   for (let length = FIRST_BUFFER; ; length *= 4) {
     const result = new Uint8Array(size);
@@ -173,7 +173,10 @@ export function openNssModule(service: string): OpenedModule {
   return { kind: "module", module };
 }
 
-/** A module that lacks a function has nothing of its kind: glibc takes it for UNAVAIL and goes on, so it is "not found". */
+/**
+ * A module that lacks a function has no entries of that kind. glibc takes this for UNAVAIL and asks the next service, so here it
+ * is "not found".
+ */
 function bind(symbol: (name: string) => Pointer | null): NssModule {
   const { i32, u32, ptr: pointer, u64_fast, i64_fast } = FFIType;
   const fn = (name: string, args: FFIType[]) => {
@@ -252,7 +255,7 @@ function membersAt(list: number): Uint8Array[] {
   }
 }
 
-/** How many gids there is room for at first; the module makes more of it with realloc(3). */
+/** The gids that the first array has room for. The module extends it with realloc(3). */
 const FIRST_GIDS = 64;
 
 /**
@@ -287,7 +290,7 @@ const SUBID_UID = 1;
 /**
  * The uids whose subordinate uid this is, by the module that `subid:` in nsswitch.conf(5) names (shadow-utils 4.9 and newer).
  *
- * @returns `unavail` where it cannot be asked for now, `unsupported` where it cannot say.
+ * @returns `unavail` where the service does not answer now, `unsupported` where it has no such function.
  */
 export function subordinateOwners(
   service: string,
@@ -310,7 +313,7 @@ export function subordinateOwners(
   return { status: "success", owners };
 }
 
-/** Whether there is a Unix socket at the path where nobody listens any more. False where there is none at all. */
+/** Whether the path is a Unix socket on which nobody listens any more. False where there is no socket. */
 export function socketIsDead(path: string): boolean {
   const name = unixName(path);
   const descriptor =
@@ -325,7 +328,9 @@ export function socketIsDead(path: string): boolean {
 const PR_SET_PDEATHSIG = 1;
 const SIGKILL = 9;
 
-/** From now on this process ends when the one that started it does, also by kill -9 (prctl(2), PR_SET_PDEATHSIG). */
+/**
+ * From now on, the kernel kills this process when its parent ends, even where that ends by kill -9 (prctl(2), PR_SET_PDEATHSIG).
+ */
 export function endWithParent(): void {
   c().prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 }

@@ -7,7 +7,7 @@ export interface ProcessUsage {
   readonly userSeconds: number;
   readonly systemSeconds: number;
   readonly residentBytes: number;
-  /** Null where /proc does not tell. */
+  /** Null where /proc cannot be read. */
   readonly openFiles: number | null;
   readonly maxFiles: number | null;
   readonly threads: number | null;

@@ -4,13 +4,16 @@ import { ImdsProxyError } from "../errors.ts";
 
 /** Runs the node's programs: finds them, gives them a clean environment, waits for their end. */
 
-/** Searched after PATH, which for many users leaves out where iptables is. */
+/** Searched after PATH, which for many users lacks the directories of iptables. */
 const FALLBACK_DIRECTORIES = ["/usr/sbin", "/sbin"];
 
-/** Where programs are on every distribution, whatever the caller's shell has set. */
+/** The directories of programs on every distribution, for where PATH must not depend on the caller's shell. */
 export const SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/** PATH of this process, and where root's programs are. Without a PATH, as in the empty environment that some daemons give: the system's. */
+/**
+ * PATH of this process, and the directories of root's programs. Where there is no PATH, as in the empty environment of some
+ * daemons, the system's.
+ */
 const ownPath = (): string => [process.env["PATH"] || SYSTEM_PATH, ...FALLBACK_DIRECTORIES].join(delimiter);
 
 /**
@@ -35,7 +38,10 @@ function isExecutable(file: string): boolean {
   }
 }
 
-/** The whole environment of a program: variables of ours could name libraries (XTABLES_LIBDIR) or hold credentials. */
+/**
+ * The whole environment of a program. Our own variables are not passed on: they could name libraries (XTABLES_LIBDIR) or hold
+ * credentials.
+ */
 export const cleanEnvironment = (path: string = ownPath()): Record<string, string> => ({
   PATH: path,
   LC_ALL: "C",
@@ -58,7 +64,7 @@ export interface ProgramOptions {
 }
 
 /**
- * Runs a program to its end. One that is not there has exit code 127, as in a shell.
+ * Runs a program to its end. Where there is no such program, the exit code is 127, as in a shell.
  *
  * @param argv its name or absolute path, and its arguments.
  * @throws ImdsProxyError `command-failed` where the node has no process left for it.

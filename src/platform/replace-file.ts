@@ -12,11 +12,13 @@ import {
 import { dirname } from "node:path";
 
 /**
- * Replaces a file: whoever reads it finds the old bytes or the new ones, also after a power cut. They are written to a draft beside it
- * (`PATH.new`), which is renamed once it is on the disk. One that an interrupted call has left is replaced.
+ * Replaces a file atomically: a reader finds the old bytes or the new ones, even after a power cut. The new bytes are written to
+ * a draft beside the file (`PATH.new`), which is renamed once it is on the disk. A draft that an interrupted call left is
+ * replaced.
  *
  * @param options.gid the file's group; its owner is whoever runs this.
- * @throws what the file system says; then the old file is there, and no draft.
+ * @throws the error of the file system. Then the old file is there and no draft; only where the directory could not be synced is
+ *   the new file there.
  */
 export function replaceFile(
   path: string,

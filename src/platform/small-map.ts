@@ -1,6 +1,6 @@
 /**
- * A map that mostly has one entry: 48 bytes then, where a Map takes 250 with its table (JavaScriptCore's smallest has eight places). For
- * what is kept with each session or each user.
+ * A map that mostly has one entry. It then takes 48 bytes, where a Map takes 250 with its table (JavaScriptCore's smallest has
+ * eight places). For data that is kept with each session or each user.
  */
 export class SmallMap<K, V> {
   #size = 0;

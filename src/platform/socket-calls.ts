@@ -1,8 +1,8 @@
 import { dlopen, FFIType, ptr, read } from "bun:ffi";
 
 /**
- * What the files of this directory that make sockets share: the calls of the C library, the kernel's numbers and structs. Bun has no
- * way to options of sockets, to netlink, or to the uid at the other end.
+ * Shared by the files of this directory that make sockets: calls of the C library, and the kernel's numbers and structs. Bun
+ * offers no options of sockets, no netlink, and no uid of the other end.
  */
 
 export const { symbols: libc } = dlopen("libc.so.6", {
@@ -88,7 +88,7 @@ export function errno(): number {
   return location === null ? 0 : read.i32(location);
 }
 
-/** The error's name as Node has it, such as `EADDRINUSE`; `errno 5` for one that no socket of ours has. */
+/** The error's name as Node has it, such as `EADDRINUSE`; `errno 5` for one that is not in the table. */
 export const errnoName = (error: number): string => ERRNO_NAMES[error] ?? `errno ${error}`;
 
 /**
@@ -128,9 +128,9 @@ export function unixName(path: string): Uint8Array | null {
 /**
  * poll(2).
  *
- * @param events POLLIN, POLLOUT; 0 for errors and an end alone, which poll reports in any case.
- * @param timeoutMs milliseconds; 0 looks without waiting. A signal ends the wait.
- * @returns what has happened at each descriptor: 0 for nothing.
+ * @param events POLLIN, POLLOUT; 0 for errors and hang-ups only, which poll(2) reports in any case.
+ * @param timeoutMs milliseconds; 0 does not wait, and -1 waits without a limit. A signal ends the wait.
+ * @returns the events of each descriptor; 0 for none.
  */
 export function poll(descriptors: readonly number[], events: number, timeoutMs: number): readonly number[] {
   // struct pollfd: i32 fd, i16 events, i16 revents

@@ -12,7 +12,7 @@ const FIRST_DESCRIPTOR = 3;
 const F_SETFD = 2;
 const FD_CLOEXEC = 1;
 
-/** What systemd handed to a process, by name; pure. Empty where nothing was meant for this process. */
+/** The descriptors that systemd passed to a process, by name. Empty where none were passed to this process. Pure. */
 export function inheritedDescriptors(
   variables: Readonly<Record<string, string | undefined>>,
   pid: number,

@@ -15,18 +15,21 @@ import {
 /**
  * Tells systemd of changes of state (sd_notify(3)): datagrams to the socket in NOTIFY_SOCKET.
  *
- * Every user may write to that socket (/run/systemd/notify, mode 0777), and its queue has net.unix.max_dgram_qlen places. So nothing
- * here waits in the kernel: a program that did would stand still for as long as a user keeps the queue full. What does not fit is
- * sent later, in order.
+ * Every user may write to that socket (/run/systemd/notify, mode 0777), and its queue has net.unix.max_dgram_qlen places. So
+ * nothing here waits in the kernel: a user who keeps the queue full could otherwise block the program. What does not fit is sent
+ * later, in order.
  */
 
 const SCM_RIGHTS = 1;
 /** EINTR, EAGAIN, ENOMEM, EMFILE, ENOBUFS: it may be sent later. With another error there is nobody who would take it. */
 const PASSING = new Set([4, 11, 12, 24, 105]);
 
-/** Milliseconds until what did not fit is tried again. The queue has a place whenever systemd has just taken a message from it. */
+/**
+ * Milliseconds until a message that did not fit is sent again. The queue has a place whenever systemd has just taken a message
+ * from it.
+ */
 const AGAIN_MS = 20;
-/** Messages that wait; a process sends a few in its life, besides the watchdog's, of which one waits at most. */
+/** The most messages that wait. A process sends few in its life, except for the watchdog's, of which at most one waits. */
 const MOST_WAITING = 64;
 
 /** A message, and the descriptor that goes with it; null for none. */
@@ -42,7 +45,7 @@ export class NotifyQueue {
   #waiting: Notification[] = [];
   #isScheduled = false;
 
-  /** @param options.send false where it may be sent later. */
+  /** @param options.send returns false where the message did not fit, and may be sent later. */
   constructor(options: {
     readonly send: (notification: Notification) => boolean;
     readonly clock: Pick<Clock, "schedule">;
@@ -110,7 +113,7 @@ function notifyAddress(): Uint8Array | null {
   return unixName(path);
 }
 
-/** One datagram. True where it was sent, or nobody would take it. */
+/** Sends one datagram. True where it was sent, or can never be sent. */
 function sendNow({ state, descriptor }: Notification): boolean {
   const address = notifyAddress();
   if (address === null) return true;

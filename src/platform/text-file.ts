@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 
-/** The text of a file; null where it is not there or cannot be read. For files of the kernel's and of root's, which are short. */
+/** The text of a file; null where it is not there or cannot be read. For short files of the kernel and of root. */
 export function textIfAny(path: string): string | null {
   try {
     return readFileSync(path, "utf8");

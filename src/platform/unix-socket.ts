@@ -16,8 +16,8 @@ import {
 } from "./socket-calls.ts";
 
 /**
- * Unix stream sockets whose other end is known: the kernel says who connected, and who listens (unix(7), SO_PEERCRED). Bun's own
- * listener cannot tell, and accepts without a limit. Nothing here blocks.
+ * Unix stream sockets that tell the uid of the other end (unix(7), SO_PEERCRED). Bun's own listener does not tell it, and accepts
+ * without a limit. Nothing here blocks.
  */
 
 const SO_PEERCRED = 17;
@@ -26,26 +26,26 @@ const UCRED_LENGTH = 12;
 const SHUT_WR = 1;
 
 /**
- * The uid of the process at the other end: of who called connect(2), or, for the side that connected, of who called listen(2).
- * Null where the descriptor is no Unix socket.
+ * The uid of the process at the other end: for an accepted connection the one that called connect(2), for the client's side the
+ * one that called listen(2). Null where the descriptor is no Unix socket.
  */
 export function peerUid(descriptor: number): number | null {
   const credentials = new DataView(new ArrayBuffer(UCRED_LENGTH));
   const length = Uint32Array.of(UCRED_LENGTH);
   const failed = libc.getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, ptr(credentials.buffer), ptr(length));
-  // What is no Unix socket has pid 0 and uid -1 there.
+  // For a descriptor that is no Unix socket, the pid is 0 and the uid -1.
   if (failed !== 0 || length[0] !== UCRED_LENGTH || credentials.getInt32(0, true) === 0) return null;
   return credentials.getUint32(4, true);
 }
 
-/** Those of the connections whose other end is closed. One poll(2) for all of them. */
+/** The connections whose other end is closed, by one poll(2) for all of them. */
 export function hungUp(descriptors: readonly number[]): Set<number> {
-  // Without events, an end and an error are still told.
+  // poll(2) reports hang-ups and errors even where no event is asked for.
   const events = poll(descriptors, 0, 0);
   return new Set(descriptors.filter((_, index) => ((events[index] ?? 0) & (POLLERR | POLLHUP)) !== 0));
 }
 
-/** Ends what we send: the other side reads to the end of it. */
+/** Shuts down our sending direction: the other side reads to the end of what was sent. */
 export const endSending = (descriptor: number): void => void libc.shutdown(descriptor, SHUT_WR);
 
 export const closeDescriptor = (descriptor: number): void => void libc.close(descriptor);
@@ -68,8 +68,8 @@ export class UnixListener {
   readonly #inode: number;
 
   /**
-   * Takes the place of whatever is at the path, in one step. Nobody but this process's account and root may be able to write into
-   * the directory.
+   * Replaces whatever is at the path, in one step. Nobody but this process's account and root may be able to write into the
+   * directory.
    *
    * @param options.mode permissions of the socket: who may write may connect.
    * @param options.backlog connections that may wait to be accepted.
@@ -100,7 +100,7 @@ export class UnixListener {
     }
   }
 
-  /** The next connection, with the uid of who made it; null where none waits. The descriptor is the caller's to close. */
+  /** The next connection, with the uid of the process that made it; null where none waits. The caller closes the descriptor. */
   accept(): { readonly descriptor: number; readonly uid: number } | null {
     for (;;) {
       const descriptor = libc.accept4(this.#descriptor, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC);

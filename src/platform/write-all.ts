@@ -2,8 +2,9 @@ import { writeSync } from "node:fs";
 import { POLLOUT, pollOne } from "./socket-calls.ts";
 
 /**
- * Writes a whole text, and waits where the other end takes no more for now: a pipe or a terminal may not block, because whoever else
- * has it open has set O_NONBLOCK (open(2)). Bun's process.stdout then keeps the rest in memory, and it is lost where the process ends at once.
+ * Writes a whole text, and waits while the other end takes no more. A pipe or a terminal may be non-blocking, because another
+ * process that has it open set O_NONBLOCK (open(2)). Bun's process.stdout then keeps the rest in memory, and loses it where the
+ * process exits at once.
  *
  * @param write as node:fs has it; for a test.
  * @returns null where all is written, else the name of the error: `ENOSPC`, `EPIPE`.
