@@ -22,20 +22,20 @@ export interface AccountDatabase {
   ownersService(): string | null;
   /** Asks that service who owns a subordinate uid. */
   ownersByService(service: string, uid: number): Promise<OwnersAnswer>;
-  /** Whether the uid is given away for now, for a user namespace of whoever asked for it. */
+  /** Whether systemd-nsresourced has given the uid to a user now, for a user namespace. */
   isAllocated(uid: number): boolean;
   /** Changes when the local account files change. */
   fingerprint(): string;
 }
 
-/** What a uid is known as. */
+/** What is known of a uid. */
 export interface KnownAs {
   readonly user: string | null;
   readonly groups: readonly string[];
   readonly subordinate: boolean;
   /** The uid of the account that owns the range which this subordinate uid is in. */
   readonly ownerUid?: number;
-  /** Why the uid is ambiguous: two users can have it, or any. The other fields are then meaningless. */
+  /** Why the uid is ambiguous: two users, or every user, can have it. The other fields are then meaningless. */
   readonly conflict?: string;
   /** Why the name is unavailable for now. `user` and `groups` are then meaningless. */
   readonly userUnavailable?: string;
@@ -65,7 +65,7 @@ const KEPT_REFRESH_AFTER_MS = 5_000;
 const UNAVAILABLE_LIFE_MS = 1_000;
 /** The same for the owner of a range: all of its 65,536 uids ask for the same one. */
 const OWNER_LIFE_MS = 10_000;
-/** How often the local files are looked at. */
+/** How often the local files are checked for changes, in milliseconds. */
 const FINGERPRINT_MS = 250;
 /**
  * Entries of each of two caches: uids with an account, and others. Users can make the latter at will with newuidmap(1), and so
@@ -106,7 +106,7 @@ class Bounded<K, V> {
     this.#map.set(key, value);
     if (this.#map.size > MAX_ENTRIES) this.dropOldest(() => true);
   }
-  /** Evicts the entry that was set first, where it is of no more use. @returns whether it was. */
+  /** Evicts the entry that was set first, where `isUseless` says so. @returns whether it did. */
   dropOldest(isUseless: (value: V) => boolean): boolean {
     const oldest = this.#map.entries().next();
     if (oldest.done === true || !isUseless(oldest.value[1])) return false;
@@ -154,7 +154,7 @@ export class Accounts {
   resolve(uid: number): KnownAs | Promise<KnownAs> {
     const now = this.#clock.now();
     this.#dropIfChanged(now);
-    // Whatever is known of it: an account of a directory may have the uid as well.
+    // Checked before the cache, because an account of a directory may have the same uid.
     if (this.#database.isAllocated(uid)) return allocated(uid);
     const entry = this.#named.get(uid) ?? this.#others.get(uid);
     if (entry !== undefined) {
@@ -224,10 +224,11 @@ export class Accounts {
     const before = entries.get(uid)?.known;
     others.delete(uid);
     const now = this.#clock.now();
-    // What is told again is the same object, by which what was made of it is found.
+    // An answer that is equal keeps its object, because the identities made from it are found by that object (resolver.ts).
     const same = before !== undefined && Bun.deepEquals(before, known, true) ? before : known;
     entries.set(uid, { known: same, sinceMs: now, lifeMs, refreshAfterMs });
-    // Two for each that comes, so that those are gone in time that nobody asks for again: all that was made of them goes with them.
+    // Each new entry evicts up to two that have expired, so that those which nobody asks for again are freed, with all that was
+    // made from them.
     const isOver = ({ sinceMs, lifeMs: ofLife }: Entry) => now - sinceMs >= ofLife;
     for (let count = 0; count < 2 && entries.dropOldest(isOver); count++);
   }
@@ -242,7 +243,7 @@ export class Accounts {
     if (own.account !== null) return this.#ownAccount(uid, own.account, own.kept, owners);
     const [first, ...more] = owners.accounts;
     if (first !== undefined) {
-      // Two owners: to choose one of them would be a guess.
+      // With two owners, choosing one would be a guess.
       if (more.length > 0) {
         const text = owners.accounts.map(({ user }) => user).join(" and of ");
         return conflict(`uid ${uid} is a subordinate uid of ${text}`);

@@ -1,13 +1,13 @@
 import { existsSync, readdirSync, readlinkSync } from "node:fs";
 
 /**
- * Uids that every user can have for a while. systemd-nsresourced(8) (systemd 256 and newer) gives whoever asks a range of 65,536 uids, or
- * a single one, for a user namespace of theirs. newuidmap(1) and /etc/subuid have no part in it, and each of these uids has a name of its
- * own in nss-systemd(8), as `ns-2001-web-5`. Of a range, it looks only at the first uid before it gives it away, so that accounts of a
- * directory can be among the rest (allocate_now() in src/nsresourced/nsresourcework.c).
+ * Uids that every user can get for a while. systemd-nsresourced(8) (systemd 256 and newer) gives a range of 65,536 uids, or a
+ * single uid, to every user who asks, for a user namespace. newuidmap(1) and /etc/subuid are not involved. nss-systemd(8) gives
+ * each of these uids a name, such as `ns-2001-web-5`. Before it gives a range away, systemd-nsresourced checks only the first
+ * uid, so the others can be those of accounts in a directory (allocate_now() in src/nsresourced/nsresourcework.c).
  *
- * A range is registered as a file before its uids can be used, and until the namespace has ended
- * (userns_registry_store() in src/nsresourced/userns-registry.c).
+ * A file registers each range. It exists before the uids can be used, and until the namespace has ended (userns_registry_store()
+ * in src/nsresourced/userns-registry.c).
  */
 
 const REGISTRY = "/run/systemd/nsresource/registry";
@@ -23,16 +23,16 @@ const RANGE = 65_536;
 const DYNAMIC_MIN = 61_184;
 const DYNAMIC_MAX = 65_519;
 
-/** The account that owns these uids in place of one of /etc/subuid, for whoever counts them. */
+/** Stands for the owner of these uids, where other uids have an owner in /etc/subuid. */
 export const ALLOCATOR = "systemd-nsresourced";
 
 const isContainer = (uid: number) => uid >= CONTAINER_MIN && uid <= CONTAINER_MAX;
 
-/** Whether it is one of the uids that are given away so. Pure. */
+/** Whether systemd-nsresourced can give this uid away. Pure. */
 export const canBeAllocated = (uid: number): boolean =>
   isContainer(uid) || (uid >= DYNAMIC_MIN && uid <= DYNAMIC_MAX);
 
-/** The first uid of the range that a uid is given away with. Pure. */
+/** The first uid of the range that a uid belongs to. Pure. */
 const firstOf = (uid: number): number => (isContainer(uid) ? uid - (uid % RANGE) : uid);
 
 /** Whether systemd-nsresourced is on this node, and not masked. */
@@ -45,7 +45,7 @@ export function allocatorHere(): boolean {
   }
 }
 
-/** Whether it runs, or has run since the boot. */
+/** Whether systemd-nsresourced runs, or has run since the boot. */
 export const allocatorHasRun = (): boolean => existsSync(SOCKET) || existsSync(REGISTRY);
 
 /** Whether a uid is given away now. @param registry default: the one of this node. */

@@ -12,9 +12,9 @@ export interface BridgeAddress {
 /**
  * Whether an address is a container's: in the network of a bridge, and not an address of the node.
  *
- * A local process cannot have such a source: to connect from an address that is not the node's takes CAP_NET_ADMIN or
- * CAP_NET_RAW (IP_TRANSPARENT; inet_sk_flowi_flags in net/ipv4). And whoever is outside and forges one gets no answer, for
- * the answer goes to the bridge.
+ * A local process cannot have such a source: connecting from an address that is not the node's needs CAP_NET_ADMIN or CAP_NET_RAW
+ * (IP_TRANSPARENT; inet_sk_flowi_flags in net/ipv4). A host outside that forges one gets no answer, because the answer goes to
+ * the bridge.
  */
 export function isBehindBridge(address: Uint8Array, bridges: readonly BridgeAddress[]): boolean {
   if (bridges.some((bridge) => sameAddress(bridge.address, address))) return false;

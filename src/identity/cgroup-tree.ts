@@ -12,9 +12,9 @@ export function cgroupMount(mountinfo: string = readFileSync("/proc/self/mountin
   return null;
 }
 
-/** Directories that one pass outside of the user subtrees reads at most: more than a node has, so that it always ends. */
+/** The most directories that one pass outside of the user subtrees reads. A node has fewer; the limit makes each pass end. */
 const OUTSIDE_BUDGET = 100_000;
-/** Directories that one pass of one user subtree reads at most, the top one included. */
+/** The most directories that one pass of one user subtree reads, the top one included. */
 const SUBTREE_BUDGET = 4_096;
 
 /** Where logind keeps a user's sessions, and systemd the user's own manager (systemd.special(7), user@.service(5)). */
@@ -30,8 +30,8 @@ const WRITABLE_BY_OTHERS = 0o022n;
  *
  * - `/user.slice/user-UID.slice`: each login adds a scope, and `user@UID.service` is delegated to the user.
  * - `/system.slice/…slurmstepd.scope/JOB`: each srun adds a step, and a step may be delegated.
- * - One that belongs to another user than the mount does, or that its group or everybody may write: so systemd delegates
- *   (`Delegate=` with `User=`, systemd.resource-control(5)). Who may not write a directory can make none in it.
+ * - One that belongs to another user than the mount does, or that its group or everybody may write: as systemd delegates
+ *   (`Delegate=` with `User=`, systemd.resource-control(5)). A user who may not write a directory cannot make others in it.
  *
  * Only root can make other directories. No user can make another subtree, because the top of each is in a directory of root's.
  */

@@ -2,8 +2,8 @@ import type { Clock } from "../platform/clock.ts";
 import { KnownCgroups } from "./known-cgroups.ts";
 
 /**
- * Finds a cgroup's path by its id, and in the path the Slurm job. The kernel tells a socket's cgroup by id: the inode number
- * of the cgroup's directory (kernfs_id in linux/kernfs.h, on 64-bit systems), which is never used again.
+ * Finds a cgroup's path by its id, and in the path the Slurm job. The kernel tells a socket's cgroup by id: the inode number of
+ * the cgroup's directory (kernfs_id in linux/kernfs.h, on 64-bit systems). An id is never reused.
  */
 
 /** One directory of the tree. */
@@ -27,18 +27,18 @@ export interface CgroupTree {
   /** A user subtree from its top down, up to a budget that each subtree has for itself. */
   below(subtree: string): AsyncIterable<Cgroup>;
   /**
-   * Whether the cgroup of that path still is the one with this id; true where that cannot be told. Without a wait: it takes two
-   * microseconds, and a thread, which another way would need, may not be had on a node without a free process.
+   * Whether the path still is the cgroup with this id; true where that cannot be found out. Synchronous: it takes two
+   * microseconds, and an asynchronous call needs a thread, which a node without a free process may not have.
    */
   isThere(path: string, id: bigint): boolean;
 }
 
-/** Milliseconds for which a cgroup that was seen counts as being there. */
+/** Milliseconds for which a cgroup is taken to exist after it was seen. */
 const SEEN_LIFE_MS = 1_000;
 /** Milliseconds for which an absent id is remembered, and how many of them. */
 const ABSENT_LIFE_MS = 1_000;
 const MAX_ABSENT = 4_096;
-/** Milliseconds of uninterrupted work, after which a pause of the same length follows, but of MAX_PAUSE_MS at most. */
+/** Milliseconds of uninterrupted work. A pause of the same length follows, at most MAX_PAUSE_MS. */
 const STRETCH_MS = 100;
 const MAX_PAUSE_MS = 300;
 
@@ -87,9 +87,9 @@ export class Cgroups {
   }
 
   /**
-   * The path; null where the cgroup is gone, or beyond the budget of its user subtree. A socket has the cgroup in which it was made,
-   * and another process can have it by now (unix(7), SCM_RIGHTS): so a job's end ends what its sockets are given, a second later at
-   * the most.
+   * The path; null where the cgroup is gone, or beyond the budget of its user subtree. A socket keeps the cgroup in which it was
+   * made, even where another process has the socket now (unix(7), SCM_RIGHTS). So when a job ends, its sockets lose the job's
+   * cgroup, at most a second later.
    */
   resolve(id: bigint): string | null | Promise<string | null> {
     const known = this.#known.get(id);
@@ -104,7 +104,7 @@ export class Cgroups {
     }
     if (this.#isAbsent(id)) return null;
     const waiter = this.#waiting.get(id);
-    // The cgroup is older than the first request for it, so that the first request's answer holds for later ones too.
+    // The cgroup is older than the first request for it, so the first request's answer holds for later ones too.
     if (waiter !== undefined) return waiter.promise;
     const { promise, resolve: answer, reject: fail } = Promise.withResolvers<string | null>();
     this.#waiting.set(id, { asked: ++this.#tick, promise, answer, fail });
@@ -116,9 +116,9 @@ export class Cgroups {
   }
 
   /**
-   * The topmost directory of a cgroup's path in which a user can make others; null where there is none. As it was when the cgroup was met:
-   * one that is older than the user's right to make any was not made by the user. `/` where the cgroup is not in memory any more, so that
-   * nobody gains by having it forgotten.
+   * The topmost directory of a cgroup's path in which a user can make others; null where there is none. It is as of the moment
+   * when the walk met the cgroup: a cgroup that is older than the user's right to make any was not made by the user. `/` where
+   * the cgroup is not in memory any more, so that nobody gains by its eviction.
    *
    * @param id of a cgroup that {@link resolve} has found.
    */

@@ -1,8 +1,8 @@
 /**
- * Whether this kernel may say the root cgroup of every socket, whatever cgroup made it. Before linux 5.15, a socket has one field for both
- * its class of cgroup v1 and its cgroup of v2, and as soon as root uses net_cls or net_prio, as Docker does on nodes with both versions,
- * the field has no cgroup of v2 any more: sock_cgroup_ptr() in include/linux/cgroup.h then gives the root (read, not tried; 5.15 has two
- * fields, by "bpf, cgroups: Fix cgroup v2 fallback on v1/v2 mixed mode").
+ * Whether this kernel may report the root cgroup for every socket, whatever cgroup made it. Before linux 5.15, a socket has one
+ * field for both its class of cgroup v1 and its cgroup of v2. Once root uses net_cls or net_prio, as Docker does on nodes with
+ * both versions, the field holds no cgroup of v2 any more, and sock_cgroup_ptr() in include/linux/cgroup.h returns the root
+ * (read, not tried; 5.15 has two fields, by "bpf, cgroups: Fix cgroup v2 fallback on v1/v2 mixed mode").
  *
  * @param mountinfo the text of /proc/self/mountinfo (proc_pid_mountinfo(5)).
  * @param kernel as uname(2) has it, such as `5.10.0-28-cloud-amd64`.

@@ -32,7 +32,7 @@ export function outcomeOf(answer: AccountAnswer, before: KnownAccount | null | u
     // No service could be asked at all; otherwise `answer` has the last account in it.
     if (before != null && cannotTell(unavailable, before.service))
       return { account: before, unavailable: null, kept: why };
-    // "No account" was the answer of every service, so that none of them has said anything else since.
+    // "No account" was the last answer of every service, and none of them has answered otherwise since.
     if (before === null) return { account: null, unavailable: null, kept: why };
     return { account: null, unavailable: why, kept: null };
   }
@@ -43,7 +43,7 @@ export function outcomeOf(answer: AccountAnswer, before: KnownAccount | null | u
   for (const group of told.groups) {
     const old =
       group.nameUnavailable.length === 0 ? undefined : same?.groups.find(({ gid }) => gid === group.gid);
-    // That it has none was an answer, too: the primary group of an account may be no more than a number.
+    // "No name" counts as an answer too: the primary group of an account may be a mere number.
     if (old !== undefined && old.nameUnavailable.length === 0) {
       kept = [...kept, ...group.nameUnavailable];
       groups.set(group.gid, { ...group, name: old.name, nameUnavailable: [] });

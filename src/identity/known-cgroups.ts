@@ -8,9 +8,9 @@ const SUBTREE_ENTRIES = 2_000;
 export interface KnownCgroup {
   readonly path: string;
   readonly subtree: string | null;
-  /** When it was last seen to be there, in milliseconds. */
+  /** When it was last seen, in milliseconds. */
   seenAtMs: number;
-  /** True once it was found to be gone: its id is never used again. */
+  /** True once it was found to be gone. Its id is never reused. */
   hasEnded: boolean;
 }
 

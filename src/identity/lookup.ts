@@ -87,7 +87,7 @@ const METADATA_IPV4 = Uint8Array.of(169, 254, 169, 254);
 const METADATA_IPV6 = Uint8Array.of(0xfd, 0, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x54);
 const METADATA_PORT = 80;
 
-/** TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2: a caller who is connected to us, or has sent all it wants to. */
+/** TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2: the caller is connected to us, or has finished sending. */
 const LIVE_STATES = new Set([1, 4, 5]);
 /** TCP_ESTABLISHED, TCP_SYN_RECV, TCP_CLOSE_WAIT: as a connection is before accept(); a closed one has left these states. */
 const NOT_ACCEPTED_STATES = new Set([1, 3, 8]);
@@ -142,8 +142,8 @@ export class SocketLookup {
       tuple = entry.original;
       redirected = isMetadata(tuple);
     } else if (tracked.kind === "error" && tracked.errno === ENOENT) {
-      // An entry that was evicted or flushed says nothing of the connection: it may have been redirected, and an attacker's
-      // socket, left over from a connection straight to us, may have the tuple that the victim's has as we see it.
+      // The entry was evicted or flushed, so it is unknown whether the connection was redirected. An attacker's socket, left over
+      // from a direct connection to us, may have the tuple that we see for the victim's connection.
       if (this.#tracks) return refused("connection tracking has lost the connection");
       // Without connection tracking there is no NAT: the tuple is the caller's own.
       tuple = {

@@ -11,13 +11,13 @@ import { parseNameSwitch } from "./nsswitch.ts";
  * input. Every call may block; the parent kills a helper that takes too long.
  */
 
-/** Where SSSD listens for its NSS module, and the cache that it leaves for it (sssd's src/sss_client). */
+/** The socket of SSSD for its NSS module, and the cache file that the module reads (sssd's src/sss_client). */
 const SSSD_SOCKET = "/var/lib/sss/pipes/nss";
 const SSSD_CACHE = "/var/lib/sss/mc/passwd";
 
 export function answerQuestions(): void {
   endWithParent();
-  // A terminal sends its signals to all of a process group; the parent decides when this one ends.
+  // A terminal sends its signals to the whole process group. This process ignores them: its parent decides when it ends.
   for (const signal of ["SIGINT", "SIGHUP"] as const) process.on(signal, () => {});
   for (const line of linesOf(0)) write(answer(JSON.parse(line) as NameQuestion));
 }
@@ -70,7 +70,7 @@ function* linesOf(descriptor: number): Generator<string, void, undefined> {
   }
 }
 
-/** The runtime may have made the descriptor one that does not block. */
+/** Repeats the call on EAGAIN: the runtime may have made the descriptor non-blocking. */
 function patiently(call: () => number): number {
   for (;;) {
     try {

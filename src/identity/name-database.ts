@@ -31,8 +31,8 @@ function stamp(path: string): string {
 }
 
 /**
- * Reads /etc/subuid, and the ranges that are given away for user namespaces ({@link allocatedRanges}) as further lines: the text at the
- * first call and after a change, else null. A missing file reads as empty.
+ * Reads /etc/subuid, with the ranges that are given away for user namespaces ({@link allocatedRanges}) as further lines. The
+ * function returns the text at the first call and after a change, else null. A missing file reads as empty.
  */
 export function subordinateFile(): () => string | null {
   let seen: string | null = null;

@@ -124,7 +124,7 @@ class Helper {
         for (const line of lines) this.#take(JSON.parse(line) as NameMessage);
       }
     } catch {
-      // Not a line of ours: a module has written to standard output, for instance. Such a helper is not used again.
+      // Not a line of the protocol: a module has written to standard output, for instance. This helper is not used again.
       this.end();
     }
   }
@@ -156,7 +156,7 @@ export class NameHelpers {
   /**
    * @param options.command this program, as a command line.
    * @param options.timeoutMs for how long a service may take; default 5 s.
-   * @param options.after what ends a question that takes too long; default the machine's clock.
+   * @param options.after schedules the timeouts; default: the machine's clock.
    */
   constructor(options: {
     command: readonly string[];
@@ -175,7 +175,7 @@ export class NameHelpers {
     try {
       this.#giveBack(this.#take());
     } catch {
-      // As above.
+      // The first look-up reports it.
     }
   }
 

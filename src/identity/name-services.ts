@@ -32,7 +32,7 @@ export function nameService(service: string, skip: readonly string[], tests: Ser
       const away = service === "sss" && tests.sssdIsAway();
       return away ? { status: "unavail", why: "SSSD does not answer at its socket" } : reply;
     }
-    // nss_systemd says so of who is in no group that it knows (initgroups in systemd 252).
+    // nss_systemd answers so for a user who is in no group that it knows (initgroups in systemd 252).
     if (service === "systemd" && reply.status === "unavail" && reply.errno === ESRCH)
       return { status: "notfound" };
     const kind = reply.status === "unavail" ? "unavailable" : "to be tried again";

@@ -5,19 +5,21 @@
 
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** What stands for a byte that is no UTF-8: a surrogate without its other half, which no UTF-8 decodes to (PEP 383). */
+/**
+ * The base of the lone surrogates that stand for bytes which are no UTF-8. No valid UTF-8 decodes to a lone surrogate (PEP 383).
+ */
 const LONE = 0xdc00;
 
 /**
  * The name as text: UTF-8 as it is, a byte order mark included; each byte of anything else as U+DC80 to U+DCFF.
  *
- * A name with such a byte is equal to no name of a configuration, which is UTF-8.
+ * A name with such a byte equals no name in a configuration, because a configuration is UTF-8.
  */
 export function nameText(bytes: Uint8Array): string {
   try {
     return strict.decode(bytes);
   } catch {
-    // Byte by byte from the first that is not ASCII: mixed forms could make one text of two names.
+    // All bytes that are not ASCII are replaced, not only the invalid ones: otherwise two names could become the same text.
     return Array.from(bytes, (byte) => String.fromCharCode(byte < 0x80 ? byte : LONE + byte)).join("");
   }
 }

@@ -121,7 +121,10 @@ function withGroups(walk: Walk, account: NamedAccount, service: string) {
   return { ...account, service, groups, groupsUnavailable };
 }
 
-/** By gid, the services that told of it. As glibc does: without a line for initgroups every service of `group` adds its own. */
+/**
+ * The gids of an account, each with the services that listed it. As in glibc: without a line for initgroups, every service of
+ * `group` adds its own.
+ */
 function groupsOf(
   walk: Walk,
   { user, gid }: NamedAccount,
@@ -144,7 +147,7 @@ function groupsOf(
 
 interface Asked<T> {
   readonly value: T | null;
-  /** Who told it. */
+  /** The service that gave the value. */
   readonly service: string;
   readonly unavailable: readonly Unavailable[];
 }
@@ -160,7 +163,7 @@ function ask<T>(
   for (const { name, actions } of services) {
     const reply = call(walk.open(name));
     if (reply.status === "success") {
-      // The first that has it holds, also where the switch goes on to merge members of groups: only names count here.
+      // The first service that has it decides, even where the switch goes on to merge members of groups: only names count here.
       if (value === null) [value, by] = [reply.value, name];
     } else if (reply.status !== "notfound") {
       unavailable.push({ service: name, why: reply.why });

@@ -1,4 +1,4 @@
-/** nsswitch.conf(5): which services answer for a database, and what becomes of each answer. Pure. */
+/** nsswitch.conf(5): which services answer for a database, and what follows each answer. Pure. */
 
 /** The status of a service, as the file names it. */
 export type SwitchStatus = "success" | "notfound" | "unavail" | "tryagain";
@@ -32,7 +32,7 @@ export function parseNameSwitch(text: string): NameSwitch {
   const lines = new Map<string, readonly SwitchedService[]>();
   for (const line of text.split("\n")) {
     const found = /^\s*([a-z]+)\s*:(.*)$/i.exec(line.replace(/#.*$/, ""));
-    // The last line of a database holds, as in glibc (nss/nss_database.c).
+    // The last line of a database counts, as in glibc (nss/nss_database.c).
     if (found !== null) lines.set((found[1] ?? "").toLowerCase(), services(found[2] ?? ""));
   }
   const files = services("files");

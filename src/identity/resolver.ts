@@ -6,10 +6,10 @@ import type { FoundJob, SluidJobs } from "./sluid-jobs.ts";
 import { jobOf } from "./slurm-job.ts";
 import type { Identity } from "./types.ts";
 
-/** How many cgroups of one account are kept: one for each of a user's jobs. */
+/** The most cgroups of one account that are kept: one for each of a user's jobs. */
 const MAX_PATHS = 64;
 
-/** Two users can have the uid. */
+/** The uid is ambiguous: two users, or every user, can have it. */
 export class AmbiguousIdentity extends Error {}
 
 /** Completes what the kernel said of a socket to an identity: names from NSS, and the cgroup's path where a rule needs it. */
@@ -19,13 +19,13 @@ export class IdentityResolver {
   readonly #jobsUnknown: string | null;
   readonly #sluids: Pick<SluidJobs, "resolve"> | null;
   readonly #rootIsUnknown: boolean;
-  /** Identities by what was known of the account: it is the same object for as long as the answer of NSS is kept. */
+  /** Identities by the answer of NSS for the account, whose object stays the same while the answer does. */
   readonly #made = new WeakMap<KnownAs, SmallMap<string | null, Identity>>();
 
   /**
    * @param options.cgroups null where no rule needs cgroups.
    * @param options.jobsUnknown why no Slurm job can be known on this node; null, the default, where there is no sign of that.
-   * @param options.sluids tells the job of a cgroup that has a SLUID in place of its number. Default: nothing does.
+   * @param options.sluids finds the job of a cgroup that has a SLUID in place of the job's number. Default null: nothing does.
    * @param options.rootIsUnknown whether the root cgroup says nothing of where a caller is ({@link mayHideCgroups}). Default false.
    */
   constructor(options: {
@@ -43,7 +43,7 @@ export class IdentityResolver {
   }
 
   /**
-   * The identity; synchronous where everything is cached, and then the same object as before, which is not to be changed.
+   * The identity; synchronous where everything is cached, and then the same object as before. Callers must not modify it.
    *
    * @throws (or rejects) AmbiguousIdentity, NamesUnavailable
    */
@@ -84,7 +84,7 @@ export class IdentityResolver {
       ...job,
       ...(writable === undefined ? {} : { writableCgroup: writable }),
     };
-    // What could not be told may be told the next time.
+    // Not kept, because what is unknown now may be known the next time.
     if (job.jobUnknown !== undefined) return identity;
     let made = this.#made.get(account);
     if (made === undefined) {

@@ -5,22 +5,22 @@ import type { StepsJob } from "./step-daemon.ts";
 
 /** Jobs that are kept, the oldest dropped first: more than run on a node at once. */
 const MAX_JOBS = 4_096;
-/** How long it holds that a job cannot be told, in milliseconds: so long a caller who asks again costs nothing. */
+/** Milliseconds for which a failed look-up is remembered. A caller who asks again within them costs nothing. */
 const UNKNOWN_LIFE_MS = 1_000;
-/** Steps that are looked at at once, in all and for one uid. */
+/** The most look-ups of steps at once, in all and for one uid. */
 const MOST_AT_ONCE = 8;
 const MOST_PER_UID = 2;
 
-/** What of an identity this tells. */
+/** The part of an identity that a look-up finds. */
 export type FoundJob = { readonly slurmJobId: string | null; readonly jobUnknown?: string };
 
 /** Looks a step's job up; see `jobOfStep`. May reject. */
 export type LookUpStep = (stepPath: string, step: string) => Promise<StepsJob>;
 
 /**
- * The jobs of Slurm 26.05 and later, whose cgroups have a SLUID in place of the job's number. The step's slurmstepd tells which job it is
- * (`jobOfStep`), at the first request from the job; that is kept, since a SLUID is never another job's (src/common/sluid.c: the time in
- * milliseconds, a counter and the cluster).
+ * The jobs of Slurm 26.05 and later, whose cgroups have a SLUID in place of the job's number. At the first request from a job,
+ * its step's slurmstepd tells the job's number (`jobOfStep`). The answer is kept, because a SLUID is never reused
+ * (src/common/sluid.c: the time in milliseconds, a counter and the cluster).
  */
 export class SluidJobs {
   readonly #lookUp: LookUpStep;
@@ -37,7 +37,7 @@ export class SluidJobs {
     this.#clock = clock;
   }
 
-  /** The job; at once where it is kept. @param uid the caller's: who asks for much waits for it alone. */
+  /** The job; synchronous where it is kept. @param uid the caller's: a user with many look-ups delays only their own. */
   resolve({ job, sluid, step }: SlurmCgroup, uid: number): FoundJob | Promise<FoundJob> {
     const known = this.#known.get(job);
     if (known !== undefined) return known;

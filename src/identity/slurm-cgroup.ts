@@ -1,8 +1,9 @@
 /**
  * The cgroup of a Slurm job in the path of a process's cgroup, as Slurm's plugin cgroup/v2 makes it: up to Slurm 25.11
- * `/system.slice/slurmstepd.scope/job_12/step_0/user/task_0`, from 26.05 on `/system.slice/slurmstepd.scope/s62DM8BYG18900/step_0/…`
- * (Slurm's CHANGELOG/slurm-26.05.md, and tried with 26.05.5). Where several slurmd share a machine, the node's name is in front of
- * `slurmstepd.scope`. Only there: below user.slice users make cgroups of any name.
+ * `/system.slice/slurmstepd.scope/job_12/step_0/user/task_0`, from 26.05 on
+ * `/system.slice/slurmstepd.scope/s62DM8BYG18900/step_0/…` (Slurm's CHANGELOG/slurm-26.05.md, and tried with 26.05.5). Where
+ * several slurmd share a machine, the node's name is in front of `slurmstepd.scope`. No other place counts, because users make
+ * cgroups of any name below user.slice.
  */
 
 /** The scope, what Slurm has made in it, and the step. */
@@ -10,7 +11,7 @@ const SCOPE = /^(\/system\.slice\/(?:[^/]+_)?slurmstepd\.scope\/([^/]+))(?:\/ste
 const BY_NUMBER = /^job_(\d+)$/;
 /** `s` and 13 digits of Crockford's base 32, of which the first has four bits (Slurm, src/common/sluid.c, sluid2str()). */
 const BY_SLUID = /^s[0-9A-F][0-9A-HJKMNP-TV-Z]{12}$/;
-/** What a job that has none would have: several jobs can share it. */
+/** The SLUID of a job that has none. Several jobs can have it. */
 const NO_SLUID = "s0000000000000";
 
 /** A place in slurmstepd's scope. */
@@ -34,8 +35,8 @@ export function slurmCgroupOf(path: string | null): SlurmCgroup | null {
 }
 
 /**
- * What names the Slurm job of a cgroup's path: its number, or its SLUID, which Slurm's commands take as well from 26.05 on; null where there
- * is neither. For people, and for what a configuration would decide: the proxy itself finds the number (`jobOf`).
+ * The name of the Slurm job in a cgroup's path: its number, or its SLUID, which Slurm's commands take as well from 26.05 on; null
+ * where there is neither. It is for people, and for tests of a configuration. The proxy itself looks up the number (`jobOf`).
  */
 export function slurmJobNameOf(path: string | null): string | null {
   const at = slurmCgroupOf(path);

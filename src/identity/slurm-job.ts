@@ -8,13 +8,13 @@ const SLURMD = /^slurmd\b.*\.service$/;
 /**
  * The Slurm job of a caller, or why it cannot be told whether there is one.
  *
- * Slurm moves each step of a job out of slurmd's own cgroup where it knows cgroup v2 (22.05 and newer). Where it does not, a job's
- * processes stay in the cgroup of slurmd.service: so a user's process there is a job's, and it is not known which. Root's are the
- * prolog and the epilog, which are outside of the job.
+ * Slurm moves each step of a job out of slurmd's own cgroup where it knows cgroup v2 (22.05 and newer). Where it does not, a
+ * job's processes stay in the cgroup of slurmd.service. So a user's process there belongs to a job, and it is not known to which.
+ * Root's processes there are the prolog and the epilog, which are outside of the job.
  *
  * @param path the caller's cgroup; null where it is not known, and then nothing is known of the job either.
  * @param nodeProblem why no job can be known on this node, by its Slurm's settings; null where there is no sign of that.
- * @param sluids tells the job of a SLUID; null where nothing can.
+ * @param sluids finds the job of a SLUID; null where nothing does.
  */
 export function jobOf(
   path: string | null,

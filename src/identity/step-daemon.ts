@@ -3,29 +3,29 @@ import { runProgram } from "../platform/programs.ts";
 import { textIfAny } from "../platform/text-file.ts";
 
 /**
- * Which job a step of Slurm's belongs to, as the title of its slurmstepd says: `slurmstepd: [12.batch]` (Slurm,
- * src/slurmd/slurmstepd/slurmstepd.c, _set_job_log_prefix()). slurmstepd is root's process in the step's cgroup `slurm`, beside `user`
- * with the user's processes. Only root can move a process into it, so that no user's process is ever there.
+ * Finds the job of a Slurm step in the title of its slurmstepd: `slurmstepd: [12.batch]` (Slurm,
+ * src/slurmd/slurmstepd/slurmstepd.c, _set_job_log_prefix()). slurmstepd is root's process in the step's cgroup `slurm`, beside
+ * `user` with the user's processes. Only root can move a process into it, so that no user's process is ever there.
  *
- * The title is memory of a process (/proc/PID/cmdline), and whoever reads it may have to wait. So nothing is read of a process before
- * it is known to be slurmstepd itself, and head(1) reads it, which can be killed. slurmstepd's own children, which become the tasks, are
- * in the same cgroup for a moment: they are not asked.
+ * The title is in the process's memory (/proc/PID/cmdline), and reading it may block. So it is read only of a process that is
+ * known to be slurmstepd, and by head(1), which can be killed. The children of slurmstepd, which become the tasks, are in the
+ * same cgroup for a moment; they are passed over.
  */
 
-/** Who asks may give up earlier, and asks again: the answer is then kept (SluidJobs). */
+/** A caller may give up earlier and ask again: by then SluidJobs has the answer. */
 const TIMEOUT_MS = 20_000;
 const LONGEST_TITLE = 128;
-/** Processes of the cgroup that are looked at: slurmstepd, and its children that are not moved yet. */
+/** The most processes of the cgroup that are examined: slurmstepd, and its children that are not moved yet. */
 const MOST_PROCESSES = 64;
 
 /** The job's number, or why it cannot be told. */
 export type StepsJob = { readonly slurmJobId: string } | { readonly why: string };
 
-/** What is read, and how; each default is this machine's. */
+/** The sources of a look-up; each default is this machine's. */
 export interface StepDaemonSource {
   /** Where processes are. Default /proc. */
   readonly proc?: string;
-  /** The text of a process's command line; null where it is not told in time. Default by head(1). */
+  /** The text of a process's command line; null where it cannot be read in time. Default by head(1). */
   readonly readTitle?: (path: string) => Promise<string | null>;
 }
 
@@ -44,9 +44,9 @@ export function parseStatus(text: string | null): Status | null {
   return { realUid: Number(uids[1]), savedUid: Number(uids[2]), parent: Number(parent[1]) };
 }
 
-/** The job of a title, where it is that of this step; else null. */
+/** The job in a title, where the title names this step; else null. */
 export function jobOfTitle(title: string, step: string): string | null {
-  // Behind the text, what the former arguments had is NULs.
+  // NULs follow the text, in place of the former arguments.
   const [, id, itsStep] = /^slurmstepd: \[(\d{1,10})\.([^\]]+)\]\0*$/.exec(title) ?? [];
   return id !== undefined && Number(id) > 0 && itsStep === step ? id : null;
 }
@@ -86,7 +86,7 @@ export async function jobOfStep(
     if (daemons.length > 1) return { why: "more than one process is where slurmstepd is alone" };
     const title = await readTitle(`${proc}/${daemon.pid}/cmdline`);
     if (title === null) return { why: `the title of process ${daemon.pid} was not told in time` };
-    // It is the same process as before, so that the number in the path was its own meanwhile.
+    // Where it still is that process, the pid in the path was its own meanwhile.
     if (!daemon.isDaemon(cgroup, pids)) return { why: "its step's slurmstepd has just ended" };
     const slurmJobId = jobOfTitle(title, step);
     return slurmJobId === null
@@ -97,7 +97,7 @@ export async function jobOfStep(
   }
 }
 
-/** A process by its open directory in /proc: what is read there is this process's, or nothing, whoever has its number by now. */
+/** A process, by its open directory in /proc. Reads there are of this process, or fail, even where its pid was reused. */
 class Pinned {
   readonly pid: number;
   readonly #descriptor: number;
@@ -115,7 +115,7 @@ class Pinned {
     }
   }
 
-  /** Whether it is root's process in this cgroup, and none that another process there has started. */
+  /** Whether it is a process of root in this cgroup, and its parent is not in the cgroup. */
   isDaemon(cgroup: string, pids: readonly number[]): boolean {
     // slurmstepd takes the user's effective uid now and then; its real and saved ones stay root's.
     const status = parseStatus(this.#text("status"));
@@ -138,7 +138,7 @@ async function readByHead(path: string): Promise<string | null> {
   const { exitCode, stdout } = await runProgram(["head", "-c", String(LONGEST_TITLE), path], {
     timeoutMs: TIMEOUT_MS,
   });
-  // A signal ended it: the time was over. Any other failure is a process that has ended.
+  // A signal means that the time limit was reached. Any other failure means that the process has ended.
   if (exitCode > 128) return null;
   return exitCode === 0 ? stdout : "";
 }

@@ -3,7 +3,7 @@
  * makes the path of the unit's slices and then its own name (systemd.slice(5), "systemd.resource-control(5)" `Slice=`).
  */
 
-/** What users make themselves is below here: logind's sessions and their own managers (systemd.special(7), user.slice). */
+/** Users make cgroups below this path: logind's sessions and their own managers (systemd.special(7), user.slice). */
 const USERS = "/user.slice/";
 
 /**

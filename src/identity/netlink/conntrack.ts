@@ -19,7 +19,7 @@ import {
 export const NETLINK_NETFILTER = 12;
 /** NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET */
 const TYPE_GET = (1 << 8) | 1;
-/** NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW: what a GET is answered with. */
+/** NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW: the type of the answer to a GET. */
 export const TYPE_NEW = 1 << 8;
 
 const AF_INET = 2;
@@ -46,7 +46,7 @@ const CTA_PROTO_DST_PORT = 3;
 export interface TrackedConnection {
   /** As the caller's socket has it, before any translation. */
   readonly original: Tuple;
-  /** As the answers are: from our listener to the peer that accept() reported. */
+  /** The direction of the answers: from our listener to the peer that accept() reported. */
   readonly reply: Tuple;
 }
 
@@ -65,13 +65,13 @@ export function encodeConnectionRequest(reply: Tuple, sequence: number): Uint8Ar
   return form.bytes;
 }
 
-/** A request, all but what differs from one to the next, and where that stands in it. */
+/** A request that is prepared once, with the offsets of the parts that differ between requests. */
 interface RequestForm {
   readonly bytes: Uint8Array;
   readonly view: DataView;
   readonly source: number;
   readonly destination: number;
-  /** Of the source; that of the destination is 8 bytes further. */
+  /** The offset of the source port. The destination port is 8 bytes further. */
   readonly ports: number;
 }
 
@@ -85,7 +85,7 @@ function requestForm(size: 4 | 16): RequestForm {
   writeHeader(view, TYPE_GET, FLAG_REQUEST, 0, length);
   bytes[HEADER_LENGTH] = size === 4 ? AF_INET : AF_INET6;
   let at = HEADER_LENGTH + GENERIC_LENGTH;
-  /** Writes the head of an attribute; returns where its payload is, behind which the next one begins. */
+  /** Writes the header of an attribute, and returns the offset of its payload. The next attribute begins after it. */
   const attribute = (type: number, payloadLength: number, isNest = false): number => {
     view.setUint16(at, 4 + payloadLength, true);
     view.setUint16(at + 2, isNest ? type | NLA_F_NESTED : type, true);
@@ -122,8 +122,8 @@ export function decodeByAttributes(payload: DataView): TrackedConnection | null 
 }
 
 /**
- * A tuple of IPv4 as the kernel writes it (ctnetlink_dump_tuples, net/netfilter/nf_conntrack_netlink.c): the heads of its attributes
- * as little-endian words, length first, by where they stand behind the head of the tuple.
+ * A tuple of IPv4 as the kernel writes it (ctnetlink_dump_tuples, net/netfilter/nf_conntrack_netlink.c): the headers of its
+ * attributes as little-endian words, length first, each with its offset from the start of the tuple.
  */
 const PLAIN_TUPLE: readonly (readonly [offset: number, word: number])[] = [
   [4, headOf(20, CTA_TUPLE_IP | NLA_F_NESTED)],
@@ -143,8 +143,8 @@ function headOf(length: number, type: number): number {
 }
 
 /**
- * Decodes an entry that has exactly this form, as those of IPv4 have: a fifth of the time of a walk that allows any. Null for any
- * other, which is then walked.
+ * Decodes an entry of exactly this form, which entries of IPv4 have, in a fifth of the time of a general walk. Null for any other
+ * form, which is then walked.
  */
 function decodePlainIPv4(payload: DataView): TrackedConnection | null {
   const first = GENERIC_LENGTH;
@@ -152,7 +152,8 @@ function decodePlainIPv4(payload: DataView): TrackedConnection | null {
   if (payload.byteLength < second + PLAIN_LENGTH) return null;
   if (!isPlainTuple(payload, first, CTA_TUPLE_ORIG) || !isPlainTuple(payload, second, CTA_TUPLE_REPLY))
     return null;
-  // What follows is of no interest, but it has to be attributes, and none twice. Their types are bits, of which a number has 31.
+  // The rest is not used, but must be attributes without a repetition. Each type that was seen is a bit of a number, which has
+  // room for 31.
   let seen = (1 << CTA_TUPLE_ORIG) | (1 << CTA_TUPLE_REPLY);
   for (let at = second + PLAIN_LENGTH; at < payload.byteLength; ) {
     if (at + 4 > payload.byteLength) return null;

@@ -31,10 +31,10 @@ const ATTRIBUTE_CGROUP_ID = 21;
 
 /** A TCP connection from the side of the socket that is looked for. */
 export interface Tuple {
-  /** Of the socket itself. 4 or 16 bytes; both addresses are of one family. */
+  /** The socket's own end: 4 or 16 bytes. Both addresses have the same family. */
   readonly sourceAddress: Uint8Array;
   readonly sourcePort: number;
-  /** Whom it talks to. */
+  /** The other end. */
   readonly destinationAddress: Uint8Array;
   readonly destinationPort: number;
 }
@@ -82,7 +82,7 @@ export function encodeSocketRequest(
 
 /** Where struct inet_diag_sockid begins in a request. */
 const SOCKET_ID = HEADER_LENGTH + 8;
-/** The request, of which each look-up writes what differs. */
+/** The request, prepared once. Each look-up writes the parts that differ. */
 const requestBytes = new Uint8Array(new ArrayBuffer(REQUEST_LENGTH));
 const requestView = new DataView(requestBytes.buffer);
 writeHeader(requestView, SOCK_DIAG_BY_FAMILY, FLAG_REQUEST, 0, REQUEST_LENGTH);

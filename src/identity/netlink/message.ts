@@ -17,7 +17,7 @@ export type Reply =
   | { readonly kind: "error"; readonly errno: number }
   /** A well-formed message that answers an earlier request: read on. */
   | { readonly kind: "stale" }
-  /** Not a reply that can be believed, and why. */
+  /** Not a valid reply, and why. */
   | { readonly kind: "malformed"; readonly why: string };
 
 /** NLA_TYPE_MASK: nla_type without the flags NLA_F_NESTED and NLA_F_NET_BYTEORDER. */
@@ -41,7 +41,7 @@ export function writeHeader(
   view.setUint32(12, 0, true); // nlmsg_pid: 0 lets the kernel fill in our port
 }
 
-/** Writes nlmsg_seq anew. */
+/** Replaces nlmsg_seq. */
 export const writeSequence = (view: DataView, sequence: number): void => view.setUint32(8, sequence, true);
 
 /** Four bytes at an offset, such as an address; a copy. */
@@ -55,11 +55,11 @@ export function fourBytes(view: DataView, offset: number): Uint8Array {
 }
 
 /**
- * Reads one datagram as the answer to one request for exactly one object.
+ * Reads one datagram as the answer to one request for exactly one object. A second message in it is refused: two objects would be
+ * ambiguous.
  *
  * @param sequence nlmsg_seq of the request.
  * @param portId nl_pid of our socket; the kernel addresses its answer to it.
- * A second message in the datagram is refused: what was asked for is one object, and two would be an ambiguity.
  */
 export function readReply(datagram: DataView, sequence: number, portId: number): Reply {
   if (datagram.byteLength < HEADER_LENGTH) return { kind: "malformed", why: "shorter than a header" };
@@ -82,7 +82,7 @@ export function readReply(datagram: DataView, sequence: number, portId: number):
   return { kind: "message", type, payload };
 }
 
-/** Attributes by type, of which only those that are asked for become views: each connection costs five such walks. */
+/** Attributes by type. A view is made only of those that are read, because each connection costs five such walks. */
 export class Attributes {
   readonly #view: DataView;
   readonly #types: number[] = [];
@@ -97,7 +97,7 @@ export class Attributes {
     return this.#types.length;
   }
 
-  /** Takes one in; false where its type is there already. Offset and length are those of the payload. */
+  /** Adds one; false where its type is there already. Offset and length are those of the payload. */
   add(type: number, offset: number, length: number): boolean {
     if (this.#types.includes(type)) return false;
     this.#types.push(type);
