@@ -6,13 +6,13 @@ import { findProgram, runProgram } from "../platform/programs.ts";
 /** Account names to uids, through NSS: accounts may be in LDAP or SSSD. */
 export interface Accounts {
   /**
-   * The uid of an account, or null where there is none of that name. A name of digits is a name here: the answer is the uid
-   * of the account that is called so, and null where there is none or where its uid is that very number.
+   * The uid of an account, or null where there is none of that name. Digits are taken for a name as well: the answer is the uid
+   * of the account that has this name; null where there is none, or where its uid is the same number.
    */
   uidOf(name: string): Promise<number | null>;
   /**
    * The uid that /etc/passwd gives an account, or null where it has none of that name. No directory is asked: whoever makes
-   * accounts there chooses their names. An error where the file cannot be read.
+   * accounts there chooses their names. @throws ImdsProxyError `command-failed` where the file cannot be read.
    */
   localUidOf(name: string): number | null;
 }
@@ -50,7 +50,7 @@ export const accountLines = (text: string): readonly (readonly string[])[] =>
 
 /**
  * The uid of the first entry of that name, as the C library takes it; null where there is none, or where its uid is no number. An
- * entry that begins with `+` or `-` stands for accounts of a directory (nsswitch.conf(5), `compat`), and is nobody's here. Pure.
+ * entry that begins with `+` or `-` stands for accounts of a directory (nsswitch.conf(5), `compat`), and does not count. Pure.
  */
 export function uidInPasswd(text: string, name: string): number | null {
   const uid = accountLines(text).find(([other]) => other === name)?.[2] ?? "";

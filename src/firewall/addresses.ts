@@ -27,7 +27,7 @@ export const hostMask = (endpoint: Endpoint): string =>
 const UNSPECIFIED = new Set(["0.0.0.0", "::"]);
 const LOOPBACK: Record<Family, string> = { ipv4: "127.0.0.1", ipv6: "::1" };
 
-/** Whether the proxy has its port on every local address of the family. */
+/** Whether the proxy listens on every local address of the family. */
 export const listensEverywhere = (listen: Endpoint, containers: string): boolean =>
   containers === "proxy" || UNSPECIFIED.has(listen.address);
 

@@ -13,7 +13,7 @@ import { FAMILIES, type Family } from "./types.ts";
  *
  *   lookup 169254   A table of our own with `broadcast default dev X scope host` for each interface X: connect(2) to an
  *                   address that is routed as broadcast ends with ENETUNREACH (tcp_v4_connect() in net/ipv4/tcp_ipv4.c).
- *                   It is there for sockets that are bound to an interface (SO_BINDTODEVICE, for every user since linux
+ *                   Sockets that are bound to an interface need it (SO_BINDTODEVICE, for every user since linux
  *                   5.7): where their look-up fails, the kernel ignores that and takes the address as on the link
  *                   (ip_route_output_key_hash_rcu() in net/ipv4/route.c), so that `prohibit` alone would not hold them.
  *   prohibit        What holds where the table has no route for the interface: EACCES. IPv6 has no such exception.

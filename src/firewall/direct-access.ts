@@ -23,8 +23,8 @@ export const everywhere = (ports: readonly number[]): Endpoint[] =>
   ports.flatMap((port) => ownAddresses().map((address) => ({ address, port })));
 
 /**
- * Every endpoint at which the instance role may be had without the redirect, those that are never redirected first: what is guarded,
- * and the agent's ports at each address of this node.
+ * Every endpoint that may give out the instance role without the redirect: the guarded ones, and the agent's ports at each
+ * address of this node. Those that are never redirected come first.
  */
 export function directEndpoints(spec: FirewallSpec): readonly Endpoint[] {
   const guarded = FAMILIES.flatMap((family) => guardedEndpoints(spec, family));
@@ -44,7 +44,7 @@ export interface Attempt {
    * connection was redirected. `open`: something else took the connection.
    */
   readonly result: "closed" | "absent" | "proxy" | "open";
-  /** In words. */
+  /** The result as text. */
   readonly detail: string;
 }
 
@@ -56,7 +56,7 @@ type Exchange =
   | { readonly kind: "silent" | "cut" }
   | { readonly kind: "failed"; readonly code: string };
 
-/** One request on a connection of its own; whatever came back until the other side closed. */
+/** Sends one request on a new connection, and returns what came back until the other side closed. */
 function exchange({ address, port }: Endpoint, head: string): Promise<Exchange> {
   return new Promise((resolve) => {
     let connected = false;

@@ -3,8 +3,8 @@ import { accountsHere, exemptOf } from "./platform-accounts.ts";
 import { exemptUids } from "./spec.ts";
 
 /**
- * Who keeps the instance role: uids, each with why. By uid, as the firewall's rules are: an account of a directory may bear the name
- * of one that is exempt.
+ * The uids that keep the instance role, each with the reason. They are uids, like those in the firewall's rules, because an
+ * account of a directory may have the name of an exempt one.
  */
 export type Exemptions = ReadonlyMap<number, string>;
 

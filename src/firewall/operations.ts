@@ -55,7 +55,7 @@ export interface Outcome {
   readonly changed: boolean;
   /** What was written, or would be: the last attempt's where there were several. */
   readonly restores: readonly Restore[];
-  /** What a person should know: a family that is not available, and why. */
+  /** Notes for a person, such as why a family is not available. */
   readonly notes: readonly string[];
   /** What was written, or would be, by other means than iptables-restore: a text for each, which begins with a command. */
   readonly more?: readonly string[];
@@ -91,9 +91,9 @@ const removePlan =
     join([...tablesOf(part)].reverse().map((table) => planTable(current, emptyTable(family, table)).text));
 
 /**
- * What the other backend must not have while our rules are in this one: anything of ours, and the HyperPod agent's entry. The kernel
- * asks that backend first whose nat table was registered last (nf_hook_entries_grow in net/netfilter/core.c), so that the entry
- * could take users' connections before our redirect does, to where the block ends them.
+ * Removes from the other backend what it must not have while our rules are in this one: our rules, and the HyperPod agent's
+ * entry. The kernel asks the backend first whose nat table was registered last (nf_hook_entries_grow in net/netfilter/core.c). So
+ * the entry could redirect users' connections before our redirect does, and the block would then end them.
  */
 const clearOtherPlan =
   (part: Part): Plan =>

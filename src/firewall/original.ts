@@ -3,7 +3,7 @@ import { canonicalRule, metadataRedirect, parseRule } from "./rule-text.ts";
 import { rulesOf } from "./state.ts";
 import type { RuleSet } from "./types.ts";
 
-/** What the HyperPod agent put into nat OUTPUT, as it stands there. */
+/** The HyperPod agent's entry in nat OUTPUT, as it is now. */
 export interface OriginalEntry {
   /** How many copies of exactly the agent's entry there are. */
   readonly copies: number;

@@ -6,7 +6,8 @@ import { personWhoCanTake } from "./taken-uids.ts";
 
 /**
  * Accounts of the node's own daemons that need the instance role, by platform: with the lesser role of users a ParallelCluster
- * stops scaling. Each is exempt only as far as this node itself shows that it is the daemon's and nobody's: {@link standingOf}.
+ * stops scaling. Each is exempt only where this node shows that it belongs to the daemon and that no person can use it: {@link
+ * standingOf}.
  */
 
 /** An account that a platform or a package makes for a daemon of its own. */
@@ -18,7 +19,7 @@ export interface PlatformAccount {
   readonly evidence: readonly string[];
 }
 
-/** What AWS's images and packages bring on every kind of node. */
+/** The accounts that AWS's images and packages make on every kind of node. */
 const EVERYWHERE: readonly PlatformAccount[] = [
   {
     // systemd 261, NEWS: "systemd-imdsd"; its account comes from sysusers.d.
@@ -74,7 +75,7 @@ export const PLATFORM_ACCOUNTS: Readonly<Record<Platform, readonly PlatformAccou
 /** Whether an account of the platform has a login shell by design, so that /etc/shadow must show that nobody can use it. */
 export const needsShadow = (platform: Platform): boolean => platform === "parallelcluster";
 
-/** What this node says. */
+/** The facts of this node. */
 export interface PlatformFacts {
   /** The text of /etc/passwd. A directory service is never asked: whoever writes there could make an account of that name. */
   readonly passwd: string;
@@ -124,8 +125,8 @@ function standingOf({ name, evidence }: PlatformAccount, facts: PlatformFacts): 
 }
 
 /**
- * Why an account may be a person's rather than a daemon's own: it is not local, its uid is no system account's or another's too,
- * or somebody may log in as it. Null for a daemon's. Pure.
+ * Why an account may be a person's rather than a daemon's own: it is not local, its uid is outside of the system range or also
+ * another account's, or somebody may log in as it. Null where it is a daemon's. Pure.
  */
 export function daemonProblem(
   name: string,
@@ -171,7 +172,7 @@ function loginProblem(name: string, shell: string, { shadow }: Pick<PlatformFact
     : `its shell is ${shell} and its password is not locked, so that somebody may log in as it`;
 }
 
-/** This node's own facts. */
+/** Reads the facts of this node. */
 export function platformFacts(): PlatformFacts {
   const read = (path: string): string | null => {
     try {
@@ -192,7 +193,7 @@ export function platformFacts(): PlatformFacts {
 export const accountsHere = (platform: Platform): readonly StandingAccount[] =>
   platform === "none" ? [] : standingAccounts(platform, platformFacts());
 
-/** What is to be said of a platform's accounts, a line each kind; nothing where it expects none. */
+/** The lines to print about the accounts of a platform; none where it expects no accounts. */
 export function platformLines(platform: Platform, accounts: readonly StandingAccount[]): readonly string[] {
   const of = (kind: Standing["kind"]) => accounts.filter(({ standing }) => standing.kind === kind);
   const lines: string[] = [];

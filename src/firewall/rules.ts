@@ -81,7 +81,7 @@ export function guardedEndpoints(spec: FirewallSpec, family: Family): Endpoint[]
   return guarded;
 }
 
-/** Those of them that may be an agent's on this node, whose place users can take while it is away. */
+/** The guarded endpoints that may be an agent's on this node. Users can bind these while the agent does not run. */
 export const agentEndpoints = (spec: FirewallSpec, family: Family): Endpoint[] =>
   guardedEndpoints(spec, family).filter((endpoint) => !sameEndpoint(endpoint, METADATA[family]));
 

@@ -24,7 +24,7 @@ import type { FirewallSpec } from "./types.ts";
 
 /**
  * The account of the service: its requests for the instance role must reach the upstream. It is exempt only with the uid that
- * /etc/passwd gives it, where setup made it; a person in a directory may be called so.
+ * /etc/passwd gives it, where setup made it, because a person in a directory may have this name.
  */
 const SERVICE_ACCOUNT = "imdsproxy";
 
@@ -32,7 +32,7 @@ const SERVICE_ACCOUNT = "imdsproxy";
 export type FirewallConfig = Pick<Config, "listen" | "upstream" | "exempt" | "containers"> &
   Partial<Pick<Config, "limits" | "platform">>;
 
-/** What the configuration means on this node. */
+/** The configuration as it applies to this node. */
 export interface ResolvedFirewall {
   readonly spec: FirewallSpec;
   /** How the upstream was found. */
@@ -52,7 +52,7 @@ export interface Node {
   detectUpstream(): Promise<DetectedUpstream>;
   /** Addresses of the node, of both families; default none. */
   addresses?(): readonly string[];
-  /** What it says of its platform's accounts; default nothing. */
+  /** The facts about its platform's accounts; default none. */
   platformFacts?(): PlatformFacts;
 }
 
@@ -133,8 +133,8 @@ function portsOfThisNode(
 }
 
 /**
- * Uids of the exempt users, root's first; with an error for those who are unknown, or whose uid somebody else can take. A name that
- * /etc/passwd has is that account's, also where nsswitch.conf has a directory asked first, and only another name is looked up in a
+ * Uids of the exempt users, root's first; with an error for those who are unknown, or whose uid somebody else can take. A name in
+ * /etc/passwd means that account, even where nsswitch.conf names a directory first. Only other names are looked up in a
  * directory.
  *
  * @param subordinateUids the text of subuid(5).
@@ -190,7 +190,7 @@ export async function exemptUids(
         );
       continue;
     }
-    // Root is uid 0, which is there already, whoever is called so.
+    // Root is uid 0, which is in the set already, whatever account has this name.
     if (name === "root") continue;
     try {
       const uid = accounts.localUidOf(name) ?? (await accounts.uidOf(name));

@@ -2,10 +2,10 @@ import { lstatSync, mkdirSync, readFileSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 
 /**
- * Keeps the directory service out of iptables. It looks uids up as names before it takes them for numbers, and SSSD or
- * LDAP can hang for minutes: rules would wait for it, at boot and in a repair. The C library loads one module for each
- * service in nsswitch.conf(5), `libnss_NAME.so.2`, along LD_LIBRARY_PATH first (nss/nss_module.c); a module that is found
- * there and has none of the functions is passed over. No mount, no capability and no process is needed for that.
+ * Keeps the directory service out of iptables. It looks uids up as names before it takes them for numbers, and SSSD or LDAP can
+ * hang for minutes: rules would wait for it, at boot and in a repair. The C library loads one module for each service in
+ * nsswitch.conf(5), `libnss_NAME.so.2`, along LD_LIBRARY_PATH first (nss/nss_module.c); a module that is found there and has none
+ * of the functions is passed over. This needs no mount, no capability and no process.
  *
  * What it cannot keep out is nscd(8), where that runs: the library asks it before any module, and waits 5 s at the most.
  */
@@ -13,7 +13,7 @@ import { join } from "node:path";
 /** In /run, where only root can make anything. */
 export const NO_MODULES_DIRECTORY = "/run/imdsproxy-nss";
 
-/** Known services, should nsswitch.conf be changed while we look. */
+/** Known services, in case nsswitch.conf changes meanwhile. */
 const SERVICES = [
   "compat",
   "db",
@@ -48,7 +48,7 @@ const textOf = (path: string): string => {
   }
 };
 
-/** The C library that this process has loaded: a library that has no function of any module. */
+/** The path of the C library that this process has loaded. It stands for each module, because it has none of their functions. */
 function libraryPath(): string | null {
   for (const line of textOf("/proc/self/maps").split("\n")) {
     const [, path] = /\s(\/\S*\/libc(?:\.so\.6|-2\.\d+\.so))$/.exec(line) ?? [];
@@ -71,7 +71,7 @@ export function withoutNss(): Record<string, string> {
       const path = join(NO_MODULES_DIRECTORY, `libnss_${name}.so.2`);
       if (lstatSync(path, { throwIfNoEntry: false }) === undefined) symlinkSync(library, path);
     }
-    // Root's own: whoever else owned it would say what root loads.
+    // The directory must be root's, because its owner chooses the libraries that root loads.
     if (lstatSync(NO_MODULES_DIRECTORY).uid !== 0) return {};
     return { LD_LIBRARY_PATH: NO_MODULES_DIRECTORY };
   } catch {

@@ -43,8 +43,9 @@ export interface LimitsSpec {
   /** null for no limit. */
   readonly tracked: { readonly user: Tracked; readonly everyone: Tracked } | null;
   /**
-   * True where nft(8) before 1.0.6 must be able to list the table: 0.9.8 takes an integer in a concatenated key for one of no length, and
-   * aborts (mergesort.c, concat_expr_msort_value), also in `nft list ruleset`. Such a table cannot be read back from a listing.
+   * True where nft(8) before 1.0.6 must be able to list the table: 0.9.8 takes the length of an integer in a concatenated key for
+   * 0, and aborts (mergesort.c, concat_expr_msort_value), also in `nft list ruleset`. Such a table cannot be read back from a
+   * listing.
    */
   readonly plainKeys?: true;
 }

@@ -41,7 +41,7 @@ export const sharedTables: SharedTables = {
   conntrackMax: () => Number(read("/proc/sys/net/netfilter/nf_conntrack_max")) || null,
   subordinateUids: () => read(SUBORDINATE_UIDS),
   nftNeedsPlainKeys() {
-    // Once in a process: a free process may be missing later, and then the table must not change because of that.
+    // Asked once in a process: later there may be no free process, and the table must not change because of that.
     plainKeys ??= needsPlainKeys(
       spawnSync("nft", ["--version"], { encoding: "utf8", timeout: 5_000, env: { PATH: SYSTEM_PATH } })
         .stdout ?? "",

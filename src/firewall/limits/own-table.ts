@@ -43,7 +43,7 @@ export interface LimitsStatus {
   readonly notes: readonly string[];
 }
 
-/** What is tried of the limits, from the whole table to the smallest useful one. */
+/** The variants of the table that are tried, from the whole table to the smallest useful one. */
 const RUNGS = [
   { count: true, shortTimes: true, notes: [] },
   {
@@ -65,7 +65,7 @@ const RUNGS = [
 ] as const;
 const UNCOUNTED =
   "this kernel cannot count what the limits drop (nft_counter and nft_objref): no metric and no status shows it";
-/** The same, each with the counters of what is dropped and without: a limit is worth more than its counter. */
+/** Each variant with counters of dropped packets, then without: a limit matters more than its counter. */
 const LADDER: readonly (Abilities & { readonly notes: readonly string[] })[] = RUNGS.flatMap((rung) => [
   { ...rung, counters: true },
   { ...rung, counters: false, notes: [...rung.notes, UNCOUNTED] },
@@ -90,7 +90,8 @@ function withSocket<T>(work: (socket: NftSocket) => T): T {
 }
 
 /**
- * The same for frequent use: reads nothing while no nf_tables rule of the node has changed since the table was last found right.
+ * Like {@link limitsStatus}, for frequent use: reads nothing while no nf_tables rule of the node has changed since the table was
+ * last found right.
  */
 export function limitsLook(): (spec: LimitsSpec) => LimitsStatus {
   let right: {

@@ -43,7 +43,7 @@ export const DROP_KINDS = [
 ] as const;
 export type DropKind = (typeof DROP_KINDS)[number];
 
-/** The last part of a rule that drops, and counts what it drops where the kernel can. */
+/** Builds the last part of a rule that drops. It counts the packets where the kernel can. */
 type Dropping = (kind: DropKind) => { readonly text: string; readonly expressions: readonly Attribute[] };
 const dropping =
   (counters: boolean): Dropping =>
@@ -52,7 +52,7 @@ const dropping =
       ? { text: `counter name "${kind}" drop`, expressions: [is.countBy(kind), is.drop] }
       : { text: "drop", expressions: [is.drop] };
 
-/** What of the table a kernel supports; the rest is left out. */
+/** The parts of the table that a kernel supports; the others are left out. */
 export interface Abilities {
   /** To count tracked connections. */
   readonly count: boolean;
@@ -175,9 +175,9 @@ export function limitsTable(
 
 /**
  * Users' connections to the metadata address that the redirect left alone and the block let pass: where iptables' own tables were
- * flushed, which does not touch this one. The second wall (wall/plan.ts) holds them too, but for a socket that is bound to an
- * interface which came while the watch was stopped, and where the address became this node's own meanwhile. A packet without a
- * socket's uid is nobody's that is exempt.
+ * flushed, which does not touch this one. The second wall (wall/plan.ts) stops them too, except in two cases: a socket is bound
+ * to an interface that appeared while the watch was stopped, or the metadata address became an address of this node meanwhile. A
+ * packet without a uid is not an exempt user's.
  */
 function unredirected(dropped: Dropping): LimitChain[] {
   return [
@@ -191,7 +191,7 @@ function unredirected(dropped: Dropping): LimitChain[] {
   ];
 }
 
-/** What begins a connection to the metadata address, in either family. */
+/** The rules that match the first packet of a connection to the metadata address, for both families. */
 const metadataSyns = (chain: string): LimitRule[] =>
   Object.values(METADATA).map(({ address, port }) => {
     const bytes = parseAddress(address);

@@ -60,11 +60,7 @@ function readTables(
 
 const EMPTY = new DataView(new ArrayBuffer(0));
 
-/**
- * Calls a function with a socket.
- *
- * @returns null where there is none, or the kernel has no nf_tables.
- */
+/** Runs `work` with a socket of its own. @throws ImdsProxyError `missing` where there is no nfnetlink. */
 function withSocket<T>(work: (socket: NftSocket) => T): T {
   const socket = new NftSocket();
   try {

@@ -90,8 +90,8 @@ export const SET = {
   EXPR: 17,
 } as const;
 /**
- * NFTA_SET_KEY_TYPE: means nothing to the kernel, and to nft(8) what it prints the elements as (nftables,
- * include/datatype.h: enum datatypes).
+ * NFTA_SET_KEY_TYPE: the kernel ignores it, and nft(8) prints the elements as this type (nftables, include/datatype.h: enum
+ * datatypes).
  */
 export const KEY_TYPE = { IPADDR: 7, IP6ADDR: 8, MARK: 19, UID: 24 } as const;
 /** enum nft_set_desc_attributes */

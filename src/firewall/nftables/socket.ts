@@ -127,7 +127,7 @@ export class NftSocket {
     }
   }
 
-  /** NFTA_GEN_ID: changes with every transaction of the network namespace, whosever it is. */
+  /** NFTA_GEN_ID: changes with every transaction in the network namespace, by any process. */
   generation(): number {
     const sequence = this.#next(0);
     this.#receiveAll();

@@ -14,7 +14,7 @@ import type { LocalAddress } from "./types.ts";
  * connection on which nothing is sent until the rules are flushed is never reset, and the second wall cannot stop it: the
  * kernel routes its packets by what nat did with the first one, without a uid (ip_route_me_harder). So `apply` ends them.
  *
- * NETLINK_SOCK_DIAG (linux/sock_diag.h, linux/inet_diag.h), as far as it lists and ends TCP sockets. Pure.
+ * The parts of NETLINK_SOCK_DIAG (linux/sock_diag.h, linux/inet_diag.h) that list and end TCP sockets. Pure.
  */
 
 /** SOCK_DESTROY, since linux 4.5, with CONFIG_INET_DIAG_DESTROY. */

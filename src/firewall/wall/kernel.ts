@@ -36,7 +36,7 @@ const HARMLESS: Record<Change["kind"], readonly number[]> = {
   "delete-rule": [ENOENT, ESRCH],
   "delete-route": [ENOENT, ESRCH, ENODEV],
 };
-/** What to do where the kernel does not tell. */
+/** The remedy where the kernel gives no reason. */
 const SEE_IP = "see what ip(8) says: ip rule; ip route show table all; and try again";
 const DUMP_TRIES = 50;
 

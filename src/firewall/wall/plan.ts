@@ -308,8 +308,8 @@ export function wantedWall(
   const rules = families.flatMap((family) => [
     ...userRules(spec, family, { addresses, rules: present }),
     ...(family === "ipv4" ? sourceRules(spec, addresses) : []),
-    // Behind all others of users, so that nothing of theirs has to be replaced when the proxy's port changes; before those of
-    // containers, of which the first lets whatever this node sends pass on.
+    // After all other rules for users, so that none of those is replaced when the proxy's port changes; before those for
+    // containers, the first of which lets through all that this node sends.
     ...sendingRules(spec, family),
     ...containerRules(spec, family, present),
   ]);
@@ -356,7 +356,10 @@ export function isWallRule(rule: RoutingRule): boolean {
   return rule.preference === 0 && rule.action.kind !== "lookup" && !isPlain(rule);
 }
 
-/** Whether the deletion of `rule` would take `other` if it came first: what a request leaves out may be anything (rule_find). */
+/**
+ * Whether a request to delete `rule` would delete `other` where that comes first: the kernel compares only what the request names
+ * (rule_find).
+ */
 const takes = (rule: RoutingRule, other: RoutingRule): boolean =>
   JSON.stringify(rule.action) === JSON.stringify(other.action) &&
   ([rule.from, rule.to, rule.iif, rule.oif, rule.tcpPort, rule.tcpSourcePort, rule.uids] as const).every(
@@ -418,9 +421,9 @@ export function planWall(state: RoutingState, wanted: WantedWall, families = FAM
       problems.push(...surplus.map((text) => `one too many: ip ${label}rule ${text}`));
       if (missing.length + surplus.length === 0) problems.push(`ip ${label}rule: in another order`);
       // From the first difference on, all rules are added again after the present ones. Then the rule for `local` before them is
-      // deleted, and the old ones last, in the kernel's order, because a deletion takes the first match. What is before the first
-      // difference stays, unless a deletion could take one of these: between the deletion of a rule that lets pass and of one that
-      // refuses, connections would be refused.
+      // deleted, and the old ones last, in the kernel's order, because a deletion takes the first match. The rules before the
+      // first difference stay, unless a deletion could hit one of them: between the deletion of a rule that lets pass and that of
+      // one that refuses, connections would be refused.
       const same = wantKeys.findIndex((text, index) => text !== haveKeys[index]);
       const before = same === -1 ? wantKeys.length : same;
       const isSafe = have

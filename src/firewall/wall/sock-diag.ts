@@ -16,7 +16,7 @@ import type { LocalAddress } from "./types.ts";
 
 /** The edge to the kernel's TCP sockets, by netlink: no process, no waiting. */
 
-/** The node's TCP sockets, as the wall needs them; the tests have others. */
+/** The node's TCP sockets, as the wall needs them. Tests replace it. */
 export interface OpenSockets {
   /** Lists those that can still send. */
   list(family: Family): readonly OpenSocket[];
