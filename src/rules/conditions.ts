@@ -7,33 +7,33 @@ import type { Rule, RulesConfig } from "./types.ts";
 
 /**
  * The conditions that the trust policy of a role can put on the sessions of one rule: their names, source identities and tags.
- * They hold for every caller whom the rule can match, and for nobody who asks otherwise.
+ * Every session of a caller whom the rule can match satisfies them.
  *
  * Keys: IAM User Guide, "IAM and AWS STS condition context keys" (sts:RoleSessionName, sts:SourceIdentity, sts:TransitiveTagKeys,
- * sts:ExternalId) and "AWS global condition context keys" (aws:RequestTag/KEY, aws:TagKeys). The value that is asked for is
- * sts:SourceIdentity; aws:SourceIdentity is that of the session which asks, and a node's own session has none.
+ * sts:ExternalId) and "AWS global condition context keys" (aws:RequestTag/KEY, aws:TagKeys). sts:SourceIdentity is the requested
+ * value. aws:SourceIdentity is that of the calling session, and a node's own session has none.
  */
 
 /** Operator, key, value or values, as IAM writes a condition. */
 export type Conditions = Readonly<Record<string, Readonly<Record<string, string | readonly string[]>>>>;
 
 const NOBODY: TemplateValues = { user: "", uid: 0, container: null, instanceId: null, slurmJobId: null };
-/** Of a text that is cut, this much of its start stays: a name's 64 characters, less a hyphen and the hash. */
+/** The number of characters that stay of a text that is cut: a name's 64, less a hyphen and the hash. */
 const STAYS = 64 - 1 - HASH_DIGITS;
 
-/** The start of a text, of which a cut may have split a surrogate pair. */
+/** The start of a text, without half of a surrogate pair at its end. */
 function startOf(text: string): string {
   const start = text.slice(0, STAYS);
   return start.isWellFormed() ? start : start.slice(0, -1);
 }
 
-/** What each text of a template begins with, as it is sent; the whole, where it has no placeholder. */
+/** The constant start of a template; the whole template, where it has no placeholder. */
 function constantPart(template: string): { readonly text: string; readonly isWhole: boolean } {
   const at = template.search(/\{\w+\}/);
   return at === -1 ? { text: template, isWhole: true } : { text: template.slice(0, at), isWhole: false };
 }
 
-/** A pattern of StringLike that each text of the template matches. */
+/** A condition that each text of the template satisfies. */
 function namePattern(template: string): {
   readonly operator: "StringEquals" | "StringLike";
   readonly value: string;
@@ -54,23 +54,23 @@ function tagPattern(template: string): { readonly operator: string; readonly val
   return { operator: canBeAbsent(template) ? "StringLikeIfExists" : "StringLike", value };
 }
 
-/** Somebody of whom everything is known, so that every text of a rule has its values. */
+/** An identity of which everything is known, so that every placeholder has a value. */
 const SOMEBODY: Identity = { ...UNKNOWN_IDENTITY, uid: 1_000, user: "user", cgroup: "/", slurmJobId: "1" };
 
-/** STS asks for no permission for session policies. */
+/** The grants are left out, because session policies need no permission of IAM. */
 const WITHOUT_GRANTS = { grant: undefined, grants: undefined };
 
-/** What one rule with a role, or the default role, asks of IAM. */
+/** What one rule with a role, or the default role, needs of IAM. */
 export interface Asked {
   /** A request with every field that the rule's requests can have: they decide which actions IAM must allow. */
   readonly request: SessionRequest;
   readonly conditions: Conditions;
 }
 
-/** What the configuration asks of IAM: one for the default role and one for each rule with a role, in this order. */
+/** What the configuration needs of IAM: one entry for the default role and one for each rule with a role, in this order. */
 export function askedOfIam(config: RulesConfig): Asked[] {
   return [null, ...config.rules].flatMap((rule) => {
-    // Whoever it is: of the match only what gives {group} its value stays.
+    // For any caller: of the match, only the groups stay, which give {group} its value.
     const group = rule?.match.group;
     const alone =
       rule === null
@@ -94,7 +94,7 @@ function sessionConditions(config: Pick<RulesConfig, "sessionName">, rule: Rule 
     found[operator] = { ...found[operator], [key]: value };
   };
   const name = namePattern(rule?.sessionName ?? config.sessionName);
-  // Every request has a name: a pattern that takes any says nothing.
+  // Every request has a name, so the pattern `*` says nothing.
   if (name.value !== "*") add(name.operator, "sts:RoleSessionName", name.value);
   if (rule?.sourceIdentity != null) {
     const source = namePattern(rule.sourceIdentity);

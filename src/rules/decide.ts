@@ -45,12 +45,12 @@ export interface Rules {
   readonly namedGroups: ReadonlySet<string>;
   /**
    * @param instanceId the node's, or null where no template needs it.
-   * @param region the node's; null, the default, where nobody tells it: a template that needs it refuses.
+   * @param region the node's; null, the default, where it is not known: a rule whose template needs it then refuses.
    */
   decide(identity: Identity, instanceId: string | null, region?: string | null): Decision;
 }
 
-/** What the texts of sessions may name of the node, beside its instance id. */
+/** The names of the node that templates may use, beside its instance id. */
 export interface NodeNames {
   /** Null where the node has none, or it does not matter. */
   readonly hostname: string | null;
@@ -61,7 +61,7 @@ export function compileRules(config: RulesConfig, node: NodeNames = { hostname: 
   const compiled = config.rules.map((rule) => {
     const grants = grantsOf(rule);
     const granted = grants === null ? null : compileGrants(grants, config.nameless);
-    // Made once: each identity's decision is kept.
+    // Made once, because each identity's decision is kept.
     const reason = `rule ${JSON.stringify(rule.name)} matched`;
     return { rule, reason, matches: compileMatch(rule.match, config.nameless), granted };
   });
@@ -88,7 +88,7 @@ export function compileRules(config: RulesConfig, node: NodeNames = { hostname: 
       for (const { rule, reason, matches, granted } of compiled) {
         const verdict = matches(identity);
         if (verdict === false) continue;
-        // To skip the rule could give the caller a role that is meant for others.
+        // Skipping the rule could give the caller a role that is meant for others.
         if (verdict !== true) return unknown(`rule ${JSON.stringify(rule.name)}`, rule.name, verdict);
         if (rule.role === "none") {
           return {
@@ -225,6 +225,6 @@ function sessionRequest(
   };
 }
 
-/** The one list that has nothing: most requests have three of them, and a request is kept as long as its session. */
+/** One shared empty list: most requests have three, and a request is kept as long as its session. */
 const NOTHING: readonly never[] = [];
 const listOf = <T>(list: readonly T[]): readonly T[] => (list.length === 0 ? NOTHING : list);

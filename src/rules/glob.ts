@@ -1,6 +1,6 @@
 /**
- * A glob over a cgroup's path: `*` is any run of characters within one segment, `**` any run at all, `?` one character of
- * a segment; every other character stands for itself. The glob is held against the whole path.
+ * A glob over a cgroup's path: `*` is any run of characters within one segment, `**` any run at all, `?` one character of a
+ * segment; every other character stands for itself. The glob must match the whole path.
  *
  * Matched by simulating a nondeterministic automaton, in time proportional to both lengths. A backtracking matcher takes
  * exponential time on a pattern with several stars, and users choose the names of their own cgroups.

@@ -4,15 +4,18 @@ import type { Grant, Rule, RulesConfig } from "./types.ts";
 
 /**
  * The session policies of a rule with `grant: union`: those of all its grants that match, together. The session may do what its
- * role and any of these policies allow (IAM User Guide, "Session policies"). Nobody without a grant gets the whole role: their
- * session has a policy that denies everything.
+ * role and any of these policies allow (IAM User Guide, "Session policies"). A caller without a grant does not get the whole
+ * role, but a session whose policy denies everything.
  */
 
 /** Managed session policies of one session at most (STS API reference, AssumeRole: PolicyArns). */
 export const MOST_POLICIES = 10;
 /** Characters of all session policies of one session at most, an ARN as it is written (the same place). */
 export const MOST_POLICY_CHARACTERS = 2_048;
-/** The session policy of a caller whom no grant matches. AWS evaluates a policy without an Allow alike; the Deny says that it is meant. */
+/**
+ * The session policy of a caller whom no grant matches. A policy without an Allow would have the same effect; the Deny shows that
+ * this is intended.
+ */
 export const DENY_ALL =
   '{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}';
 
@@ -29,9 +32,15 @@ export type Granted =
       /** True where a grant that matches asks for a Slurm job. */
       readonly ofJob: boolean;
     }
-  /** More than STS takes. Some of the policies would be another session than the rule gives, so that there is none. */
+  /**
+   * The policies exceed the limits of STS. Then there is no session, because one with a part of the policies is not what the rule
+   * gives.
+   */
   | { readonly kind: "too-many"; readonly why: string }
-  /** Whether the grant matches is not known. To leave it out would be another session, and its policies may deny something. */
+  /**
+   * It is not known whether the grant matches. A session without it is not what the rule gives, because its policies may deny
+   * something.
+   */
   | { readonly kind: "unknown"; readonly grant: string; readonly unknown: Unknown };
 
 /** Compiles the grants of one rule. Pure. */
@@ -79,7 +88,7 @@ export function tooMany(grants: readonly Grant[]): string | null {
   const together = `the grants ${names} have ${policies.length} policies${grants.length > 1 ? " together" : ""}`;
   if (policies.length <= MOST_POLICIES)
     return `${together}, whose ARNs have ${characters} characters, and STS takes ${MOST_POLICY_CHARACTERS}`;
-  // In the order of the configuration: the grant that is named is the one that brings it.
+  // In the order of the configuration, so that the message names the grant that adds the policy.
   const first = new Map<string, string>();
   for (const { name, policyArns } of grants)
     for (const arn of policyArns) if (!first.has(arn)) first.set(arn, name);
@@ -91,7 +100,7 @@ export function tooMany(grants: readonly Grant[]): string | null {
 export const grantsOf = (rule: Pick<Rule, "grant" | "grants"> | null): readonly Grant[] | null =>
   rule?.grant === "union" ? (rule.grants ?? []) : null;
 
-/** All that a rule looks at: its own match, and those of its grants. */
+/** All matches of a rule: its own, and those of its grants. */
 export const matchesOf = (rule: Pick<Rule, "match" | "grant" | "grants">) => [
   rule.match,
   ...(grantsOf(rule) ?? []).map(({ match }) => match),

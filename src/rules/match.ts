@@ -3,7 +3,7 @@ import { systemUnitOf } from "../identity/unit.ts";
 import { compileGlob } from "./glob.ts";
 import type { Match, RulesConfig } from "./types.ts";
 
-/** Whether an identity is one that a match asks for, where parts of it may be unknown. */
+/** Whether an identity satisfies a match. Parts of the identity may be unknown. */
 
 /** A part of an identity that is unknown, in words that complete "rule X asks for …". */
 export interface Unknown {

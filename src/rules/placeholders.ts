@@ -48,7 +48,7 @@ export const PLACEHOLDERS = [
 
 export type PlaceholderName = (typeof PLACEHOLDERS)[number]["name"];
 
-/** A source identity stays with the session through role chaining: it may name who and for what, not on which node. */
+/** A source identity stays with the session through role chaining. So it may name the user and the purpose, but not the node. */
 export const SOURCE_IDENTITY_PLACEHOLDERS: readonly string[] = PLACEHOLDERS.map(({ name }) => name).filter(
   (name) => name !== "instanceId" && name !== "hostname",
 );

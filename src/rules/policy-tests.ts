@@ -4,11 +4,13 @@ import { compileRules, type Decision } from "./decide.ts";
 import type { RulesConfig } from "./types.ts";
 
 /**
- * Tests of a policy: for a caller that is given, what the rules must say. They need no node, and a configuration whose tests fail
- * is not loaded. src/config/policy-tests.ts has their shape in a file.
+ * Tests of a policy: the decision that a given caller must get. They need no node, and a configuration whose tests fail is not
+ * loaded. src/config/policy-tests.ts has their shape in a file.
  */
 
-/** Who asks. What is left out: no groups, a login's cgroup, the instance id `i-INSTANCE`, the host name `HOSTNAME`, the region `REGION`. */
+/**
+ * The caller. Defaults: no groups, a login's cgroup, the instance id `i-INSTANCE`, the host name `HOSTNAME`, the region `REGION`.
+ */
 export interface GivenCaller {
   readonly user?: string | undefined;
   readonly uid?: number | undefined;
@@ -25,7 +27,7 @@ export interface GivenCaller {
   readonly region?: string | undefined;
 }
 
-/** What the rules must say; what is left out may be anything. */
+/** The expected decision. What is left out is not compared. */
 export interface ExpectedDecision {
   /** The ARN of the role, or `none`: the caller is refused. */
   readonly role?: string | undefined;
@@ -94,7 +96,7 @@ export const nameOf = ({ name, given: { user, uid, container } }: PolicyTest, in
 const isExempt = ({ exempt }: TestedConfig, { uid, user }: Identity): boolean =>
   uid === 0 || user === "root" || exempt.some((one) => one === user || one === String(uid));
 
-/** The caller whom a test gives; where that is nobody, why not, in words that follow the test's name. */
+/** The caller of a test; where it gives none, the reason, as a text that follows the test's name. */
 export function identityOfGiven(test: GivenCaller): Identity | string {
   const { user, uid, groups, slurmJob, unit, cgroup, container } = test;
   if (user === undefined && uid === undefined && container === undefined)

@@ -79,7 +79,7 @@ const render = (template: string, values: TemplateValues, absent: string): strin
 const userText = (user: string): string =>
   /^(?:user:)*(?:uid|container)=/.test(user) ? `user:${user}` : user;
 
-/** Of the hash of a text that was changed: 64 bits, so that nobody finds two names with the same one. */
+/** The digits of the hash in a text that was changed: 64 bits, so that nobody finds another name with the same hash. */
 export const HASH_DIGITS = 16;
 
 /** The end of a text that was changed. A text that ends so by itself gets a hash as well, so that the two cannot be confused. */
@@ -94,8 +94,8 @@ function withHash(text: string, whole: string, limit: number): string {
 }
 
 /**
- * Different bytes for different texts. A name that is no UTF-8 has lone surrogates (src/identity/name-text.ts), which UTF-8 would
- * all make one: such a text is taken as UTF-16, behind a byte that UTF-8 never has.
+ * Different bytes for different texts. A name that is no UTF-8 has lone surrogates (src/identity/name-text.ts), which all have
+ * the same encoding in UTF-8. So such a text is encoded as UTF-16, after a byte that UTF-8 never has.
  */
 const bytesOf = (text: string): Buffer =>
   text.isWellFormed()
@@ -114,9 +114,9 @@ export function renderName(template: string, values: TemplateValues): string {
 }
 
 /**
- * A session tag's value: up to 256 letters, digits, spaces and `_.:/=+-@` (STS API reference, Tag). Null where the template
- * names a value that there is none of: then the session has no such tag. An empty one would satisfy a policy that asks
- * whether there is a tag, and could not be told from a job without an id.
+ * A session tag's value: up to 256 letters, digits, spaces and `_.:/=+-@` (STS API reference, Tag). Null where a placeholder has
+ * no value: then the session has no such tag. An empty tag would satisfy a policy that asks whether the tag exists, and would
+ * look like a job without an id.
  */
 export function renderTag(template: string, values: TemplateValues): string | null {
   const named = [...template.matchAll(/\{(\w+)\}/g)].map(([, name = ""]) => name);

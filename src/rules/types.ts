@@ -1,6 +1,6 @@
 /** What the rules of a configuration say, as far as a decision needs it. The configuration's own types fit these. */
 
-/** What a rule asks of an identity: all parts that are there must hold; of a list, any. */
+/** The conditions of a rule on an identity: all parts that are present must hold; of a list, any item. */
 export interface Match {
   /** Account names. */
   readonly user?: readonly string[] | undefined;
@@ -16,7 +16,7 @@ export interface Match {
   readonly slurmJob?: boolean | undefined;
 }
 
-/** Session policies for those of a rule's callers whom `match` names as well; see grants.ts. */
+/** Session policies for the callers of a rule who also satisfy `match`; see grants.ts. */
 export interface Grant {
   readonly name: string;
   readonly match: Match;
@@ -44,7 +44,7 @@ export interface Rule {
   readonly grants?: readonly Grant[] | undefined;
 }
 
-/** The rules, and what holds where none of them says otherwise. */
+/** The rules, and the defaults. */
 export interface RulesConfig {
   /** In their order: the first that matches decides. */
   readonly rules: readonly Rule[];

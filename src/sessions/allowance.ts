@@ -1,11 +1,11 @@
 import type { Subject } from "../identity/caller.ts";
 import { type Rate, TokenBucket } from "../platform/token-bucket.ts";
 
-/** How many AssumeRole calls may be made. */
+/** The rate limits of AssumeRole calls. */
 export interface CallRates {
-  /** By each owner, that is a user with all subordinate uids. */
+  /** For each owner, that is a user with all subordinate uids. */
   readonly user: Rate;
-  /** By the node, for all of them. */
+  /** For the node, all owners together. */
   readonly node: Rate;
 }
 

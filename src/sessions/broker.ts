@@ -160,8 +160,8 @@ export interface BrokerOptions {
 const UNASKED_ATTEMPTS = 8;
 
 /**
- * Milliseconds that a caller without a session waits where the last attempt has failed. Most SDKs wait one second for an answer: they
- * are told within it that STS fails, and not left to their own time-out.
+ * Milliseconds that a caller without a session waits where the last attempt has failed. Most SDKs wait one second for an answer,
+ * so the failure is reported within it, before their own time-out.
  */
 const FAILING_WAIT_MS = 900;
 

@@ -13,12 +13,12 @@ export function passingRemedy(code: string, endpoint: string | null): string {
     return "see that the node's clock is right (chronyc tracking) and that its instance role still has credentials";
   }
   if (isThrottlingCode(code)) {
-    return `${sts} is asked too often by this account; it is tried again by itself, more slowly`;
+    return `${sts} is asked too often by this account; imdsproxy tries again by itself, more slowly`;
   }
   if (code === "credentials") {
     return "see that the node has an instance role, and that its metadata service gives root its credentials";
   }
   if (code === "answer")
     return "see sts.endpoint in the configuration, and whether a proxy stands in between";
-  return `see that this node can reach ${sts} (DNS, security group, NAT or VPC endpoint); it is tried again by itself`;
+  return `see that this node can reach ${sts} (DNS, security group, NAT or VPC endpoint); imdsproxy tries again by itself`;
 }

@@ -87,7 +87,7 @@ export function isOwnCredentials(error: unknown): boolean {
 /**
  * Converts what the SDK threw to an StsFailure.
  *
- * @param secrets texts to remove from the failure's detail: the node's own credentials, which an answer may quote, whoever sent it.
+ * @param secrets texts to remove from the failure's detail: the node's own credentials, which any answer may quote.
  */
 export function classify(
   error: unknown,

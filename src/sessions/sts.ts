@@ -217,7 +217,7 @@ function regionProvider(region: StsOptions["region"]): string | (() => Promise<s
   };
 }
 
-/** Checks an answer of status 200: it is used only if no field is missing. */
+/** Reads an answer of status 200. @throws StsFailure where a field is missing. */
 function readSession(answer: unknown, obtainedAtMs: number): Session {
   const credentials = field(answer, "Credentials");
   const accessKeyId = field(credentials, "AccessKeyId");

@@ -6,9 +6,9 @@ import type { JournalField } from "./journal-entry.ts";
 import type { Fields } from "./log.ts";
 
 /**
- * A line of the audit: one decision, who it was about and why. Its fields are documented in docs/audit.md and stay as they are. It
- * holds no secret. Users choose some of its texts (the name of their account, the path of a cgroup of their own): each is a value
- * of JSON or of a journal's field that has its length, so that it can end neither a line nor a field.
+ * A line of the audit: one decision, who it was about and why. Its fields are documented in docs/audit.md and stay as they are.
+ * It holds no secret. Users choose some of its texts (the name of their account, the path of a cgroup of their own). Each is
+ * encoded as a JSON value, or as a field of the journal with its length, so that it can end neither a line nor a field.
  */
 export interface AuditRecord {
   /** Milliseconds since the epoch: when it was decided. */
@@ -33,7 +33,7 @@ export interface AuditRecord {
   readonly accessKeyId: string | null;
   /** Milliseconds from the request's turn to its answer; null where it had none. */
   readonly tookMs: number | null;
-  /** Decisions of this user that the line stands for. */
+  /** The number of this user's decisions that the line stands for. */
   readonly count: number;
 }
 
@@ -42,7 +42,7 @@ const MAX_TEXT = 1_024;
 /** Groups of one line. */
 const MAX_GROUPS = 64;
 
-/** The values of a record by the name that they have in the line; what is not known or does not apply is undefined. */
+/** The values of a record, by their names in the line; undefined where a value is unknown or does not apply. */
 export function auditFields(record: AuditRecord) {
   const { caller, identity, rules } = record;
   const request = rules?.kind === "role" ? rules.request : null;
@@ -81,7 +81,7 @@ export function auditFields(record: AuditRecord) {
   } satisfies Fields;
 }
 
-/** The fields that are names of the journal, by their names in the line. */
+/** The names of the fields in the journal, by their names in the line. */
 const JOURNAL_NAMES = {
   decision: "DECISION",
   reason: "REASON",

@@ -19,16 +19,16 @@ import { PRIORITIES, type Recorder } from "./log.ts";
 /** Milliseconds in which a user's refusals of one kind are one line. */
 const AGAIN_MS = 10_000;
 /**
- * The same for a user to whom the rules give no role, whose programs may ask each second, for years, and for tokens: SDKs ask with
- * an old one now and then.
+ * The same for refusals by a rule and for invalid tokens: the programs of a user without a role may ask each second for years,
+ * and SDKs use an expired token now and then.
  */
 const SELDOM_MS = 600_000;
-/** How often it is looked whether decisions are in no line yet, and the age of a user's last line after which they get one. */
+/** How often decisions without a line are looked for, and the age of a user's last line after which they get one. */
 const SWEEP_MS = 60_000;
 const UNWRITTEN_MS = SELDOM_MS + SWEEP_MS;
 /** Milliseconds that a line waits for the caller's name and cgroup, where no rule needed them. */
 const IDENTIFY_MS = 5_000;
-/** Sessions of which it is known who got them, and callers of one session. */
+/** The most sessions whose callers are remembered, and the most callers of one session. */
 const MAX_SESSIONS = 8_192;
 const MAX_CALLERS = 4_096;
 
@@ -46,7 +46,7 @@ export const TURNED_AWAY: Record<TurnedAway["kind"], string> = {
     "the limit of open connections, of this user or of all users, is reached, and each of them has a request under way",
 };
 
-/** What has become of the lines; for the metrics. */
+/** The counts of lines, for the metrics. */
 export interface AuditCounts {
   /** Sent to journald with fields. */
   journal: number;
@@ -133,7 +133,7 @@ export class Audit {
     this.#write(record, count);
   }
 
-  /** Writes what waits, and what no line has counted yet. */
+  /** Writes the lines that wait, and the counts of decisions that are in no line yet. */
   stop(): void {
     this.#cancelSweep();
     for (const write of [...this.#waiting]) write();
@@ -151,7 +151,7 @@ export class Audit {
         if (oldest !== undefined) this.#given.delete(oldest);
       }
     }
-    // Who asks again is mostly who asked last: no text is made of a uid and a cgroup for them.
+    // The caller who asks again is mostly the one who asked last. Then no key is made of a uid and a cgroup.
     const { callers, last } = given;
     const owner = caller.kind === "owner" ? caller.owner : null;
     if (owner !== null && last?.uid === owner.uid && last.cgroupId === owner.cgroupId) return;
@@ -165,7 +165,7 @@ export class Audit {
     const user = userOf(caller);
     const count = written === undefined ? this.#limit.admit(user, "granted", 0) : this.#limit.retry(user);
     if (count === null && written === undefined) this.#counts.suppressed++;
-    // Beyond the limit the callers of a session have lines again and again, as far as the user's own limit allows.
+    // Beyond the limit, callers of a session are not remembered, and get a line again as far as the user's own limit allows.
     if (callers.size < MAX_CALLERS || written === false) callers.set(key, count !== null);
     if (count !== null) this.#write({ ...partsOf(event), decision: "granted", kind: null }, count);
   }
@@ -239,9 +239,9 @@ export class Audit {
 
 /** The callers who got one session. */
 interface Given {
-  /** Those who have had a line, and false for those whose line could not be written yet. */
+  /** True for callers who had a line, false for those whose line could not be written yet. */
   readonly callers: SmallMap<string, boolean>;
-  /** One of those who have had a line: who asked last. */
+  /** Of the callers who had a line, the one who asked last. */
   last: Pick<SocketOwner, "uid" | "cgroupId"> | null;
 }
 
@@ -272,7 +272,7 @@ function partsOf(event: RequestEvent): Omit<Unfinished, "decision" | "kind"> {
   };
 }
 
-/** What the decision knew, and what was found out for the line. What the decision was made by stays as it was. */
+/** Adds what was looked up for the line to what the decision knew. What the decision depended on stays as it was. */
 function completed(known: Identity | null, found: Identity): Identity {
   return known === null ? found : { ...known, cgroup: found.cgroup, slurmJobId: found.slurmJobId };
 }

@@ -1,10 +1,10 @@
 import { SmallMap } from "../platform/small-map.ts";
 import { TokenBucket } from "../platform/token-bucket.ts";
 
-/** Lines that a user may cause: so many at once, and then one in five seconds. */
+/** The rate limit of the lines that a user causes: 60 at once, and then one in five seconds. */
 const BURST = 60;
 const PER_SECOND = 0.2;
-/** Users that are counted apart, and kinds of lines of each of them. */
+/** The most users that are counted apart, and the most kinds of lines of one user. */
 const MAX_USERS = 4_096;
 const MAX_KEYS = 64;
 /** How often idle users are looked for, in milliseconds, where there are too many. */
@@ -14,7 +14,7 @@ const OTHERS = "others";
 
 interface OfUser {
   readonly bucket: TokenBucket;
-  /** When the last line of each key was written, in milliseconds; of those whose lines are not to come again soon. */
+  /** When the last line of each key was written, in milliseconds, for keys with an interval between lines. */
   readonly writtenMs: SmallMap<string, number>;
   lastMs: number;
   /** Decisions since the last line. */
@@ -63,7 +63,10 @@ export class DecisionLimit {
     return this.#write(this.#stateOf(user, now), null, now);
   }
 
-  /** The decisions of users whose last line is older than `ageMs` milliseconds. They are forgotten here: the caller writes them. */
+  /**
+   * The decisions of users whose last line is older than `ageMs` milliseconds. Their counts are reset here; the caller writes
+   * them.
+   */
   takeUnwritten(ageMs: number): Unwritten[] {
     const now = this.#now();
     this.#forgetNew(now);
@@ -97,7 +100,7 @@ export class DecisionLimit {
       if (count === 0 && bucket.isFull(now)) this.#users.delete(user);
   }
 
-  /** Forgets users of whom nothing is known that would not be known of a new one. */
+  /** Removes users whose state is that of a new one. */
   #forgetNew(now: number): void {
     for (const [user, { bucket, count, writtenMs }] of this.#users)
       if (count === 0 && writtenMs.size === 0 && bucket.isFull(now)) this.#users.delete(user);

@@ -11,12 +11,12 @@ export interface FirewallHealth {
   readonly lastCheck: string | null;
   /** Whether the rules were right at the last check, or could be repaired. */
   readonly healthy: boolean;
-  /** Things that were put right since boot, by kind; absent where the watch is of an earlier version. */
+  /** Repairs since boot, by kind; absent where the watch is of an earlier version. */
   readonly repairsByKind?: Readonly<Partial<Record<RepairKind, number>>>;
 }
 
 const KINDS = ["iptables", "routing", "limits", "closed"] as const;
-/** What was put right: a rule of iptables, a routing rule or route, the table of limits, or the closed state of the boot. */
+/** What was repaired: a rule of iptables, a routing rule or route, the table of limits, or the closed state of the boot. */
 export type RepairKind = (typeof KINDS)[number];
 
 /** The kind of one line of what the watch found wrong: each begins with where it was. */

@@ -91,11 +91,11 @@ export class Health {
       remedy:
         event.type === "denied"
           ? "an administrator of the node has to change the policies of the role: sudo imdsproxy service status says which"
-          : "try again shortly; where it stays so, an administrator finds the reason by: sudo imdsproxy service status",
+          : "try again shortly; if it keeps failing, an administrator finds the reason by: sudo imdsproxy service status",
     };
   }
 
-  /** All problems of now; those that do not pass by themselves come first. */
+  /** All present problems. Those that do not pass by themselves come first. */
   async problems(): Promise<readonly Problem[]> {
     const problems = [...(await this.#stsProblems()), ...(await this.#checked())];
     return problems.sort((a, b) => Number(b.lasting) - Number(a.lasting));

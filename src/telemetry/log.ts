@@ -28,7 +28,7 @@ export type Level = (typeof LEVELS)[number];
 /** The priorities of syslog(3), as journald takes them. */
 export const PRIORITIES: Record<Level, string> = { debug: "7", info: "6", warn: "4", error: "3" };
 
-/** What the audit writes with. */
+/** The part of the log that the audit uses. */
 export interface Recorder {
   /** Writes a line, whatever `log.level` is. */
   record(level: Level, message: string, fields: Fields): void;
@@ -38,7 +38,7 @@ export interface Recorder {
 
 /** The log, and what else is written to standard error with it. */
 export interface LogOutput extends Log, Recorder {
-  /** Lines that nobody read, and that are lost. */
+  /** The number of lines that are lost because nobody read them. */
   lostLines(): number;
 }
 
@@ -105,7 +105,7 @@ function prettyWriter(): Writer {
   const output = standardError((lines) => `${LOST}: ${lines}\n`);
   // consola uses only the `write` of a stream (consola/src/utils/stream.ts).
   const stream = { write: (text: string) => output.write(text) } as unknown as NodeJS.WriteStream;
-  // Loaded for a terminal alone: under systemd nothing waits for it.
+  // Loaded only for a terminal, so that a start under systemd does not wait for it.
   const { createConsola } = require("consola") as typeof import("consola");
   const consola: ConsolaInstance = createConsola({ level: 5, stdout: stream, stderr: stream });
   const write: Writer["write"] = (level, message, fields) => {

@@ -109,7 +109,7 @@ export class Metrics {
   #unidentified = 0;
   #acceptFailures = 0;
   #postponed = 0;
-  /** As they were when the scrape began: several metrics are of each. */
+  /** Read once when a scrape begins, because several metrics use each of them. */
   #firewall: FirewallHealth | null = null;
   #broker: BrokerCounts;
   #usage: ProcessUsage;
@@ -399,7 +399,7 @@ export class Metrics {
     this.#unidentified++;
   }
 
-  /** The kernel was asked whose a connection is. */
+  /** The kernel was asked who owns a connection. */
   lookedUp(result: "owner" | "refused", tookMs: number): void {
     this.#lookupSeconds.observe(result, tookMs / 1_000);
   }
@@ -444,7 +444,7 @@ export class Metrics {
     return this.#registry.metrics();
   }
 
-  /** The value of the label for a role; null where roles are none. */
+  /** The value of the label for a role; null where roles are no labels. */
   #roleOf(roleArn: string): string | null {
     if (this.#roles === null) return null;
     if (this.#roles.has(roleArn)) return roleArn;

@@ -3,9 +3,9 @@ import type { Finding } from "./health.ts";
 
 /** Whether NSS (SSSD, LDAP, …) answers, by the look-ups that failed last. */
 
-/** A failed look-up counts for so many milliseconds: those that are needed are tried again within 20 s. */
+/** Milliseconds for which a failed look-up counts. One that is still needed is repeated within 20 s. */
 const COUNTS_MS = 60_000;
-/** Users of the last failed look-ups that are counted. */
+/** The most users that are counted. */
 const MAX_USERS = 1_000;
 
 export class NamesHealth {

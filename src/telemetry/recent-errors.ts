@@ -1,13 +1,13 @@
-/** What went wrong lately, each kind once with its count: for a person who looks. In memory alone, and bounded. */
+/** Recent errors, each kind once with its count, for `imdsproxy status`. In memory only, and bounded. */
 
-/** Milliseconds for which an error is remembered after it came last. */
+/** Milliseconds for which an error is remembered after it last occurred. */
 const REMEMBER_MS = 4 * 3_600_000;
-/** Kinds that are remembered. */
+/** The most kinds that are remembered. */
 const MAX_KINDS = 64;
 
 /** A kind of error. Times are milliseconds since the epoch. */
 export interface RecentError {
-  /** What was found when it came last. */
+  /** The text of its last occurrence. */
   readonly what: string;
   readonly count: number;
   readonly firstMs: number;
@@ -26,7 +26,7 @@ interface Row {
 
 export class RecentErrors {
   readonly #now: () => number;
-  /** In the order of the last one. */
+  /** In the order of their last occurrence. */
   readonly #kinds = new Map<string, Row>();
 
   /** @param options.now milliseconds since the epoch. */
@@ -35,10 +35,11 @@ export class RecentErrors {
   }
 
   /**
-   * Notes one.
+   * Records an error.
    *
-   * @param kind tells kinds apart. It must not hold what a user chooses, such as their uid: one user would drive out the rest.
-   * @param remedy is called when somebody looks.
+   * @param kind tells kinds apart. It must not hold what a user chooses, such as their uid: one user could then evict all other
+   *   kinds.
+   * @param remedy is called when the errors are listed.
    */
   note(kind: string, what: string, remedy: () => string | null): void {
     const nowMs = this.#now();
@@ -57,7 +58,7 @@ export class RecentErrors {
     this.#kinds.set(kind, known);
   }
 
-  /** Those of the last four hours, the last first. */
+  /** The errors of the last four hours, the most recent first. */
   list(): readonly RecentError[] {
     const sinceMs = this.#now() - REMEMBER_MS;
     for (const [kind, { lastMs }] of this.#kinds) if (lastMs < sinceMs) this.#kinds.delete(kind);

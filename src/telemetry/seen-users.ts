@@ -1,13 +1,13 @@
 import { type Subject, shareOf, subjectOf } from "../identity/caller.ts";
 import type { RequestEvent } from "../imds/handler.ts";
 
-/** Who asked lately, and what they got: for a person who looks. In memory alone, and bounded. */
+/** Recent users and what they got, for `imdsproxy status`. In memory only, and bounded. */
 
 /** Milliseconds for which a user is remembered after their last request. */
 export const SEEN_MS = 4 * 3_600_000;
 /**
- * Users that are remembered, and containers among them. Subordinate uids count as their owner, so that no user fills this alone. A
- * container can take any address of its bridge, so containers evict only each other beyond their part.
+ * The most users that are remembered, and the most containers among them. Subordinate uids count as their owner, so that no user
+ * fills this alone. A container can take any address of its bridge, so containers evict only each other beyond their part.
  */
 const MAX_USERS = 1_024;
 const MAX_CONTAINERS = 256;
@@ -34,7 +34,7 @@ export interface SeenUser {
   readonly outcome: SeenOutcome;
   /** ARN of the role; null where there is none. */
   readonly role: string | null;
-  /** Of a rule with `grant: union`, the names of the grants that matched; null where the rule has no such thing. */
+  /** For a rule with `grant: union`, the names of the grants that matched; null for any other rule. */
   readonly grants: readonly string[] | null;
   /** Why there is no role. */
   readonly why: string | null;
@@ -51,7 +51,10 @@ export class SeenUsers {
     this.#now = options.now;
   }
 
-  /** Notes a request that was answered. Looking at oneself (`whoami`) counts for nothing, and root, who looks at the health. */
+  /**
+   * Records a request that was answered. Not counted are `whoami`, with which users look at themselves, and root, who looks at
+   * the health.
+   */
   request(event: RequestEvent): void {
     const { caller, decided } = event;
     if (caller.kind === "unknown" || event.route === "whoami") return;
@@ -79,14 +82,14 @@ export class SeenUsers {
     row.why = event.why ?? null;
   }
 
-  /** Those who asked within the last four hours, the last first. */
+  /** The users of the last four hours, the most recent first. */
   list(): readonly SeenUser[] {
     const sinceMs = this.#now() - SEEN_MS;
     for (const [share, { lastMs }] of this.#users) if (lastMs < sinceMs) this.#users.delete(share);
     return [...this.#users.values()].sort((a, b) => b.lastMs - a.lastMs);
   }
 
-  /** One of them; null where they have not asked. */
+  /** One user; null where they have not asked. */
   of(share: Subject): SeenUser | null {
     const row = this.#users.get(share);
     return row === undefined || row.lastMs < this.#now() - SEEN_MS ? null : row;

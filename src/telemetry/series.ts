@@ -1,9 +1,9 @@
 import type { Registry } from "prom-client";
 
 /**
- * Counters and histograms for the way of each request. prom-client sorts and joins the labels of each event anew, which costs about
- * a microsecond; here a series is found by a key that is at hand, and its labels are made once. Its own counters and histograms load
- * OpenTelemetry besides, for exemplars, which we have none of.
+ * Counters and histograms that each request updates. prom-client sorts and joins the labels of each event anew, which costs about
+ * a microsecond. Here a key finds the series, and its labels are made once. prom-client's own counters and histograms also load
+ * OpenTelemetry, for exemplars, which we do not use.
  */
 
 type Labels = Readonly<Record<string, string>>;
@@ -41,12 +41,12 @@ export class CounterSeries<Key extends string | number> {
     }));
   }
 
-  /** Makes a series with nothing in it, so that a rate can be taken of its first event. */
+  /** Makes a series with the value 0, so that a rate includes its first event. */
   begin(key: Key, labels: Labels): void {
     if (!this.#cells.has(key)) this.#cells.set(key, { labels, count: 0 });
   }
 
-  /** Counts one event. @returns false where there is no such series: it has to be begun. */
+  /** Counts one event. @returns false where there is no such series: `begin` makes it. */
   increment(key: Key): boolean {
     const cell = this.#cells.get(key);
     if (cell === undefined) return false;
@@ -67,7 +67,7 @@ export function readCounter(
 
 interface Distribution {
   readonly labels: Labels;
-  /** How many were in each bucket alone; the last one is for what exceeds all bounds. */
+  /** The count of each bucket by itself; the last one is for values above all bounds. */
   readonly counts: Float64Array;
   sum: number;
 }
@@ -88,7 +88,7 @@ export class HistogramSeries<Key extends string | number> {
     }));
   }
 
-  /** Makes a series with nothing in it. */
+  /** Makes a series with the value 0. */
   begin(key: Key, labels: Labels): void {
     if (this.#cells.has(key)) return;
     this.#cells.set(key, { labels, counts: new Float64Array(this.#bounds.length + 1), sum: 0 });

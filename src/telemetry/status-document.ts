@@ -4,25 +4,25 @@ import type { RecentError } from "./recent-errors.ts";
 import type { SeenOutcome, SeenUser } from "./seen-users.ts";
 
 /**
- * What the running proxy says of itself over its status socket, as JSON. Holds no secret. Times are ISO 8601 in UTC. Root gets all
- * of it, a user the same of themselves alone.
+ * What the running proxy reports of itself over its status socket, as JSON. Holds no secret. Times are ISO 8601 in UTC. Root gets
+ * all of it, a user the same of themselves alone.
  */
 
 /** The directory of the sockets. Only root and the service's account may write there. */
 export const STATUS_DIRECTORY = "/run/imdsproxy/proxy";
-/** For root alone, so that no user can keep root from it. */
+/** The socket for root alone, so that no user can keep root from the status. */
 export const ROOT_SOCKET = `${STATUS_DIRECTORY}/root.sock`;
-/** For everybody. */
+/** The socket for everybody. */
 export const USERS_SOCKET = `${STATUS_DIRECTORY}/users.sock`;
 /** The longest document in bytes: what the bounds below allow, with every character escaped. */
 export const MOST_BYTES = 2 * 1024 * 1024;
 
-/** Rows of each list that a document has at most; the rest is counted. */
+/** The most rows of each list in a document; further ones are only counted. */
 const MOST_ROWS = 200;
 const MOST_TEXTS = 20;
-/** The longest text, in characters: what STS says is not ours to bound. */
+/** The longest text, in characters. Others' texts, such as STS's, have no limit of their own. */
 const MOST_CHARACTERS = 2_000;
-/** The same of a user's row. */
+/** The longest text in a user's row. */
 const MOST_WHY = 200;
 
 /** A list that may be cut. */
@@ -47,8 +47,8 @@ export interface StatusUser {
   readonly outcome: SeenOutcome;
   readonly role: string | null;
   /**
-   * Of a rule with `grant: union`, the names of the grants that matched, joined by commas; empty where everything is denied, null
-   * where the rule has no such thing. Version 0.2 has it not.
+   * For a rule with `grant: union`, the names of the grants that matched, joined by commas; empty where everything is denied,
+   * null for any other rule. Absent in version 0.2.
    */
   readonly grants?: string | null;
   readonly why: string | null;
@@ -59,7 +59,7 @@ export interface StatusSessions {
   readonly sessions: number;
   /** When the first of them ends; null where there is none. */
   readonly firstEnd: string | null;
-  /** Of these sessions, those that STS did not renew when it was asked last. Version 0.2 has it not. */
+  /** Of these sessions, those that STS did not renew when it was asked last. Absent in version 0.2. */
   readonly notRenewed?: number;
   /** Requests without a session, which STS denied, or which fail for now: as imdsproxy_session_requests counts them. */
   readonly denied: number;
@@ -82,7 +82,7 @@ export interface StatusBase {
   readonly users: Rows<StatusUser>;
 }
 
-/** The object from which the rules are. */
+/** The fleet's object that the rules come from. */
 export interface StatusObject {
   /** `s3://BUCKET/KEY` */
   readonly source: string;
