@@ -7,6 +7,7 @@ import {
   forgetHammered,
   getsRole,
   hammered,
+  hammerStatus,
   INSTANCE_ROLE,
   makeNode,
   ROLE,
@@ -215,6 +216,8 @@ describeAsRoot("a boot that cannot bring the rules", () => {
     await until(
       "the attackers have tried",
       async () => ((await hammered(node, LOGS))["unit"]?.tries ?? 0) > 100,
+      undefined,
+      () => hammerStatus(node, LOGS),
     );
     for (const [name, { leaks }] of Object.entries(await hammered(node, LOGS))) {
       expect([name, leaks]).toEqual([name, 0]);

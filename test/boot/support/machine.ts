@@ -372,15 +372,20 @@ const childrenOf = (pid: number): number[] =>
     .filter((line) => line !== "")
     .map(Number);
 
-/** Waits until something holds, asking every 50 ms, for two minutes at most: far longer than anything takes, on a busy machine too. */
+/**
+ * Waits until something holds, asking every 50 ms, for two minutes at most: far longer than anything takes, on a busy machine too.
+ *
+ * @param found what the error says besides; default nothing.
+ */
 export async function until(
   what: string,
   holds: () => boolean | Promise<boolean>,
   limitMs = 120_000,
+  found: () => Promise<string> = async () => "",
 ): Promise<void> {
   const deadline = Date.now() + limitMs;
   while (!(await holds())) {
-    if (Date.now() > deadline) throw new Error(`after ${limitMs} ms still not so: ${what}`);
+    if (Date.now() > deadline) throw new Error(`after ${limitMs} ms still not so: ${what}\n${await found()}`);
     await Bun.sleep(50);
   }
 }

@@ -85,6 +85,9 @@ while True:
     time.sleep(0.01)
 `;
 
+/** systemd gives up after five starts in ten seconds; an attacker does not. */
+const AGAIN_AND_AGAIN = "StartLimitIntervalSec=0";
+
 /** The attackers, by how they come to run at boot. */
 export const HAMMERS = ["unit", "cron", "linger"] as const;
 
@@ -198,7 +201,7 @@ export function addHammers(
     unit(
       "An attacker who starts as early as can be",
       // sysinit.target is what every unit with ordinary dependencies waits for; this one waits for nothing else.
-      `DefaultDependencies=no\nAfter=sysinit.target\n[Service]\nUser=alice\nExecStart=${command("unit")}\nRestart=always`,
+      `DefaultDependencies=no\nAfter=sysinit.target\n${AGAIN_AND_AGAIN}\n[Service]\nUser=alice\nExecStart=${command("unit")}\nRestart=always`,
     ),
   );
   machine.enable("hammer.service");
@@ -208,7 +211,7 @@ export function addHammers(
     "etc/systemd/user/hammer.service",
     unit(
       "An attacker who lingers",
-      `[Service]\nExecStart=${command("linger")}\nRestart=always`,
+      `${AGAIN_AND_AGAIN}\n[Service]\nExecStart=${command("linger")}\nRestart=always`,
       "default.target",
     ),
   );
@@ -232,6 +235,14 @@ export async function hammered(
   }
   return found;
 }
+
+/** What is to be known of the attacker who is a unit, where it does not try. */
+export const hammerStatus = async (machine: Machine, directory = "/home/alice"): Promise<string> =>
+  (
+    await machine.run(
+      `systemctl status --no-pager --lines=20 hammer; ls -l ${directory}; tail -n 3 ${directory}/hammer-unit.log; df -i ${directory}; cat /proc/loadavg`,
+    )
+  ).stdout;
 
 /** Waits until each attacker has made so many tries since its last start or the last time that the files were thrown away. */
 export const hammeredEnough = (machine: Machine, tries: number, directory?: string) =>
