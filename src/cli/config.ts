@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { defineCommand } from "citty";
 import { ConfigDocument } from "../config/document.ts";
 import { configSchemaText } from "../config/known-keys.ts";
@@ -42,6 +42,13 @@ const check = defineCommand({
       );
     }
     const named = args.file ?? args.config;
+    if (named === undefined && !existsSync(DEFAULT_CONFIG_PATH)) {
+      throw new ImdsProxyError(
+        "config",
+        `config check: there is no ${DEFAULT_CONFIG_PATH}`,
+        "name the file: imdsproxy config check FILE",
+      );
+    }
     const { config, object } = loadWithObject({ path: named, objectPath: args.object });
     const path = named ?? DEFAULT_CONFIG_PATH;
     if (object?.kind === "unusable") throw new ImdsProxyError("config", object.problem, object.remedy);

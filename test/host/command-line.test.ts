@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 
@@ -117,6 +117,8 @@ describe("called wrongly, it ends with 2, says what was found and what there is:
       ["/nowhere.yaml: no such file"],
     ],
   ];
+  if (!existsSync("/etc/imdsproxy/config.yaml"))
+    cases.push(["nothing to check", ["config", "check"], ["there is no /etc/imdsproxy/config.yaml", "FILE"]]);
   for (const [name, args, expected] of cases) {
     test(name, () => {
       const { exitCode, stdout, stderr } = run(...args);
