@@ -1,3 +1,4 @@
+import type { ObjectState } from "../config/load.ts";
 import { type ConfigOverrides, OVERRIDES } from "../config/overrides.ts";
 
 /** Flags that several commands share; citty reads them, run.ts refuses any other. */
@@ -37,6 +38,14 @@ export const overridesOf = (args: Partial<Record<OverrideFlag, string | undefine
 
 /** A number with its noun: `1 rule`, `2 rules`. */
 export const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`;
+
+/** Why there are no rules where they come from the fleet's object; null where they are there, or stand in the file. */
+export function withoutRules(object: ObjectState | null): string | null {
+  if (object === null || object.kind === "good") return null;
+  return object.kind === "missing"
+    ? `every user is refused until the fleet's object is in ${object.path}`
+    : `every user is refused, because the fleet's object cannot be used: ${object.problem}`;
+}
 
 /** The matching grants of a rule with `grant: union`, as text. */
 export const grantsText = (grants: readonly string[]): string =>

@@ -2,13 +2,13 @@ import { existsSync, readFileSync } from "node:fs";
 import { defineCommand } from "citty";
 import { ConfigDocument } from "../config/document.ts";
 import { configSchemaText } from "../config/known-keys.ts";
-import { DEFAULT_CONFIG_PATH, loadConfig, loadTests, loadWithObject } from "../config/load.ts";
+import { DEFAULT_CONFIG_PATH, loadTests, loadWithObject } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { type ConfigWarning, configWarnings } from "../config/warnings.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { failedTests, type PolicyTest } from "../rules/policy-tests.ts";
 import { nodeWarnings } from "../service/node-warnings.ts";
-import { configArg, counted, jsonArg } from "./common.ts";
+import { configArg, counted, jsonArg, withoutRules } from "./common.ts";
 import { say, sayBeside } from "./say.ts";
 import { jsonLine, jsonText } from "./terminal.ts";
 
@@ -55,9 +55,7 @@ const check = defineCommand({
     const more = args.tests === undefined ? [] : runTests(config, args.tests);
     const tests = (config.tests?.length ?? 0) + more.length;
     const missing: readonly ConfigWarning[] =
-      object?.kind === "missing"
-        ? [{ keys: ["config"], text: `every user is refused until there is an object in ${object.path}` }]
-        : [];
+      object?.kind === "missing" ? [{ keys: ["config"], text: withoutRules(object) ?? "" }] : [];
     const ofFile = [...missing, ...(object?.kind === "good" ? [] : configWarnings(config))];
     const ofObject = object?.kind === "good" ? configWarnings(config).map(({ text }) => text) : [];
     const ofNode = await nodeWarnings(config);
@@ -93,7 +91,9 @@ const show = defineCommand({
   meta: { name: "show", description: "Print the configuration with its defaults filled in, as JSON" },
   args: { config: configArg, json: jsonArg },
   run({ args }) {
-    const config = loadConfig({ path: args.config });
+    const { config, object } = loadWithObject({ path: args.config });
+    const note = withoutRules(object);
+    if (note !== null) sayBeside(`note: ${note}`);
     // An external id is treated as a secret: whoever knows it may assume the role.
     const rules = config.rules.map((rule) => ({
       ...rule,

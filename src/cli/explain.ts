@@ -1,7 +1,7 @@
 import { hostname } from "node:os";
 import { defineCommand } from "citty";
 import { askMetadata } from "../client/metadata-address.ts";
-import { loadConfig } from "../config/load.ts";
+import { loadWithObject } from "../config/load.ts";
 import { asksForJobs } from "../config/warnings.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { accountsHere, exemptOf } from "../firewall/platform-accounts.ts";
@@ -12,7 +12,7 @@ import { slurmProblem } from "../identity/slurm-settings.ts";
 import type { Identity } from "../identity/types.ts";
 import { compileRules, type Decision } from "../rules/decide.ts";
 import { systemNames, systemSluids } from "../wiring/identities.ts";
-import { configArg, grantsText, jsonArg } from "./common.ts";
+import { configArg, grantsText, jsonArg, withoutRules } from "./common.ts";
 import { table } from "./table.ts";
 import { jsonText, widthOf } from "./terminal.ts";
 
@@ -33,7 +33,7 @@ export default defineCommand({
     json: jsonArg,
   },
   async run({ args }) {
-    const config = loadConfig({ path: args.config });
+    const { config, object } = loadWithObject({ path: args.config });
     const { cgroup, assumption } = cgroupOf(args.cgroup, args["slurm-job"]);
     const jobsUnknown = asksForJobs(config) ? slurmProblem() : null;
     const identity = await identityOf(args.user, cgroup, jobsUnknown);
@@ -64,7 +64,7 @@ export default defineCommand({
         ? [`${REGION} stands for the node's region: no metadata service answered here with it`]
         : []),
     ];
-    const warnings = exempt || jobsUnknown === null ? [] : [jobsUnknown];
+    const warnings = exempt ? [] : [withoutRules(object), jobsUnknown].filter((one) => one !== null);
     if (args.json) {
       const shown = exempt ? null : withoutSecrets(decision);
       console.log(jsonText({ identity, exempt, decision: shown, assumptions, warnings }));

@@ -1,13 +1,13 @@
 import { defineCommand } from "citty";
 import { instanceRoleArn } from "../client/instance-role.ts";
-import { loadConfig, loadWithObject } from "../config/load.ts";
+import { loadWithObject } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { type Asked, askedOfIam, type Conditions } from "../rules/conditions.ts";
 import { grantsOf, policiesOf } from "../rules/grants.ts";
 import { isRoleArn, parseRoleArn } from "../sessions/arn.ts";
 import { permissionStatement, trustStatement } from "../sessions/denial.ts";
-import { configArg, jsonArg } from "./common.ts";
+import { configArg, jsonArg, withoutRules } from "./common.ts";
 import {
   FORMATS,
   type Format,
@@ -117,7 +117,14 @@ const trustPolicy = defineCommand({
         `note: the node's role is ${instanceRole}, by its metadata service; add the role's path if it has one`,
       );
     }
-    const config = loadConfig({ path: args.config });
+    const { config, object } = loadWithObject({ path: args.config });
+    const note = withoutRules(object);
+    if (note !== null)
+      throw new ImdsProxyError(
+        "config",
+        `iam: the roles stand in the fleet's object, and ${note}`,
+        "run it as root on a node that has the object",
+      );
     const asked = askedOfIam(config);
     requireRoles(asked);
     const roles = [...new Set(asked.map(({ request }) => request.roleArn))];

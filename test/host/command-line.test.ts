@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -157,6 +157,44 @@ describe("what it says of itself", () => {
     } finally {
       rmSync(directory, { recursive: true });
     }
+  });
+});
+
+describe("a configuration whose rules stand in the fleet's object, which is not there,", () => {
+  let directory: string;
+  let config: string;
+  beforeAll(() => {
+    directory = mkdtempSync(join(tmpdir(), "imdsproxy-config-"));
+    config = join(directory, "config.yaml");
+    const publicKey = "MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=";
+    const stateDirectory = join(directory, "state");
+    const remote = { source: "s3://bucket/rules.yaml", fleet: "research", publicKey };
+    writeFileSync(config, JSON.stringify({ config: remote, stateDirectory, sessionName: "{uid}" }));
+  });
+  afterAll(() => rmSync(directory, { recursive: true }));
+  const why = "every user is refused until the fleet's object is in";
+
+  test("is what explain says, and not that no rule matches alone", () => {
+    const { stdout, exitCode } = run("explain", "4242", "--config", config);
+    expect([exitCode, stdout.replaceAll(/\s+/g, " ")]).toEqual([0, expect.stringContaining(why)]);
+    const { warnings } = JSON.parse(run("explain", "4242", "--config", config, "--json").stdout);
+    expect(warnings).toEqual([expect.stringContaining(why)]);
+  });
+  test("is what config show says beside its JSON, which has no rules", () => {
+    const { stdout, stderr } = run("config", "show", "--config", config);
+    expect([JSON.parse(stdout).rules, stderr]).toEqual([[], expect.stringContaining(why)]);
+  });
+  test("is why iam trust-policy prints none: not that a role is to be set here", () => {
+    const { exitCode, stderr } = run(
+      "iam",
+      "trust-policy",
+      "--config",
+      config,
+      "--instance-role-arn",
+      "arn:aws:iam::123456789012:role/N",
+    );
+    expect([exitCode, stderr]).toEqual([2, expect.stringContaining(why)]);
+    expect(stderr).not.toContain("set role");
   });
 });
 
