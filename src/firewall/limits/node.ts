@@ -26,7 +26,28 @@ export function needsPlainKeys(version: string): boolean {
   return at !== -1 && (found[at] ?? 0) < (FIRST_GOOD[at] ?? 0);
 }
 
-let plainKeys: boolean | undefined;
+/**
+ * Whether an nft needs plain keys, asked once: later there may be no free process, and the table must not change because of that.
+ *
+ * @param version the output of `nft --version`, empty where there is no nft; null where it could not be run, and is asked again.
+ */
+export function askedOnce(version: () => string | null): () => boolean {
+  let known: boolean | null = null;
+  return () => {
+    if (known !== null) return known;
+    const said = version();
+    if (said === null) return false;
+    known = needsPlainKeys(said);
+    return known;
+  };
+}
+
+function nftVersion(): string | null {
+  const options = { encoding: "utf8", timeout: 5_000, env: { PATH: SYSTEM_PATH } } as const;
+  const { error, stdout } = spawnSync("nft", ["--version"], options);
+  const code = (error as NodeJS.ErrnoException | undefined)?.code;
+  return error === undefined ? stdout : code === "ENOENT" ? "" : null;
+}
 
 const read = (path: string): string => {
   try {
@@ -40,12 +61,5 @@ const read = (path: string): string => {
 export const sharedTables: SharedTables = {
   conntrackMax: () => Number(read("/proc/sys/net/netfilter/nf_conntrack_max")) || null,
   subordinateUids: () => read(SUBORDINATE_UIDS),
-  nftNeedsPlainKeys() {
-    // Asked once in a process: later there may be no free process, and the table must not change because of that.
-    plainKeys ??= needsPlainKeys(
-      spawnSync("nft", ["--version"], { encoding: "utf8", timeout: 5_000, env: { PATH: SYSTEM_PATH } })
-        .stdout ?? "",
-    );
-    return plainKeys;
-  },
+  nftNeedsPlainKeys: askedOnce(nftVersion),
 };

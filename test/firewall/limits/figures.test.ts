@@ -8,7 +8,7 @@ import {
   subordinateShares,
 } from "../../../src/firewall/limits/figures.ts";
 import { fingerprint, replaceMessages } from "../../../src/firewall/limits/messages.ts";
-import { needsPlainKeys } from "../../../src/firewall/limits/node.ts";
+import { askedOnce, needsPlainKeys } from "../../../src/firewall/limits/node.ts";
 import { DROP_KINDS, limitsTable, tableText } from "../../../src/firewall/limits/table.ts";
 import { encodeBatch } from "../../../src/firewall/nftables/batch.ts";
 import { holds } from "../../support/fuzz.ts";
@@ -202,6 +202,15 @@ describe("the table", () => {
     const batch = encodeBatch(replaceMessages(limitsTable(specOf({ subordinates: all }))), 1);
     expect(batch.length).toBeLessThan(1_000_000);
   });
+});
+
+test("nft is asked again where it could not be started, and not where it answered or is not there", () => {
+  const answers = [null, "nftables v0.9.8 (E.D.S.)", "nftables v1.0.9"];
+  const needs = askedOnce(() => answers.shift() ?? null);
+  expect([needs(), needs(), needs()]).toEqual([false, true, true]);
+  const absent = ["", "nftables v0.9.8 (E.D.S.)"];
+  const without = askedOnce(() => absent.shift() ?? null);
+  expect([without(), without()]).toEqual([false, false]);
 });
 
 test("an nft that cannot list integers in a concatenation is known by its version", () => {
