@@ -556,6 +556,12 @@ export class SessionBroker {
     entry.queued = true;
     const release = await this.#slots.acquire(entry.owner);
     entry.queued = false;
+    // It was withdrawn while it waited. STS is not called for a session that nobody may have.
+    if (!this.#keeps(entry)) {
+      entry.inFlight = false;
+      release();
+      return;
+    }
     const startedAtMs = this.#clock.now();
     try {
       const session = await this.#assumeRole(entry.request);

@@ -882,6 +882,27 @@ describe("limits", () => {
     expect(sts.calls).toBe(136);
   });
 
+  test("a session that is withdrawn while its call waits for a turn is not asked for", async () => {
+    const { broker, sts, clock } = aBroker({ maxConcurrent: 1 });
+    sts.manual = true;
+    const [first, second, third] = ["a", "b", "c"].map((sessionName) => aRequest({ sessionName }));
+    if (first === undefined || second === undefined || third === undefined) throw new Error("three requests");
+    const outcomes = [first, second, third].map((request) => broker.get(request));
+    await clock.advance(0);
+    broker.forget(second, "withdrawn");
+    for (const _ of [first, third]) {
+      sts.open.shift()?.answer();
+      await clock.advance(0);
+    }
+    expect(sts.requests.map(({ sessionName }) => sessionName)).toEqual(["a", "c"]);
+    expect((await Promise.all(outcomes)).map(({ kind }) => kind)).toEqual([
+      "session",
+      "unavailable",
+      "session",
+    ]);
+    expect(broker.counts()).toMatchObject({ sessions: 2, entries: 2, inFlight: 0 });
+  });
+
   test("one who asks for 200 sessions has half of the calls at most, and the next user's turn comes next", async () => {
     const { broker, sts, clock } = aBroker();
     sts.manual = true;
