@@ -61,8 +61,12 @@ export class SeenUsers {
     if (caller.kind === "owner" && caller.owner.uid === 0) return;
     const nowMs = this.#now();
     const [share, subject] = [shareOf(caller), subjectOf(caller)];
+    const user = decided?.identity.user ?? null;
     let row = this.#users.get(share);
-    if (row === undefined) {
+    // The uid of an account that was deleted, given to another: who sees this row is the other one.
+    const isAnothers = user !== null && row !== undefined && row.user !== null && row.user !== user;
+    if (isAnothers) this.#users.delete(share);
+    if (row === undefined || isAnothers) {
       this.#makeRoom(caller.kind === "container");
       row = { share, subject, firstMs: nowMs, lastMs: nowMs, requests: 0, v1: 0, v2: 0, ...NOTHING_ASKED };
       this.#users.set(share, row);

@@ -24,6 +24,8 @@ const SUBORDINATE = [300_000, 65_536] as const;
 const BOBS_PORT = 45_000;
 /** Where the kernel has one port to give away. */
 const ONE_PORT = BOBS_PORT + 200;
+/** The first of those that two users' connections have at a time. */
+const SHARED_PORT = BOBS_PORT + 400;
 const NAIVE_PORT = 989;
 /** Somebody whose requests are this test's marks in the log. */
 const MARKING_UID = 2_999_999;
@@ -180,6 +182,28 @@ describeAsRoot("identity by attack", () => {
       const roles = JSON.parse((await bob.done).stdout.split("\n")[1] ?? "{}") as Record<string, number>;
       expect(Object.keys(roles)).toEqual(["Better"]);
     }, 180_000);
+  });
+
+  test("a connection of hers that she binds to an interface leaves its port to bob, who is himself on it", async () => {
+    const range = (await mustExec(node, ROOT, ["sysctl", "-n", "net.ipv4.ip_local_port_range"])).trim();
+    const givePorts = (some: string) =>
+      mustExec(node, ROOT, ["sysctl", "-qw", `net.ipv4.ip_local_port_range=${some}`]);
+    try {
+      for (const [index, how] of [
+        ["lo", 4],
+        ["eth0", 4],
+        ["lo", 6],
+      ].entries()) {
+        const port = SHARED_PORT + index;
+        await givePorts(`${port} ${port}`);
+        const found = await attack<{ after: string }>(node, ROOT, "overlap", [ALICE_UID, BOB_UID, ...how]);
+        expect(found).toMatchObject({ first: `${ALICE_UID}`, second: `${BOB_UID}`, samePort: true });
+        // What she kept is no connection any more, whatever the kernel says of it: his own took its place.
+        expect(found.after).not.toContain("HTTP/");
+      }
+    } finally {
+      await givePorts(range);
+    }
   });
 
   describe("a socket's fate", () => {

@@ -57,6 +57,23 @@ describe("SeenUsers", () => {
     ]);
   });
 
+  test("whoever has the uid by now has nothing of what its former account asked for", () => {
+    const { users, advance } = aList();
+    users.request(granted());
+    advance(1_000);
+    const { decided } = granted();
+    if (decided === null) throw new Error("granted() decides");
+    const identity = { ...decided.identity, user: "zoe" };
+    users.request({ ...granted(), accessKeyId: null, decided: { ...decided, identity }, route: "role-list" });
+    expect(users.list()).toMatchObject([
+      { user: "zoe", firstMs: 1_000, requests: 1, outcome: "metadata", role: null },
+    ]);
+    // While the directory is away nobody has a name, and nobody has changed either.
+    users.request({ ...granted(), decided: { ...decided, identity: { ...identity, user: null } } });
+    users.request({ ...granted(), decided: { ...decided, identity } });
+    expect(users.of(2001)?.requests).toBe(3);
+  });
+
   const outcomes: [Partial<RequestEvent>, string][] = [
     [{ failure: { kind: "denied", message: "no" } }, "denied"],
     [{ failure: { kind: "unavailable", message: "away" }, status: 503 }, "unavailable"],
