@@ -1,4 +1,5 @@
-import { closeSync, openSync, readdirSync, readlinkSync, readSync } from "node:fs";
+import { readdirSync, readlinkSync } from "node:fs";
+import { beginningOfFile } from "../platform/text-file.ts";
 import { plainText } from "./plain-text.ts";
 
 /**
@@ -143,21 +144,10 @@ export class Processes {
 
   /** The beginning of a file; empty where it cannot be read. */
   #text(path: string, mostBytes: number): string {
-    let descriptor: number | null = null;
     try {
-      descriptor = openSync(path, "r");
-      const buffer = Buffer.alloc(mostBytes);
-      let length = 0;
-      while (length < mostBytes) {
-        const read = readSync(descriptor, buffer, length, mostBytes - length, null);
-        if (read === 0) break;
-        length += read;
-      }
-      return buffer.toString("latin1", 0, length);
+      return beginningOfFile(path, mostBytes).toString("latin1");
     } catch {
       return "";
-    } finally {
-      if (descriptor !== null) closeSync(descriptor);
     }
   }
 }

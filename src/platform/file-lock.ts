@@ -1,6 +1,7 @@
-import { closeSync, constants, fstatSync, openSync, readFileSync, statSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, statSync } from "node:fs";
 import { sleep } from "./clock.ts";
 import { tryLock } from "./libc.ts";
+import { beginningOfFile } from "./text-file.ts";
 
 /** Locks between processes: flock(2) on a file that only root can open. The kernel ends a lock with its process. */
 
@@ -34,22 +35,29 @@ export async function waitForLock(
 }
 
 /**
+ * Bytes of /proc/locks that are read: some 5,000 locks. Users can take a million, and the kernel goes through all that it has listed
+ * once more for each page of the list (seq_read_iter() in fs/seq_file.c).
+ */
+const MOST_LOCK_BYTES = 256 * 1_024;
+
+/**
  * The process that holds a lock, by /proc/locks: a try to take the lock could keep somebody else from it. Null where nobody holds
- * it, or its holder is outside of this pid namespace.
+ * it, its holder is outside of this pid namespace, or the kernel lists thousands of other locks before it.
  *
- * @param locks as in proc_locks(5): `1: FLOCK  ADVISORY  WRITE 25484 00:1a:1234 0 EOF`, the device in hexadecimal digits; `->`
+ * @param locks default: this machine's. As in proc_locks(5): `1: FLOCK  ADVISORY  WRITE 25484 00:1a:1234 0 EOF`, the device in hexadecimal digits; `->`
  *   marks a process that waits.
  * @throws what the file system says.
  */
-export function lockHolder(path: string, locks = readFileSync("/proc/locks", "utf8")): number | null {
+export function lockHolder(path: string, locks?: string): number | null {
   const found = statSync(path, { bigint: true, throwIfNoEntry: false });
   if (found === undefined) return null;
+  const list = locks ?? beginningOfFile("/proc/locks", MOST_LOCK_BYTES).toString("latin1");
   // new_encode_dev() in linux/kdev_t.h: twelve bits of the major number above the lower eight of the minor one.
   const major = (found.dev >> 8n) & 0xfffn;
   const minor = (found.dev & 0xffn) | ((found.dev >> 12n) & 0xfff00n);
   const hex = (number: bigint) => number.toString(16).padStart(2, "0");
   const file = `${hex(major)}:${hex(minor)}:${found.ino}`;
-  for (const line of locks.split("\n")) {
+  for (const line of list.split("\n")) {
     const [, kind, , mode, pid, of] = line.trim().split(/\s+/);
     if (kind === "FLOCK" && mode === "WRITE" && of === file && Number(pid) > 0) return Number(pid);
   }

@@ -1,4 +1,5 @@
-import { closeSync, openSync, readFileSync, readlinkSync, readSync } from "node:fs";
+import { readFileSync, readlinkSync } from "node:fs";
+import { beginningOfFile } from "../../platform/text-file.ts";
 import type { ProcessFacts } from "../types.ts";
 import { argumentsHaveSecret, FILE_VARIABLES, namesIn, pathsIn, SECRET_VARIABLES } from "./secrets.ts";
 
@@ -10,21 +11,7 @@ import { argumentsHaveSecret, FILE_VARIABLES, namesIn, pathsIn, SECRET_VARIABLES
 /** A limit, because prctl(2) lets a process set where in its memory its arguments are, and how long they are. */
 const MOST_BYTES = 1024 * 1024;
 
-function textOf(path: string): string {
-  const descriptor = openSync(path, "r");
-  try {
-    const bytes = Buffer.alloc(MOST_BYTES);
-    let length = 0;
-    for (;;) {
-      const count = readSync(descriptor, bytes, length, MOST_BYTES - length, null);
-      if (count === 0) break;
-      length += count;
-    }
-    return bytes.toString("utf8", 0, length);
-  } finally {
-    closeSync(descriptor);
-  }
-}
+const textOf = (path: string): string => beginningOfFile(path, MOST_BYTES).toString();
 
 const strings = (text: string): string[] => text.split("\0").filter((one) => one !== "");
 
