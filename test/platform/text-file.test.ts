@@ -17,7 +17,9 @@ describe("beginningOfFile()", () => {
     expect(beginningOfFile("/dev/zero", 70_000)).toHaveLength(70_000);
   });
   test("is a whole file of the kernel's, which it gives in pieces", () => {
-    expect(beginningOfFile("/proc/self/limits", 100_000).toString()).toBe(textIfAny("/proc/self/limits") ?? "");
+    expect(beginningOfFile("/proc/self/limits", 100_000).toString()).toBe(
+      textIfAny("/proc/self/limits") ?? "",
+    );
   });
   test("throws where the file is not there", () => {
     expect(() => beginningOfFile(join(directory, "none"), 4)).toThrow("ENOENT");
