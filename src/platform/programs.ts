@@ -1,6 +1,8 @@
 import { accessSync, constants } from "node:fs";
 import { delimiter, join } from "node:path";
+import type { ReadableStreamDefaultReader } from "node:stream/web";
 import { ImdsProxyError } from "../errors.ts";
+import { after } from "./clock.ts";
 
 /** Runs the node's programs: finds them, gives them a clean environment, waits for their end. */
 
@@ -63,8 +65,17 @@ export interface ProgramOptions {
   readonly input?: string;
 }
 
+/** The exit code of a program that SIGKILL has ended, as a shell has it. */
+const KILLED = 137;
 /**
- * Runs a program to its end. Where there is no such program, the exit code is 127, as in a shell.
+ * Milliseconds from SIGKILL until a program is given up. A process that it started may keep its output open, such as a modprobe of iptables' that
+ * the kernel does not let go of, and the kernel may not let go of the program itself.
+ */
+const LAST_OUTPUT_MS = 500;
+
+/**
+ * Runs a program to its end. Where there is no such program, the exit code is 127, as in a shell. Output that comes later than half a second after
+ * `timeoutMs` is not waited for, whoever writes it.
  *
  * @param argv its name or absolute path, and its arguments.
  * @throws ImdsProxyError `command-failed` where the node has no process left for it.
@@ -85,12 +96,43 @@ export async function runProgram(
       killSignal: "SIGKILL",
     }),
   );
-  const [exitCode, stdout, stderr] = await Promise.all([
-    child.exited,
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-  ]);
-  return { exitCode, stdout, stderr };
+  const [stdout, stderr] = [new Output(child.stdout), new Output(child.stderr)];
+  let exitCode = KILLED;
+  const ended = child.exited.then((code) => {
+    exitCode = code;
+  });
+  const late = Promise.withResolvers<void>();
+  const cancel = after(timeoutMs + LAST_OUTPUT_MS, late.resolve);
+  await Promise.race([Promise.all([ended, stdout.complete, stderr.complete]), late.promise]);
+  cancel();
+  return { exitCode, stdout: stdout.end(), stderr: stderr.end() };
+}
+
+/** What one stream of a program gave. */
+class Output {
+  /** Resolves where nothing more can come, because no process has the other end of the pipe. */
+  readonly complete: Promise<void>;
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
+  readonly #pieces: Uint8Array[] = [];
+
+  constructor(stream: ReadableStream<Uint8Array>) {
+    this.#reader = stream.getReader();
+    this.complete = this.#read();
+  }
+
+  /** The text until now. Nothing more is read. */
+  end(): string {
+    this.#reader.cancel().catch(() => {});
+    return Buffer.concat(this.#pieces).toString();
+  }
+
+  async #read(): Promise<void> {
+    for (;;) {
+      const { done, value } = await this.#reader.read();
+      if (done) return;
+      this.#pieces.push(value);
+    }
+  }
 }
 
 /**

@@ -52,6 +52,23 @@ describe("runProgram()", () => {
     });
     expect({ exitCode, stdout, stderr }).toEqual({ exitCode: 3, stdout: "yes", stderr: "no\n" });
   });
+  test("does not wait without end for output that a process has open which the program started", async () => {
+    const endsWith = async (then: string): Promise<number> => {
+      for (;;) {
+        const { exitCode, stdout } = await runProgram(["sh", "-c", `sleep 60 & echo $!; ${then}`], {
+          timeoutMs: 1_000,
+        });
+        const pid = Number(stdout);
+        // Else a busy machine did not come to it in its second.
+        if (pid > 1) {
+          // It is there still: its end was not waited for.
+          process.kill(pid, "SIGKILL");
+          return exitCode;
+        }
+      }
+    };
+    expect(await Promise.all([endsWith("exec sleep 60"), endsWith("exit 4")])).toEqual([137, 4]);
+  });
   test("passes on nothing of our environment but PATH", async () => {
     process.env["XTABLES_LIBDIR"] = directory;
     const { stdout } = await runProgram([join(directory, "a-program")]);
