@@ -4,7 +4,7 @@ import { PLATFORMS, type Platform } from "../config/platforms.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import { OBSERVED } from "../service/paths.ts";
-import { SILENT } from "../service/progress.ts";
+import { linesTo, SILENT } from "../service/progress.ts";
 import { setup } from "../service/setup.ts";
 import { dryRunArg, jsonArg, overrideArgs, overridesOf } from "./common.ts";
 import { problemLines } from "./problem-lines.ts";
@@ -53,6 +53,8 @@ export default defineCommand({
   },
   async run({ args }) {
     const started = monotonicMs();
+    const planned: string[] = [];
+    const quietly = args["dry-run"] ? linesTo((line) => planned.push(line)) : SILENT;
     const report = await setup({
       configFile: args.config,
       configSha256: sha256Of(args["config-sha256"]),
@@ -61,9 +63,12 @@ export default defineCommand({
       exempt: (args.exempt ?? "").split(",").filter((name) => name !== ""),
       verifyAs: args["verify-as"],
       dryRun: args["dry-run"],
-      ...(args.json && !args["dry-run"] ? SILENT : told(args["dry-run"])),
+      ...(args.json ? quietly : told(args["dry-run"])),
     });
-    if (report === null) return;
+    if (report === null) {
+      if (args.json) console.log(jsonLine({ dryRun: true, lines: planned }));
+      return;
+    }
     const ok = report.findings.every((finding) => finding.ok);
     const { findings, problems } = report;
     if (args.json) console.log(jsonLine({ ok, findings, problems }));

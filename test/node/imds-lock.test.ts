@@ -81,6 +81,12 @@ describeAsRoot("a node whose metadata address systemd has locked", () => {
     expect(locked).not.toContain("rp_filter");
     await shell("echo 2 >/proc/sys/net/ipv4/conf/eth0/rp_filter");
     expect(await said()).toContain("(net.ipv4.conf.eth0.rp_filter = 2)");
+    const argv = ["/run/bin/imdsproxy", "setup", "--dry-run", "--json", "--role-arn", TEST_ROLE];
+    const { dryRun, lines } = JSON.parse(await mustExec(node, ROOT, argv));
+    expect({ dryRun, warned: lines.join("\n").includes("(net.ipv4.conf.eth0.rp_filter = 2)") }).toEqual({
+      dryRun: true,
+      warned: true,
+    });
   });
 });
 
