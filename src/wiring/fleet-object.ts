@@ -98,12 +98,14 @@ export class FleetObject {
     const { stamp: stampOf, read } = this.#sources;
     const stamp = stampOf(path);
     if (this.#seen?.path === path && this.#seen.stamp === stamp) return this.#seen.hash;
-    let hash: string | null = null;
+    let hash: string | null;
     try {
       const bytes = read(path);
       hash = bytes === null ? null : hashOf(bytes);
     } catch {
-      // It counts as none until it can be read.
+      // It counts as none until it can be read. Nothing of the file changes then, so it is read again at each look.
+      this.#seen = null;
+      return null;
     }
     this.#seen = { path, stamp, hash };
     return hash;
