@@ -18,7 +18,7 @@ export type Architecture = "amd64" | "arm64";
 
 /**
  * What qemu is told of each architecture, and where its kernel writes. arm64 is a Cortex-A72: with qemu 7.2's `max` Bun ended by a segmentation
- * fault in 12 of 20 starts of `serve`, with this one in 0 of 8. Which of the newer features it is, is not known.
+ * fault in 15 of 30 starts of `serve`, with this one in 0 of 17. Which of the newer features it is, is not known.
  */
 const QEMU: Readonly<Record<Architecture, { readonly argv: readonly string[]; readonly console: string }>> = {
   amd64: { argv: ["qemu-system-x86_64", "-cpu", "max"], console: "ttyS0" },
