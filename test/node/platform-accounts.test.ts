@@ -91,6 +91,8 @@ describeAsRoot("the accounts of a platform's daemons", () => {
       await node.shell(`
         for file in $(${places} 2>/dev/null); do mount --bind /run/libnss.so "$file"; done
         sed -i 's/^\\(passwd\\|group\\):.*/\\1: files hesiod/' /etc/nsswitch.conf
+        # /etc is the node's own; /opt would be the machine's, where the directory would stay.
+        mount -t tmpfs tmpfs /opt
         mkdir -p /etc/dcv /opt/parallelcluster; touch /etc/dcv/dcv.conf`);
       writeDirectory(simulated.path(directory), [
         { name: "dcvextauth", uid: 450 },
