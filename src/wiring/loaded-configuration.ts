@@ -9,6 +9,8 @@ export class LoadedConfiguration {
   readonly #now: () => number;
   readonly #reloads = { success: 0, failure: 0 };
   #text: string | null;
+  /** The text at the last call of {@link reading}. */
+  #readText: string | null;
   #problem: string | null = null;
   #loadedAtMs: number;
   #lastReload: { readonly atMs: number; readonly problem: string | null } | null = null;
@@ -22,13 +24,21 @@ export class LoadedConfiguration {
     this.#now = options.now ?? systemClock.now;
     this.#loadedAtMs = this.#now();
     this.#read = options.read ?? ((path) => readFileSync(path, "utf8"));
-    this.#text = this.#onDisk();
+    this.#text = this.#readText = this.#onDisk();
+  }
+
+  /**
+   * To be called before the file is loaded, and before the first time this is made: where the file is replaced while it is loaded,
+   * what is there afterwards is not in effect.
+   */
+  reading(): void {
+    this.#readText = this.#onDisk();
   }
 
   /** To be called when the file was loaded and is in effect; or another object with the file of before. */
   loaded(what: "file" | "object" = "file"): void {
     if (what === "file") {
-      this.#text = this.#onDisk();
+      this.#text = this.#readText;
       this.#problem = null;
     }
     this.#loadedAtMs = this.#now();

@@ -52,7 +52,7 @@ export class ReplacedFile {
   readonly #clock: Clock;
   readonly #files: typeof fileState;
   readonly #onReplaced: () => void;
-  /** Which file was loaded last; null where there was none. */
+  /** Which file was loaded last, or was told of; null where there was none. */
   #loaded: string | null;
   /** Another one, as it was at the last look. */
   #other: FileState | null = null;
@@ -95,7 +95,12 @@ export class ReplacedFile {
     const isOther = found !== null && found.file !== this.#loaded;
     const isWhole = isOther && this.#other?.file === found.file && this.#other.written === found.written;
     this.#other = isOther ? found : null;
-    if (isWhole) this.#onReplaced();
+    if (isWhole) {
+      // What stands there a moment later may be another one.
+      this.#loaded = found.file;
+      this.#other = null;
+      this.#onReplaced();
+    }
     if (!this.#stopped) this.#cancel = this.#clock.schedule(LOOK_MS, () => void this.#look());
   }
 }

@@ -118,10 +118,10 @@ export async function serve(options: {
     return closed(loadWithObject({ path, overrides, objectPath }));
   };
   const atStart = fileState.lookNow(configPath);
+  const loadedConfiguration = new LoadedConfiguration({ path: configPath });
   const loaded = load();
   const { config } = loaded;
   const fleetObject = new FleetObject(loaded, { now: () => systemClock.now() });
-  const loadedConfiguration = new LoadedConfiguration({ path: configPath });
   const log = createLog(config.log);
   forbidDumps();
   const fileLimit = raiseFileLimit();
@@ -365,7 +365,10 @@ export async function serve(options: {
     config.upstream === "auto" ? followAgent({ upstream, onMoved, log, clock: systemClock }) : () => {};
   const reload = (what: "file" | "object" = "file"): void => {
     let fresh: Config;
-    if (what === "file") replaced.reading();
+    if (what === "file") {
+      replaced.reading();
+      loadedConfiguration.reading();
+    }
     try {
       // The object alone with the file that runs: an edit of the file waits until the administrator has it loaded.
       const { running } = fleetObject;
@@ -411,8 +414,7 @@ export async function serve(options: {
     clock: systemClock,
     onReplaced() {
       // A new file with the text that is in effect needs no reload, unless the last reload was refused.
-      if (loadedConfiguration.isCurrent && loadedConfiguration.lastReloadSuccessful) replaced.reading();
-      else reload();
+      if (!loadedConfiguration.isCurrent || !loadedConfiguration.lastReloadSuccessful) reload();
     },
   });
   options.signals.onReload(reload);

@@ -27,6 +27,7 @@ describe("LoadedConfiguration", () => {
     expect(loaded.lastReloadSuccessful).toBe(false);
     expect(loaded.finding()?.what).toContain("config.yaml:1: role must be an ARN");
     disk.text = "role: c";
+    loaded.reading();
     loaded.loaded();
     expect([loaded.isCurrent, loaded.lastReloadSuccessful, loaded.finding()]).toEqual([true, true, null]);
   });
@@ -39,6 +40,19 @@ describe("LoadedConfiguration", () => {
     nowMs = 6;
     loaded.loaded();
     expect(loaded.lastReload).toEqual({ atMs: 6, problem: null });
+  });
+  test("a file that is replaced while it is loaded is not taken for what is in effect", () => {
+    disk.text = "role: a";
+    const loaded = aLoaded();
+    disk.text = "role: b";
+    loaded.reading();
+    // Here the file is read; somebody puts another before the load has ended.
+    disk.text = "role: c";
+    loaded.loaded();
+    expect(loaded.isCurrent).toBe(false);
+    expect(loaded.finding()?.what).toContain("changed since it was loaded");
+    disk.text = "role: b";
+    expect([loaded.isCurrent, loaded.finding()]).toEqual([true, null]);
   });
   test("no file is a state like another", () => {
     disk.text = null;

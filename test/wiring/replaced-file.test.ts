@@ -65,6 +65,28 @@ describe("a file that is replaced", () => {
     await clock.advance(5_000);
     expect(seen).toEqual([]);
   });
+  test("is seen as well where it is replaced while the one before it is looked at", async () => {
+    const clock = new FakeClock();
+    let now = B;
+    const seen: string[] = [];
+    const files = { look: async () => now, lookNow: () => now };
+    const watch = new ReplacedFile({
+      path: "/etc/x.yaml",
+      loaded: A,
+      clock,
+      files,
+      // It reads nothing, as where the text is the one that is in effect.
+      onReplaced() {
+        seen.push(now.file);
+        now = { file: "1:3", written: "14 3 3" };
+      },
+    });
+    await clock.advance(500);
+    expect(seen).toEqual(["1:2"]);
+    await clock.advance(500);
+    expect(seen).toEqual(["1:2", "1:3"]);
+    watch.stop();
+  });
   test("is seen where there was none at the start", async () => {
     const { clock, state, seen } = aPath(null);
     state.now = A;
