@@ -17,8 +17,8 @@ export interface KeptCallers {
 }
 
 /**
- * Writes the callers who asked for credentials to the file, so that a restart finds them: soon after a new caller, and at
- * intervals for the times. It writes asynchronously. A failure is logged once, is a part of the health, and has no other effect.
+ * Writes the callers who asked for credentials to the file, so that a restart finds them: soon after a new caller, soon after a
+ * failure, and at intervals for the times. It writes asynchronously. A failure is logged once, is a part of the health, and has no other effect.
  */
 export function keepCallers(options: {
   readonly recent: RecentCallers;
@@ -58,7 +58,7 @@ export function keepCallers(options: {
   };
   const look = async (): Promise<void> => {
     const aged = Math.abs(clock.now() - writtenAtMs) >= OLD_MS;
-    if (recent.changes !== written || aged) await write();
+    if (recent.changes !== written || aged || failed !== null) await write();
     lookLater();
   };
   let last: Promise<void> = Promise.resolve();

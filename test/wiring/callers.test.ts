@@ -1,5 +1,14 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type RecentCaller, RecentCallers } from "../../src/imds/recent-callers.ts";
@@ -98,6 +107,26 @@ describe("keepCallers()", () => {
     while (readCallers(directory, clock.now(), 0).length === 0) await Bun.sleep(1);
     await kept.stop();
     expect(kept.finding()).toBeNull();
+  });
+
+  test("writes again soon where the disk took nothing for a moment, and says nothing of it any more", async () => {
+    const recent = new RecentCallers();
+    const clock = new FakeClock(NOW);
+    rmSync(directory, { recursive: true });
+    const kept = keep(recent, clock);
+    recent.note({ uid: 2001, cgroupId: null }, 2001, clock.now());
+    /** Looks once. Whether the next look waits shows that this one has ended: the clock is the test's and the disk is not. */
+    const look = async () => {
+      await clock.advance(5_000);
+      while (clock.pending === 0) await Bun.sleep(1);
+    };
+    await look();
+    expect(kept.finding()).not.toBeNull();
+    mkdirSync(directory);
+    await look();
+    expect(kept.finding()).toBeNull();
+    expect(readCallers(directory, clock.now(), 0).map(({ uid }) => uid)).toEqual([2001]);
+    await kept.stop();
   });
 
   test("says once that the disk takes nothing, and goes on", async () => {
