@@ -48,6 +48,8 @@ const MAX_WAITING_PER_USER = 64;
 interface Entry {
   readonly answer: UpstreamAnswer;
   readonly validUntilMs: number;
+  /** For how long it was to be kept, in milliseconds. */
+  readonly lifeMs: number;
 }
 
 /** The token bucket of a user; below zero, as many misses wait. */
@@ -86,8 +88,8 @@ export class MetadataCache {
     const entry = this.#entries.get(key);
     if (entry === undefined) return null;
     const leftMs = entry.validUntilMs - nowMs;
-    // An end beyond the longest life comes from a clock that was ahead.
-    if (leftMs > 0 && leftMs <= STABLE_MS) return entry.answer;
+    // An end beyond its whole life comes from a clock that was ahead.
+    if (leftMs > 0 && leftMs <= entry.lifeMs) return entry.answer;
     this.#entries.delete(key);
     return null;
   }
@@ -189,7 +191,7 @@ export class MetadataCache {
     const lifeMs = answer.kind === "absent" ? ABSENT_MS : FRESH.test(path) ? FRESH_MS : STABLE_MS;
     if (LASTING.has(key)) this.#last.set(key, answer);
     this.#entries.delete(key);
-    this.#entries.set(key, { answer, validUntilMs: this.#clock.now() + lifeMs });
+    this.#entries.set(key, { answer, validUntilMs: this.#clock.now() + lifeMs, lifeMs });
     if (this.#entries.size > MAX_ENTRIES) {
       const oldest = this.#entries.keys().next().value;
       if (oldest !== undefined) this.#entries.delete(oldest);

@@ -152,6 +152,16 @@ describe("an answer is kept", () => {
     expect(source.asked).toHaveLength(2);
   });
 
+  test("nor is an announcement of the node's end, where the clock was set back by less than a minute", async () => {
+    const { clock, source, read } = aCache();
+    source.say = () => ({ kind: "absent" });
+    await read("meta-data/spot/instance-action");
+    clock.jump(-50_000);
+    await clock.advance(5_000);
+    source.say = () => found('{"action": "terminate"}');
+    expect(await read("meta-data/spot/instance-action")).toEqual(found('{"action": "terminate"}'));
+  });
+
   test("never where it is a failure", async () => {
     const { source, read } = aCache();
     source.say = () => ({ kind: "failed", why: "status 500" });
