@@ -1,6 +1,6 @@
 import type { Config } from "../config/schema.ts";
 import { METADATA } from "../firewall/addresses.ts";
-import { detectUpstream } from "../firewall/detect.ts";
+import { type DetectedUpstream, detectUpstream } from "../firewall/detect.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../telemetry/log.ts";
@@ -30,16 +30,19 @@ export function followAgent(options: {
   onMoved: () => void;
   log: Log;
   clock: Clock;
+  /** Default: {@link detectUpstream}. */
+  detect?: () => Promise<DetectedUpstream>;
 }): () => void {
-  const { upstream, log, clock } = options;
-  const startedMs = clock.now();
+  const { upstream, log, clock, detect = detectUpstream } = options;
+  // Not by the wall clock, which is often set at boot.
+  const startedMs = clock.bootMs();
   let stopped = false;
   let cancel = () => {};
   let delayMs = FIRST_MS;
 
   const isAgent = () => upstream.endpoint.address !== METADATA.ipv4.address;
   const look = async (): Promise<void> => {
-    const found = await detectUpstream();
+    const found = await detect();
     if (stopped) return;
     if (found.upstream.address !== METADATA.ipv4.address) {
       upstream.moveTo(found.upstream);
@@ -47,7 +50,7 @@ export function followAgent(options: {
       log.info("the upstream has changed", { upstream: upstream.url, because: found.reason });
       return;
     }
-    delayMs = clock.now() - startedMs > YOUNG_FOR_MS ? OLD_MS : Math.min(YOUNG_MS, delayMs * 2);
+    delayMs = clock.bootMs() - startedMs > YOUNG_FOR_MS ? OLD_MS : Math.min(YOUNG_MS, delayMs * 2);
     cancel = clock.schedule(delayMs, () => void look());
   };
   if (!isAgent()) cancel = clock.schedule(delayMs, () => void look());
