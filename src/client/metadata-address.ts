@@ -70,7 +70,7 @@ function outcomeOf(body: string): string {
 /**
  * Sends one request, without a token of its own.
  *
- * @throws ImdsProxyError `unhealthy` where nothing answers.
+ * @throws ImdsProxyError `unhealthy` where nothing answers, or not to the end.
  */
 export function send(
   method: "GET" | "PUT",
@@ -80,6 +80,16 @@ export function send(
   timeoutMs = TIMEOUT_MS,
 ): Promise<MetadataReply> {
   return new Promise((resolve, reject) => {
+    const fail = (error: NodeJS.ErrnoException): void => {
+      const code = error.code ?? error.name;
+      reject(
+        new ImdsProxyError(
+          "unhealthy",
+          `nothing answers at ${at === METADATA ? "the metadata address 169.254.169.254" : endpointText(at)} (${code})`,
+          remedyOf(code),
+        ),
+      );
+    };
     const outgoing = request(
       {
         host: at.address,
@@ -96,19 +106,11 @@ export function send(
         incoming.on("end", () =>
           resolve({ status: incoming.statusCode ?? 0, body: Buffer.concat(parts).toString("utf8") }),
         );
-        incoming.on("error", reject);
+        // Of an answer that ends half way, as where the proxy is stopped.
+        incoming.on("error", fail);
       },
     );
-    outgoing.on("error", (error: NodeJS.ErrnoException) => {
-      const code = error.code ?? error.name;
-      reject(
-        new ImdsProxyError(
-          "unhealthy",
-          `nothing answers at ${at === METADATA ? "the metadata address 169.254.169.254" : endpointText(at)} (${code})`,
-          remedyOf(code),
-        ),
-      );
-    });
+    outgoing.on("error", fail);
     outgoing.end();
   });
 }
