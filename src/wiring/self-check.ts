@@ -59,7 +59,9 @@ function wayTo(path: string): ReadonlySet<string> {
     // The parent of a directory that links have led to, as the kernel takes it.
     at = resolve(at, name === "" ? "." : name);
     way.add(at);
-    if (!lstatSync(at).isSymbolicLink()) continue;
+    const found = lstatSync(at, { throwIfNoEntry: false });
+    if (found === undefined) throw notInFileSystem(path);
+    if (!found.isSymbolicLink()) continue;
     if (++links > MOST_LINKS) throw tooManyLinks(path);
     const target = readlinkSync(at);
     at = target.startsWith("/") ? "/" : dirname(at);
@@ -73,6 +75,14 @@ const tooManyLinks = (path: string) =>
     "unsafe",
     `${path} leads through more than ${MOST_LINKS} symbolic links`,
     "name the file itself",
+  );
+
+/** As of a pipe: /dev/fd/63 and /dev/stdin lead to `pipe:[1234]`, which no directory has. */
+const notInFileSystem = (path: string) =>
+  new ImdsProxyError(
+    "missing",
+    `${path} leads to no file: it is a pipe, or was removed meanwhile`,
+    "name a file: the configuration is read again later",
   );
 
 /**

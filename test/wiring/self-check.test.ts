@@ -52,4 +52,12 @@ describe("requireClosed() looks at everything on the way to the file:", () => {
     symlinkSync("circle-a", join(root, "circle-b"));
     expect(() => requireClosed(join(root, "circle-a"))).toThrow("more than 40 symbolic links");
   });
+  test("a pipe, which is no file that can be read again", () => {
+    const child = Bun.spawn(["sleep", "60"], { stdin: "pipe" });
+    try {
+      expect(() => requireClosed(`/proc/${child.pid}/fd/0`)).toThrow("leads to no file");
+    } finally {
+      child.kill();
+    }
+  });
 });
