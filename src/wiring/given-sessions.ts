@@ -30,6 +30,8 @@ export class GivenSessions {
   readonly #jobs = new Map<string, Set<string>>();
   /** Decisions that are noted: most requests are by one of these. */
   readonly #noted = new WeakSet<object>();
+  /** The rules that hold; null until {@link follow} is called. */
+  #rules: Rules | null = null;
   #cancel: () => void;
 
   constructor(options: GivenSessionsOptions) {
@@ -44,6 +46,11 @@ export class GivenSessions {
     if (decision.kind !== "role") return;
     this.#noted.add(decided);
     const key = sessionKey(decision.request);
+    // Decided by former rules: new ones were loaded while STS was asked.
+    if (this.#rules !== null && !isGiven(this.#rules, decided, key)) {
+      if (!this.#given.has(key)) this.#options.broker.forget(decision.request, "withdrawn");
+      return;
+    }
     const job = decision.ofJob ? slurmCgroupOf(identity.cgroup)?.job : undefined;
     if (job !== undefined) this.#jobs.set(key, (this.#jobs.get(key) ?? new Set()).add(job));
     this.#given.delete(key);
@@ -56,11 +63,9 @@ export class GivenSessions {
 
   /** To be called when new rules hold: forgets the sessions that they do not give to whom the former ones gave them. */
   follow(rules: Rules): void {
-    for (const [key, { identity, instanceId = null, region = null }] of [...this.#given]) {
-      const decision = rules.decide(identity, instanceId, region);
-      if (decision.kind === "role" && sessionKey(decision.request) === key) continue;
-      this.#end(key, "withdrawn");
-    }
+    this.#rules = rules;
+    for (const [key, decided] of [...this.#given])
+      if (!isGiven(rules, decided, key)) this.#end(key, "withdrawn");
   }
 
   stop(): void {
@@ -91,4 +96,14 @@ export class GivenSessions {
     this.#given.delete(key);
     this.#jobs.delete(key);
   }
+}
+
+/** Whether rules give this session to whom it was given. */
+function isGiven(
+  rules: Rules,
+  { identity, instanceId = null, region = null }: Decided,
+  key: string,
+): boolean {
+  const decision = rules.decide(identity, instanceId, region);
+  return decision.kind === "role" && sessionKey(decision.request) === key;
 }

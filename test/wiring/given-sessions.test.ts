@@ -161,3 +161,17 @@ test("a session that was forgotten while it was asked for is given to nobody", a
   expect(events.filter(({ type }) => type === "obtained")).toEqual([]);
   expect(clock.pending).toBe(0);
 });
+
+test("a session that the former rules gave is forgotten where STS answers after new ones were loaded, and no other's is", async () => {
+  const { given, broker, give, dropped } = setUp();
+  const before = rulesOf({});
+  const after = rulesOf({ rules: [{ name: "alice", match: { user: "alice" }, role: role("Other") }] });
+  const bobs = await give(before, { user: "bob" });
+  given.follow(after);
+  const late = await give(before, { user: "alice" });
+  expect([broker.peek(late), broker.peek(bobs)].map((end) => end !== null)).toEqual([false, true]);
+  expect(dropped().map(([, reason]) => reason)).toEqual(["withdrawn"]);
+  const anew = await give(after, { user: "alice" });
+  expect(broker.peek(anew)).not.toBeNull();
+  expect(dropped()).toHaveLength(1);
+});
