@@ -66,7 +66,8 @@ export interface StatusServerOptions {
 
 interface Held {
   readonly share: Subject | null;
-  readonly sinceMs: number;
+  /** When the first of the answer was written; until then, when it connected. */
+  sinceMs: number;
   /** What is not written yet; null while it is not known. */
   rest: Uint8Array | null;
 }
@@ -174,6 +175,7 @@ export class StatusServer {
       return;
     }
     held.rest = Buffer.from(text);
+    held.sinceMs = this.#options.nowMs();
     this.#write(descriptor, held);
   }
 

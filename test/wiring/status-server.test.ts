@@ -152,3 +152,20 @@ describe("StatusServer", () => {
     expect([server.held, written.size]).toEqual([0, 0]);
   });
 });
+
+test("the time for reading a long answer begins with the answer, however long that was waited for", async () => {
+  const { promise, resolve } = Promise.withResolvers<object>();
+  const { waiting, written, ended, closed, look, advance, take } = aServer(() => promise);
+  const document = { text: "x".repeat(100) };
+  take(60);
+  waiting.root.push(0);
+  await look();
+  advance(11_000);
+  resolve(document);
+  await look();
+  for (let more = 0; more < 3; more++) {
+    advance(100);
+    await look();
+  }
+  expect([JSON.parse(written.get(10) ?? ""), ended, closed]).toEqual([document, [10], []]);
+});
