@@ -31,13 +31,13 @@ export async function instanceRoleArn(): Promise<string | null> {
  * @param document the instance identity document (Amazon EC2 User Guide, "Instance identity documents").
  */
 export function arnOf(role: string, document: string): string | null {
-  let fields: { accountId?: unknown; region?: unknown };
+  let fields: { accountId?: unknown; region?: unknown } | null;
   try {
     fields = JSON.parse(document) as typeof fields;
   } catch {
     return null;
   }
-  const { accountId, region } = fields;
+  const { accountId, region } = fields ?? {};
   if (typeof accountId !== "string" || !/^\d{12}$/.test(accountId) || typeof region !== "string") return null;
   if (!/^[\w+=,.@-]{1,64}$/.test(role)) return null;
   const partition = PARTITIONS.find(([prefix]) => region.startsWith(prefix))?.[1] ?? "aws";

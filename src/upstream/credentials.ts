@@ -26,13 +26,13 @@ export function roleNameOf(list: Pick<RawAnswer, "status" | "body">): string | n
  * @throws ImdsProxyError `upstream` where a field is missing; its text has nothing of the document.
  */
 export function credentialsOf(answer: Pick<RawAnswer, "status" | "body">): InstanceCredentials {
-  let fields: Record<string, unknown> = {};
+  let fields: Record<string, unknown> | null = null;
   try {
-    fields = JSON.parse(answer.body) as Record<string, unknown>;
+    fields = JSON.parse(answer.body) as Record<string, unknown> | null;
   } catch {
     // The parser's message would quote the document.
   }
-  const { AccessKeyId, SecretAccessKey, Token, Expiration } = fields;
+  const { AccessKeyId, SecretAccessKey, Token, Expiration } = fields ?? {};
   const expiresAtMs = Date.parse(String(Expiration));
   if (
     answer.status !== 200 ||

@@ -19,6 +19,7 @@ describe("arnOf()", () => {
   }
   const bad: [name: string, role: string, document: string][] = [
     ["a document that is none", "Node", "<html>"],
+    ["a document that is null", "Node", "null"],
     ["no account", "Node", "{}"],
     ["an account that is none", "Node", document({ accountId: "1" })],
     ["a role that is none", "<html>", document({})],

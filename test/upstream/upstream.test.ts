@@ -263,6 +263,20 @@ describe("credentials()", () => {
     });
   }
 
+  test("where the document is null: the same error as for one that is none", async () => {
+    const one = scripted((line) =>
+      line.startsWith("PUT")
+        ? TOKEN
+        : line.includes("security-credentials/ ")
+          ? reply(200, "Role")
+          : reply(200, "null"),
+    );
+    const error = await one.upstream.credentials().catch((found: unknown) => found);
+    expect(error).toBeInstanceOf(ImdsProxyError);
+    expect((error as ImdsProxyError).problem).toContain("cannot be read (status 200)");
+    one.stop();
+  });
+
   test("where the node has no role: an error that says so", async () => {
     const one = scripted((line) => (line.startsWith("PUT") ? TOKEN : reply(404)));
     const error = await one.upstream.credentials().catch((found: unknown) => found);
