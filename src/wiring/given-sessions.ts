@@ -10,6 +10,14 @@ const LOOK_MS = 5_000;
 /** Sessions of which it is known to whom they were given: as many as the broker keeps. */
 const MAX_SESSIONS = 8_192;
 
+/** A session that is given. */
+interface Given {
+  /** What was decided for who got it last. */
+  decided: Decided;
+  /** False once it is forgotten. */
+  kept: boolean;
+}
+
 export interface GivenSessionsOptions {
   readonly broker: Pick<SessionBroker, "forget">;
   readonly clock: Clock;
@@ -25,11 +33,11 @@ export interface GivenSessionsOptions {
 export class GivenSessions {
   readonly #options: GivenSessionsOptions;
   /** By session key, in the order in which they were last noted: what was decided for who got it last. */
-  readonly #given = new Map<string, Decided>();
+  readonly #given = new Map<string, Given>();
   /** Of these, the cgroups of the Slurm jobs that have the session, where it is a job's. */
   readonly #jobs = new Map<string, Set<string>>();
-  /** Decisions that are noted: most requests are by one of these. */
-  readonly #noted = new WeakSet<object>();
+  /** What was noted by each decision: most requests are by one of these. */
+  readonly #noted = new WeakMap<Decided, Given>();
   /** The rules that hold; null until {@link follow} is called. */
   #rules: Rules | null = null;
   #cancel: () => void;
@@ -41,10 +49,9 @@ export class GivenSessions {
 
   /** Notes whose session a request's answer gave. */
   note({ decided, accessKeyId }: Pick<RequestEvent, "decided" | "accessKeyId">): void {
-    if (accessKeyId === null || decided === null || this.#noted.has(decided)) return;
+    if (accessKeyId === null || decided === null || this.#noted.get(decided)?.kept === true) return;
     const { decision, identity } = decided;
     if (decision.kind !== "role") return;
-    this.#noted.add(decided);
     const key = sessionKey(decision.request);
     // Decided by former rules: new ones were loaded while STS was asked.
     if (this.#rules !== null && !isGiven(this.#rules, decided, key)) {
@@ -53,8 +60,11 @@ export class GivenSessions {
     }
     const job = decision.ofJob ? slurmCgroupOf(identity.cgroup)?.job : undefined;
     if (job !== undefined) this.#jobs.set(key, (this.#jobs.get(key) ?? new Set()).add(job));
+    const given = this.#given.get(key) ?? { decided, kept: true };
+    given.decided = decided;
+    this.#noted.set(decided, given);
     this.#given.delete(key);
-    this.#given.set(key, decided);
+    this.#given.set(key, given);
     for (const oldest of this.#given.keys()) {
       if (this.#given.size <= MAX_SESSIONS) break;
       this.#forget(oldest);
@@ -64,7 +74,7 @@ export class GivenSessions {
   /** To be called when new rules hold: forgets the sessions that they do not give to whom the former ones gave them. */
   follow(rules: Rules): void {
     this.#rules = rules;
-    for (const [key, decided] of [...this.#given])
+    for (const [key, { decided }] of [...this.#given])
       if (!isGiven(rules, decided, key)) this.#end(key, "withdrawn");
   }
 
@@ -84,15 +94,15 @@ export class GivenSessions {
   }
 
   #end(key: string, reason: "job-ended" | "withdrawn"): void {
-    const decision = this.#given.get(key)?.decision;
+    const decision = this.#given.get(key)?.decided.decision;
     this.#forget(key);
     if (decision?.kind === "role") this.#options.broker.forget(decision.request, reason);
   }
 
   #forget(key: string): void {
-    const decided = this.#given.get(key);
-    // Who asks again is noted again.
-    if (decided !== undefined) this.#noted.delete(decided);
+    const given = this.#given.get(key);
+    // Who asks again is noted again, whoever of those who had the session.
+    if (given !== undefined) given.kept = false;
     this.#given.delete(key);
     this.#jobs.delete(key);
   }

@@ -175,3 +175,26 @@ test("a session that the former rules gave is forgotten where STS answers after 
   expect(broker.peek(anew)).not.toBeNull();
   expect(dropped()).toHaveLength(1);
 });
+
+test("a session that two have, and that ended with the job of one, is noted again for the other, and can be withdrawn", async () => {
+  const { given, broker, clock, give, gone, dropped } = setUp();
+  const member = { name: "group", match: { group: "lab" }, role: role("Job") };
+  const rules = rulesOf({ sessionName: "{user}", rules: [...JOBS, member] });
+  // The same decision each time, as the handler has it for an identity that is in memory.
+  const identity = identityOf({ groups: ["lab"] });
+  const decision = rules.decide(identity, null);
+  if (decision.kind !== "role") throw new Error(decision.reason);
+  const decided = { identity, decision, namedGroups: new Set<string>() };
+  const ask = async () => {
+    const outcome = await broker.get(decision.request);
+    if (outcome.kind !== "session") throw new Error(outcome.kind);
+    given.note({ decided, accessKeyId: outcome.session.accessKeyId });
+  };
+  await ask();
+  await give(rules, { ...inJob(12), groups: ["lab"] });
+  gone.add("/system.slice/slurmstepd.scope/job_12");
+  await clock.advance(20 * SECOND);
+  await ask();
+  given.follow(rulesOf({}));
+  expect(dropped().map(([, reason]) => reason)).toEqual(["job-ended", "withdrawn"]);
+});
