@@ -42,9 +42,10 @@ export function followAgent(options: {
 
   const isAgent = () => upstream.endpoint.address !== METADATA.ipv4.address;
   const look = async (): Promise<void> => {
-    const found = await detect();
+    // The list of the node's addresses cannot be had without a free descriptor.
+    const found = await detect().catch(() => null);
     if (stopped) return;
-    if (found.upstream.address !== METADATA.ipv4.address) {
+    if (found !== null && found.upstream.address !== METADATA.ipv4.address) {
       upstream.moveTo(found.upstream);
       options.onMoved();
       log.info("the upstream has changed", { upstream: upstream.url, because: found.reason });

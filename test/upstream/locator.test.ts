@@ -8,7 +8,7 @@ import { FakeClock } from "../support/fake-clock.ts";
 /** The search for the agent, on a node that has none until `state.agent` is true. */
 function aSearch() {
   const clock = new FakeClock();
-  const state = { agent: false, looks: 0, moved: 0 };
+  const state = { agent: false, looks: 0, moved: 0, broken: false };
   const upstream = {
     endpoint: METADATA.ipv4 as Endpoint,
     url: "http://upstream",
@@ -23,6 +23,7 @@ function aSearch() {
     clock,
     async detect(): Promise<DetectedUpstream> {
       state.looks++;
+      if (state.broken) throw new Error("EMFILE");
       return { upstream: state.agent ? HYPERPOD_AGENT : METADATA.ipv4, reason: "the test", certain: true };
     },
   });
@@ -49,4 +50,15 @@ test("after a quarter of an hour it is looked for every five minutes", async () 
   expect(state.looks - before).toBe(12);
   stop();
   expect(clock.pending).toBe(0);
+});
+
+test("a look that fails, as where no descriptor is free, does not end the search", async () => {
+  const { clock, state, upstream, stop } = aSearch();
+  state.broken = true;
+  await clock.advance(10_000);
+  state.broken = false;
+  state.agent = true;
+  await clock.advance(30_000);
+  expect(upstream.endpoint).toEqual(HYPERPOD_AGENT);
+  stop();
 });
