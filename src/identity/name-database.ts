@@ -11,14 +11,22 @@ const SUBUID = "/etc/subuid";
 const NSSWITCH = "/etc/nsswitch.conf";
 const FILES = ["/etc/passwd", "/etc/group", SUBUID, NSSWITCH];
 
-/** The file's text as Latin-1, in which every byte is a character; empty where it cannot be read. */
-function read(path: string): string {
+/**
+ * The file's text as Latin-1, in which every byte is a character; empty where it cannot be read. Null where it cannot be read for now,
+ * as where no descriptor is free.
+ */
+export type ReadText = (path: string) => string | null;
+
+/** Errors of open(2) and read(2) that say nothing of the file. */
+const PASSING: ReadonlySet<string> = new Set(["EMFILE", "ENFILE", "ENOMEM", "EINTR", "EIO"]);
+
+const read: ReadText = (path) => {
   try {
     return readFileSync(path, "latin1");
-  } catch {
-    return "";
+  } catch (error) {
+    return PASSING.has((error as NodeJS.ErrnoException).code ?? "") ? null : "";
   }
-}
+};
 
 /** A text that differs once the file has been changed or replaced. */
 function stamp(path: string): string {
@@ -34,34 +42,40 @@ function stamp(path: string): string {
  * Reads /etc/subuid, with the ranges that are given away for user namespaces ({@link allocatedRanges}) as further lines. The
  * function returns the text at the first call and after a change, else null. A missing file reads as empty.
  */
-export function subordinateFile(): () => string | null {
+export function subordinateFile(readText: ReadText = read): () => string | null {
   let seen: string | null = null;
   return () => {
     const allocated = allocatedRanges();
     const found = `${stamp(SUBUID)} ${allocated}`;
     if (found === seen) return null;
+    const text = readText(SUBUID);
+    // What was there before holds until it can be read.
+    if (text === null) return null;
     seen = found;
-    return `${read(SUBUID)}\n${allocated}`;
+    return `${text}\n${allocated}`;
   };
 }
 
 /** Parses a file again only where it has changed since the last call. */
-function whenChanged<T>(path: string, parse: (text: string) => T): () => T {
+function whenChanged<T>(path: string, readText: ReadText, parse: (text: string) => T): () => T {
   let seen: string | null = null;
   let parsed: T | undefined;
   return () => {
     const found = stamp(path);
     if (parsed === undefined || found !== seen) {
+      const text = readText(path);
+      // What was there before holds until it can be read.
+      if (text === null) return parsed ?? parse("");
       seen = found;
-      parsed = parse(read(path));
+      parsed = parse(text);
     }
     return parsed;
   };
 }
 
-export function nameDatabase(helpers: NameHelpers): AccountDatabase {
-  const ranges = whenChanged<readonly SubordinateRange[]>(SUBUID, parseSubordinateRanges);
-  const services = whenChanged(NSSWITCH, parseNameSwitch);
+export function nameDatabase(helpers: NameHelpers, readText: ReadText = read): AccountDatabase {
+  const ranges = whenChanged<readonly SubordinateRange[]>(SUBUID, readText, parseSubordinateRanges);
+  const services = whenChanged(NSSWITCH, readText, parseNameSwitch);
   let isAllocator = allocatorHasRun();
   return {
     byUid: (uid, before) => helpers.byUid(uid, { before }),
