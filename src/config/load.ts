@@ -1,5 +1,6 @@
-import { closeSync, constants, openSync, readSync } from "node:fs";
+import { constants } from "node:fs";
 import { z } from "zod";
+import { beginningOfFile } from "../bounded-read.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { type FailedTest, failedTests, type PolicyTest } from "../rules/policy-tests.ts";
 import { ConfigDocument, type KeyPath } from "./document.ts";
@@ -110,24 +111,12 @@ export function textOfFile(path: string, what: string, remedy: string): string {
  * @throws what the file system says.
  */
 export function readObject(path: string): Uint8Array | null {
-  let descriptor: number;
   try {
     // O_NONBLOCK: where it is a FIFO, open(2) must not wait for a writer.
-    descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    return beginningOfFile(path, MOST_OBJECT_BYTES + 1, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
     throw error;
-  }
-  try {
-    const bytes = Buffer.alloc(MOST_OBJECT_BYTES + 1);
-    let length = 0;
-    for (;;) {
-      const read = readSync(descriptor, bytes, length, bytes.length - length, null);
-      length += read;
-      if (read === 0 || length === bytes.length) return bytes.subarray(0, length);
-    }
-  } finally {
-    closeSync(descriptor);
   }
 }
 
@@ -145,7 +134,7 @@ const FILE_ERRORS: Readonly<Record<string, string>> = {
 function textOf(path: string, what: string, remedy: string): string | null {
   let bytes: Uint8Array;
   try {
-    bytes = readAtMost(path, MOST_CONFIG_BYTES + 1);
+    bytes = beginningOfFile(path, MOST_CONFIG_BYTES + 1);
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code ?? "unreadable";
     if (code === "ENOENT") return null;
@@ -159,24 +148,6 @@ function textOf(path: string, what: string, remedy: string): string | null {
     throw new ImdsProxyError("config", `cannot read ${what} ${path}: it has more than 16 MiB`, remedy);
   }
   return new TextDecoder().decode(bytes);
-}
-
-/** The bytes of a file from its beginning, no more than so many; it may be a pipe. @throws what the file system says. */
-function readAtMost(path: string, most: number): Uint8Array {
-  const descriptor = openSync(path, "r");
-  try {
-    const pieces: Uint8Array[] = [];
-    for (let left = most; left > 0; ) {
-      const piece = Buffer.alloc(Math.min(left, 65_536));
-      const read = readSync(descriptor, piece, 0, piece.length, null);
-      if (read === 0) break;
-      pieces.push(piece.subarray(0, read));
-      left -= read;
-    }
-    return Buffer.concat(pieces);
-  } finally {
-    closeSync(descriptor);
-  }
 }
 
 /** A configuration's file: its values, and where each stands. */

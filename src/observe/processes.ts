@@ -1,5 +1,5 @@
 import { readdirSync, readlinkSync } from "node:fs";
-import { beginningOfFile } from "../platform/text-file.ts";
+import { beginningOfFile } from "../bounded-read.ts";
 import { plainText } from "./plain-text.ts";
 
 /**

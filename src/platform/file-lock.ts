@@ -1,7 +1,7 @@
 import { closeSync, constants, fstatSync, openSync, statSync } from "node:fs";
+import { beginningOfFile } from "../bounded-read.ts";
 import { sleep } from "./clock.ts";
 import { tryLock } from "./libc.ts";
-import { beginningOfFile } from "./text-file.ts";
 
 /** Locks between processes: flock(2) on a file that only root can open. The kernel ends a lock with its process. */
 

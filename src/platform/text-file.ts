@@ -1,4 +1,4 @@
-import { closeSync, openSync, readFileSync, readSync } from "node:fs";
+import { readFileSync } from "node:fs";
 
 /** The text of a file; null where it is not there or cannot be read. For short files of the kernel and of root. */
 export function textIfAny(path: string): string | null {
@@ -6,30 +6,5 @@ export function textIfAny(path: string): string | null {
     return readFileSync(path, "utf8");
   } catch {
     return null;
-  }
-}
-
-/** Bytes that are read at once: a limit that is far above what a file has costs no memory. */
-const PIECE_BYTES = 65_536;
-
-/**
- * The beginning of a file whose length others decide; it may be a pipe.
- *
- * @throws the error of the file system.
- */
-export function beginningOfFile(path: string, mostBytes: number): Buffer {
-  const descriptor = openSync(path, "r");
-  try {
-    const pieces: Buffer[] = [];
-    for (let left = mostBytes; left > 0; ) {
-      const piece = Buffer.alloc(Math.min(left, PIECE_BYTES));
-      const read = readSync(descriptor, piece, 0, piece.length, null);
-      if (read === 0) break;
-      pieces.push(piece.subarray(0, read));
-      left -= read;
-    }
-    return Buffer.concat(pieces);
-  } finally {
-    closeSync(descriptor);
   }
 }

@@ -1,5 +1,5 @@
 import { readFileSync, readlinkSync } from "node:fs";
-import { beginningOfFile } from "../../platform/text-file.ts";
+import { beginningOfFile } from "../../bounded-read.ts";
 import type { ProcessFacts } from "../types.ts";
 import { argumentsHaveSecret, FILE_VARIABLES, namesIn, pathsIn, SECRET_VARIABLES } from "./secrets.ts";
 

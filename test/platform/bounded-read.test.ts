@@ -2,7 +2,8 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { beginningOfFile, textIfAny } from "../../src/platform/text-file.ts";
+import { beginningOfFile } from "../../src/bounded-read.ts";
+import { textIfAny } from "../../src/platform/text-file.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "text-file-"));
 const path = join(directory, "file");
