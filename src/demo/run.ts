@@ -1,4 +1,5 @@
 import { after } from "../platform/clock.ts";
+import { Output } from "../platform/programs.ts";
 import { CLEAN_ENVIRONMENT, type Namespace, onlyChild, processTree } from "./namespace.ts";
 
 /** Who runs a command on the node. */
@@ -63,8 +64,8 @@ export function runIn(namespace: Namespace, as: RunAs, options: RunOptions): Run
     detached: true,
   });
   namespace.entered(child);
-  const stdout = collect(child.stdout);
-  const stderr = collect(child.stderr);
+  const stdout = new Output(child.stdout);
+  const stderr = new Output(child.stderr);
   let timedOut = false;
   const over = Promise.withResolvers<void>();
   const giveUp = () => {
@@ -88,8 +89,8 @@ export function runIn(namespace: Namespace, as: RunAs, options: RunOptions): Run
       const target = pid();
       if (target !== null) signal(target, name);
     },
-    stdout: stdout.text,
-    stderr: stderr.text,
+    stdout: () => stdout.text(),
+    stderr: () => stderr.text(),
     done,
   };
 }
@@ -101,12 +102,4 @@ export function signal(pid: number, name: NodeJS.Signals): void {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
   }
-}
-
-function collect(stream: ReadableStream<Uint8Array>): { text(): string; complete: Promise<void> } {
-  const chunks: Uint8Array[] = [];
-  const complete = (async () => {
-    for await (const chunk of stream) chunks.push(chunk);
-  })();
-  return { text: () => Buffer.concat(chunks).toString(), complete };
 }

@@ -105,11 +105,12 @@ export async function runProgram(
   const cancel = after(timeoutMs + LAST_OUTPUT_MS, late.resolve);
   await Promise.race([Promise.all([ended, stdout.complete, stderr.complete]), late.promise]);
   cancel();
-  return { exitCode, stdout: stdout.end(), stderr: stderr.end() };
+  for (const output of [stdout, stderr]) output.stop();
+  return { exitCode, stdout: stdout.text(), stderr: stderr.text() };
 }
 
-/** What one stream of a program gave. */
-class Output {
+/** What one stream of a program gives, from its start on. */
+export class Output {
   /** Resolves where nothing more can come, because no process has the other end of the pipe. */
   readonly complete: Promise<void>;
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
@@ -120,10 +121,14 @@ class Output {
     this.complete = this.#read();
   }
 
-  /** The text until now. Nothing more is read. */
-  end(): string {
-    this.#reader.cancel().catch(() => {});
+  /** The text until now. */
+  text(): string {
     return Buffer.concat(this.#pieces).toString();
+  }
+
+  /** Reads no more. */
+  stop(): void {
+    this.#reader.cancel().catch(() => {});
   }
 
   async #read(): Promise<void> {
