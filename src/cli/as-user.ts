@@ -1,9 +1,11 @@
 import { defineCommand } from "citty";
 import { ImdsProxyError } from "../errors.ts";
-import { become } from "./become.ts";
+import { become, type Credentials } from "./become.ts";
 import { run } from "./run.ts";
 
 const IDS = /^(\d{1,10}):(\d{1,10})$/;
+/** 4294967295 is (uid_t)-1, which is nobody. */
+const MOST_ID = 4_294_967_294;
 
 /** The other end of service/spawn-as.ts, which says why a process becomes a user by itself. */
 export default defineCommand({
@@ -17,19 +19,25 @@ export default defineCommand({
     command: { type: "positional", description: "The command with its arguments, as JSON", required: true },
   },
   async run({ args }) {
-    const [, uid, gid] = IDS.exec(args.ids) ?? [];
+    const ids = readIds(args.ids);
     const argv = readCommand(args.command);
-    if (uid === undefined || gid === undefined || argv === null) {
+    if (ids === null || argv === null) {
       throw new ImdsProxyError(
         "usage",
         "as-user: not UID:GID in digits and a list of words in JSON",
         "other commands of imdsproxy start it; use sudo -u USER imdsproxy COMMAND",
       );
     }
-    become({ uid: Number(uid), gid: Number(gid) });
+    become(ids);
     await run(argv);
   },
 });
+
+function readIds(text: string): Credentials | null {
+  const [, uid, gid] = IDS.exec(text) ?? [];
+  const ids = { uid: Number(uid), gid: Number(gid) };
+  return ids.uid <= MOST_ID && ids.gid <= MOST_ID ? ids : null;
+}
 
 function readCommand(text: string): string[] | null {
   try {

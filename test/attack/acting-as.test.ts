@@ -59,6 +59,44 @@ describeAsRoot("a command of root's that acts as a user:", () => {
     expect(found.waited).toBe(0);
   }, 120_000);
 
+  test("she can trace none, nor open its memory: what began as root's stays closed to her", async () => {
+    const warming = proxied.node.spawn({
+      ...ROOT,
+      argv: ["imdsproxy", "warm", "alice", "--spread", "3600"],
+      timeoutMs: 100_000,
+    });
+    try {
+      const found = await attack(proxied.node, ALICE, "tracer", []);
+      expect(found).toEqual({ attach: "EPERM", memory: "EACCES" });
+    } finally {
+      warming.kill("SIGKILL");
+      await warming.done;
+    }
+  }, 120_000);
+
+  test("the command by which it becomes her makes nobody of anybody who is not root", async () => {
+    for (const ids of ["0:0", "2001:2001", "2002:2002"]) {
+      const argv = ["imdsproxy", "as-user", ids, '["--version"]'];
+      const { exitCode, stdout, stderr } = await proxied.node.exec({ ...ALICE, argv });
+      expect({ ids, exitCode, stdout }).toEqual({ ids, exitCode: 1, stdout: "" });
+      expect(stderr).toContain("cannot give up root here");
+    }
+  });
+
+  test("numbers that are no uid, and no list of words, end it before it runs anything", async () => {
+    for (const [ids, command] of [
+      ["4294967295:1", '["--version"]'],
+      ["4294967296:4294967296", '["--version"]'],
+      ["2001", '["--version"]'],
+      ["2001:2001", '{"0":"--version"}'],
+      ["2001:2001", "--version"],
+    ] as const) {
+      const argv = ["imdsproxy", "as-user", "--", ids, command];
+      const { exitCode, stdout } = await proxied.node.exec({ ...ROOT, argv });
+      expect({ ids, command, exitCode, stdout }).toEqual({ ids, command, exitCode: 2, stdout: "" });
+    }
+  });
+
   test("warm ends with 1 when she kills what asks as her, and says so", async () => {
     const watcher = await watching("kill");
     let ended = await onTerminal("imdsproxy warm alice").done;
