@@ -24,6 +24,7 @@ import { GivenSessions } from "../src/wiring/given-sessions.ts";
 import { Status } from "../src/wiring/status.ts";
 import { identityOf, policyOf, ROLE } from "../test/imds/support.ts";
 import { FakeKernel } from "../test/support/fake-kernel.ts";
+import { listenAnywhere } from "../test/support/listen-anywhere.ts";
 import { idleMetrics } from "./bench/idle-metrics.ts";
 import { leastAnswers } from "./bench/least.ts";
 
@@ -100,15 +101,6 @@ function cannedLookup(port: number): SocketLookup {
 }
 
 type Handlers = Required<Pick<SocketHandler<unknown>, "open" | "data" | "end" | "close">>;
-let handlers: Handlers | null = null;
-// The server's listener gets no connections: its handlers are called by us.
-Object.assign(Bun, {
-  listen: (options: { socket: Handlers }): Pick<TCPSocketListener<unknown>, "stop"> => {
-    handlers = options.socket;
-    return { stop() {} };
-  },
-});
-
 const tokens = new TokenMint(new Uint8Array(32).fill(7));
 const identity = identityOf({ uid: ALICE, cgroupId: null, redirected: true });
 const policy = policyOf({ role: ROLE }, () => identity);
@@ -184,7 +176,23 @@ const server = new Server({
     throw new Error(why);
   },
 });
-for (let port = 40_000; handlers === null; port++) server.listen({ address: "127.0.0.1", port });
+let handlers: Handlers | null = null;
+const originalListen = Bun.listen;
+listenAnywhere((port) => {
+  // The server's listener gets no connections: its handlers are called by us.
+  Object.assign(Bun, {
+    listen: (options: { socket: Handlers }): Pick<TCPSocketListener<unknown>, "stop"> => {
+      handlers = options.socket;
+      return { stop() {} };
+    },
+  });
+  try {
+    server.listen({ address: "127.0.0.1", port });
+  } finally {
+    Object.assign(Bun, { listen: originalListen });
+  }
+});
+if (handlers === null) throw new Error("the server does not listen");
 const { open, data, end, close } = handlers as Handlers;
 
 let written = 0;

@@ -3,7 +3,7 @@ import { closeSync, readFileSync } from "node:fs";
 import { connect } from "node:net";
 import { Listener } from "../../src/http/listener.ts";
 import { ListenError } from "../../src/platform/listening-socket.ts";
-import { listenAnywhere } from "../support/listen-anywhere.ts";
+import { freePort, listenAnywhere } from "../support/listen-anywhere.ts";
 
 type Accept = NonNullable<ConstructorParameters<typeof Listener<undefined>>[0]["accept"]>;
 
@@ -18,14 +18,6 @@ const byBun: Accept = (descriptor, handlers) =>
     ...({ fd: descriptor } as unknown as { hostname: string; port: number }),
     socket: handlers,
   });
-
-/** A port of this machine that nobody has at the moment. */
-function freePort(): number {
-  const probe = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
-  const { port } = probe;
-  probe.stop(true);
-  return port;
-}
 
 function aListener(
   accept: Accept | undefined,
