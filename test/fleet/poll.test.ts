@@ -323,7 +323,7 @@ describe("poll()", () => {
       expect(await refused()).toBe(
         "ssm:/imdsproxy/rules has the serial 6, and this node has had 7: an older object is not taken again",
       );
-      ssm.value = object(8).replace("R8", "Admin");
+      ssm.value = object(8).replace("role/R8", "role/Admin");
       expect(await refused()).toContain("ssm:/imdsproxy/rules is signed by no key");
       ssm.value = null;
       expect(await refused()).toContain("ssm:/imdsproxy/rules: there is no such parameter in us-west-2");
