@@ -1,10 +1,10 @@
 import { afterEach, expect, test } from "bun:test";
 import { createServer, type Server, type Socket } from "node:net";
 import type { Endpoint } from "../../src/identity/endpoint.ts";
-import { systemClock } from "../../src/platform/clock.ts";
 import { UpstreamClient } from "../../src/upstream/client.ts";
 import type { UpstreamGuard, Verdict } from "../../src/upstream/connection.ts";
 import { FakeClock } from "../support/fake-clock.ts";
+import { patientClock } from "../support/patient-clock.ts";
 
 const GET = { method: "GET", path: "/latest/meta-data/hostname", headers: {} } as const;
 const OK = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -58,7 +58,7 @@ function scripted(...verdicts: Verdict[]): UpstreamGuard & { asked: number; open
   return guard;
 }
 
-function clientOf(guard: UpstreamGuard, clock = systemClock): UpstreamClient {
+function clientOf(guard: UpstreamGuard, clock = patientClock): UpstreamClient {
   const client = new UpstreamClient({ guard, clock });
   ends.push(() => client.close());
   return client;

@@ -2,9 +2,9 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { createInstanceSecrets } from "../../src/demo/imds/secrets.ts";
 import { DEFAULT_FACTS } from "../../src/demo/imds/tree.ts";
 import { ImdsProxyError } from "../../src/errors.ts";
-import { systemClock } from "../../src/platform/clock.ts";
 import { Upstream } from "../../src/upstream/upstream.ts";
 import { FakeClock } from "../support/fake-clock.ts";
+import { patientClock } from "../support/patient-clock.ts";
 import { type FaultyImds, startFaultyImds } from "../support/stand-ins/imds.ts";
 
 const MAC_PATH = "meta-data/network/interfaces/macs/02:29:96:8f:6a:2d/vpc-id";
@@ -20,7 +20,7 @@ function endpointOf(standIn: FaultyImds) {
 
 beforeEach(() => {
   service = startFaultyImds({ listen: [{ address: "127.0.0.1", port: 0 }], secrets });
-  upstream = new Upstream({ endpoint: endpointOf(service), clock: systemClock });
+  upstream = new Upstream({ endpoint: endpointOf(service), clock: patientClock });
 });
 afterEach(() => {
   upstream.close();
@@ -52,7 +52,7 @@ function scripted(answerTo: (line: string) => string) {
       },
     },
   });
-  const to = new Upstream({ endpoint: { address: "127.0.0.1", port: listener.port }, clock: systemClock });
+  const to = new Upstream({ endpoint: { address: "127.0.0.1", port: listener.port }, clock: patientClock });
   return {
     heads,
     upstream: to,
@@ -298,8 +298,8 @@ describe("credentials()", () => {
     const { port } = endpointOf(service);
     const script = `
       import { Upstream } from ${JSON.stringify(`${import.meta.dir}/../../src/upstream/upstream.ts`)};
-      import { systemClock } from ${JSON.stringify(`${import.meta.dir}/../../src/platform/clock.ts`)};
-      const upstream = new Upstream({ endpoint: { address: "127.0.0.1", port: ${port} }, clock: systemClock });
+      import { patientClock } from ${JSON.stringify(`${import.meta.dir}/../support/patient-clock.ts`)};
+      const upstream = new Upstream({ endpoint: { address: "127.0.0.1", port: ${port} }, clock: patientClock });
       const { accessKeyId } = await upstream.credentials();
       console.log(accessKeyId.length);
       process.exit(0);`;
@@ -375,7 +375,7 @@ describe("moveTo()", () => {
   ] as const) {
     test(`with ${what} under way: the new service is asked, with a token of its own, and its answer counts`, async () => {
       const [a, b] = [held("a"), held("b")];
-      const to = new Upstream({ endpoint: a.endpoint, clock: systemClock });
+      const to = new Upstream({ endpoint: a.endpoint, clock: patientClock });
       b.answerAll();
       const found = to.read("latest", "meta-data/hostname");
       await a.asked(1);
@@ -395,7 +395,7 @@ describe("moveTo()", () => {
 
   test("with the credentials' request under way: the credentials are the new service's", async () => {
     const [a, b] = [held("a"), held("b")];
-    const to = new Upstream({ endpoint: a.endpoint, clock: systemClock });
+    const to = new Upstream({ endpoint: a.endpoint, clock: patientClock });
     b.answerAll();
     const found = to.credentials();
     await a.asked(1);
