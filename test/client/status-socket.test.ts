@@ -64,6 +64,6 @@ describe("askStatus()", () => {
   });
   test("refuses a directory in which others could put a socket", async () => {
     chmodSync(directory, 0o1777);
-    expect(ask()).rejects.toThrow("can be changed by others than the service (mode 1777)");
+    await expect(ask()).rejects.toThrow("can be changed by others than the service (mode 1777)");
   });
 });

@@ -164,7 +164,7 @@ describe("lastingAccounts()", () => {
     fails = true;
     expect(await both()).toEqual([1200, 1200]);
     expect(() => lasting.localUidOf("other")).toThrow("not now");
-    expect(lasting.uidOf("other")).rejects.toThrow("not now");
+    await expect(lasting.uidOf("other")).rejects.toThrow("not now");
     fails = false;
     known = {};
     expect(await both()).toEqual([null, null]);

@@ -405,7 +405,7 @@ describe("a subordinate uid", () => {
     database.owners.set(165_000, ["alice"]);
     database.owners.set(165_001, ["alice"]);
     database.down = true;
-    expect(Promise.resolve(accounts.resolve(165_000))).rejects.toThrow(
+    await expect(Promise.resolve(accounts.resolve(165_000))).rejects.toThrow(
       "NSS cannot tell for now whose subordinate uid 165000 is: sss (unavailable, errno 111)",
     );
     await settle();
@@ -416,7 +416,7 @@ describe("a subordinate uid", () => {
     await clock.advance(60 * SECOND);
     expect(await accounts.resolve(165_000)).toEqual(known);
     // A uid that was never asked for may be an account of the directory.
-    expect(Promise.resolve(accounts.resolve(165_001))).rejects.toThrow("whether it is an account");
+    await expect(Promise.resolve(accounts.resolve(165_001))).rejects.toThrow("whether it is an account");
   });
 
   describe("by a service of nsswitch.conf", () => {
@@ -439,7 +439,7 @@ describe("a subordinate uid", () => {
     test("that does not answer: refused for now", async () => {
       const { accounts, database } = withService();
       database.ownersTold = { status: "unavail" };
-      expect(Promise.resolve(accounts.resolve(165_000))).rejects.toThrow("sss does not answer");
+      await expect(Promise.resolve(accounts.resolve(165_000))).rejects.toThrow("sss does not answer");
     });
     test("that cannot tell: whoever has no name is refused, an account is itself", async () => {
       const { accounts, database } = withService();
