@@ -104,7 +104,7 @@ function failureOf(
   if (status === 401 || status === 403) {
     return failed(
       `S3 refuses the object to the instance role (${said})`,
-      `allow it s3:GetObject on arn:aws:s3:::${bucket}/${key}, and kms:Decrypt where a key of KMS encrypts it; see that the node's clock is right`,
+      `allow it s3:GetObject on the object ${key} of the bucket ${bucket}, and kms:Decrypt where a key of KMS encrypts it; see that the node's clock is right`,
     );
   }
   if (status === 404) {

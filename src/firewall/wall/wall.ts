@@ -1,3 +1,4 @@
+import { ImdsProxyError } from "../../errors.ts";
 import { FAMILIES, type FirewallSpec } from "../types.ts";
 import { type RoutingKernel, Rtnetlink } from "./kernel.ts";
 import { isClosedRule, isWallRule, NO_WALL, planWall, TABLES, wallIsThere, wantedWall } from "./plan.ts";
@@ -57,18 +58,24 @@ export class SecondWall {
    * Brings the wall to what is wanted; with `null`, removes it.
    *
    * @returns a line for each difference that was found.
-   * @throws ImdsProxyError where the kernel refuses.
+   * @throws ImdsProxyError where the kernel refuses, or where another program changes the rules again after each attempt.
    */
   bring(spec: FirewallSpec | null): readonly string[] {
     if (this.unavailable !== null) return [];
-    let found: readonly string[] = [];
-    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-      const { problems, changes } = this.#plan(spec);
-      if (attempt === 0) found = problems;
-      if (changes.length === 0) break;
+    const first = this.#plan(spec);
+    let { problems, changes } = first;
+    for (let attempt = 0; changes.length > 0; attempt++) {
+      if (attempt === ATTEMPTS) {
+        throw new ImdsProxyError(
+          "command-failed",
+          `the routing rules of the second wall were changed by somebody else in each of ${ATTEMPTS} attempts (${problems[0]})`,
+          "find out what changes them (ip monitor rule) and try again",
+        );
+      }
       this.#kernel.write(changes);
+      ({ problems, changes } = this.#plan(spec));
     }
-    return found;
+    return first.problems;
   }
 
   /** Ends the connections past the proxy that users opened before the wall was there. */

@@ -354,6 +354,20 @@ describe("the second wall", () => {
       100,
     );
   });
+  test("says so where another program undoes each attempt, and is put right once that has ended", () => {
+    const kernel = new FakeRouting();
+    const wall = new SecondWall(kernel);
+    kernel.after = () => {
+      const at = kernel.rules.findIndex(isWallRule);
+      if (at !== -1) kernel.rules.splice(at, 1);
+    };
+    expect(() => wall.bring(EC2)).toThrow(
+      /^the routing rules of the second wall were changed by somebody else in each of 6 attempts \(missing: ip rule .*\)\n {2}find out what changes them/,
+    );
+    kernel.after = () => {};
+    wall.bring(EC2);
+    expect(wall.problems(EC2)).toEqual([]);
+  });
   test("follows interfaces and addresses that come and go", () => {
     const kernel = new FakeRouting();
     const wall = new SecondWall(kernel);
