@@ -59,9 +59,11 @@ const titleOf = ({ load, withToken, isNew }: Row): string =>
 const BOUNDS: readonly Bound[] = [
   { other: "before", what: "cpu", ratio: 1.05, isNew: null },
   { other: "before", what: "rate", ratio: 0.95, isNew: null },
-  { other: "bun", what: "cpu", ratio: 2.2, isNew: true },
-  { other: "bun", what: "cpu", ratio: 1.85, isNew: false },
-  { other: "bun + netlink", what: "cpu", ratio: 1.7, isNew: true },
+  { other: "bun", what: "cpu", ratio: 1.6, isNew: true },
+  { other: "bun", what: "cpu", ratio: 1.5, isNew: false },
+  { other: "bun + netlink", what: "cpu", ratio: 1.25, isNew: true },
+  { other: "nginx", what: "rate", ratio: 0.95, isNew: true },
+  { other: "nginx", what: "rate", ratio: 0.4, isNew: false },
 ];
 
 async function warm(contestant: Contestant, row: Row): Promise<void> {
