@@ -190,5 +190,5 @@ describe("Listener", () => {
     expect(acceptedBefore).toBeLessThanOrEqual(2 * portion);
     // They were there.
     while (accepted < waiting) await new Promise(setImmediate);
-  }, 60_000);
+  }, 180_000);
 });

@@ -32,7 +32,8 @@ function aServer(
     },
     serverName: "test",
     lookup: { identify: () => ({ kind: "owner", owner }) } as unknown as SocketLookup,
-    monotonicMs: () => performance.now(),
+    // No connection becomes too old.
+    monotonicMs: () => 0,
     limits: { perUser: 8, shared: 0, unknown: 8, total: 16, ...limits },
     sharePort: false,
     store: NO_STORE,
