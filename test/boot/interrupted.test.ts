@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { describeAsRoot } from "../support/root.ts";
-import { bootedMachine, withBootLimits } from "./support/booted.ts";
-import { type Machine, until } from "./support/machine.ts";
+import { bootedMachine } from "./support/booted.ts";
+import { FIRST_BOOT_LIMIT_MS, type Machine, until } from "./support/machine.ts";
 import {
   addHammers,
   executableOf,
@@ -40,34 +40,40 @@ const isActive = (node: Machine, unit: string) => async () =>
 
 describeAsRoot("a power cut in the middle of setup", () => {
   describeAsRoot("of the first installation", () => {
-    withBootLimits();
     for (const afterMs of moments([400, 150, 1000, 700])) {
-      test(`after ${afterMs} ms: the node is as it was or as it should be, and setup again completes it`, async () => {
-        const node = makeNode();
-        try {
-          await node.boot();
-          const setup = node.run(SETUP);
-          await Bun.sleep(afterMs);
-          await node.powerCut();
-          await setup;
-          await node.boot();
-          await until("the agent is there", async () => (await roleOf(node)) === INSTANCE_ROLE);
-          const enabled = (
-            await node.run("systemctl is-enabled imdsproxy-iptables imdsproxy-repair imdsproxy")
-          ).stdout;
-          if (enabled === "enabled\nenabled\nenabled\n") {
-            await until("alice has her role", async () => (await roleOf(node, "alice")) === ROLE);
-          } else {
-            expect(await node.ok("iptables-save | grep -c IMDSPROXY || true")).toBe("0\n");
+      test(
+        `after ${afterMs} ms: the node is as it was or as it should be, and setup again completes it`,
+        async () => {
+          const node = makeNode();
+          try {
+            await node.boot();
+            const setup = node.run(SETUP);
+            await Bun.sleep(afterMs);
+            await node.powerCut();
+            await setup;
+            await node.boot();
+            await until("the agent is there", async () => (await roleOf(node)) === INSTANCE_ROLE);
+            const enabled = (
+              await node.run("systemctl is-enabled imdsproxy-iptables imdsproxy-repair imdsproxy")
+            ).stdout;
+            if (enabled === "enabled\nenabled\nenabled\n") {
+              await until("alice has her role", async () => (await roleOf(node, "alice")) === ROLE);
+            } else if (enabled.startsWith("enabled\n")) {
+              // systemctl enable makes its links one after the other: with some of them users are refused, until setup completes it.
+              expect(await roleOf(node, "alice")).not.toBe(INSTANCE_ROLE);
+            } else {
+              expect(await node.ok("iptables-save | grep -c IMDSPROXY || true")).toBe("0\n");
+            }
+            const again = await node.run(SETUP);
+            expect([again.code, again.stderr]).toEqual([0, ""]);
+            expect(await roleOf(node, "alice")).toBe(ROLE);
+            expect(await node.ok(LEFT_BEHIND)).toBe("");
+          } finally {
+            await node.destroy();
           }
-          const again = await node.run(SETUP);
-          expect([again.code, again.stderr]).toEqual([0, ""]);
-          expect(await roleOf(node, "alice")).toBe(ROLE);
-          expect(await node.ok(LEFT_BEHIND)).toBe("");
-        } finally {
-          await node.destroy();
-        }
-      });
+        },
+        FIRST_BOOT_LIMIT_MS,
+      );
     }
   });
 
@@ -116,30 +122,33 @@ describeAsRoot("a power cut in the middle of setup", () => {
 });
 
 describeAsRoot("two setups at the same time", () => {
-  withBootLimits();
-  test("both succeed, and the node is as after one", async () => {
-    const node = makeNode();
-    try {
-      await node.boot();
-      // The first waits for STS with the lock in its hand until the others have come.
-      await node.ok("systemctl stop sts");
-      const numbers = [0, 1, 2];
-      const saying = async (words: string) =>
-        Number(await node.ok(`cat /tmp/setup-* | grep -c '${words}' || true`));
-      const started = numbers.map((n) => node.run(`${SETUP} >/tmp/setup-${n}`));
-      await until(
-        "two wait for the third",
-        async () => (await saying("another setup is running")) === 2 && (await saying("^waiting, ")) > 0,
-      );
-      await node.ok("systemctl start sts");
-      for (const { code, stderr } of await Promise.all(started)) expect([code, stderr]).toEqual([0, ""]);
-      expect(await saying("another setup is running")).toBe(2);
-      expect(await saying("move into place")).toBe(1);
-      expect(await roleOf(node, "alice")).toBe(ROLE);
-    } finally {
-      await node.destroy();
-    }
-  });
+  test(
+    "both succeed, and the node is as after one",
+    async () => {
+      const node = makeNode();
+      try {
+        await node.boot();
+        // The first waits for STS with the lock in its hand until the others have come.
+        await node.ok("systemctl stop sts");
+        const numbers = [0, 1, 2];
+        const saying = async (words: string) =>
+          Number(await node.ok(`cat /tmp/setup-* | grep -c '${words}' || true`));
+        const started = numbers.map((n) => node.run(`${SETUP} >/tmp/setup-${n}`));
+        await until(
+          "two wait for the third",
+          async () => (await saying("another setup is running")) === 2 && (await saying("^waiting, ")) > 0,
+        );
+        await node.ok("systemctl start sts");
+        for (const { code, stderr } of await Promise.all(started)) expect([code, stderr]).toEqual([0, ""]);
+        expect(await saying("another setup is running")).toBe(2);
+        expect(await saying("move into place")).toBe(1);
+        expect(await roleOf(node, "alice")).toBe(ROLE);
+      } finally {
+        await node.destroy();
+      }
+    },
+    FIRST_BOOT_LIMIT_MS,
+  );
 });
 
 describeAsRoot("a full disk", () => {

@@ -2,12 +2,9 @@ import { afterAll, beforeAll, expect, setDefaultTimeout } from "bun:test";
 import { FIRST_BOOT_LIMIT_MS, LIMIT_MS, type Machine } from "./machine.ts";
 import { hammered, hammeredEnough } from "./node.ts";
 
-/** The limit of time of each test in this file, unless the test has its own: see {@link LIMIT_MS}. Called where the tests are described. */
-export const withBootLimits = (): void => setDefaultTimeout(LIMIT_MS);
-
 /**
  * The machine of a group of tests, called where they are described: it is made and switched on before the first of them, and thrown
- * away after the last.
+ * away after the last. Each test of the file has {@link LIMIT_MS}, unless it has a limit of its own.
  *
  * @param make makes it, off.
  * @param prepare what happens once it has booted; default nothing.
@@ -17,7 +14,7 @@ export function bootedMachine(
   make: () => Machine,
   prepare: () => Promise<unknown> = async () => {},
 ): Machine {
-  withBootLimits();
+  setDefaultTimeout(LIMIT_MS);
   let machine: Machine | undefined;
   beforeAll(async () => {
     machine = make();
