@@ -151,8 +151,9 @@ describeAsRoot("a plain EC2 node", () => {
     expect([status.code, status.stdout.includes("PARALLELCLUSTER_IMDS")]).toEqual([0, false]);
 
     await node.reboot();
-    await until("the saved rules are back", async () =>
-      (await node.run("systemctl is-active parallelcluster-iptables")).stdout.includes("active"),
+    await until(
+      "the saved rules are back",
+      async () => (await node.run("systemctl is-active parallelcluster-iptables")).code === 0,
     );
     await getsRole(node, INSTANCE_ROLE, "pcluster-admin");
     // Whom ParallelCluster's own list allows is a user to us.

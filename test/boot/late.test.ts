@@ -1,11 +1,11 @@
 import { expect, test } from "bun:test";
 import { describeAsRoot } from "../support/root.ts";
 import { bootedMachine, expectNoLeaks } from "./support/booted.ts";
-import { until } from "./support/machine.ts";
 import {
   addHammers,
   credentialsOf,
   forgetHammered,
+  getsCredentials,
   getsRole,
   INSTANCE_ROLE,
   makeNode,
@@ -89,11 +89,7 @@ describeAsRoot("what is absent at boot and comes later", () => {
       await Bun.sleep(2000);
       expect(await credentialsOf(node, ROLE, "alice")).not.toContain("AccessKeyId");
       await node.ok(`systemctl enable --now ${unit}`);
-      await until(
-        "alice has credentials",
-        async () => (await credentialsOf(node, ROLE, "alice")).includes('"Success"'),
-        90_000,
-      );
+      await getsCredentials(node, ROLE, "alice");
       expect(await roleOf(node)).toBe(INSTANCE_ROLE);
       await expectNoLeaks(node, 21);
     });

@@ -10,6 +10,7 @@ import {
   addHammers,
   credentialsOf,
   forgetHammered,
+  getsCredentials,
   getsRole,
   hammered,
   INSTANCE_ROLE,
@@ -104,7 +105,7 @@ describeAsRoot("a node from its lifecycle script to its next boot", () => {
     expect(ran.stdout).not.toContain("FAIL");
     expect(await roleOf(node, "alice")).toBe(ROLE);
     expect(await roleOf(node)).toBe(INSTANCE_ROLE);
-    expect(await credentialsOf(node, ROLE, "alice")).toContain('"Success"');
+    await getsCredentials(node, ROLE, "alice");
     expect(await credentialsOf(node, INSTANCE_ROLE, "alice")).not.toContain(await marker(node));
     expect(await node.ok("ls -A /usr/local | grep -c imdsproxy || true")).toBe("0\n");
   });

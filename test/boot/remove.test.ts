@@ -40,8 +40,9 @@ describeAsRoot("taking it away", () => {
   });
 
   test("uninstall --keep-state keeps the configuration and the key of the tokens, as root's", async () => {
-    // Whom it has served the proxy writes down anew when it stops, and once it runs again.
-    const kept = "find /var/lib/imdsproxy -type f | sort; sha256sum /var/lib/imdsproxy/token.key";
+    // Whom it has served the proxy writes down anew when it stops, and once it runs again: to a draft (.new), which it renames.
+    const kept =
+      "find /var/lib/imdsproxy -type f -not -name '*.new' | sort; sha256sum /var/lib/imdsproxy/token.key";
     const key = await node.ok(kept);
     const config = await node.ok("cat /etc/imdsproxy/config.yaml");
     await node.ok("imdsproxy service uninstall --keep-state");

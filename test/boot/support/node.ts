@@ -298,6 +298,12 @@ export async function credentialsOf(machine: Machine, role: string, who?: string
   return ran.stdout;
 }
 
+/** Waits until a caller has credentials of a role: where the machine is busy, the first answer may be that they come later (503). */
+export const getsCredentials = (machine: Machine, role: string, who?: string) =>
+  until(`${who ?? "root"} has credentials of ${role}`, async () =>
+    (await credentialsOf(machine, role, who)).includes('"Success"'),
+  );
+
 /** The file at a path of this repository. */
 export const sourceFile = (path: string): string => readFileSync(join(REPOSITORY, path), "utf8");
 
@@ -351,15 +357,18 @@ find ${cache} -maxdepth 1 -name 'imdsproxy-${version}*' -mmin +60 -delete
 export const RULES =
   "for f in iptables ip6tables; do $f-save | grep -vE '^(#|\\*|COMMIT|:[A-Z]+ ACCEPT)' | sed 's/\\[.*//'; done";
 
-/** Everything on the machine that an installation could change, as text that can be compared. */
+/**
+ * Everything on the machine that an installation could change, as text that can be compared. Not what cron writes to /run a moment after
+ * systemd has taken it for started, nor what apt's timer does at a moment of chance.
+ */
 export async function stateOf(machine: Machine): Promise<string> {
   return machine.ok(`
     cat /etc/passwd /etc/group /etc/shadow
-    find /etc /usr /opt /var/lib /root /home -xdev \\( -path /var/lib/systemd -o -path '/home/*/hammer-*' -o -path /opt/imdsproxy-source \\
+    find /etc /usr /opt /var/lib /root /home -xdev \\( -path /var/lib/systemd -o -path /var/lib/apt -o -path '/home/*/hammer-*' -o -path /opt/imdsproxy-source \\
       -o -path /var/lib/stand-in -o -path /etc/.pwd.lock -o -path '/etc/*-' -o -path /etc/group -o -path /etc/passwd \\
       -o -path /etc/shadow -o -path /etc/gshadow -o -path /etc/subuid -o -path /etc/subgid \\) -prune \\
       -o -printf '%p %M %u %g %l\\n' | sort
-    ls -A /run | grep -v -x -e log -e 'user' -e utmp
+    ls -A /run | grep -v -x -e log -e 'user' -e utmp -e 'crond\\..*'
     systemctl list-unit-files --no-legend | grep -i imds
     ${RULES}
     cat /proc/sys/net/ipv4/tcp_migrate_req
