@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
 import { resolve } from "node:path";
 import { awsArnAtFirstTry, mustExec, TEST_ROLE } from "../support/node.ts";
-import { assumed, startProxiedNode, tokenOf } from "../support/proxied.ts";
+import { assumed, eventually, startProxiedNode, tokenOf } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode } from "../support/simulated-node.ts";
 
@@ -122,6 +122,10 @@ describeAsRoot("the first credentials at the first try:", () => {
     await node.sts.set({ delayMs: 0 });
     const who = someone();
     for (let asks = 0; asks < 10; asks++) await tokenOf(node, who);
-    expect((await assumed(node)).filter((session) => session.startsWith(`${who.user}@`))).toHaveLength(1);
+    const calls = async () =>
+      (await assumed(node)).filter((session) => session.startsWith(`${who.user}@`)).length;
+    // It is made beside the answer.
+    await eventually("STS is asked", async () => (await calls()) > 0);
+    expect(await calls()).toBe(1);
   });
 });

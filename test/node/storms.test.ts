@@ -103,8 +103,12 @@ describeAsRoot("in a storm", () => {
     await node.agent?.clearLog();
     await node.sts.set({ fault: { kind: "error", status: 403, code: "ExpiredToken" } });
     expect((await getWithToken(node, who, LEAF)).status).toBe(503);
-    const log = (await node.agent?.log()) ?? [];
-    expect(log.map(({ target }) => target).join(" ")).toContain(`security-credentials/${node.roleName}`);
+    // Whoever asked may have been told to come back before STS's answer was there.
+    await eventually("the node's own credentials are fetched", async () =>
+      ((await node.agent?.log()) ?? []).some(({ target }) =>
+        target.includes(`security-credentials/${node.roleName}`),
+      ),
+    );
     await node.sts.set({ fault: { kind: "none" } });
     await isServed(who);
   }, 120_000);
