@@ -17,7 +17,8 @@ import type { SimulatedNode } from "../support/simulated-node.ts";
 
 const ROOT = { user: "root" } as const;
 const ALICE = { user: "alice" } as const;
-const EXTERNAL_ID = "external-id-that-is-nobodys-business";
+/** Another in each run: a file of the machine's root that is written meanwhile may be a copy of this one, or of another run's. */
+const EXTERNAL_ID = `external-id-${crypto.randomUUID()}`;
 /**
  * A secret of a session as the stand-in for STS makes it (newSession): its marker, then random letters. Not the marker alone,
  * which stands in the executable, since the demo has the same stand-in, and tests that run beside this one build executables.
