@@ -49,7 +49,7 @@ describeAsRoot("a command of root's that acts as a user:", () => {
         terminal: 0,
         parent: 0,
       });
-    }, 120_000);
+    }, 240_000);
   }
 
   test("it waits for none that she can stop, whenever she comes", async () => {
@@ -57,7 +57,7 @@ describeAsRoot("a command of root's that acts as a user:", () => {
     const found = await attack<{ waited: number; became: number }>(proxied.node, ROOT, "becoming", command);
     expect(found.became).toBeGreaterThan(0);
     expect(found.waited).toBe(0);
-  }, 120_000);
+  }, 240_000);
 
   test("she can trace none, nor open its memory: what began as root's stays closed to her", async () => {
     const warming = proxied.node.spawn({
@@ -72,7 +72,7 @@ describeAsRoot("a command of root's that acts as a user:", () => {
       warming.kill("SIGKILL");
       await warming.done;
     }
-  }, 120_000);
+  }, 240_000);
 
   test("the command by which it becomes her makes nobody of anybody who is not root", async () => {
     for (const ids of ["0:0", "2001:2001", "2002:2002"]) {
@@ -106,5 +106,5 @@ describeAsRoot("a command of root's that acts as a user:", () => {
       1,
       expect.stringContaining("was ended by a signal"),
     ]);
-  }, 120_000);
+  }, 240_000);
 });

@@ -277,7 +277,7 @@ describeAsRoot("serve", () => {
       } finally {
         await node.agent?.set({ delayMs: 0 });
       }
-    }, 120_000);
+    }, 240_000);
     test("and a bad file changes nothing, and is said", async () => {
       const proxy = await node.startProxy();
       node.write(CONFIG, "rules: nonsense\n");

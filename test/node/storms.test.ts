@@ -54,7 +54,7 @@ describeAsRoot("in a storm", () => {
     expect([answer.status, answer.body.includes("AccessKeyId")]).toEqual([503, false]);
     await node.sts.set({ sessionSeconds: null });
     await isServed(who);
-  }, 120_000);
+  }, 240_000);
 
   test("a session is served until its end while STS is away, and not a moment longer; then callers are told, and served once it is back", async () => {
     const who = someone();
@@ -79,7 +79,7 @@ describeAsRoot("in a storm", () => {
     await node.sts.set({ sessionSeconds: null });
     await node.sts.set({ fault: { kind: "none" } });
     await isServed(who);
-  }, 120_000);
+  }, 240_000);
 
   test("the upstream is gone: who has a session keeps it, who has none is told, and is served once it is back", async () => {
     const [had, late] = [someone(), someone()];
@@ -111,7 +111,7 @@ describeAsRoot("in a storm", () => {
     );
     await node.sts.set({ fault: { kind: "none" } });
     await isServed(who);
-  }, 120_000);
+  }, 240_000);
 
   test("the machine sleeps: who waited is answered, and sessions are served as before", async () => {
     const who = someone();
@@ -126,5 +126,5 @@ describeAsRoot("in a storm", () => {
     }
     expect(given(await waiting).AccessKeyId).toBe(first.AccessKeyId);
     expect(given(await credentialsOf(node, who)).AccessKeyId).toBe(first.AccessKeyId);
-  }, 120_000);
+  }, 240_000);
 });

@@ -88,7 +88,7 @@ describeAsRoot("when STS fails", () => {
         async () => (await credentialsOf(node, who)).status === 200,
       );
       expect(await sdkArn(node, who)).toEndWith(`/${who.user}@i-0123456789abcdef0`);
-    }, 120_000);
+    }, 240_000);
   }
 
   test("a throttled STS is not hammered: twenty asks make fewer requests than asks", async () => {

@@ -90,7 +90,7 @@ export async function awsArnAtFirstTry(node: SimulatedNode, who: Who): Promise<s
 export const awsArn = (node: SimulatedNode, who: Who): Promise<string> =>
   patiently(() => awsArnAtFirstTry(node, who));
 
-const PATIENCE_MS = 40_000;
+const PATIENCE_MS = 90_000;
 /** What botocore and the SDK for JavaScript say where no credentials came, or not in time. */
 const NO_CREDENTIALS =
   /Unable to locate credentials|Could not load credentials|TimeoutError|response received from instance metadata/;

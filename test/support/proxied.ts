@@ -120,11 +120,14 @@ export async function assumed(node: SimulatedNode): Promise<string[]> {
     .map(({ parameters }) => parameters["RoleSessionName"] ?? "");
 }
 
-/** Waits until a condition holds; rejects with `what` where it does not within the limit. */
+/**
+ * Waits until a condition holds; rejects with `what` where it does not within the limit, which is by default far longer than anything takes
+ * on a machine that is busy.
+ */
 export async function eventually(
   what: string,
   holds: () => Promise<boolean> | boolean,
-  withinMs = 40_000,
+  withinMs = 90_000,
 ): Promise<void> {
   const endMs = performance.now() + withinMs;
   while (!(await holds())) {
