@@ -61,12 +61,14 @@ if [ ! -e "$policy" ]; then
   chmod 755 "$policy"
 fi
 
+# A mirror may drop a connection, and another apt-get, such as apt-daily's, may have the lock for a while.
+apt_get() { apt-get -qq -o Acquire::Retries=3 -o DPkg::Lock::Timeout=120 "$@"; }
 # shellcheck disable=SC2086 # a list of names
-install() { apt-get install -qq -y --no-install-recommends $missing >/dev/null; }
+install() { apt_get install -y --no-install-recommends $missing >/dev/null; }
 # shellcheck disable=SC2086
 known() { [ "$(apt-cache policy $missing 2>/dev/null | grep -c '^ *Candidate: [^(]')" -eq "$(echo $missing | wc -w)" ]; }
 
 if known && install; then exit 0; fi
 say "refreshing the package lists"
-apt-get update -qq
+apt_get update
 install

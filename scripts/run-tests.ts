@@ -151,8 +151,12 @@ export function plan(
 const show = (output: string | Uint8Array): Promise<void> =>
   new Promise((resolve) => process.stdout.write(output, () => resolve()));
 
-/** How long the output of a run that has ended may be silent before it is taken for all: a process that it left may hold it open. */
-const SILENT_MS = 3_000;
+/**
+ * How often, and each time for how many milliseconds, the output of a run that has ended is waited for before it is taken for all: a process
+ * that it left may hold it open. Not one wait of three seconds: where this process had no processor for as long, that would be over
+ * before what is in the pipe was read.
+ */
+const SILENT = { times: 30, ms: 100 };
 
 /** What one run of `bun test` did. */
 interface Ran {
@@ -174,7 +178,10 @@ async function runTests(paths: readonly string[], isShown: boolean): Promise<Ran
   const collect = async (stream: ReadableStream<Uint8Array>) => {
     const reader = stream.getReader();
     for (;;) {
-      const silence = run.exited.then(() => Bun.sleep(SILENT_MS)).then(() => ({ value: undefined }));
+      const silence = run.exited.then(async () => {
+        for (let waited = 0; waited < SILENT.times; waited++) await Bun.sleep(SILENT.ms);
+        return { value: undefined };
+      });
       const { value } = await Promise.race([reader.read(), silence]);
       if (value === undefined) return;
       parts.push(Buffer.from(value));
