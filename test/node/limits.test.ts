@@ -173,7 +173,7 @@ print(resent)`;
         expect(await listing()).toBe(right);
         expect(await imdsproxy("apply")).toContain("nothing to do");
       }
-    });
+    }, 400_000);
 
     test("a dry run shows what nft takes, and changes nothing", async () => {
       await nft("delete", ...TABLE);
