@@ -6,7 +6,7 @@ import { type Connection, openConnection, UpstreamFailure, type UpstreamGuard } 
 const UNGUARDED: UpstreamGuard = { open: () => ({ check: () => ({ kind: "trusted" }) }) };
 
 /** The deadline of one request in milliseconds, the wait for a connection included. */
-const TIMEOUT_MS = 2_000;
+export const TIMEOUT_MS = 2_000;
 /** Connections in use at one time, and milliseconds that an idle one is kept. */
 const MAX_CONNECTIONS = 8;
 const IDLE_MS = 30_000;

@@ -1,7 +1,5 @@
 import { type Clock, systemClock } from "../../src/platform/clock.ts";
-
-/** The deadline of a request to the upstream, in milliseconds: TIMEOUT_MS in src/upstream/client.ts. */
-const DEADLINE_MS = 2_000;
+import { TIMEOUT_MS } from "../../src/upstream/client.ts";
 
 /**
  * The machine's clock without the deadline of requests to the upstream. The deadline is for a service that hangs, and the processors of a
@@ -9,5 +7,5 @@ const DEADLINE_MS = 2_000;
  */
 export const patientClock: Clock = {
   ...systemClock,
-  schedule: (delayMs, run) => (delayMs < DEADLINE_MS ? systemClock.schedule(delayMs, run) : () => {}),
+  schedule: (delayMs, run) => (delayMs < TIMEOUT_MS ? systemClock.schedule(delayMs, run) : () => {}),
 };
