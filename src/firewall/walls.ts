@@ -30,6 +30,8 @@ const hasBlock = (part: Part): boolean => part !== "nat";
 /**
  * Applies the rules and the second wall. A wall that is there is corrected first, because that needs no process. A new one is
  * added after the rules, because without them it would refuse every user.
+ *
+ * @throws ImdsProxyError where either cannot be applied. The other one is then as it should be, as far as that was possible.
  */
 export async function applyWalls(
   { iptables, wall }: Walls,
@@ -44,7 +46,8 @@ export async function applyWalls(
   }
   const bring = () =>
     hasBlock(part) ? iptables.exclusively(async () => wall.bring(spec)) : Promise.resolve([]);
-  const before = wall.isThere() ? await bring() : [];
+  // Where it fails, the rules are applied all the same; the second attempt below fails with the reason, if it is still there.
+  const before = wall.isThere() ? await bring().catch(() => []) : [];
   let outcome: Outcome;
   try {
     outcome = await apply(iptables, spec, part);

@@ -57,6 +57,7 @@ import type { Progress } from "./progress.ts";
 import { type ProxyHealth, proxyHealth } from "./proxy-health.ts";
 import { type NodeFacts, unmet } from "./requirements.ts";
 import { discard, type FileChange, fileProblem, recover, stagedPath } from "./transaction.ts";
+import { stateDirectoryOf } from "./units.ts";
 import { findExempt, findTester, type Verification, verify } from "./verify.ts";
 
 /** The operations of `setup` and `service`: each makes a plan and executes it under the same lock. */
@@ -333,8 +334,13 @@ export async function uninstall(options: ServiceOptions & { readonly keepState: 
   );
 }
 
-/** The state directory of the installed configuration, else the default. Always a directory in /var/lib. */
+/**
+ * The state directory that setup made: the unit has its name, whatever has become of the configuration since. Without a unit, that of the
+ * configuration, else the default. Always a directory in /var/lib.
+ */
 function stateDirectory(): string {
+  const ofUnit = stateDirectoryOf(readIfThere(`${UNIT_DIRECTORY}/${UNITS.proxy}`) ?? "");
+  if (ofUnit !== null) return ofUnit;
   try {
     return wantedConfiguration({ installed: readIfThere(CONFIG), given: null, overrides: {} }).config
       .stateDirectory;

@@ -122,12 +122,17 @@ export const NO_LATER_THREADS = [
   "BUN_JSC_useWarmUpMarkedBlocks=0",
 ].join(" ");
 
+/** The last part of a path below /var/lib. */
+const belowState = (path: string): string => path.replace(/^\/var\/lib\//, "");
+
+/** The state directory that an installed unit of the proxy has; null where its text has none. */
+export function stateDirectoryOf(unit: string): string | null {
+  const name = /^StateDirectory=([A-Za-z0-9_-][A-Za-z0-9_.-]*)$/m.exec(unit)?.[1];
+  return name === undefined ? null : `/var/lib/${name}`;
+}
+
 function serviceState(stateDirectory: string): readonly Line[] {
-  return [
-    `StateDirectory=${stateDirectory.replace(/^\/var\/lib\//, "")}`,
-    "StateDirectoryMode=0700",
-    "UMask=0077",
-  ];
+  return [`StateDirectory=${belowState(stateDirectory)}`, "StateDirectoryMode=0700", "UMask=0077"];
 }
 
 function proxyService(facts: UnitFacts): readonly Line[] {
@@ -437,9 +442,6 @@ export function unitTexts(facts: UnitFacts): Record<(typeof UNITS)[keyof typeof 
     [UNITS.proxy]: render(proxy(facts), facts.systemdVersion),
   };
 }
-
-/** The last part of a path below /var/lib. */
-const belowState = (path: string): string => path.replace(/^\/var\/lib\//, "");
 
 function objectService({ directory, binary, config }: ObjectUnitFacts): readonly Line[] {
   return [

@@ -65,6 +65,18 @@ describeAsRoot("taking it away", () => {
     expect(await stateOf(node)).toBe(before);
   });
 
+  test("uninstall removes the state directory that was set up, where the configuration is unreadable by now", async () => {
+    await node.ok(SETUP);
+    await node.ok("echo 'stateDirectory: /var/lib/elsewhere' >>/etc/imdsproxy/config.yaml");
+    await node.ok("imdsproxy setup");
+    await node.ok("test -e /var/lib/elsewhere/token.key");
+    await node.ok("echo 'rules: [' >/etc/imdsproxy/config.yaml");
+    await node.ok("imdsproxy service uninstall");
+    // The first directory is what an administrator moved away from.
+    await node.ok("rm -r /var/lib/imdsproxy");
+    expect(await stateOf(node)).toBe(before);
+  });
+
   test("--dry-run of everything changes nothing and shows files and commands", async () => {
     for (const command of [
       `${SETUP.replace(/^\S+ /, "")} --dry-run`,

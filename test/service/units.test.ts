@@ -1,5 +1,11 @@
 import { describe, expect, test } from "bun:test";
-import { handoverUnitText, NO_LATER_THREADS, objectUnitTexts, unitTexts } from "../../src/service/units.ts";
+import {
+  handoverUnitText,
+  NO_LATER_THREADS,
+  objectUnitTexts,
+  stateDirectoryOf,
+  unitTexts,
+} from "../../src/service/units.ts";
 
 const FACTS = { systemdVersion: 252, stateDirectory: "/var/lib/imdsproxy" };
 const units = unitTexts(FACTS);
@@ -183,6 +189,18 @@ describe("unitTexts()", () => {
   test("has systemd make the state directory of the configuration", () => {
     const other = unitTexts({ ...FACTS, stateDirectory: "/var/lib/other" })["imdsproxy.service"];
     expect(lines(other)).toContain("StateDirectory=other");
+    expect(stateDirectoryOf(other)).toBe("/var/lib/other");
+  });
+
+  test("a unit without a state directory, or with more than a name, has none that could be removed", () => {
+    for (const text of [
+      "",
+      "[Service]\n",
+      "StateDirectory=\n",
+      "StateDirectory=..\n",
+      "StateDirectory=a/b\n",
+    ])
+      expect(stateDirectoryOf(text)).toBeNull();
   });
 });
 
