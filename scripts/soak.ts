@@ -166,8 +166,13 @@ async function allAreServed(): Promise<void> {
 function usage(): { descriptors: number; rssMiB: number } | null {
   try {
     const status = readFileSync(`/proc/${proxy.running.pid}/status`, "utf8");
-    const kib = Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1]);
-    return { descriptors: readdirSync(`/proc/${proxy.running.pid}/fd`).length, rssMiB: kib / 1024 };
+    // A process that has ended and was not waited for yet has a status without memory (proc(5)).
+    const kib = /^VmRSS:\s+(\d+)/m.exec(status)?.[1];
+    if (kib === undefined) return null;
+    return {
+      descriptors: readdirSync(`/proc/${proxy.running.pid}/fd`).length,
+      rssMiB: Number(kib) / 1024,
+    };
   } catch {
     return null;
   }

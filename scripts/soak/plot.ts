@@ -1,4 +1,4 @@
-/** One line over time: what is measured at each sample, and null where it was not. */
+/** One line over time: what is measured at each sample, and null, or no number, where it was not. */
 export interface Curve {
   readonly title: string;
   readonly values: readonly (number | null)[];
@@ -8,6 +8,9 @@ const WIDTH = 760;
 const HEIGHT = 90;
 const LEFT = 60;
 const PANEL = HEIGHT + 48;
+
+const numberText = (value: number): string =>
+  value >= 100 ? Math.round(value).toLocaleString("en-US") : value.toPrecision(3);
 
 /**
  * Panels below each other, each from 0 to its greatest value.
@@ -24,16 +27,17 @@ export function soakPlot(
   const x = (minute: number) => (LEFT + (minute / (last || 1)) * (WIDTH - LEFT - 12)).toFixed(1);
   const parts = curves.flatMap(({ title, values }, panel) => {
     const top = panel * PANEL + 26;
-    const most = values.reduce<number>((greatest, value) => Math.max(greatest, value ?? 0), 0) || 1;
+    const measured = values.map((value) => (Number.isFinite(value) ? value : null));
+    const most = measured.reduce<number>((greatest, value) => Math.max(greatest, value ?? 0), 0) || 1;
     const y = (value: number) => (top + HEIGHT * (1 - value / most)).toFixed(1);
-    const points = values.flatMap((value, at) =>
+    const points = measured.flatMap((value, at) =>
       value === null ? [] : [`${x(minutes[at] ?? 0)},${y(value)}`],
     );
     return [
       `<text x="8" y="${top - 10}" font-size="13">${title}</text>`,
       ...[0, most].map(
         (value) =>
-          `<text x="${LEFT - 6}" y="${Number(y(value)) + 4}" text-anchor="end">${value.toPrecision(3)}</text>`,
+          `<text x="${LEFT - 6}" y="${Number(y(value)) + 4}" text-anchor="end">${numberText(value)}</text>`,
       ),
       ...marks.map(
         (at) => `<line x1="${x(at)}" x2="${x(at)}" y1="${top}" y2="${top + HEIGHT}" stroke="#dddddd"/>`,

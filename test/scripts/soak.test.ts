@@ -52,6 +52,15 @@ describe("the soak finds", () => {
   });
 });
 
+test("a sample that is no number leaves the scale of the others as it is", () => {
+  const [whole, broken] = [
+    [1, null, 3, 2],
+    [1, Number.NaN, 3, 2],
+  ].map((values) => soakPlot([{ title: "memory", values }], [0, 5, 30, 60], [15]));
+  expect(whole).toContain(">3.00<");
+  expect(broken).toBe(whole ?? "");
+});
+
 test("the plot leaves out what was not measured, and marks where the proxy began anew, each at its time", () => {
   const svg = soakPlot([{ title: "memory", values: [1, null, 3, 2] }], [0, 5, 30, 60], [15]);
   const points = /points="([^"]*)"/
