@@ -7,8 +7,8 @@ import { addHammers, getsRole, hammered, hammeredEnough, INSTANCE_ROLE, ROLE } f
 
 /**
  * scripts/lifecycle/user-data.yaml by cloud-init itself, with the stages that its own units make. It runs when asked for, on a tree
- * that has cloud-init, which build-tree.sh's has not: `debootstrap --include=…,cloud-init` (trixie's needs python3-cffi-backend named as well), with the
- * users alice and bob, and an empty /etc/machine-id and /etc/fstab.
+ * that has cloud-init, which build-tree.sh's has not: `debootstrap --include=…,cloud-init` (trixie's needs python3-cffi-backend
+ * named as well), with the users alice and bob, and an empty /etc/machine-id and /etc/fstab.
  *
  *   IMDSPROXY_BOOT_TREE=TREE bun test --timeout=600000 ./test/boot/cloud-init.ts
  */

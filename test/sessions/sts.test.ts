@@ -519,31 +519,35 @@ function restore(name: string, value: string | undefined): void {
 }
 
 describe("broker and STS together", () => {
-  test("136 users at once: one AssumeRole each, with a session name of their own", async () => {
-    standIn.set({ delayMs: 5 });
-    // An attempt that met its deadline would be made again by the broker's clock, which stands still here.
-    const patient = stsWith(async () => {
-      asked++;
-      return credentialsOf(given);
-    }, PATIENT_MS);
-    const broker = new SessionBroker({
-      sts: patient,
-      clock: new FakeClock(Date.now()),
-      monotonicMs: () => 0,
-      random: Math.random,
-    });
-    const names = Array.from({ length: 136 }, (_, index) => `user${index}@i-0123`);
-    const asks = names.flatMap((sessionName) => [aRequest({ sessionName }), aRequest({ sessionName })]);
-    const outcomes = await Promise.all(asks.map((request) => broker.get(request)));
-    broker.stop();
-    patient.close();
-    expect(outcomes.every((outcome) => outcome.kind === "session")).toBe(true);
-    expect(
-      standIn
-        .log()
-        .map((entry) => entry.parameters["RoleSessionName"])
-        .sort(),
-    ).toEqual(names.sort());
-    expect(asked).toBe(1);
-  }, PATIENT_MS);
+  test(
+    "136 users at once: one AssumeRole each, with a session name of their own",
+    async () => {
+      standIn.set({ delayMs: 5 });
+      // An attempt that met its deadline would be made again by the broker's clock, which stands still here.
+      const patient = stsWith(async () => {
+        asked++;
+        return credentialsOf(given);
+      }, PATIENT_MS);
+      const broker = new SessionBroker({
+        sts: patient,
+        clock: new FakeClock(Date.now()),
+        monotonicMs: () => 0,
+        random: Math.random,
+      });
+      const names = Array.from({ length: 136 }, (_, index) => `user${index}@i-0123`);
+      const asks = names.flatMap((sessionName) => [aRequest({ sessionName }), aRequest({ sessionName })]);
+      const outcomes = await Promise.all(asks.map((request) => broker.get(request)));
+      broker.stop();
+      patient.close();
+      expect(outcomes.every((outcome) => outcome.kind === "session")).toBe(true);
+      expect(
+        standIn
+          .log()
+          .map((entry) => entry.parameters["RoleSessionName"])
+          .sort(),
+      ).toEqual(names.sort());
+      expect(asked).toBe(1);
+    },
+    PATIENT_MS,
+  );
 });
