@@ -339,14 +339,21 @@ export async function uninstall(options: ServiceOptions & { readonly keepState: 
  * configuration, else the default. Always a directory in /var/lib.
  */
 function stateDirectory(): string {
-  const ofUnit = stateDirectoryOf(readIfThere(`${UNIT_DIRECTORY}/${UNITS.proxy}`) ?? "");
-  if (ofUnit !== null) return ofUnit;
-  try {
-    return wantedConfiguration({ installed: readIfThere(CONFIG), given: null, overrides: {} }).config
-      .stateDirectory;
-  } catch {
-    return "/var/lib/imdsproxy";
+  const sources = [
+    () => stateDirectoryOf(readIfThere(`${UNIT_DIRECTORY}/${UNITS.proxy}`) ?? ""),
+    () =>
+      wantedConfiguration({ installed: readIfThere(CONFIG), given: null, overrides: {} }).config
+        .stateDirectory,
+  ];
+  for (const source of sources) {
+    try {
+      const found = source();
+      if (found !== null) return found;
+    } catch {
+      // Uninstall removes what it can of a node whose files cannot be read.
+    }
   }
+  return "/var/lib/imdsproxy";
 }
 
 export interface SetupOptions extends InstallOptions {

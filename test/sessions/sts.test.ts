@@ -40,6 +40,11 @@ function stsWith(credentials: () => Promise<InstanceCredentials>, timeoutMs = TI
   return createSts({ region: "us-west-2", endpoint, metadata: { credentials }, timeoutMs });
 }
 
+const giveAndCount = async (): Promise<InstanceCredentials> => {
+  asked++;
+  return credentialsOf(given);
+};
+
 const assume = (request: SessionRequest = aRequest(), through: AwsSts = sts) =>
   through.assumeRole(request, new AbortController().signal);
 
@@ -68,10 +73,7 @@ function freshStart(): void {
   sts?.close();
   given = node;
   asked = 0;
-  sts = stsWith(async () => {
-    asked++;
-    return credentialsOf(given);
-  });
+  sts = stsWith(giveAndCount);
 }
 beforeAll(freshStart);
 afterEach(freshStart);
@@ -524,10 +526,7 @@ describe("broker and STS together", () => {
     async () => {
       standIn.set({ delayMs: 5 });
       // An attempt that met its deadline would be made again by the broker's clock, which stands still here.
-      const patient = stsWith(async () => {
-        asked++;
-        return credentialsOf(given);
-      }, PATIENT_MS);
+      const patient = stsWith(giveAndCount, PATIENT_MS);
       const broker = new SessionBroker({
         sts: patient,
         clock: new FakeClock(Date.now()),
