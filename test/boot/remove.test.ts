@@ -77,6 +77,14 @@ describeAsRoot("taking it away", () => {
     expect(await stateOf(node)).toBe(before);
   });
 
+  test("uninstall leaves nothing where the configuration cannot be read and the unit is gone", async () => {
+    await node.ok(SETUP);
+    await node.ok("echo 'rules: [' >/etc/imdsproxy/config.yaml");
+    await node.ok("rm /etc/systemd/system/imdsproxy.service");
+    await node.ok("imdsproxy service uninstall");
+    expect(await stateOf(node)).toBe(before);
+  });
+
   test("--dry-run of everything changes nothing and shows files and commands", async () => {
     for (const command of [
       `${SETUP.replace(/^\S+ /, "")} --dry-run`,
