@@ -53,6 +53,15 @@ export const OBJECT_UNITS = {
   timer: "imdsproxy-config.timer",
 } as const;
 
+/** The target that wants each unit which starts at boot: its `WantedBy=`. */
+export const WANTED_BY = {
+  [UNITS.closed]: "sysinit.target",
+  [UNITS.iptables]: "sysinit.target",
+  [UNITS.repair]: "multi-user.target",
+  [UNITS.proxy]: "multi-user.target",
+  [OBJECT_UNITS.timer]: "timers.target",
+} as const;
+
 /** The unit of the second proxy during an upgrade. In /run, so that it does not survive a reboot. */
 export const HANDOVER_UNIT = "imdsproxy-handover.service";
 /** The value of net.ipv4.tcp_migrate_req from before the second proxy was started; exists while that runs. */

@@ -17,6 +17,7 @@ import {
   RUNTIME_UNIT_DIRECTORY,
   UNIT_DIRECTORY,
   UNITS,
+  WANTED_BY,
 } from "./paths.ts";
 import type { FileChange } from "./transaction.ts";
 import { handoverUnitText, objectUnitTexts, unitTexts } from "./units.ts";
@@ -90,6 +91,11 @@ export const INSTALLED_PATHS: readonly string[] = [
   CONFIG_SCHEMA,
   ...[...Object.values(UNITS), ...Object.values(OBJECT_UNITS)].map((name) => `${UNIT_DIRECTORY}/${name}`),
 ];
+
+/** The links by which `systemctl enable` has the units start at boot (systemd.unit(5), [Install]). */
+const ENABLEMENT_LINKS: readonly string[] = Object.entries(WANTED_BY).map(
+  ([unit, target]) => `${UNIT_DIRECTORY}/${target}.wants/${unit}`,
+);
 
 /** Every file that an installation puts into place, whether or not it is there already. */
 export function installedFiles(installation: Installation): readonly FileChange[] {
@@ -242,6 +248,8 @@ export function enableSteps(options: { readonly hasObjectUnits: boolean }): read
 export function disableSteps(): readonly Step[] {
   return [
     { kind: "run", argv: ["systemctl", "--quiet", "disable", ...Object.values(UNITS)], mayFail: true },
+    // systemctl leaves all of these links where it cannot load one of the units.
+    { kind: "remove", paths: ENABLEMENT_LINKS },
     // The watch first, or it would put the rules back. The proxy last, so that no user is redirected to a port where nobody listens.
     { kind: "run", argv: ["systemctl", "stop", UNITS.repair], mayFail: true },
     { kind: "run", argv: ["systemctl", "stop", UNITS.iptables], mayFail: true },

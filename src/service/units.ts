@@ -10,6 +10,7 @@ import {
   OBJECT_UNITS,
   ROOT_STATE_DIRECTORY,
   UNITS,
+  WANTED_BY,
 } from "./paths.ts";
 
 /**
@@ -205,7 +206,7 @@ function proxy(facts: UnitFacts): readonly Line[] {
     ...proxyService(facts),
     "",
     "[Install]",
-    "WantedBy=multi-user.target",
+    `WantedBy=${WANTED_BY[UNITS.proxy]}`,
   ];
 }
 
@@ -366,7 +367,7 @@ function closed(facts: UnitFacts): readonly Line[] {
     "#   User=                    rules are root's to change",
     "",
     "[Install]",
-    "WantedBy=sysinit.target",
+    `WantedBy=${WANTED_BY[UNITS.closed]}`,
   ];
 }
 
@@ -400,7 +401,7 @@ function iptables(facts: UnitFacts): readonly Line[] {
     ...firewallSandbox(facts),
     "",
     "[Install]",
-    "WantedBy=sysinit.target",
+    `WantedBy=${WANTED_BY[UNITS.iptables]}`,
   ];
 }
 
@@ -429,7 +430,7 @@ function repair(facts: UnitFacts): readonly Line[] {
     ...firewallSandbox(facts),
     "",
     "[Install]",
-    "WantedBy=multi-user.target",
+    `WantedBy=${WANTED_BY[UNITS.repair]}`,
   ];
 }
 
@@ -489,7 +490,7 @@ const objectTimer = ({ everySeconds }: ObjectUnitFacts): readonly Line[] => [
   "AccuracySec=1s",
   "",
   "[Install]",
-  "WantedBy=timers.target",
+  `WantedBy=${WANTED_BY[OBJECT_UNITS.timer]}`,
 ];
 
 /** The facts on which the units of the fleet's object depend. */

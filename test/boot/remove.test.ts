@@ -85,6 +85,13 @@ describeAsRoot("taking it away", () => {
     expect(await stateOf(node)).toBe(before);
   });
 
+  test("uninstall leaves nothing where a directory stands in a unit's place", async () => {
+    await node.ok(SETUP);
+    await node.ok("cd /etc/systemd/system && rm imdsproxy.service && mkdir imdsproxy.service");
+    await node.ok("imdsproxy service uninstall");
+    expect(await stateOf(node)).toBe(before);
+  });
+
   test("--dry-run of everything changes nothing and shows files and commands", async () => {
     for (const command of [
       `${SETUP.replace(/^\S+ /, "")} --dry-run`,
