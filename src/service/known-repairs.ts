@@ -4,6 +4,8 @@ export interface Guard<Spec> {
   problems(spec: Spec): readonly string[];
   /** Repairs it. */
   restore(spec: Spec): void;
+  /** Clears away what users began while anything was missing, once all is back. */
+  settle?(spec: Spec): void;
 }
 
 /**
@@ -41,6 +43,7 @@ export function restoreKnown<Spec>(
   }
   // Whoever removed a guard's part may have removed the rules too, after they were checked. Then one repair and one line cover both.
   if (wereRight && found.length > 0) attempt(rules);
+  if (found.length > 0) for (const guard of guards) guard.settle?.(spec);
   if (failures.length > 0) throw failures[0];
   return found;
 }

@@ -188,6 +188,7 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
     await this.#iptables.exclusively(async () => {
       await apply(this.#iptables, spec);
       for (const guard of this.#guards) guard.restore(spec);
+      for (const guard of this.#guards) guard.settle?.(spec);
       this.#forget();
       await this.#compare(spec);
       // Last, so that the node stays closed until here, and where any step fails.

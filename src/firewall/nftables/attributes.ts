@@ -32,6 +32,13 @@ export function u32(type: number, value: number): Attribute {
   return { type, value: buffer };
 }
 
+/** A u32 in host byte order, as a few attributes have it (nla_get_u32). */
+export function hostU32(type: number, value: number): Attribute {
+  const buffer = new Uint8Array(4);
+  new DataView(buffer.buffer).setUint32(0, value, true);
+  return { type, value: buffer };
+}
+
 /** A big-endian u64. */
 export function u64(type: number, value: bigint): Attribute {
   const buffer = new Uint8Array(8);

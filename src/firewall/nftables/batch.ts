@@ -45,7 +45,8 @@ export interface NftMessage {
   readonly attributes: readonly Attribute[];
 }
 
-function encode(
+/** A message of NETLINK_NETFILTER: type, flags beside NLM_F_REQUEST, sequence, struct nfgenmsg, attributes. */
+export function encodeMessage(
   type: number,
   flags: number,
   sequence: number,
@@ -65,7 +66,7 @@ function encode(
 
 /** A request by itself: FLAG.DUMP for all objects, else one. */
 export const encodeRequest = (message: NftMessage, sequence: number): Uint8Array =>
-  encode(
+  encodeMessage(
     (SUBSYSTEM << 8) | message.command,
     message.flags,
     sequence,
@@ -87,14 +88,14 @@ export function encodeBatch(
 ): Uint8Array {
   const frame = { family: 0, resource: SUBSYSTEM };
   const parts = [
-    encode(BATCH_BEGIN, 0, sequence, frame, generation === null ? [] : [u32(BATCH_GENID, generation)]),
+    encodeMessage(BATCH_BEGIN, 0, sequence, frame, generation === null ? [] : [u32(BATCH_GENID, generation)]),
     ...messages.map((message, i) =>
       encodeRequest(
         { ...message, flags: message.flags | (i === messages.length - 1 ? FLAG.ACK : 0) },
         sequence + 1 + i,
       ),
     ),
-    encode(BATCH_END, 0, sequence + 1 + messages.length, frame, []),
+    encodeMessage(BATCH_END, 0, sequence + 1 + messages.length, frame, []),
   ];
   return Buffer.concat(parts);
 }

@@ -9,10 +9,11 @@ import { NETLINK_SOCK_DIAG, sameTuple, type Tuple } from "../../identity/netlink
 import { readReply } from "../../identity/netlink/message.ts";
 import { NetlinkSocket } from "../../platform/netlink-socket.ts";
 import { redirectTarget } from "../addresses.ts";
-import { readBatchAnswer, readDumpPart } from "../nftables/batch.ts";
+import { type ReadMessage, readBatchAnswer, readDumpPart } from "../nftables/batch.ts";
 import type { Family, FirewallSpec } from "../types.ts";
 import { decodeOpenSocket, encodeEnd, encodeSocketList, type OpenSocket, standingOf } from "./connections.ts";
 import type { LocalAddress } from "./types.ts";
+import { decodeUnredirected, encodeForget, encodeUsersTracked, type Unredirected } from "./unredirected.ts";
 
 /** The edge to the kernel's TCP sockets, by netlink: no process, no waiting. */
 
@@ -24,6 +25,10 @@ export interface OpenSockets {
   isProxied(socket: OpenSocket, spec: FirewallSpec): boolean;
   /** Ends one. Returns the kernel's error number; 0 where the socket no longer exists. */
   end(socket: OpenSocket): number;
+  /** Lists users' tracked connections that do not lead to the proxy. */
+  unredirected(spec: FirewallSpec): readonly Unredirected[];
+  /** Deletes one. Returns the kernel's error number; 0 where it no longer exists. */
+  forget(entry: Unredirected): number;
 }
 
 const ENOENT = 2;
@@ -56,26 +61,26 @@ export class SockDiag implements OpenSockets {
 
   list(family: Family): readonly OpenSocket[] {
     const sequence = this.#sequence++;
-    while (this.#diag.receive() !== null);
-    this.#diag.send(encodeSocketList(family, sequence));
-    const found: OpenSocket[] = [];
-    for (let datagram = this.#diag.receive(); datagram !== null; datagram = this.#diag.receive()) {
-      // The socket has one buffer.
-      const copy = datagram.buffer.slice(datagram.byteOffset, datagram.byteOffset + datagram.byteLength);
-      const part = readDumpPart(new DataView(copy as ArrayBuffer), sequence);
-      if (part.kind === "error") {
-        throw new ImdsProxyError(
-          "missing",
-          `the kernel does not list TCP sockets (errno ${part.errno})`,
-          "the kernel must have inet_diag and tcp_diag: modprobe tcp_diag",
-        );
-      }
-      // Where the list is interrupted or damaged, the complete entries of it are used.
-      if (part.kind !== "objects") continue;
-      found.push(...part.objects.map(decodeOpenSocket).filter((one) => one !== null));
-      if (part.done) break;
-    }
-    return found;
+    const request = encodeSocketList(family, sequence);
+    return listed(this.#diag, request, sequence, decodeOpenSocket, (errno) => {
+      throw new ImdsProxyError(
+        "missing",
+        `the kernel does not list TCP sockets (errno ${errno})`,
+        "the kernel must have inet_diag and tcp_diag: modprobe tcp_diag",
+      );
+    });
+  }
+
+  unredirected(spec: FirewallSpec): readonly Unredirected[] {
+    const sequence = this.#sequence++;
+    const decode = (message: ReadMessage) => decodeUnredirected(message, spec);
+    return listed(this.#conntrack, encodeUsersTracked(sequence), sequence, decode, (errno) => {
+      throw new ImdsProxyError(
+        "missing",
+        `the kernel does not list tracked connections (errno ${errno})`,
+        "the kernel must have nf_conntrack_netlink: modprobe nf_conntrack_netlink",
+      );
+    });
   }
 
   isProxied({ family, tuple }: OpenSocket, spec: FirewallSpec): boolean {
@@ -101,15 +106,49 @@ export class SockDiag implements OpenSockets {
 
   end(socket: OpenSocket): number {
     const sequence = this.#sequence++;
-    while (this.#diag.receive() !== null);
-    this.#diag.send(encodeEnd(socket, sequence));
-    const datagram = this.#diag.receive();
-    const answer = datagram === null ? null : readBatchAnswer([datagram], sequence - 1, 1);
-    if (answer === null) return EINVAL;
-    const errno = answer.errors[0]?.errno ?? 0;
-    // The socket closed by itself meanwhile.
-    return answer.acknowledged || errno === ENOENT ? 0 : errno;
+    return acknowledged(this.#diag, encodeEnd(socket, sequence), sequence);
   }
+
+  forget(entry: Unredirected): number {
+    const sequence = this.#sequence++;
+    return acknowledged(this.#conntrack, encodeForget(entry, sequence), sequence);
+  }
+}
+
+/** Sends a request for a list and decodes its objects. */
+function listed<Found>(
+  socket: NetlinkSocket,
+  request: Uint8Array,
+  sequence: number,
+  decode: (message: ReadMessage) => Found | null,
+  refused: (errno: number) => never,
+): readonly Found[] {
+  while (socket.receive() !== null);
+  socket.send(request);
+  const found: Found[] = [];
+  for (let datagram = socket.receive(); datagram !== null; datagram = socket.receive()) {
+    // The socket has one buffer.
+    const copy = datagram.buffer.slice(datagram.byteOffset, datagram.byteOffset + datagram.byteLength);
+    const part = readDumpPart(new DataView(copy as ArrayBuffer), sequence);
+    if (part.kind === "error") refused(part.errno);
+    // Where the list is interrupted or damaged, the complete entries of it are used.
+    if (part.kind !== "objects") continue;
+    found.push(...part.objects.map(decode).filter((one) => one !== null));
+    if (part.done) break;
+  }
+  return found;
+}
+
+/** Sends a request that ends something. Returns the error number of its answer; 0 also where that no longer exists. */
+function acknowledged(socket: NetlinkSocket, request: Uint8Array, sequence: number): number {
+  while (socket.receive() !== null);
+  socket.send(request);
+  const datagram = socket.receive();
+  const answer = datagram === null ? null : readBatchAnswer([datagram], sequence - 1, 1);
+  if (answer === null) return EINVAL;
+  const errno = answer.errors[0]?.errno ?? 0;
+  // It ended by itself meanwhile.
+  return answer.acknowledged || errno === ENOENT ? 0 : errno;
 }
 
 /** The result of ending the connections that users opened before the rules were applied. */
@@ -119,7 +158,10 @@ export interface Ended {
   readonly problems: readonly string[];
 }
 
-/** Ends these connections. Never throws, because the rules apply also where this fails. */
+/**
+ * Ends these connections, and deletes the entries of those that never led anywhere. Never throws, because the rules apply also
+ * where this fails.
+ */
 export function endOldConnections(
   spec: FirewallSpec,
   families: readonly Family[],
@@ -138,6 +180,7 @@ export function endOldConnections(
         if (errno === 0) ended++;
         else problems.push(`${socketText(socket)} is still open (errno ${errno})`);
       }
+      problems.push(...forgotten(sockets, spec));
     } finally {
       sockets.close();
     }
@@ -151,4 +194,35 @@ export function endOldConnections(
 export function socketText({ uid, tuple }: OpenSocket): string {
   const end = (address: Uint8Array, port: number) => `${addressText(address)}:${port}`;
   return `uid ${uid}, ${end(tuple.sourceAddress, tuple.sourcePort)} to ${end(tuple.destinationAddress, tuple.destinationPort)}`;
+}
+
+/** Deletes the tracked connections that users began while the redirect was missing. Returns a line where that failed. */
+function forgotten(sockets: OpenSockets, spec: FirewallSpec): readonly string[] {
+  const errnos = sockets
+    .unredirected(spec)
+    .map((entry) => sockets.forget(entry))
+    .filter((errno) => errno !== 0);
+  return errnos.length === 0
+    ? []
+    : [`${errnos.length} tracked connections past the redirect are still there (errno ${errnos[0]})`];
+}
+
+/**
+ * Deletes the tracked connections that users began while the redirect was missing. Never throws: what it leaves ends by itself, 120 s
+ * after the last packet.
+ */
+export function forgetUnredirected(
+  spec: FirewallSpec,
+  open: () => OpenSockets & { close(): void } = () => new SockDiag(),
+): void {
+  try {
+    const sockets = open();
+    try {
+      forgotten(sockets, spec);
+    } finally {
+      sockets.close();
+    }
+  } catch {
+    // See above.
+  }
 }

@@ -2,7 +2,7 @@ import { ImdsProxyError } from "../../errors.ts";
 import { FAMILIES, type FirewallSpec } from "../types.ts";
 import { type RoutingKernel, Rtnetlink } from "./kernel.ts";
 import { isClosedRule, isWallRule, NO_WALL, planWall, TABLES, wallIsThere, wantedWall } from "./plan.ts";
-import { type Ended, endOldConnections } from "./sock-diag.ts";
+import { type Ended, endOldConnections, forgetUnredirected } from "./sock-diag.ts";
 import { routeText, ruleText } from "./text.ts";
 import type { Change } from "./types.ts";
 
@@ -12,15 +12,18 @@ const TABLE_NUMBERS = Object.values(TABLES);
 /** Attempts before giving up: another program, such as a network manager, may change rules at the same time. */
 const ATTEMPTS = 6;
 
-/** Ends the connections that users opened before the rules were applied. Tests replace it. */
-type EndOld = typeof endOldConnections;
+/** What the wall does with connections from before. Tests replace it. */
+interface Connections {
+  readonly endOld: typeof endOldConnections;
+  readonly forgetUnredirected: typeof forgetUnredirected;
+}
 
 export class SecondWall {
   readonly #kernel: RoutingKernel;
-  readonly #endOld: EndOld | null;
-  constructor(kernel: RoutingKernel, endOld: EndOld | null = null) {
+  readonly #connections: Connections | null;
+  constructor(kernel: RoutingKernel, connections: Connections | null = null) {
     this.#kernel = kernel;
-    this.#endOld = endOld;
+    this.#connections = connections;
   }
 
   /** Why this kernel cannot have the wall; null where it can. */
@@ -80,8 +83,13 @@ export class SecondWall {
 
   /** Ends the connections past the proxy that users opened before the wall was there. */
   endOld(spec: FirewallSpec): Ended {
-    if (this.unavailable !== null || this.#endOld === null) return { ended: 0, problems: [] };
-    return this.#endOld(spec, this.#families, this.#kernel.read([]).addresses);
+    if (this.unavailable !== null || this.#connections === null) return { ended: 0, problems: [] };
+    return this.#connections.endOld(spec, this.#families, this.#kernel.read([]).addresses);
+  }
+
+  /** Deletes the tracked connections that users began while the redirect was missing, and that the wall dropped. */
+  forgetUnredirected(spec: FirewallSpec): void {
+    if (this.unavailable === null) this.#connections?.forgetUnredirected(spec);
   }
 
   /**
@@ -116,7 +124,8 @@ function changeText(change: Change): string {
 }
 
 /** The wall of this machine. @throws ImdsProxyError `missing` where the process may not use AF_NETLINK. */
-export const systemWall = (): SecondWall => new SecondWall(new Rtnetlink(), endOldConnections);
+export const systemWall = (): SecondWall =>
+  new SecondWall(new Rtnetlink(), { endOld: endOldConnections, forgetUnredirected });
 
 /** The wall for the watch. */
 export const wallGuard = (wall: SecondWall) => ({
@@ -130,4 +139,5 @@ export const wallGuard = (wall: SecondWall) => ({
     // While the wall was incomplete, users could open connections that it does not stop.
     if (wall.bring(spec).length > 0) wall.endOld(spec);
   },
+  settle: (spec: FirewallSpec): void => wall.forgetUnredirected(spec),
 });

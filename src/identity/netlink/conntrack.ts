@@ -18,7 +18,7 @@ import {
 /** NETLINK_NETFILTER */
 export const NETLINK_NETFILTER = 12;
 /** NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET */
-const TYPE_GET = (1 << 8) | 1;
+export const TYPE_GET = (1 << 8) | 1;
 /** NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW: the type of the answer to a GET. */
 export const TYPE_NEW = 1 << 8;
 

@@ -290,7 +290,13 @@ export async function roleOf(machine: Machine, who?: string): Promise<string> {
  * when their process is there, answer a moment later.
  */
 export const getsRole = (machine: Machine, role: string, who?: string) =>
-  until(`${who ?? "root"} has ${role}`, async () => (await roleOf(machine, who)) === role);
+  until(
+    `${who ?? "root"} has ${role}`,
+    async () => (await roleOf(machine, who)) === role,
+    undefined,
+    async () =>
+      `${await roleOf(machine, who)}\n${(await machine.run("imdsproxy status; journalctl -o short-monotonic -n 60 --no-pager")).stdout}`,
+  );
 
 /** The credentials document that a caller gets. */
 export async function credentialsOf(machine: Machine, role: string, who?: string): Promise<string> {

@@ -1,0 +1,75 @@
+import { parseAddress, sameAddress } from "../../identity/address.ts";
+import { decodeByAttributes, TYPE_GET, TYPE_NEW } from "../../identity/netlink/conntrack.ts";
+import { redirectTarget } from "../addresses.ts";
+import { type Attribute, bytes, bytesOf, hostU32, nest, walkAttributes } from "../nftables/attributes.ts";
+import { encodeMessage, FLAG, type ReadMessage } from "../nftables/batch.ts";
+import type { FirewallSpec } from "../types.ts";
+import { USERS_SOURCE } from "./plan.ts";
+
+/**
+ * Tracked connections that users began while the redirect was missing. The second wall dropped their packets, but conntrack has an
+ * entry of each for 120 s after the last one (net.netfilter.nf_conntrack_tcp_timeout_syn_sent). nat does with every packet of an entry
+ * what it did with the first. So a later connection from the same port would lead past the redirect again, and be dropped, although the
+ * redirect is back. IPv6 does not need this: there a dropped packet leaves no entry.
+ *
+ * The messages of NETLINK_NETFILTER, subsystem ctnetlink, that list and delete such entries
+ * (linux/netfilter/nfnetlink_conntrack.h). Pure.
+ */
+
+/** NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE */
+const TYPE_DELETE = (1 << 8) | 2;
+const AF_INET = 2;
+const NLA_F_NESTED = 0x8000;
+
+// enum ctattr_type, ctattr_tuple, ctattr_ip, ctattr_filter
+const CTA_TUPLE_ORIG = 1;
+const CTA_ID = 12;
+const CTA_ZONE = 18;
+const CTA_FILTER = 25;
+const CTA_TUPLE_IP = 1;
+const CTA_IP_V4_SRC = 1;
+const CTA_FILTER_ORIG_FLAGS = 1;
+const CTA_FILTER_REPLY_FLAGS = 2;
+/** CTA_FILTER_F_CTA_IP_SRC (net/netfilter/nf_internals.h) */
+const BY_SOURCE = 1;
+
+/** What names one entry and no later one: its original tuple, its id, and its zone where it has one. */
+const NAMES: readonly number[] = [CTA_TUPLE_ORIG, CTA_ID, CTA_ZONE];
+
+/** An entry, by what is sent to delete it. */
+export interface Unredirected {
+  readonly name: readonly Attribute[];
+}
+
+const SOURCE = parseAddress(USERS_SOURCE) as Uint8Array;
+
+/** The request that lists the entries from {@link USERS_SOURCE}. A kernel before linux 5.8 does not know the filter, and lists all. */
+export const encodeUsersTracked = (sequence: number): Uint8Array =>
+  encodeMessage(TYPE_GET, FLAG.DUMP, sequence, { family: AF_INET, resource: 0 }, [
+    nest(CTA_TUPLE_ORIG, nest(CTA_TUPLE_IP, bytes(CTA_IP_V4_SRC, SOURCE))),
+    nest(CTA_FILTER, hostU32(CTA_FILTER_ORIG_FLAGS, BY_SOURCE), hostU32(CTA_FILTER_REPLY_FLAGS, 0)),
+  ]);
+
+/** The request that deletes one. */
+export const encodeForget = ({ name }: Unredirected, sequence: number): Uint8Array =>
+  encodeMessage(TYPE_DELETE, FLAG.ACK, sequence, { family: AF_INET, resource: 0 }, name);
+
+/** Parses an entry of the list; null for any that is not from {@link USERS_SOURCE}, and for one that leads to the proxy. */
+export function decodeUnredirected(
+  { type, payload }: ReadMessage,
+  { listen }: Pick<FirewallSpec, "listen">,
+): Unredirected | null {
+  if (type !== TYPE_NEW) return null;
+  const entry = decodeByAttributes(payload);
+  const listener = parseAddress(redirectTarget(listen, "ipv4").address);
+  if (entry === null || listener === null || !sameAddress(entry.original.sourceAddress, SOURCE)) return null;
+  if (sameAddress(entry.reply.sourceAddress, listener)) return null;
+  const attributes = walkAttributes(payload, 4) ?? [];
+  return {
+    name: attributes
+      .filter((one) => NAMES.includes(one.type))
+      .map((one) =>
+        bytes(one.type === CTA_TUPLE_ORIG ? one.type | NLA_F_NESTED : one.type, bytesOf(one.payload)),
+      ),
+  };
+}

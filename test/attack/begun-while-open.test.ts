@@ -1,0 +1,58 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { mustExec } from "../support/node.ts";
+import { applyRules, eventually, startProxiedNode } from "../support/proxied.ts";
+import { describeAsRoot } from "../support/root.ts";
+import type { SimulatedNode } from "../support/simulated-node.ts";
+import { attack, SHOW_PROGRAMS } from "./support/attack.ts";
+
+const ROOT = { user: "root" } as const;
+const ALICE = { user: "alice" } as const;
+const FLUSH = `for i in iptables ip6tables; do $i -F; $i -t nat -F; done
+iptables -t nat -A OUTPUT -d 169.254.169.254/32 -p tcp --dport 80 -j DNAT --to-destination 169.254.0.2:9081`;
+const SHORT_S = 2;
+/** Longer than a client waits for a connection, and shorter than conntrack keeps an entry of one that had no answer (120 s). */
+const LONG_S = 20;
+
+describeAsRoot("a connection that was begun while the rules were flushed", () => {
+  let node: SimulatedNode;
+  beforeAll(async () => {
+    ({ node } = await startProxiedNode({ show: SHOW_PROGRAMS }));
+  });
+  afterAll(() => node?.stop());
+
+  const shell = (line: string) => mustExec(node, ROOT, ["sh", "-euc", line]);
+  const from = (port: number, seconds: number, address = "169.254.169.254") =>
+    attack<string>(node, ALICE, "from_port", [address, port, seconds]);
+
+  for (const address of ["169.254.169.254", "fd00:ec2::254"]) {
+    test(`to ${address} does not keep a later one from the same port from the proxy, once apply has run`, async () => {
+      const served = await from(40_001, LONG_S, address);
+      expect(served).toMatch(/^HTTP\/1.1 /);
+      await shell(FLUSH);
+      expect(await from(40_002, SHORT_S, address)).not.toContain("HTTP");
+      await applyRules(node);
+      expect(await from(40_002, LONG_S, address)).toBe(served);
+    });
+  }
+
+  test("does not either, once the watch has found the rules gone and repaired them", async () => {
+    // Not by node.spawn: nsenter stops with its child, and is not continued with it.
+    const watch = (await shell("imdsproxy iptables watch >/run/watch.log 2>&1 & echo $!")).trim();
+    const log = () => shell("cat /run/watch.log");
+    try {
+      await eventually("the rules are known", async () =>
+        (await shell("cat /run/imdsproxy/rules.json 2>/dev/null || :")).includes('"tables"'),
+      );
+      await shell(`kill -STOP ${watch}`);
+      await shell(FLUSH);
+      expect(await from(40_003, SHORT_S)).not.toContain("HTTP");
+      await shell(`kill -CONT ${watch}`);
+      await eventually("the repair is logged", async () =>
+        (await log()).includes("firewall rules repaired: "),
+      );
+      expect(await from(40_003, LONG_S)).toMatch(/^HTTP\/1.1 /);
+    } finally {
+      await shell(`kill ${watch}`);
+    }
+  });
+});
