@@ -70,6 +70,13 @@ export function loadWithObject(options: LoadOptions = {}): LoadedConfig {
     options.path === undefined
       ? textOf(path, "the configuration", remedy)
       : textOfFile(path, "the configuration", remedy);
+  // What a program leaves that truncated the file and has not written it yet, or could not. A file of comments alone has the defaults.
+  if (text === "")
+    throw new ImdsProxyError(
+      "config",
+      `the configuration ${path} is empty`,
+      "write it again, with room on the disk (df); for the defaults remove it",
+    );
   const file = parseFile(text ?? "", text === null ? "the defaults" : path, options.overrides);
   return withCopy(file, options.objectPath);
 }

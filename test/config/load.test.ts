@@ -441,6 +441,13 @@ describe("loadConfig()", () => {
     writeFileSync(path, `role: ${ROLE}\n`);
     expect(loadConfig({ path }).role).toBe(ROLE);
   });
+  test("does not take a file without a byte, as a full disk leaves it, for the defaults; one of comments alone has them", () => {
+    const path = join(directory, "empty.yaml");
+    writeFileSync(path, "");
+    expect(() => loadConfig({ path })).toThrow(`the configuration ${path} is empty`);
+    writeFileSync(path, "# nothing yet\n");
+    expect(loadConfig({ path }).role).toBeNull();
+  });
   test("says which file is not there", () => {
     expect(() => loadConfig({ path: join(directory, "nothing.yaml") })).toThrow("nothing.yaml: no such file");
   });
