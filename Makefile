@@ -69,8 +69,8 @@ test-firewalls: build ## As root: real ufw, firewalld and Docker in a namespace,
 	@sh scripts/install-test-packages.sh --firewalls
 	@$(BUN) test --timeout=60000 ./test/attack/real-firewalls.ts
 
-# CELLS='userland-trixie kernel-forky trixie:install,boot' chooses cells and scenarios; without it, all of test/platforms/cells.ts. CI does not
-# run it. In a mount namespace of its own, for the images that it mounts.
+# CELLS='userland-trixie kernel-forky trixie:install,boot' chooses cells and scenarios; without it, all of test/platforms/cells.ts. CI runs
+# one cell (test/boot/platform.test.ts). In a mount namespace of its own, for the images that it mounts.
 CELLS ?=
 .PHONY: test-platforms
 test-platforms: build ## As root: other releases' userlands in containers, their kernels in emulated machines; writes docs/platforms.md (CELLS=NAME)

@@ -21,6 +21,7 @@ const AT_ONCE = 4;
 export const LONG = [
   ...[
     "boot/closed",
+    "boot/platform",
     "boot/scripts",
     "node/firewall-atomic",
     "node/firewall",

@@ -1,8 +1,8 @@
 /**
- * Runs the platform tests: `bun test/platforms/run.ts [CELL[:SCENARIO,…]…]`, as root, in a mount namespace of its own (`make
- * test-platforms`). Without arguments every cell. CI does not run it. A container cell takes ten minutes, a cell with its own kernel and
- * systemd half an hour on an idle machine. What was found is written to results/CELL.json after each scenario, and of all results
- * docs/platforms.md is made.
+ * Runs the platform tests: `bun test/platforms/run.ts [--no-record] [CELL[:SCENARIO,…]…]`, as root, in a mount namespace of its own (`make
+ * test-platforms`). Without a cell every cell. A container cell takes ten minutes, a cell with its own kernel and systemd half an hour on an
+ * idle machine; CI runs a container cell with few requests (test/boot/platform.test.ts). What was found is written to results/CELL.json after
+ * each scenario, and of all results docs/platforms.md is made; with --no-record neither is written.
  *
  * IMDSPROXY_PLATFORM_REQUESTS (default 2500) and IMDSPROXY_PLATFORM_FLUSHES (default 100) say how often.
  */
@@ -71,6 +71,9 @@ async function versions(machine: Machine, { kind }: Cell): Promise<Record<string
   };
 }
 
+const arguments_ = process.argv.slice(2).filter((argument) => argument !== "--no-record");
+const RECORDS = !process.argv.includes("--no-record");
+
 async function runCell(cell: Cell, wanted: readonly Scenario[], payload: Payload): Promise<CellResult> {
   const machine = await startNode(cell, payload);
   try {
@@ -109,6 +112,7 @@ async function runCell(cell: Cell, wanted: readonly Scenario[], payload: Payload
       const date = new Date().toISOString().slice(0, 10);
       // Read anew: another run may try other scenarios of the same cell meanwhile.
       result = { ...result, scenarios: { ...read()?.scenarios, [scenario.name]: { date, checks } } };
+      if (!RECORDS) continue;
       mkdirSync(RESULTS, { recursive: true });
       writeFileSync(path, `${JSON.stringify(result, null, 2)}\n`);
     }
@@ -118,7 +122,6 @@ async function runCell(cell: Cell, wanted: readonly Scenario[], payload: Payload
   }
 }
 
-const arguments_ = process.argv.slice(2);
 const payloads = new Map<string, Payload>();
 let failures = 0;
 for (const argument of arguments_.length === 0 ? CELLS.map(({ name }) => name) : arguments_) {
@@ -140,10 +143,12 @@ for (const argument of arguments_.length === 0 ? CELLS.map(({ name }) => name) :
     for (const check of result.scenarios[scenario]?.checks ?? []) failures += check.failures === 0 ? 0 : 1;
   }
 }
-const results = CELLS.map(({ name }) => join(RESULTS, `${name}.json`))
-  .filter(existsSync)
-  .map((path) => JSON.parse(readFileSync(path, "utf8")) as CellResult);
-writeFileSync(PAGE, renderPage(results));
+if (RECORDS) {
+  const results = CELLS.map(({ name }) => join(RESULTS, `${name}.json`))
+    .filter(existsSync)
+    .map((path) => JSON.parse(readFileSync(path, "utf8")) as CellResult);
+  writeFileSync(PAGE, renderPage(results));
+}
 console.log(failures === 0 ? "everything holds" : `${failures} do not hold`);
 // A wait for a machine that has ended may still be under way.
 process.exit(failures === 0 ? 0 : 1);

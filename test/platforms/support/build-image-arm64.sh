@@ -12,7 +12,8 @@ usage='usage: build-image-arm64.sh CACHE_DIRECTORY SUITE [PACKAGE...]'
 cache=${1:?$usage}
 suite=${2:?$usage}
 here=$(cd "$(dirname "$0")" && pwd)
-amd64=$(sh "$here/build-image.sh" "$@")
+shift 2
+amd64=$(sh "$here/build-image.sh" "$cache" vm "$suite" "$@")
 cache=$(cd "$cache" && pwd)
 fingerprint=$({ cat "$0" && basename "$amd64"; } | sha256sum | cut -c1-12)
 image=$cache/vm-$suite-arm64-$fingerprint

@@ -1,16 +1,19 @@
 #!/bin/sh
-# Builds what a virtual machine boots from, out of Debian's packages alone: a tree with a kernel, and of it root.img (ext4),
-# vmlinuz and initrd. Prints the directory that holds them. It is kept in the cache directory between runs, under a name that
+# Builds what a virtual machine or a container boots from, out of Debian's packages alone: a tree, and of it root.img (ext4), for a machine
+# with a kernel, vmlinuz and initrd. Prints the directory that holds them. It is kept in the cache directory between runs, under a name that
 # holds what it was made from; nobody writes into it (each machine writes to a layer of its own).
 #
-#   build-image.sh CACHE_DIRECTORY SUITE [PACKAGE...]
+#   build-image.sh CACHE_DIRECTORY KIND SUITE [PACKAGE...]
 #
-# SUITE is a suite of Debian (bookworm); the packages are those that the cell needs beside the ordinary ones.
+# KIND is `vm`, or `container`, which has no kernel. SUITE is a suite of Debian (bookworm); the packages are those that the cell needs
+# beside the ordinary ones.
 set -eu
 
-cache=${1:?usage: build-image.sh CACHE_DIRECTORY SUITE [PACKAGE...]}
-suite=${2:?usage: build-image.sh CACHE_DIRECTORY SUITE [PACKAGE...]}
-shift 2
+usage='usage: build-image.sh CACHE_DIRECTORY vm|container SUITE [PACKAGE...]'
+cache=${1:?$usage}
+kind=${2:?$usage}
+suite=${3:?$usage}
+shift 3
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck disable=SC2016 # apt's own placeholder
 mirror=${IMDSPROXY_DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
@@ -23,17 +26,17 @@ mkdir -p "$cache"
 cache=$(cd "$cache" && pwd)
 fingerprint=$(cat "$0" "$here/agent.py" "$here/agent.service" | sha256sum | cut -c1-12)
 more=$(printf '%s' "$*" | tr -c 'a-z0-9' '-')
-image=$cache/vm-$suite${more:+-$more}-$fingerprint
-exec 9>"$cache/vm-$suite.lock"
+image=$cache/$kind-$suite${more:+-$more}-$fingerprint
+exec 9>"$cache/$kind-$suite.lock"
 flock 9
 if [ -d "$image" ]; then
   printf '%s\n' "$image"
   exit 0
 fi
-partial=$cache/vm-$suite.partial
-rm -rf "$cache/vm-$suite${more:+-$more}"-???????????? "$partial"
+partial=$cache/$kind-$suite.partial
+rm -rf "$cache/$kind-$suite${more:+-$more}"-???????????? "$partial"
 mkdir "$partial"
-log=$cache/vm-$suite.log
+log=$cache/$kind-$suite.log
 tree=$partial/tree
 failed() {
   echo "build-image: $1 failed; the last lines of $log:" >&2
@@ -46,22 +49,26 @@ script=/usr/share/debootstrap/scripts/$suite
 debootstrap --variant=minbase --include="$packages" "$suite" "$tree" ${mirror:+"$mirror"} "$script" >"$log" 2>&1 ||
   failed debootstrap
 
-# The kernel's postinst makes the initrd: only what is needed to reach the root file system, and to be talked to.
-mkdir -p "$tree/etc/initramfs-tools/conf.d"
-printf 'MODULES=list\nCOMPRESS=gzip\n' >"$tree/etc/initramfs-tools/conf.d/vm"
-printf 'virtio_pci\nvirtio_blk\nvirtio_console\next4\n' >"$tree/etc/initramfs-tools/modules"
-printf '#!/bin/sh\nexit 101\n' >"$tree/usr/sbin/policy-rc.d"
-chmod 755 "$tree/usr/sbin/policy-rc.d"
-mount -t proc proc "$tree/proc"
-trap 'umount "$tree/proc" 2>/dev/null || true' EXIT
-# A mirror may be older than what the Release file of its suite allows (Valid-Until).
-# shellcheck disable=SC2016 # the inner shell's
-chroot "$tree" env DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin sh -euc '
-  apt-get update -qq -o Acquire::Check-Valid-Until=false
-  apt-get install -qq -y --no-install-recommends initramfs-tools linux-image-cloud-amd64 "$@"' sh "$@" >>"$log" 2>&1 ||
-  failed "apt-get install"
-umount "$tree/proc"
-rm "$tree/usr/sbin/policy-rc.d"
+if [ "$kind" = vm ]; then
+  # The kernel's postinst makes the initrd: only what is needed to reach the root file system, and to be talked to.
+  mkdir -p "$tree/etc/initramfs-tools/conf.d"
+  printf 'MODULES=list\nCOMPRESS=gzip\n' >"$tree/etc/initramfs-tools/conf.d/vm"
+  printf 'virtio_pci\nvirtio_blk\nvirtio_console\next4\n' >"$tree/etc/initramfs-tools/modules"
+  set -- initramfs-tools linux-image-cloud-amd64 "$@"
+fi
+if [ $# -gt 0 ]; then
+  printf '#!/bin/sh\nexit 101\n' >"$tree/usr/sbin/policy-rc.d"
+  chmod 755 "$tree/usr/sbin/policy-rc.d"
+  mount -t proc proc "$tree/proc"
+  trap 'umount "$tree/proc" 2>/dev/null || true' EXIT
+  # A mirror may be older than what the Release file of its suite allows (Valid-Until).
+  # shellcheck disable=SC2016 # the inner shell's
+  chroot "$tree" env DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin sh -euc '
+    apt-get update -qq -o Acquire::Check-Valid-Until=false
+    apt-get install -qq -y --no-install-recommends "$@"' sh "$@" >>"$log" 2>&1 || failed "apt-get install"
+  umount "$tree/proc"
+  rm "$tree/usr/sbin/policy-rc.d"
+fi
 
 rm -rf "$tree"/var/cache/apt/archives/*.deb "$tree"/var/lib/apt/lists/* "$tree"/usr/share/doc "$tree"/usr/share/man
 : >"$tree/etc/machine-id"
@@ -81,8 +88,10 @@ for unit in apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer fstrim.tim
   ln -sf /dev/null "$tree/etc/systemd/system/$unit"
 done
 
-cp "$tree"/boot/vmlinuz-* "$partial/vmlinuz"
-cp "$tree"/boot/initrd.img-* "$partial/initrd"
+if [ "$kind" = vm ]; then
+  cp "$tree"/boot/vmlinuz-* "$partial/vmlinuz"
+  cp "$tree"/boot/initrd.img-* "$partial/initrd"
+fi
 truncate -s 3G "$partial/root.img"
 mke2fs -q -t ext4 -O ^has_journal -d "$tree" "$partial/root.img" >>"$log" 2>&1 || failed mke2fs
 rm -rf "$tree"

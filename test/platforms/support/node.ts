@@ -107,7 +107,7 @@ export async function startNode(cell: Cell, payload: Payload): Promise<Machine> 
 
 function makeMachine(cell: Cell, payload: Payload): Container | VirtualMachine {
   const { kind, suite, architecture = "amd64", packages, kernelArguments = [], memoryMiB, cgroups } = cell;
-  const image = buildImage(suite, packages, architecture);
+  const image = buildImage(suite, packages, architecture, kind === "container" ? "container" : "vm");
   if (kind === "container")
     return new Container({
       image,

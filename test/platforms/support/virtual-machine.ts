@@ -43,16 +43,16 @@ export interface MachineOptions {
 /** How much others go before it: IMDSPROXY_VM_NICE, default 10. */
 const NICE = process.env["IMDSPROXY_VM_NICE"] ?? "10";
 
-/** The image of a suite, built where it is not there yet (about two minutes on an idle machine). */
+/** The image of a suite, built where it is not there yet (about two minutes on an idle machine). A container's has no kernel. */
 export function buildImage(
   suite: string,
   packages: readonly string[] = [],
   architecture: Architecture = "amd64",
+  kind: "vm" | "container" = "vm",
 ): string {
-  const script = architecture === "amd64" ? "build-image.sh" : `build-image-${architecture}.sh`;
-  const run = Bun.spawnSync(["sh", join(import.meta.dir, script), CACHE, suite, ...packages], {
-    stderr: "pipe",
-  });
+  const script =
+    architecture === "amd64" ? ["build-image.sh", CACHE, kind] : [`build-image-${architecture}.sh`, CACHE];
+  const run = Bun.spawnSync(["sh", ...script, suite, ...packages], { cwd: import.meta.dir, stderr: "pipe" });
   if (run.exitCode !== 0) throw new Error(run.stderr.toString());
   return run.stdout.toString().trim();
 }
