@@ -4,7 +4,7 @@ export interface Guard<Spec> {
   problems(spec: Spec): readonly string[];
   /** Repairs it. */
   restore(spec: Spec): void;
-  /** Clears away what users began while anything was missing, once all is back. */
+  /** Clears away what users began while anything was missing. Takes some 20 ms, so it waits until a look finds nothing to repair. */
   settle?(spec: Spec): void;
 }
 
@@ -43,7 +43,6 @@ export function restoreKnown<Spec>(
   }
   // Whoever removed a guard's part may have removed the rules too, after they were checked. Then one repair and one line cover both.
   if (wereRight && found.length > 0) attempt(rules);
-  if (found.length > 0) for (const guard of guards) guard.settle?.(spec);
   if (failures.length > 0) throw failures[0];
   return found;
 }

@@ -53,6 +53,8 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
   #known: Known | null = null;
   #comparedAtMs = Number.NEGATIVE_INFINITY;
   #lockedSinceMs: number | null = null;
+  /** Whether something was repaired, and what users began meanwhile is still there. */
+  #isUnsettled = false;
   #saidOfUpstream = "";
   #saidOfExempt = "";
   #saidOfPlatform: ReadonlySet<string> = new Set();
@@ -128,7 +130,15 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
         throw error;
       }
     };
-    return restoreKnown(spec, rules, this.#guards);
+    const found = restoreKnown(spec, rules, this.#guards);
+    if (found.length > 0) this.#isUnsettled = true;
+    else if (this.#isUnsettled) this.#settle(spec);
+    return found;
+  }
+
+  #settle(spec: FirewallSpec): void {
+    this.#isUnsettled = false;
+    for (const guard of this.#guards) guard.settle?.(spec);
   }
 
   /** Reads the rules that another process (a setup, or the rules' unit) has applied: those are the wanted rules from then on. */
@@ -188,7 +198,7 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
     await this.#iptables.exclusively(async () => {
       await apply(this.#iptables, spec);
       for (const guard of this.#guards) guard.restore(spec);
-      for (const guard of this.#guards) guard.settle?.(spec);
+      this.#settle(spec);
       this.#forget();
       await this.#compare(spec);
       // Last, so that the node stays closed until here, and where any step fails.

@@ -51,16 +51,3 @@ test("rules that are taken between the look at them and that at the rest are fou
     "the rules are gone",
   ]);
 });
-
-test("once anything was repaired, each guard clears away what was begun meanwhile; not otherwise", () => {
-  const log: string[] = [];
-  const guards = ["wall", "limits"].map((name) => ({
-    ...aGuard(log, name),
-    settle: (spec: string) => void log.push(`settle ${name} for ${spec}`),
-  }));
-  const looks = ["look at wall for the spec", "look at limits for the spec"];
-  restoreKnown("the spec", () => [], guards);
-  expect(log.splice(0)).toEqual(looks);
-  restoreKnown("the spec", () => ["the rules are gone"], guards);
-  expect(log).toEqual([...looks, "settle wall for the spec", "settle limits for the spec"]);
-});

@@ -13,7 +13,13 @@ import { type ReadMessage, readBatchAnswer, readDumpPart } from "../nftables/bat
 import type { Family, FirewallSpec } from "../types.ts";
 import { decodeOpenSocket, encodeEnd, encodeSocketList, type OpenSocket, standingOf } from "./connections.ts";
 import type { LocalAddress } from "./types.ts";
-import { decodeUnredirected, encodeForget, encodeUsersTracked, type Unredirected } from "./unredirected.ts";
+import {
+  decodeUnredirected,
+  encodeForget,
+  encodeUsersTracked,
+  type Unredirected,
+  unredirectedTargets,
+} from "./unredirected.ts";
 
 /** The edge to the kernel's TCP sockets, by netlink: no process, no waiting. */
 
@@ -72,14 +78,16 @@ export class SockDiag implements OpenSockets {
   }
 
   unredirected(spec: FirewallSpec): readonly Unredirected[] {
-    const sequence = this.#sequence++;
     const decode = (message: ReadMessage) => decodeUnredirected(message, spec);
-    return listed(this.#conntrack, encodeUsersTracked(sequence), sequence, decode, (errno) => {
-      throw new ImdsProxyError(
-        "missing",
-        `the kernel does not list tracked connections (errno ${errno})`,
-        "the kernel must have nf_conntrack_netlink: modprobe nf_conntrack_netlink",
-      );
+    return unredirectedTargets(spec).flatMap((target) => {
+      const sequence = this.#sequence++;
+      return listed(this.#conntrack, encodeUsersTracked(target, sequence), sequence, decode, (errno) => {
+        throw new ImdsProxyError(
+          "missing",
+          `the kernel does not list tracked connections (errno ${errno})`,
+          "the kernel must have nf_conntrack_netlink: modprobe nf_conntrack_netlink",
+        );
+      });
     });
   }
 

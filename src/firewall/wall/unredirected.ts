@@ -1,6 +1,6 @@
 import { parseAddress, sameAddress } from "../../identity/address.ts";
 import { decodeByAttributes, TYPE_GET, TYPE_NEW } from "../../identity/netlink/conntrack.ts";
-import { redirectTarget } from "../addresses.ts";
+import { METADATA, redirectTarget } from "../addresses.ts";
 import { type Attribute, bytes, bytesOf, hostU32, nest, walkAttributes } from "../nftables/attributes.ts";
 import { encodeMessage, FLAG, type ReadMessage } from "../nftables/batch.ts";
 import type { FirewallSpec } from "../types.ts";
@@ -23,6 +23,7 @@ const NLA_F_NESTED = 0x8000;
 
 // enum ctattr_type, ctattr_tuple, ctattr_ip, ctattr_filter
 const CTA_TUPLE_ORIG = 1;
+const CTA_TUPLE_REPLY = 2;
 const CTA_ID = 12;
 const CTA_ZONE = 18;
 const CTA_FILTER = 25;
@@ -43,11 +44,24 @@ export interface Unredirected {
 
 const SOURCE = parseAddress(USERS_SOURCE) as Uint8Array;
 
-/** The request that lists the entries from {@link USERS_SOURCE}. A kernel before linux 5.8 does not know the filter, and lists all. */
-export const encodeUsersTracked = (sequence: number): Uint8Array =>
+/**
+ * Where such connections lead: to the upstream by the agent's entry, or nowhere else than to the metadata address. The kernel is asked for
+ * these alone: a user can have tens of thousands of entries that lead to the proxy, and whoever repairs the rules must not read them all.
+ */
+export const unredirectedTargets = ({ upstream }: Pick<FirewallSpec, "upstream">): readonly Uint8Array[] =>
+  [...new Set([upstream.address, METADATA.ipv4.address])]
+    .map((address) => parseAddress(address))
+    .filter((address): address is Uint8Array => address?.length === 4);
+
+/**
+ * The request that lists the entries from {@link USERS_SOURCE} that lead to a target. A kernel before linux 5.8 does not know the filter, and
+ * lists all.
+ */
+export const encodeUsersTracked = (target: Uint8Array, sequence: number): Uint8Array =>
   encodeMessage(TYPE_GET, FLAG.DUMP, sequence, { family: AF_INET, resource: 0 }, [
     nest(CTA_TUPLE_ORIG, nest(CTA_TUPLE_IP, bytes(CTA_IP_V4_SRC, SOURCE))),
-    nest(CTA_FILTER, hostU32(CTA_FILTER_ORIG_FLAGS, BY_SOURCE), hostU32(CTA_FILTER_REPLY_FLAGS, 0)),
+    nest(CTA_TUPLE_REPLY, nest(CTA_TUPLE_IP, bytes(CTA_IP_V4_SRC, target))),
+    nest(CTA_FILTER, hostU32(CTA_FILTER_ORIG_FLAGS, BY_SOURCE), hostU32(CTA_FILTER_REPLY_FLAGS, BY_SOURCE)),
   ]);
 
 /** The request that deletes one. */

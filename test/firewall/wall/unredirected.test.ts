@@ -6,6 +6,7 @@ import {
   decodeUnredirected,
   encodeForget,
   encodeUsersTracked,
+  unredirectedTargets,
 } from "../../../src/firewall/wall/unredirected.ts";
 import { parseAddress } from "../../../src/identity/address.ts";
 import { TYPE_NEW } from "../../../src/identity/netlink/conntrack.ts";
@@ -64,11 +65,18 @@ describe("tracked connections that users began while the redirect was missing", 
     }
   });
 
-  test("are listed by a filter of the kernel's, for the source address alone", () => {
-    const text = Buffer.from(encodeUsersTracked(1)).toString("hex");
-    expect(text).toContain(Buffer.from(address(USERS_SOURCE)).toString("hex"));
-    // CTA_FILTER { CTA_FILTER_ORIG_FLAGS: CTA_FILTER_F_CTA_IP_SRC, CTA_FILTER_REPLY_FLAGS: 0 }
-    expect(text).toEndWith("1400198008000100010000000800020000000000");
+  test("are listed by a filter of the kernel's, by where they come from and where they lead", () => {
+    const targets = unredirectedTargets({ upstream: { address: AGENT, port: 9081 } });
+    expect(targets).toEqual([address(AGENT), address(IMDS)]);
+    expect(unredirectedTargets({ upstream: { address: IMDS, port: 80 } })).toEqual([address(IMDS)]);
+    expect(unredirectedTargets({ upstream: { address: "fd00:ec2::254", port: 80 } })).toEqual([
+      address(IMDS),
+    ]);
+    const text = Buffer.from(encodeUsersTracked(address(AGENT), 1)).toString("hex");
+    for (const one of [USERS_SOURCE, AGENT])
+      expect(text).toContain(Buffer.from(address(one)).toString("hex"));
+    // CTA_FILTER { CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS: CTA_FILTER_F_CTA_IP_SRC each }
+    expect(text).toEndWith("1400198008000100010000000800020001000000");
   });
 
   test("a message that is no entry is none", () => {
