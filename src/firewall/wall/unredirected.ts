@@ -10,7 +10,7 @@ import { USERS_SOURCE } from "./plan.ts";
  * Tracked connections that users began while the redirect was missing. The second wall dropped their packets, but conntrack has an
  * entry of each for 120 s after the last one (net.netfilter.nf_conntrack_tcp_timeout_syn_sent). nat does with every packet of an entry
  * what it did with the first. So a later connection from the same port would lead past the redirect again, and be dropped, although the
- * redirect is back. IPv6 does not need this: there a dropped packet leaves no entry.
+ * redirect is back. In IPv6 a later connection from the same port is served without this (test/attack/begun-while-open.test.ts).
  *
  * The messages of NETLINK_NETFILTER, subsystem ctnetlink, that list and delete such entries
  * (linux/netfilter/nfnetlink_conntrack.h). Pure.
