@@ -85,3 +85,10 @@ export function describeUnforeseen(error: unknown): string {
     .slice(0, FRAMES);
   return frames.length === 0 ? kind : `${kind} at ${frames.join(", ")}`;
 }
+
+/** Errors of open(2) and read(2) that say nothing of the file. */
+const PASSING: ReadonlySet<string> = new Set(["EMFILE", "ENFILE", "ENOMEM", "EINTR", "EIO"]);
+
+/** Whether a file that could not be read may be readable a moment later, as where no descriptor is free. */
+export const isPassing = (error: unknown): boolean =>
+  PASSING.has((error as NodeJS.ErrnoException | undefined)?.code ?? "");

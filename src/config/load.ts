@@ -149,6 +149,7 @@ function textOf(path: string, what: string, remedy: string): string | null {
       "config",
       `cannot read ${what} ${path}: ${FILE_ERRORS[code] ?? code}`,
       code === "EACCES" ? "run this as root, or as a user who may read the file" : remedy,
+      { cause: error },
     );
   }
   if (bytes.length > MOST_CONFIG_BYTES) {

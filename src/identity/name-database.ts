@@ -1,4 +1,5 @@
 import { readFileSync, statSync } from "node:fs";
+import { isPassing } from "../errors.ts";
 import type { AccountDatabase } from "./accounts.ts";
 import { allocatedRanges, allocatorHasRun, isAllocated } from "./allocated-uids.ts";
 import type { NameHelpers } from "./name-helpers.ts";
@@ -17,14 +18,11 @@ const FILES = ["/etc/passwd", "/etc/group", SUBUID, NSSWITCH];
  */
 export type ReadText = (path: string) => string | null;
 
-/** Errors of open(2) and read(2) that say nothing of the file. */
-const PASSING: ReadonlySet<string> = new Set(["EMFILE", "ENFILE", "ENOMEM", "EINTR", "EIO"]);
-
 const read: ReadText = (path) => {
   try {
     return readFileSync(path, "latin1");
   } catch (error) {
-    return PASSING.has((error as NodeJS.ErrnoException).code ?? "") ? null : "";
+    return isPassing(error) ? null : "";
   }
 };
 

@@ -5,7 +5,7 @@ import { DEFAULT_CONFIG_PATH, type LoadedConfig, loadWithObject, withCopy } from
 import type { ConfigOverrides } from "../config/overrides.ts";
 import type { Config } from "../config/schema.ts";
 import { asksForJobs } from "../config/warnings.ts";
-import { ImdsProxyError } from "../errors.ts";
+import { ImdsProxyError, isPassing } from "../errors.ts";
 import { droppedPackets } from "../firewall/limits/own-table.ts";
 import { exemptUids } from "../firewall/spec.ts";
 import { limitsFor, Server } from "../http/server.ts";
@@ -84,6 +84,8 @@ const POLICY_MS = 1_000;
  * answers first. Who needs the SDK before then has it loaded.
  */
 const SETTLE_MS = 100;
+/** The wait before a configuration that could not be read for a moment is read again. */
+const RELOAD_AGAIN_MS = 1_000;
 /** Callers who asked for credentials within this time get a session after a restart: a session's life, in milliseconds. */
 const RECENT_MS = 3_600_000;
 /** The share of the node's STS calls that is left for callers who ask, while sessions are made after a restart. */
@@ -363,8 +365,11 @@ export async function serve(options: {
   };
   const stopFollowing =
     config.upstream === "auto" ? followAgent({ upstream, onMoved, log, clock: systemClock }) : () => {};
-  const reload = (what: "file" | "object" = "file"): void => {
+  let cancelReload = () => {};
+  /** @param isAgain whether the last attempt failed for a moment only, and has said so. */
+  const reload = (what: "file" | "object" = "file", isAgain = false): void => {
     let fresh: Config;
+    cancelReload();
     if (what === "file") {
       replaced.reading();
       loadedConfiguration.reading();
@@ -382,7 +387,14 @@ export async function serve(options: {
       const problem = known?.problem ?? "internal error";
       loadedConfiguration.refused(problem, what);
       if (what === "object") fleetObject.refused(problem, known?.remedy ?? null);
-      log.error("the configuration was not reloaded: the previous one stays in effect", { problem });
+      const passes = isPassing(known?.cause);
+      if (!passes || !isAgain)
+        log.error("the configuration was not reloaded: the previous one stays in effect", {
+          problem,
+          ...(passes ? { again: "each second" } : {}),
+        });
+      // Whoever sent the signal does not learn that there was no descriptor, and would not send it again.
+      if (passes) cancelReload = systemClock.schedule(RELOAD_AGAIN_MS, () => reload(what, true));
       return;
     }
     loadedConfiguration.loaded(what);
@@ -481,6 +493,7 @@ export async function serve(options: {
   notifySystemd("STOPPING=1");
   log.info("stopping", { signal });
   replaced.stop();
+  cancelReload();
   stopFollowing();
   stopSettling();
   stopStartRole();

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
 import { mustExec } from "../support/node.ts";
 import {
   assumed,
@@ -134,5 +135,25 @@ describeAsRoot("when the configuration changes", () => {
     // The one that runs, renamed over the wrong one, ends the problem.
     await replaceAndWait([OF_ALICE]);
     expect(refused()).toBe(before + 2);
+  });
+
+  test("by SIGHUP while no descriptor is free: once one is, without another signal, and it is said once", async () => {
+    const { node, proxy } = proxied;
+    const refused = () => said("the configuration was not reloaded: the previous one stays in effect");
+    const before = refused();
+    // By the machine's own number of the process.
+    const limit = (soft: string) => {
+      const set = Bun.spawnSync(["prlimit", "--pid", String(proxy.pid), `--nofile=${soft}:`]);
+      expect([set.exitCode, set.stderr.toString()]).toEqual([0, ""]);
+    };
+    const soft = /^Max open files +(\d+)/m.exec(readFileSync(`/proc/${proxy.pid}/limits`, "utf8"))?.[1] ?? "";
+    node.write(CONFIG, textOf([NOT_ALICE]));
+    limit("3");
+    process.kill(proxy.pid, "SIGHUP");
+    await eventually("it is said", () => refused() === before + 1);
+    expect(proxy.output()).toContain('EMFILE","again":"each second"');
+    limit(soft);
+    await eventually("alice is refused", async () => (await listOf(ALICE)) === 404);
+    expect(refused()).toBe(before + 1);
   });
 });
