@@ -1,4 +1,4 @@
-import { constants } from "node:fs";
+import { constants, statSync } from "node:fs";
 import { z } from "zod";
 import { beginningOfFile } from "../bounded-read.ts";
 import { ImdsProxyError } from "../errors.ts";
@@ -70,8 +70,9 @@ export function loadWithObject(options: LoadOptions = {}): LoadedConfig {
     options.path === undefined
       ? textOf(path, "the configuration", remedy)
       : textOfFile(path, "the configuration", remedy);
-  // What a program leaves that truncated the file and has not written it yet, or could not. A file of comments alone has the defaults.
-  if (text === "")
+  // A program that has truncated the file and not written it yet, or could not, leaves it empty. A file of comments alone gives the defaults,
+  // as /dev/null and a pipe do, and flags that name the role say what is wanted.
+  if (text === "" && options.overrides?.role === undefined && isRegular(path))
     throw new ImdsProxyError(
       "config",
       `the configuration ${path} is empty`,
@@ -124,6 +125,14 @@ export function readObject(path: string): Uint8Array | null {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
     throw error;
+  }
+}
+
+function isRegular(path: string): boolean {
+  try {
+    return statSync(path).isFile();
+  } catch {
+    return false;
   }
 }
 

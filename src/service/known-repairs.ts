@@ -4,7 +4,7 @@ export interface Guard<Spec> {
   problems(spec: Spec): readonly string[];
   /** Repairs it. */
   restore(spec: Spec): void;
-  /** Clears away what users began while anything was missing. Takes some 20 ms, so it waits until a look finds nothing to repair. */
+  /** Clears away what users began while anything was missing. Takes some 20 ms, so it waits until nothing was repaired for a while. */
   settle?(spec: Spec): void;
 }
 

@@ -17,7 +17,7 @@ import { endpointText } from "../identity/endpoint.ts";
 import type { Clock } from "../platform/clock.ts";
 import { type Guard, restoreKnown } from "./known-repairs.ts";
 import { AGENT_ENTRY_SEEN, KNOWN_RULES } from "./paths.ts";
-import { RESOLVE_INTERVAL_MS, type WatchedRules } from "./repair.ts";
+import { CHECK_INTERVAL_MS, RESOLVE_INTERVAL_MS, type WatchedRules } from "./repair.ts";
 import { mark, readJson, writeWhole } from "./state-files.ts";
 
 /** The firewall of this machine, for the watch. */
@@ -53,8 +53,8 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
   #known: Known | null = null;
   #comparedAtMs = Number.NEGATIVE_INFINITY;
   #lockedSinceMs: number | null = null;
-  /** Whether something was repaired, and what users began meanwhile is still there. */
-  #isUnsettled = false;
+  /** When something was repaired last, where what users began meanwhile is still there; else null. */
+  #unsettledSinceMs: number | null = null;
   #saidOfUpstream = "";
   #saidOfExempt = "";
   #saidOfPlatform: ReadonlySet<string> = new Set();
@@ -131,13 +131,16 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
       }
     };
     const found = restoreKnown(spec, rules, this.#guards);
-    if (found.length > 0) this.#isUnsettled = true;
-    else if (this.#isUnsettled) this.#settle(spec);
+    if (found.length > 0) this.#unsettledSinceMs = this.#options.clock.now();
+    else this.#settle(spec);
     return found;
   }
 
   #settle(spec: FirewallSpec): void {
-    this.#isUnsettled = false;
+    if (this.#unsettledSinceMs === null) return;
+    const quietMs = Math.abs(this.#options.clock.now() - this.#unsettledSinceMs);
+    if (quietMs < CHECK_INTERVAL_MS) return;
+    this.#unsettledSinceMs = null;
     for (const guard of this.#guards) guard.settle?.(spec);
   }
 
@@ -198,7 +201,7 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
     await this.#iptables.exclusively(async () => {
       await apply(this.#iptables, spec);
       for (const guard of this.#guards) guard.restore(spec);
-      this.#settle(spec);
+      this.#unsettledSinceMs = this.#options.clock.now();
       this.#forget();
       await this.#compare(spec);
       // Last, so that the node stays closed until here, and where any step fails.

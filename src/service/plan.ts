@@ -248,8 +248,6 @@ export function enableSteps(options: { readonly hasObjectUnits: boolean }): read
 export function disableSteps(): readonly Step[] {
   return [
     { kind: "run", argv: ["systemctl", "--quiet", "disable", ...Object.values(UNITS)], mayFail: true },
-    // systemctl leaves all of these links where it cannot load one of the units.
-    { kind: "remove", paths: ENABLEMENT_LINKS },
     // The watch first, or it would put the rules back. The proxy last, so that no user is redirected to a port where nobody listens.
     { kind: "run", argv: ["systemctl", "stop", UNITS.repair], mayFail: true },
     { kind: "run", argv: ["systemctl", "stop", UNITS.iptables], mayFail: true },
@@ -261,6 +259,8 @@ export function disableSteps(): readonly Step[] {
     { kind: "run", argv: ["systemctl", "stop", UNITS.proxy], mayFail: true },
     ...stopPolling(),
     { kind: "run", argv: ["systemctl", "reset-failed", ...Object.values(UNITS)], mayFail: true },
+    // systemctl leaves all of these links where it cannot load one of the units. Last: it fails on a read-only disk.
+    { kind: "remove", paths: ENABLEMENT_LINKS },
   ];
 }
 

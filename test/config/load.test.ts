@@ -445,8 +445,9 @@ describe("loadConfig()", () => {
     const path = join(directory, "empty.yaml");
     writeFileSync(path, "");
     expect(() => loadConfig({ path })).toThrow(`the configuration ${path} is empty`);
+    expect(loadConfig({ path, overrides: { role: ROLE } }).role).toBe(ROLE);
     writeFileSync(path, "# nothing yet\n");
-    expect(loadConfig({ path }).role).toBeNull();
+    for (const one of [path, "/dev/null"]) expect(loadConfig({ path: one }).role).toBeNull();
   });
   test("says which file is not there", () => {
     expect(() => loadConfig({ path: join(directory, "nothing.yaml") })).toThrow("nothing.yaml: no such file");

@@ -1,5 +1,5 @@
 import { readdirSync } from "node:fs";
-import { loadConfig } from "../../config/load.ts";
+import { loadConfig, parseConfig } from "../../config/load.ts";
 import type { Config } from "../../config/schema.ts";
 import { ImdsProxyError } from "../../errors.ts";
 import { METADATA, sameEndpoint } from "../../firewall/addresses.ts";
@@ -157,7 +157,7 @@ export async function gather(options: GatherOptions): Promise<DoctorInputs> {
 }
 
 /** For a node whose configuration cannot be read: nobody is exempt but root. */
-const loadDefaults = (): Config => loadConfig({ path: "/dev/null" });
+const loadDefaults = (): Config => parseConfig("", "the defaults");
 
 /** Passing failures are retried, as SDKs do: no answer in time, or a 503. */
 const MOST_TRIES = 3;
