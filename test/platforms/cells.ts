@@ -108,6 +108,7 @@ export const CELLS: readonly Cell[] = [
       kind: "kernel",
       suite,
       about: `${debian}: kernel ${kernel}, iptables ${iptables}`,
+      scenarios: ["kernel", "suspend"],
     }),
   ),
   ...SUITES.map(
