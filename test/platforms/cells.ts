@@ -108,7 +108,7 @@ export const CELLS: readonly Cell[] = [
       kind: "kernel",
       suite,
       about: `${debian}: kernel ${kernel}, iptables ${iptables}`,
-      scenarios: ["kernel", "suspend"],
+      scenarios: ["kernel", "suspend", "modules that are absent"],
     }),
   ),
   ...SUITES.map(
