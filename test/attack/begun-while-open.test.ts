@@ -3,12 +3,11 @@ import { mustExec } from "../support/node.ts";
 import { applyRules, eventually, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode } from "../support/simulated-node.ts";
-import { attack, SHOW_PROGRAMS } from "./support/attack.ts";
+import { attack, flushBut, SHOW_PROGRAMS } from "./support/attack.ts";
 
 const ROOT = { user: "root" } as const;
 const ALICE = { user: "alice" } as const;
-const FLUSH = `for i in iptables ip6tables; do $i -F; $i -t nat -F; done
-iptables -t nat -A OUTPUT -d 169.254.169.254/32 -p tcp --dport 80 -j DNAT --to-destination 169.254.0.2:9081`;
+const FLUSH = flushBut();
 const SHORT_S = 2;
 /** Longer than a client waits for a connection, and shorter than conntrack keeps an entry of one that had no answer (120 s). */
 const LONG_S = 20;
@@ -35,6 +34,17 @@ describeAsRoot("a connection that was begun while the rules were flushed", () =>
     });
   }
 
+  test("cannot be made by a user while the rules stand, from the address that users' connections have", async () => {
+    await applyRules(node);
+    const tries = await attack<Record<string, number>>(node, ALICE, "from_users_source", [200]);
+    // UDP goes through, and is not what is looked for.
+    expect(Object.keys(tries)).not.toContain("connected");
+    const tracked = (protocol: string) =>
+      shell(`conntrack -L -p ${protocol} -s 127.169.254.1 2>/dev/null | grep -c 'src=169.254.0.2 ' || :`);
+    expect(Number(await tracked("udp"))).toBeGreaterThanOrEqual(200);
+    expect(Number(await tracked("tcp"))).toBe(0);
+  });
+
   test("does not either, once the watch has found the rules gone and repaired them", async () => {
     // Not by node.spawn: nsenter stops with its child, and is not continued with it.
     const watch = (await shell("imdsproxy iptables watch >/run/watch.log 2>&1 & echo $!")).trim();
@@ -53,6 +63,22 @@ describeAsRoot("a connection that was begun while the rules were flushed", () =>
       expect(await from(40_003, LONG_S)).toMatch(/^HTTP\/1.1 /);
     } finally {
       await shell(`kill ${watch}`);
+    }
+  });
+});
+
+describeAsRoot("the same with an agent at the proxy's own address", () => {
+  test("does not keep a later one from the same port from the proxy", async () => {
+    const { node } = await startProxiedNode({ show: SHOW_PROGRAMS }, { upstream: "http://127.0.0.1:9081" });
+    const from = (seconds: number) =>
+      attack<string>(node, ALICE, "from_port", ["169.254.169.254", 40_002, seconds]);
+    try {
+      await mustExec(node, ROOT, ["sh", "-euc", flushBut("127.0.0.1:9081")]);
+      expect(await from(SHORT_S)).not.toContain("HTTP");
+      await applyRules(node);
+      expect(await from(LONG_S)).toMatch(/^HTTP\/1.1 /);
+    } finally {
+      await node.stop();
     }
   });
 });

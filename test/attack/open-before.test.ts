@@ -5,7 +5,7 @@ import { mustExec } from "../support/node.ts";
 import { applyRules, eventually, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode } from "../support/simulated-node.ts";
-import { attack, SHOW_PROGRAMS } from "./support/attack.ts";
+import { attack, flushBut, SHOW_PROGRAMS } from "./support/attack.ts";
 
 /**
  * Connections that were opened before there were rules, on which nothing is sent until the rules have been flushed: no packet of theirs
@@ -14,8 +14,7 @@ import { attack, SHOW_PROGRAMS } from "./support/attack.ts";
 
 const ROOT = { user: "root" } as const;
 const ALICE = { user: "alice" } as const;
-const FLUSH = `for i in iptables ip6tables; do $i -F; $i -t nat -F; done
-iptables -t nat -A OUTPUT -d 169.254.169.254/32 -p tcp --dport 80 -j DNAT --to-destination 169.254.0.2:9081`;
+const FLUSH = flushBut();
 
 const WAYS = [
   ...["agent", "agent by lo", "agent by mptcp", "ipv6", "mapped"],

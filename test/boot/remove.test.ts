@@ -77,20 +77,23 @@ describeAsRoot("taking it away", () => {
     expect(await stateOf(node)).toBe(before);
   });
 
-  test("uninstall leaves nothing where the configuration cannot be read and the unit is gone", async () => {
-    await node.ok(SETUP);
-    await node.ok("echo 'rules: [' >/etc/imdsproxy/config.yaml");
-    await node.ok("rm /etc/systemd/system/imdsproxy.service");
-    await node.ok("imdsproxy service uninstall");
-    expect(await stateOf(node)).toBe(before);
-  });
-
-  test("uninstall leaves nothing where a directory stands in a unit's place", async () => {
-    await node.ok(SETUP);
-    await node.ok("cd /etc/systemd/system && rm imdsproxy.service && mkdir imdsproxy.service");
-    await node.ok("imdsproxy service uninstall");
-    expect(await stateOf(node)).toBe(before);
-  });
+  for (const [where, damage] of [
+    [
+      "the configuration cannot be read and the unit is gone",
+      "echo 'rules: [' >/etc/imdsproxy/config.yaml; rm /etc/systemd/system/imdsproxy.service",
+    ],
+    [
+      "a directory stands in a unit's place",
+      "cd /etc/systemd/system && rm imdsproxy.service && mkdir imdsproxy.service",
+    ],
+  ] as const) {
+    test(`uninstall leaves nothing where ${where}`, async () => {
+      await node.ok(SETUP);
+      await node.ok(damage);
+      await node.ok("imdsproxy service uninstall");
+      expect(await stateOf(node)).toBe(before);
+    });
+  }
 
   test("--dry-run of everything changes nothing and shows files and commands", async () => {
     for (const command of [

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { flushBut } from "../attack/support/attack.ts";
 import { mustExec } from "../support/node.ts";
 import { eventually, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
@@ -10,8 +11,7 @@ import type { SimulatedNode } from "../support/simulated-node.ts";
  */
 
 const ROOT = { user: "root" } as const;
-const FLUSH = `for i in iptables ip6tables; do $i -F; $i -t nat -F; done
-iptables -t nat -A OUTPUT -d 169.254.169.254/32 -p tcp --dport 80 -j DNAT --to-destination 169.254.0.2:9081`;
+const FLUSH = flushBut();
 /** A read-only /sys is how it sees that no udev is there to be waited for. Its directories are what its unit makes. */
 const PREPARE = `
 mount -t sysfs -o ro sysfs /sys

@@ -120,25 +120,11 @@ export const CELLS: readonly Cell[] = [
     }),
   ),
   {
-    name: "kernel-no-modules",
-    kind: "kernel",
-    suite: "bookworm",
-    about: "Debian 12's kernel without the modules for nf_conntrack, then without those for inet_diag",
-    scenarios: ["modules that are absent"],
-  },
-  {
     name: "kernel-full-table",
     kind: "kernel",
     suite: "bookworm",
     about: "Debian 12's kernel, whose table of tracked connections a user fills",
     scenarios: ["a full table of tracked connections"],
-  },
-  {
-    name: "kernel-suspend",
-    kind: "kernel",
-    suite: "bookworm",
-    about: "Debian 12's kernel, on a machine that is suspended to memory",
-    scenarios: ["suspend"],
   },
   {
     name: "kernel-arm64",

@@ -1,5 +1,7 @@
-"""Asks the metadata service for the list of roles from one source port: from_port.py ADDRESS PORT SECONDS.
+#!/usr/bin/python3
+"""Asks the metadata service for its list of metadata from one source port.
 
+usage: from_port.py ADDRESS PORT SECONDS
 Prints a line of JSON: the first line of the answer, or the name of the error. The socket leaves no TIME_WAIT behind.
 """
 import json

@@ -7,6 +7,10 @@ import type { SimulatedNode, Who } from "../../support/simulated-node.ts";
 /** The attackers' programs, as the node shows them. */
 export const SHOW_PROGRAMS = { "/run/attack": resolve(import.meta.dir, "../programs") };
 
+/** The shell lines that flush the firewall and leave an agent's entry, HyperPod's where none is named: the worst case. */
+export const flushBut = (agent = "169.254.0.2:9081"): string =>
+  `for i in iptables ip6tables; do $i -F; $i -t nat -F; done\niptables -t nat -A OUTPUT -d 169.254.169.254/32 -p tcp --dport 80 -j DNAT --to-destination ${agent}`;
+
 /** Debian's Python, which a node has; the attacks are written in it. */
 const PYTHON = "/usr/bin/python3";
 
