@@ -182,6 +182,12 @@ check-direct-access: build ## Tries to get past the proxy as an ordinary user: f
 bench: build ## As root: what a request costs, beside nginx, a minimal Bun server and BEFORE=another build
 	@$(BUN) scripts/bench.ts
 
+# CI does not run it: it needs Go and its module proxy.
+.PHONY: bench-go
+bench-go: build ## As root: the same beside servers in Go, among them two of AWS's; builds them in .cache
+	@sh scripts/bench/install-go-servers.sh .cache/go-servers
+	@GO=1 $(BUN) scripts/bench.ts
+
 .PHONY: bench-code
 bench-code: node_modules/.installed ## What our own code takes of a request, without the kernel; also on a busy machine
 	@$(BUN) scripts/bench-code.ts

@@ -7,8 +7,8 @@
  */
 import { readFileSync } from "node:fs";
 import type { RootStatus } from "../src/telemetry/status-document.ts";
-import { bodiesOf, type Contestant, startHello, startProxy } from "./bench/contestants.ts";
-import { measureRound, type Row } from "./bench/measure.ts";
+import { bodiesOf, type Contestant, type Row, startHello, startProxy } from "./bench/contestants.ts";
+import { measureRound } from "./bench/measure.ts";
 import { OURS } from "./bench/report.ts";
 
 const REQUESTS = Number(process.env["REQUESTS"] ?? 1_000_000);

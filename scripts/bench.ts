@@ -14,11 +14,22 @@
  *   WARM_REQUESTS=60000        before the first round of each server
  *   LATENCY_SECONDS=4          of the open loop; 0 for no latencies
  *   ROWS='tokens, new|meta'    only rows whose title has one of these parts
+ *
+ * `make bench-go` (GO=1) compares ours and `bun` with servers in Go instead, in a table of its own: the least that net/http can do, AWS's
+ * helper for IAM Roles Anywhere, and AWS's mock of the metadata service.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { cpus, release } from "node:os";
-import { bodiesOf, type Contestant, startHello, startNginx, startProxy } from "./bench/contestants.ts";
-import { measureLatencies, measureRound, type Round, type Row } from "./bench/measure.ts";
+import {
+  bodiesOf,
+  type Contestant,
+  type Row,
+  startHello,
+  startNginx,
+  startProxy,
+} from "./bench/contestants.ts";
+import { startGoServers } from "./bench/go-servers.ts";
+import { measureLatencies, measureRound, type Round } from "./bench/measure.ts";
 import {
   type Bound,
   type Figures,
@@ -34,6 +45,7 @@ import {
 const ROUNDS = Number(process.env["ROUNDS"] ?? 5);
 const SECONDS = Number(process.env["SECONDS_EACH"] ?? 3);
 const ONLY = (process.env["ROWS"] ?? "").split("|");
+const GO = process.env["GO"] === "1";
 const PAGE = "docs/benchmarks.md";
 /**
  * Requests before the first round, in which each server's code is compiled by its just-in-time compiler; where the machine has other
@@ -64,6 +76,9 @@ const BOUNDS: readonly Bound[] = [
   { other: "bun + netlink", what: "cpu", ratio: 1.25, isNew: true },
   { other: "nginx", what: "rate", ratio: 0.95, isNew: true },
   { other: "nginx", what: "rate", ratio: 0.4, isNew: false },
+  { other: "go net/http", what: "cpu", ratio: 1, isNew: null },
+  { other: "rolesanywhere serve", what: "cpu", ratio: 1, isNew: null },
+  { other: "ec2-metadata-mock", what: "cpu", ratio: 1, isNew: null },
 ];
 
 async function warm(contestant: Contestant, row: Row): Promise<void> {
@@ -72,7 +87,8 @@ async function warm(contestant: Contestant, row: Row): Promise<void> {
     left -= (await measureRound(contestant, row, 3)).requests;
 }
 
-async function measured(contestants: readonly Contestant[], row: Row): Promise<MeasuredRow> {
+async function measured(all: readonly Contestant[], row: Row): Promise<MeasuredRow> {
+  const contestants = all.filter((contestant) => contestant.serves?.(row) ?? true);
   const rounds = new Map<string, Round[]>(contestants.map(({ name }) => [name, []]));
   for (const contestant of contestants) await warm(contestant, row);
   for (let round = 0; round < ROUNDS; round++) {
@@ -98,11 +114,13 @@ async function measured(contestants: readonly Contestant[], row: Row): Promise<M
 }
 
 function machine(): string {
-  const nginx = Bun.spawnSync(["nginx", "-v"]).stderr.toString().trim();
+  const other = GO
+    ? Bun.spawnSync(["go", "version"]).stdout.toString().trim()
+    : Bun.spawnSync(["nginx", "-v"]).stderr.toString().trim();
   const load = readFileSync("/proc/loadavg", "utf8").split(" ").slice(0, 3).join(" ");
   return [
     `${new Date().toISOString().slice(0, 10)}, ${cpus().length} x ${cpus()[0]?.model ?? "unknown"}, Linux ${release()}`,
-    `Bun ${Bun.version}, ${nginx}, load ${load} at the end, ROUNDS=${ROUNDS} SECONDS_EACH=${SECONDS}`,
+    `Bun ${Bun.version}, ${other}, load ${load} at the end, ROUNDS=${ROUNDS} SECONDS_EACH=${SECONDS}`,
   ].join("; ");
 }
 
@@ -113,7 +131,10 @@ try {
   const before = process.env["BEFORE"];
   if (before !== undefined) contestants.push(await startProxy("before", before));
   const bodies = await bodiesOf(ours);
-  contestants.push(await startNginx(bodies), await startHello(bodies), await startHello(bodies, true));
+  if (!GO) contestants.push(await startNginx(bodies));
+  contestants.push(await startHello(bodies));
+  if (GO) contestants.push(...(await startGoServers(bodies)));
+  else contestants.push(await startHello(bodies, true));
 
   const rows: MeasuredRow[] = [];
   for (const row of ROWS) {
@@ -125,8 +146,11 @@ try {
   console.log(machine());
   if (process.env["WRITE"] === "1") {
     const page = readFileSync(PAGE, "utf8");
-    writeFileSync(PAGE, withTable(page, `${machine()}\n\n${tableOf(rows)}`));
-    writeFileSync("docs/benchmarks.svg", plotOf(rows));
+    writeFileSync(
+      PAGE,
+      withTable(page, `${machine()}\n\n${tableOf(rows)}`, GO ? "make bench-go" : "make bench"),
+    );
+    if (!GO) writeFileSync("docs/benchmarks.svg", plotOf(rows));
   }
   const short = shortfalls(rows, BOUNDS);
   for (const line of short) console.error(`bench: ${line}`);

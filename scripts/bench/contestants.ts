@@ -12,6 +12,15 @@ export const LOADS = {
 } as const;
 export type Load = keyof typeof LOADS;
 
+/** What is asked, and how. */
+export interface Row {
+  readonly load: Load;
+  /** A connection for each request, which the client asks to be closed; else 64 connections are kept. */
+  readonly isNew: boolean;
+  /** By IMDSv2: with a token. The request for a token itself has none. */
+  readonly withToken: boolean;
+}
+
 /** A server on a node of its own, which ordinary users reach at 169.254.169.254, through the same redirect as the others. */
 export interface Contestant {
   readonly name: string;
@@ -20,6 +29,8 @@ export interface Contestant {
   readonly pid: number;
   /** A token for alice that it takes, good for hours. */
   readonly token: string;
+  /** Whether it has an answer for a row; default every one. */
+  serves?(row: Row): boolean;
   stop(): Promise<void>;
 }
 
@@ -110,19 +121,27 @@ export const startHello = (
     ...(identifies ? ["identify"] : []),
   ]);
 
-async function startOther(
+/**
+ * Another server on a node of its own, which listens at 127.0.0.1, port 254.
+ *
+ * @param files what is written on the node first, by path.
+ * @param beside a command that runs beside it.
+ */
+export async function startOther(
   name: string,
   files: Readonly<Record<string, string>>,
   argv: readonly string[],
+  beside: readonly string[] | null = null,
 ): Promise<Contestant> {
   const node = await startTestNode(NODE);
   try {
     await configure(node);
     for (const [path, text] of Object.entries(files)) node.write(path, text);
+    if (beside !== null) node.spawn({ ...ROOT, argv: beside, timeoutMs: 0 });
     const running = node.spawn({ ...ROOT, argv, timeoutMs: 0 });
     await eventually(
       `${name} answers`,
-      async () => (await curl(node, ALICE, IMDS4 + LOADS.metadata)).status === 200,
+      async () => (await curl(node, ALICE, IMDS4 + LOADS.metadata)).status !== 0,
     );
     const pid = running.pid();
     if (pid === null) throw new Error(`${name} has ended: ${running.stderr()}`);

@@ -1,17 +1,8 @@
 import { readFileSync } from "node:fs";
 import { TOKEN_HEADER, TTL_HEADER } from "../../test/support/proxied.ts";
-import { ALICE, type Contestant, LOADS, type Load } from "./contestants.ts";
+import { ALICE, type Contestant, LOADS, type Row } from "./contestants.ts";
 import { processorMs } from "./first-answer.ts";
 import type { Latencies, OpenLoop } from "./open-loop.ts";
-
-/** What is asked, and how. */
-export interface Row {
-  readonly load: Load;
-  /** A connection for each request, which the client asks to be closed; else 64 connections are kept. */
-  readonly isNew: boolean;
-  /** By IMDSv2: with a token. The request for a token itself has none. */
-  readonly withToken: boolean;
-}
 
 /** What one round of closed-loop requests took. */
 export interface Round {
