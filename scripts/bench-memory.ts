@@ -1,11 +1,13 @@
 /**
  * `make bench-memory`: resident memory of the server at rest, after requests, and with sessions, beside the minimal server by Bun
- * (scripts/bench/hello.ts) and, where BEFORE=path/to/imdsproxy is given, another build. Anonymous memory is the process' own; that of
- * files is the program, which the kernel has once for all processes that run it. Needs root and wrk.
+ * (scripts/bench/hello.ts) and, where BEFORE=path/to/imdsproxy is given, another build. The proxy has the environment of its unit.
+ * Anonymous memory is the process' own; that of files is the program, which the kernel has once for all processes that run it. Needs
+ * root and wrk.
  *
  *   REQUESTS=1000000   how many in all     SESSIONS=8192   how many uids ask for credentials, 0 for none; the proxy keeps 8,192
  */
 import { readFileSync } from "node:fs";
+import { HEAP_GROWTH, NO_LATER_THREADS } from "../src/service/units.ts";
 import type { RootStatus } from "../src/telemetry/status-document.ts";
 import { bodiesOf, type Contestant, type Row, startHello, startProxy } from "./bench/contestants.ts";
 import { measureRound } from "./bench/measure.ts";
@@ -29,6 +31,11 @@ const UNLIMITED_CALLS = {
     trackedConnectionsPerUser: null,
   },
 };
+
+/** What the unit has the engine do otherwise than by default. */
+const UNIT_ENVIRONMENT = Object.fromEntries(
+  `${NO_LATER_THREADS} ${HEAP_GROWTH}`.split(" ").map((one) => one.split("=") as [string, string]),
+);
 
 const rest = () => Bun.sleep(REST_SECONDS * 1000);
 
@@ -83,10 +90,10 @@ const MAX_ROUNDS = 30;
 const contestants: Contestant[] = [];
 try {
   console.log("| server | when | VmRSS MB | anonymous | of files |\n| --- | --- | --- | --- | --- |");
-  const ours = await startProxy(OURS, null);
+  const ours = await startProxy(OURS, null, {}, UNIT_ENVIRONMENT);
   contestants.push(ours);
   const before = process.env["BEFORE"];
-  if (before !== undefined) contestants.push(await startProxy("before", before));
+  if (before !== undefined) contestants.push(await startProxy("before", before, {}, UNIT_ENVIRONMENT));
   contestants.push(await startHello(await bodiesOf(ours)));
   await rest();
   for (const { name, pid } of contestants) print(name, "at rest", memoryOf(pid));
@@ -99,7 +106,7 @@ try {
     }
   }
   if (SESSIONS > 0) {
-    const fresh = await startProxy(OURS, null, UNLIMITED_CALLS);
+    const fresh = await startProxy(OURS, null, UNLIMITED_CALLS, UNIT_ENVIRONMENT);
     contestants.push(fresh);
     await rest();
     print(OURS, "at rest, again", memoryOf(fresh.pid));

@@ -50,16 +50,18 @@ const NO_LIMIT = { limits: { newConnectionsPerUser: null, trackedConnectionsPerU
 /**
  * @param executable null for dist/imdsproxy.
  * @param more further keys of the configuration.
+ * @param env of `serve`.
  */
 export async function startProxy(
   name: string,
   executable: string | null,
   more: object = {},
+  env: Readonly<Record<string, string>> = {},
 ): Promise<Contestant> {
   const node = await startTestNode(executable === null ? NODE : { ...NODE, executable });
   try {
     await configure(node, more);
-    const proxy = await node.startProxy();
+    const proxy = await node.startProxy({ env });
     const token = await tokenOf(node, ALICE, 21_600);
     await eventually("there are credentials", async () => (await bodyOf(node, LOADS.credentials)) !== null);
     return { name, node, pid: proxy.pid, token, stop: () => node.stop() };

@@ -123,6 +123,14 @@ export const NO_LATER_THREADS = [
   "BUN_JSC_useWarmUpMarkedBlocks=0",
 ].join(" ");
 
+/**
+ * What the proxy's engine takes for the machine's memory, by which it decides how far the heap may grow from one collection to the
+ * next. By default, on a machine with 16 GiB or more, that is to three times what is live; with this, to twice as long as that is less
+ * than 32 MiB, and to 1.24 times from 64 MiB on (proportionalHeapSize() in WebKit's heap/Heap.cpp; tried with Bun 1.4). It is no limit.
+ * What it brings and costs is in docs/benchmarks.md.
+ */
+export const HEAP_GROWTH = `BUN_JSC_forceRAMSize=${128 * 1024 * 1024}`;
+
 /** The last part of a path below /var/lib. */
 const belowState = (path: string): string => path.replace(/^\/var\/lib\//, "");
 
@@ -177,6 +185,8 @@ function proxyService(facts: UnitFacts): readonly Line[] {
     "LimitNOFILE=65536",
     "# It keeps running where users have used up the node's process ids.",
     `Environment=${NO_LATER_THREADS}`,
+    "# With thousands of sessions it takes a third less memory. This is no limit.",
+    `Environment=${HEAP_GROWTH}`,
     "",
     ...sandbox.filter((line) => typeof line === "string" || line.line !== HIDDEN_PROCESSES),
     "RemoveIPC=yes",

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import {
+  HEAP_GROWTH,
   handoverUnitText,
   NO_LATER_THREADS,
   objectUnitTexts,
@@ -25,6 +26,11 @@ describe("unitTexts()", () => {
     for (const name of ["imdsproxy.service", "imdsproxy-repair.service"] as const)
       expect(lines(units[name])).toContain(`Environment=${NO_LATER_THREADS}`);
     expect(lines(handoverUnitText(FACTS))).toContain(`Environment=${NO_LATER_THREADS}`);
+  });
+
+  test("lets the proxy's heap grow less than the engine would", () => {
+    expect(lines(units["imdsproxy.service"])).toContain(`Environment=${HEAP_GROWTH}`);
+    expect(lines(handoverUnitText(FACTS))).toContain(`Environment=${HEAP_GROWTH}`);
   });
 
   test("gives the proxy ten times the weight of another service on a processor, and spares it when memory runs out", () => {
