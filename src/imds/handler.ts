@@ -16,6 +16,7 @@ import type { MetadataCache, UpstreamAnswer } from "../upstream/cache.ts";
 import { CheckedTokens } from "./checked-tokens.ts";
 import { credentialsDocument, infoDocument } from "./documents.ts";
 import { Holding } from "./holding.ts";
+import { IssuedTokens, ttlHeader } from "./issued-tokens.ts";
 import type { OwnFailure } from "./own-failure.ts";
 import { parseRoute, type Route } from "./routes.ts";
 import { originForm } from "./target.ts";
@@ -112,9 +113,6 @@ type Soon<T> = T | Promise<T>;
 const next = <T, U>(given: Soon<T>, goOn: (value: T) => Soon<U>): Soon<U> =>
   given instanceof Promise ? given.then(goOn) : goOn(given);
 
-/** Tells the remaining life of the token that was used, or the TTL of the one that was made. */
-const ttlHeader = (seconds: number) => ({ "X-Aws-Ec2-Metadata-Token-Ttl-Seconds": String(seconds) });
-
 const ALLOWED_FOR_TOKEN = "OPTIONS, PUT";
 const ALLOWED = "GET, HEAD";
 /** The subject under which the proxy's own requests to the upstream are counted. */
@@ -190,6 +188,7 @@ export class Handler {
   readonly #options: HandlerOptions;
   readonly #holding: Holding;
   readonly #checked: CheckedTokens;
+  readonly #issued: IssuedTokens;
   /** First sessions that were looked up for requests of tokens, by caller; valid under `#lookedUnder` alone. */
   readonly #looked = new Map<string, Looked>();
   #lookedUnder: Policy | null = null;
@@ -204,6 +203,7 @@ export class Handler {
     this.#options = options;
     this.#holding = new Holding(options);
     this.#checked = new CheckedTokens(options.tokens);
+    this.#issued = new IssuedTokens(options.tokens);
   }
 
   /**
@@ -318,8 +318,7 @@ export class Handler {
     if (request.method !== "PUT") return { ...errorPage(405), body: "", allow: ALLOWED_FOR_TOKEN };
     const ttl = parseTtl(request.headers.get("x-aws-ec2-metadata-token-ttl-seconds"));
     if (ttl === null) throw new Refusal(400, "request", "the token's TTL is not 1 to 21600");
-    const token = this.#options.tokens.issue(subjectOf(task.caller), ttl, task.nowMs);
-    const answer: Answer = { ...text(token), headers: ttlHeader(ttl) };
+    const answer = this.#issued.answer(subjectOf(task.caller), ttl, task.nowMs);
     const first = this.#early(task);
     if (first === null) return answer;
     return this.#holding.token(first, shareOf(task.caller)).then(() => answer);
