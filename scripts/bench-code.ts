@@ -236,7 +236,7 @@ const BOUNDS: Readonly<Record<string, number>> = {
   kept: 12,
   "kept-without-token": 12,
   metadata: 12,
-  token: 36,
+  token: 18,
 };
 const least = leastAnswers({ [ROLE_PATH]: "x".repeat(1_600) });
 

@@ -72,7 +72,7 @@ const BOUNDS: readonly Bound[] = [
   { other: "before", what: "cpu", ratio: 1.05, isNew: null },
   { other: "before", what: "rate", ratio: 0.95, isNew: null },
   { other: "bun", what: "cpu", ratio: 1.6, isNew: true },
-  { other: "bun", what: "cpu", ratio: 1.5, isNew: false },
+  { other: "bun", what: "cpu", ratio: 1.25, isNew: false },
   { other: "bun + netlink", what: "cpu", ratio: 1.25, isNew: true },
   { other: "nginx", what: "rate", ratio: 0.95, isNew: true },
   { other: "nginx", what: "rate", ratio: 0.4, isNew: false },
