@@ -2,14 +2,14 @@ import { expect, test } from "bun:test";
 import { HEAP_GROWTH, NO_LATER_THREADS } from "../../src/service/units.ts";
 
 const GIB = 1024 ** 3;
-/** Keeps 150,000 objects alive, of which it replaces one after the other, and prints the most bytes that the heap had. */
+/** Keeps 80,000 objects alive, of which it replaces one after the other, and prints the most bytes that the heap had. */
 const PROGRAM = `
 import { heapStats } from "bun:jsc";
 const live = [];
-for (let n = 0; n < 150_000; n++) live.push({ a: n, b: [n], c: "x" + n });
+for (let n = 0; n < 80_000; n++) live.push({ a: n, b: [n], c: "x" + n });
 let most = 0;
-for (let round = 0; round < 30; round++) {
-  for (let n = 0; n < 100_000; n++) live[(n * 7919) % live.length] = { a: n, b: [n], c: "y" + n };
+for (let round = 0; round < 20; round++) {
+  for (let n = 0; n < 50_000; n++) live[(n * 7919) % live.length] = { a: n, b: [n], c: "y" + n };
   most = Math.max(most, heapStats().heapCapacity);
 }
 console.log(most);
