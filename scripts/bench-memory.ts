@@ -7,7 +7,7 @@
  *   REQUESTS=1000000   how many in all     SESSIONS=8192   how many uids ask for credentials, 0 for none; the proxy keeps 8,192
  */
 import { readFileSync } from "node:fs";
-import { HEAP_GROWTH, NO_LATER_THREADS } from "../src/service/units.ts";
+import { HEAP_GROWTH, NO_LATER_THREADS } from "../src/platform/engine-options.ts";
 import type { RootStatus } from "../src/telemetry/status-document.ts";
 import { bodiesOf, type Contestant, type Row, startHello, startProxy } from "./bench/contestants.ts";
 import { measureRound } from "./bench/measure.ts";
@@ -33,9 +33,7 @@ const UNLIMITED_CALLS = {
 };
 
 /** What the unit has the engine do otherwise than by default. */
-const UNIT_ENVIRONMENT = Object.fromEntries(
-  `${NO_LATER_THREADS} ${HEAP_GROWTH}`.split(" ").map((one) => one.split("=") as [string, string]),
-);
+const UNIT_ENVIRONMENT = { ...NO_LATER_THREADS, ...HEAP_GROWTH };
 
 const rest = () => Bun.sleep(REST_SECONDS * 1000);
 

@@ -1,17 +1,10 @@
 import { createInterface } from "node:readline";
 import { Readable } from "node:stream";
 import { ImdsProxyError } from "../errors.ts";
+import { NO_LATER_THREADS } from "../platform/engine-options.ts";
 import { selfCommand } from "../platform/self.ts";
 import { CLEAN_ENVIRONMENT, type Namespace } from "./namespace.ts";
 import type { PartAnswer, PartCall, PartStart } from "./part.ts";
-
-/** As in the installed units (service/units.ts). Without it, a stand-in aborts where a test uses up the node's process ids. */
-const NO_LATER_THREADS = {
-  BUN_JSC_useConcurrentJIT: "0",
-  BUN_JSC_useConcurrentGC: "0",
-  BUN_JSC_numberOfGCMarkers: "1",
-  BUN_JSC_useWarmUpMarkedBlocks: "0",
-};
 
 /** A stand-in that runs in a namespace, as seen from here. */
 export interface RemotePart {
@@ -38,6 +31,7 @@ export async function startPart(
     stdin: "pipe",
     stdout: "pipe",
     stderr: "pipe",
+    // Without it, a stand-in aborts where a test uses up the node's process ids.
     env: { ...CLEAN_ENVIRONMENT, ...NO_LATER_THREADS },
     detached: true,
   });

@@ -1,5 +1,6 @@
 import { CLOSED_TABLE, closedRules } from "../firewall/closed-state.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
+import { HEAP_GROWTH, NO_LATER_THREADS } from "../platform/engine-options.ts";
 import { STATUS_DIRECTORY } from "../telemetry/status-document.ts";
 import {
   ACCOUNT,
@@ -110,26 +111,11 @@ const LEFT_OUT: readonly Line[] = [
   "#   PrivateNetwork=          the metadata address, STS and the callers' sockets are in this network namespace",
 ];
 
-/**
- * Options of JavaScriptCore that keep it from starting threads for compilation, garbage collection and zeroed memory. By default
- * the engine starts such a thread when it needs one, and aborts the process where the kernel refuses it: so a user who used up
- * the node's process ids ended the proxy (tried with Bun 1.4 and kernel.pid_max of a pid namespace). The options cost no
- * measurable processor time.
- */
-export const NO_LATER_THREADS = [
-  "BUN_JSC_useConcurrentJIT=0",
-  "BUN_JSC_useConcurrentGC=0",
-  "BUN_JSC_numberOfGCMarkers=1",
-  "BUN_JSC_useWarmUpMarkedBlocks=0",
-].join(" ");
-
-/**
- * What the proxy's engine takes for the machine's memory, by which it decides how far the heap may grow from one collection to the
- * next. By default, on a machine with 16 GiB or more, that is to three times what is live; with this, to twice as long as that is less
- * than 32 MiB, and to 1.24 times from 64 MiB on (proportionalHeapSize() in WebKit's heap/Heap.cpp; tried with Bun 1.4). It is no limit.
- * What it brings and costs is in docs/benchmarks.md.
- */
-export const HEAP_GROWTH = `BUN_JSC_forceRAMSize=${128 * 1024 * 1024}`;
+/** The directive that gives a service an environment. */
+const environment = (variables: Readonly<Record<string, string>>): string =>
+  `Environment=${Object.entries(variables)
+    .map(([name, value]) => `${name}=${value}`)
+    .join(" ")}`;
 
 /** The last part of a path below /var/lib. */
 const belowState = (path: string): string => path.replace(/^\/var\/lib\//, "");
@@ -184,9 +170,9 @@ function proxyService(facts: UnitFacts): readonly Line[] {
     "CPUWeight=1000",
     "LimitNOFILE=65536",
     "# It keeps running where users have used up the node's process ids.",
-    `Environment=${NO_LATER_THREADS}`,
+    environment(NO_LATER_THREADS),
     "# With thousands of sessions it takes a third less memory. This is no limit.",
-    `Environment=${HEAP_GROWTH}`,
+    environment(HEAP_GROWTH),
     "",
     ...sandbox.filter((line) => typeof line === "string" || line.line !== HIDDEN_PROCESSES),
     "RemoveIPC=yes",
@@ -436,7 +422,7 @@ function repair(facts: UnitFacts): readonly Line[] {
     "TimeoutStartSec=30s",
     "OOMScoreAdjust=-900",
     "# It keeps running where users have used up the node's process ids.",
-    `Environment=${NO_LATER_THREADS}`,
+    environment(NO_LATER_THREADS),
     ...firewallSandbox(facts),
     "",
     "[Install]",

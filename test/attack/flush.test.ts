@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import type { Running } from "../../src/demo/run.ts";
+import { NO_LATER_THREADS } from "../../src/platform/engine-options.ts";
 import { mustExec } from "../support/node.ts";
 import {
   applyRules,
@@ -13,7 +14,7 @@ import { describeAsRoot } from "../support/root.ts";
 import type { SimulatedNode } from "../support/simulated-node.ts";
 import { attack, SHOW_PROGRAMS } from "./support/attack.ts";
 import { HANGING_DIRECTORY, SILENT_DNS } from "./support/hanging-directory.ts";
-import { processLimit, WATCH_ENVIRONMENT } from "./support/process-limit.ts";
+import { processLimit } from "./support/process-limit.ts";
 import { BESIEGED, type Reports, Siege } from "./support/siege.ts";
 
 /**
@@ -128,7 +129,7 @@ describeAsRoot("a flush of the firewall by others", () => {
     );
   const startWatch = async (argv = WATCH) => {
     await shell("rm -f /run/imdsproxy/firewall.json /run/imdsproxy/rules.json");
-    watch = node.spawn({ ...ROOT, argv, env: WATCH_ENVIRONMENT, timeoutMs: 0 });
+    watch = node.spawn({ ...ROOT, argv, env: NO_LATER_THREADS, timeoutMs: 0 });
     await eventually("the watch has looked", () => existsSync(node.path("/run/imdsproxy/firewall.json")));
     await eventually("it knows the rules in the kernel's own form", async () =>
       (await shell("cat /run/imdsproxy/rules.json 2>/dev/null || :")).includes('"tables"'),

@@ -3,7 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { release } from "node:os";
 import type { SimulatedNode, Who } from "../../src/demo/node.ts";
 import type { Running } from "../../src/demo/run.ts";
-import { NO_LATER_THREADS } from "../../src/service/units.ts";
+import { NO_LATER_THREADS } from "../../src/platform/engine-options.ts";
 import { mustExec, TEST_ROLE } from "../support/node.ts";
 import { eventually, type ProxiedNode, startProxiedNode, testConfig } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
@@ -24,9 +24,6 @@ const ALICE: Who = { user: "alice" };
 const BOB: Who = { user: "bob" };
 /** The first 300 are given away at the start alone (RESERVED_PIDS, linux/pid.h). */
 const PID_MAX = 800;
-const ENVIRONMENT = Object.fromEntries(
-  NO_LATER_THREADS.split(" ").map((one) => one.split("=") as [string, string]),
-);
 const FLUSHES = [
   "iptables -F; ip6tables -F",
   "iptables -t nat -F; ip6tables -t nat -F",
@@ -81,9 +78,9 @@ describeAsRoot("a node whose last process alice has", () => {
     });
     node = proxied.node;
     await proxied.proxy.stop();
-    proxied.proxy = await node.startProxy({ env: ENVIRONMENT });
+    proxied.proxy = await node.startProxy({ env: NO_LATER_THREADS });
     await mustExec(node, ROOT, ["sh", "-c", "mkdir -m 1777 /run/attacked"]);
-    spawn(ROOT, ["/run/bin/imdsproxy", "iptables", "watch"], ENVIRONMENT);
+    spawn(ROOT, ["/run/bin/imdsproxy", "iptables", "watch"], NO_LATER_THREADS);
   });
   afterAll(async () => {
     for (const one of running) one.kill("SIGKILL");

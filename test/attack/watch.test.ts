@@ -2,11 +2,12 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { processTree } from "../../src/demo/namespace.ts";
 import type { Running } from "../../src/demo/run.ts";
+import { NO_LATER_THREADS } from "../../src/platform/engine-options.ts";
 import { FirewallNode, ROOT } from "../firewall/node-support.ts";
 import { eventually } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";
 import { HANGING_DIRECTORY, SILENT_DNS } from "./support/hanging-directory.ts";
-import { processLimit, WATCH_ENVIRONMENT } from "./support/process-limit.ts";
+import { processLimit } from "./support/process-limit.ts";
 
 /**
  * The watch over the rules, while what it stands on is taken away: the directory service, the node's last process. An
@@ -52,7 +53,7 @@ for (const backend of ["nft", "legacy"] as const) {
     const startWatch = async (argv: readonly string[]) => {
       // What the watch before this one knew.
       await node.shell("rm -f /run/imdsproxy/rules.json");
-      watch = node.node.spawn({ ...ROOT, argv, env: WATCH_ENVIRONMENT, timeoutMs: 0 });
+      watch = node.node.spawn({ ...ROOT, argv, env: NO_LATER_THREADS, timeoutMs: 0 });
       await eventually("the rules are there", async () => (await rules()).includes("IMDSPROXY"));
     };
     /** With iptables-nft: in the kernel's own form. */

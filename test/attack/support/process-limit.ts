@@ -1,11 +1,5 @@
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
-import { NO_LATER_THREADS } from "../../../src/service/units.ts";
 import { eventually } from "../../support/proxied.ts";
-
-/** What the watch's unit has, so that its engine starts no thread later. */
-export const WATCH_ENVIRONMENT = Object.fromEntries(
-  NO_LATER_THREADS.split(" ").map((one) => one.split("=") as [string, string]),
-);
 
 /** Removes a cgroup, which is busy until its last process is gone (cgroups(7)). */
 export const removeCgroup = (path: string): Promise<void> =>

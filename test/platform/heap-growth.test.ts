@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { HEAP_GROWTH, NO_LATER_THREADS } from "../../src/service/units.ts";
+import { HEAP_GROWTH, NO_LATER_THREADS } from "../../src/platform/engine-options.ts";
 
 const GIB = 1024 ** 3;
 /** Keeps 80,000 objects alive, of which it replaces one after the other, and prints the most bytes that the heap had. */
@@ -15,8 +15,8 @@ for (let round = 0; round < 20; round++) {
 console.log(most);
 `;
 
-function mostHeap(settings: string): number {
-  const env = Object.fromEntries(`${NO_LATER_THREADS} ${settings}`.split(" ").map((one) => one.split("=")));
+function mostHeap(options: Readonly<Record<string, string>>): number {
+  const env = { ...NO_LATER_THREADS, ...options };
   const { stdout, stderr } = Bun.spawnSync([process.execPath, "-e", PROGRAM], { env, stderr: "pipe" });
   const most = Number(stdout.toString());
   if (!(most > 0)) throw new Error(`no figure: ${stderr.toString()}`);
@@ -24,5 +24,5 @@ function mostHeap(settings: string): number {
 }
 
 test("the units' setting keeps the heap smaller than the engine lets it grow on a large machine", () => {
-  expect(mostHeap(HEAP_GROWTH)).toBeLessThan(0.75 * mostHeap(`BUN_JSC_forceRAMSize=${64 * GIB}`));
+  expect(mostHeap(HEAP_GROWTH)).toBeLessThan(0.75 * mostHeap({ BUN_JSC_forceRAMSize: String(64 * GIB) }));
 });
