@@ -25,10 +25,11 @@ import {
   type Contestant,
   type Row,
   startHello,
+  startIdentifyingHello,
   startNginx,
   startProxy,
 } from "./bench/contestants.ts";
-import { startGoServers } from "./bench/go-servers.ts";
+import { GO_SERVERS } from "./bench/go-servers.ts";
 import { measureLatencies, measureRound, type Round } from "./bench/measure.ts";
 import {
   type Bound,
@@ -46,6 +47,8 @@ const ROUNDS = Number(process.env["ROUNDS"] ?? 5);
 const SECONDS = Number(process.env["SECONDS_EACH"] ?? 3);
 const ONLY = (process.env["ROWS"] ?? "").split("|");
 const GO = process.env["GO"] === "1";
+/** What starts the servers that ours is compared with. */
+const OTHERS = GO ? [startHello, ...GO_SERVERS] : [startNginx, startHello, startIdentifyingHello];
 const PAGE = "docs/benchmarks.md";
 /**
  * Requests before the first round, in which each server's code is compiled by its just-in-time compiler; where the machine has other
@@ -131,10 +134,7 @@ try {
   const before = process.env["BEFORE"];
   if (before !== undefined) contestants.push(await startProxy("before", before));
   const bodies = await bodiesOf(ours);
-  if (!GO) contestants.push(await startNginx(bodies));
-  contestants.push(await startHello(bodies));
-  if (GO) contestants.push(...(await startGoServers(bodies)));
-  else contestants.push(await startHello(bodies, true));
+  for (const start of OTHERS) contestants.push(await start(bodies));
 
   const rows: MeasuredRow[] = [];
   for (const row of ROWS) {

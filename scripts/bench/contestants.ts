@@ -89,7 +89,10 @@ async function bodyOf(node: SimulatedNode, path: string): Promise<string | null>
   return status === 200 ? body : null;
 }
 
-/** The bodies that a proxy gives, by path, for the others to give the same. */
+/** What all contestants answer, by path. */
+export type Bodies = Readonly<Record<string, string>>;
+
+/** The bodies that a proxy gives, for the others to give the same. */
 export async function bodiesOf({ node, token }: Contestant): Promise<Record<string, string>> {
   const bodies: Record<string, string> = { [LOADS.tokens]: token };
   for (const path of [LOADS.credentials, LOADS.metadata]) bodies[path] = (await bodyOf(node, path)) ?? "";
@@ -97,7 +100,7 @@ export async function bodiesOf({ node, token }: Contestant): Promise<Record<stri
 }
 
 /** nginx with one worker, and answers that stand in its configuration. */
-export function startNginx(bodies: Readonly<Record<string, string>>): Promise<Contestant> {
+export function startNginx(bodies: Bodies): Promise<Contestant> {
   const locations = Object.entries(bodies).map(
     ([path, body]) => `location = ${path} { default_type text/plain; return 200 '${body}'; }`,
   );
@@ -110,17 +113,20 @@ http { access_log off; keepalive_requests 100000000;
   return startOther("nginx", { "/run/nginx.conf": config }, ["nginx", "-c", "/run/nginx.conf"]);
 }
 
-/** scripts/bench/hello.ts. @param identifies whether it asks the kernel whose each connection is. */
-export const startHello = (
-  bodies: Readonly<Record<string, string>>,
-  identifies = false,
-): Promise<Contestant> =>
-  startOther(identifies ? "bun + netlink" : "bun", { "/run/bodies.json": JSON.stringify(bodies) }, [
+/** scripts/bench/hello.ts. */
+export const startHello = (bodies: Bodies): Promise<Contestant> => startHelloAs("bun", bodies, []);
+
+/** The same, where it asks the kernel whose each connection is. */
+export const startIdentifyingHello = (bodies: Bodies): Promise<Contestant> =>
+  startHelloAs("bun + netlink", bodies, ["identify"]);
+
+const startHelloAs = (name: string, bodies: Bodies, how: readonly string[]): Promise<Contestant> =>
+  startOther(name, { "/run/bodies.json": JSON.stringify(bodies) }, [
     "/run/bin/bun",
     "/run/imdsproxy-bench/scripts/bench/hello.ts",
     "254",
     "/run/bodies.json",
-    ...(identifies ? ["identify"] : []),
+    ...how,
   ]);
 
 /**

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { tokenOf } from "../../test/support/proxied.ts";
-import { ALICE, type Contestant, LOADS, startOther } from "./contestants.ts";
+import { ALICE, type Bodies, type Contestant, LOADS, startOther } from "./contestants.ts";
 
 /** Servers in Go, of which none identifies its callers. install-go-servers.sh builds them. */
 
@@ -9,13 +9,8 @@ const program = (name: string): string => join(ON_NODE, ".cache/go-servers", nam
 const source = (name: string): string => join(ON_NODE, "scripts/bench/go", name);
 const TOKEN_SECONDS = 21_600;
 
-/** @param bodies what all contestants answer, by path. */
-export async function startGoServers(bodies: Readonly<Record<string, string>>): Promise<Contestant[]> {
-  return [await startHello(bodies), await startRolesAnywhere(bodies), await startMetadataMock(bodies)];
-}
-
 /** go/hello.go: the least that a server by Go's net/http can do. */
-const startHello = (bodies: Readonly<Record<string, string>>): Promise<Contestant> =>
+const startNetHttp = (bodies: Bodies): Promise<Contestant> =>
   startOther("go net/http", { "/run/bodies.json": JSON.stringify(bodies) }, [
     program("hello"),
     "254",
@@ -23,7 +18,7 @@ const startHello = (bodies: Readonly<Record<string, string>>): Promise<Contestan
   ]);
 
 /** `serve` of AWS's helper for IAM Roles Anywhere: IMDSv2 with credentials of one role for all callers, and no other metadata. */
-async function startRolesAnywhere(bodies: Readonly<Record<string, string>>): Promise<Contestant> {
+async function startRolesAnywhere(bodies: Bodies): Promise<Contestant> {
   const role = LOADS.credentials.slice(LOADS.credentials.lastIndexOf("/") + 1);
   const script = `set -e; cd /run
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out certificate.pem -subj /CN=bench -days 2 2>/dev/null
@@ -49,7 +44,7 @@ exec ${program("rolesanywhere-credential-helper")} serve --port 254 --endpoint h
  * AWS's mock of the metadata service, which answers what its configuration has. It is not asked for tokens under load: it ends with
  * "concurrent map writes".
  */
-async function startMetadataMock(bodies: Readonly<Record<string, string>>): Promise<Contestant> {
+async function startMetadataMock(bodies: Bodies): Promise<Contestant> {
   const metadata = {
     paths: { "iam-security-credentials": LOADS.credentials, "placement-region": LOADS.metadata },
     values: {
@@ -72,3 +67,6 @@ async function startMetadataMock(bodies: Readonly<Record<string, string>>): Prom
     serves: ({ load }) => load !== "tokens",
   };
 }
+
+/** What starts them. */
+export const GO_SERVERS = [startNetHttp, startRolesAnywhere, startMetadataMock];
