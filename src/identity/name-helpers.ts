@@ -1,4 +1,5 @@
 import { after, systemClock } from "../platform/clock.ts";
+import { NO_LATER_THREADS } from "../platform/engine-options.ts";
 import { withoutAmbientCapabilities } from "../platform/libc.ts";
 import type { NameMessage, NameQuestion, OwnersAnswer } from "./name-protocol.ts";
 import { type AccountAnswer, ANY_SERVICE, type BeforeAccount, type Unavailable } from "./name-walk.ts";
@@ -58,7 +59,8 @@ class Helper {
         stdout: "pipe",
         stderr: "ignore",
         cwd: "/",
-        env: { PATH: "/usr/bin:/bin", LC_ALL: "C" },
+        // Whose name is asked for while users have used up the node's process ids is still found: the first helper is there already.
+        env: { PATH: "/usr/bin:/bin", LC_ALL: "C", ...NO_LATER_THREADS },
       }),
     );
     this.#child.unref();

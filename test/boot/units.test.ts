@@ -2,6 +2,7 @@ import { expect, test } from "bun:test";
 import { readFileSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
 import type { Report } from "../../src/doctor/types.ts";
+import { NO_LATER_THREADS } from "../../src/platform/engine-options.ts";
 import { buildDirectoryModule } from "../support/nss/directory.ts";
 import { describeAsRoot } from "../support/root.ts";
 import { bootedMachine } from "./support/booted.ts";
@@ -150,7 +151,7 @@ describeAsRoot("the units on a booted node", () => {
     },
   );
 
-  test("names are asked for by a process that has no capability; killed, it is replaced", async () => {
+  test("names are asked for by a process that has no capability and starts no thread later; killed, it is replaced", async () => {
     const pid = await property("imdsproxy.service", "MainPID");
     // The thread's name is the executable's, which both have: by the argument.
     const helper = async () => (await node.ok(`pgrep -P ${pid} -f resolve-names || true`)).trim();
@@ -164,6 +165,9 @@ describeAsRoot("the units on a booted node", () => {
     for (const set of ["CapPrm", "CapEff", "CapAmb"])
       expect(status).toMatch(new RegExp(`^${set}:\t0000000000000000$`, "m"));
     expect(status).toMatch(/^NoNewPrivs:\t1$/m);
+    const environment = (await node.ok(`tr '\\0' '\\n' </proc/${first}/environ`)).split("\n");
+    for (const [name, value] of Object.entries(NO_LATER_THREADS))
+      expect(environment).toContain(`${name}=${value}`);
     await node.ok(`kill -9 ${first}; gpasswd -d alice crew`);
     await until("the change is seen", async () => !(await groups()).includes("crew"));
     expect(await helper()).not.toBe(first);
