@@ -11,7 +11,8 @@ import { ROOT_SOCKET, STATUS_DIRECTORY, USERS_SOCKET } from "../telemetry/status
  *
  * It must not slow the requests of the metadata service, whatever users do with it. So it looks ten times a second whether anybody
  * has connected, takes a bounded number then, and holds a bounded number of connections. One that has its answer is held until its
- * client closes it: what a client has not read is in the kernel's memory, and this is what bounds it.
+ * client closes it, or until all places are taken and another user asks: what a client has not read is in the kernel's memory, and this is
+ * what bounds it. It stays there for the client to read after this side is closed, so that whoever has to give way loses nothing.
  */
 
 /** Milliseconds between two looks. */
@@ -140,7 +141,7 @@ export class StatusServer {
       const { descriptor, uid } = connection;
       const share = uid === 0 ? null : this.#options.shareOfUid(uid);
       // Who connects to root's socket is root or this service; the latter gets what a user gets.
-      if (!this.#hasRoom(share)) {
+      if (!this.#makesRoom(share)) {
         this.#kernel.close(descriptor);
         continue;
       }
@@ -150,14 +151,24 @@ export class StatusServer {
     }
   }
 
-  #hasRoom(share: Subject | null): boolean {
+  /** Whether there is a place; where all users' are taken, the user's connection that was taken first and has its whole answer gives way. */
+  #makesRoom(share: Subject | null): boolean {
     let own = 0;
     let users = 0;
-    for (const held of this.#held.values()) {
+    let answered: number | null = null;
+    // In the order in which they were taken.
+    for (const [descriptor, held] of this.#held) {
       if (held.share === share) own++;
-      if (held.share !== null) users++;
+      if (held.share === null) continue;
+      users++;
+      if (held.rest?.length === 0) answered ??= descriptor;
     }
-    return share === null ? own < OF_ROOT : own < PER_USER && users < ALL_USERS;
+    if (share === null) return own < OF_ROOT;
+    if (own >= PER_USER) return false;
+    if (users < ALL_USERS) return true;
+    if (answered === null) return false;
+    this.#close(answered);
+    return true;
   }
 
   async #answer(descriptor: number, held: Held, asker: Asker): Promise<void> {

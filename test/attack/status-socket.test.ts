@@ -30,6 +30,25 @@ while True:
     got += part
 print(got.decode())
 `;
+/** Holds four connections until a file is there, then prints what each was told. */
+const HOLD = `
+import os, socket, sys, time
+held = []
+for _ in range(4):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(60)
+    s.connect(sys.argv[1])
+    held.append(s)
+print("held", flush=True)
+while not os.path.exists(sys.argv[2]): time.sleep(0.05)
+for s in held:
+    got = b""
+    while True:
+        part = s.recv(65536)
+        if not part: break
+        got += part
+    print(got.decode(), flush=True)
+`;
 /** Listens at a path as a uid who may not write there, with root's help, and tells everybody that all is well. */
 const IMPOSTOR = `
 import os, socket, sys
@@ -159,6 +178,44 @@ describeAsRoot("the status socket by attack:", () => {
       });
     }, 240_000);
   });
+
+  test("twenty accounts that each hold four connections and read nothing keep bob from nothing, and lose no answer", async () => {
+    const { node } = proxied;
+    const go = "/run/read-now";
+    const holders = Array.from({ length: 20 }, (_, index) =>
+      node.spawn({
+        user: "root",
+        argv: [
+          ...["/usr/bin/setpriv", "--reuid", String(5_001 + index), "--regid", "65534", "--clear-groups"],
+          ...["/usr/bin/python3", "-c", HOLD, USERS, go],
+        ],
+        timeoutMs: 0,
+      }),
+    );
+    const linesOf = (one: (typeof holders)[number]) =>
+      one
+        .stdout()
+        .split("\n")
+        .filter((line) => line !== "");
+    try {
+      await eventually("all hold", () => holders.every((one) => one.stdout().includes("held")), 120_000);
+      for (let i = 0; i < 5; i++) {
+        const { healthy, you } = await statusOf(BOB);
+        expect([healthy, you.uid]).toEqual([true, 2002]);
+      }
+      node.write(go, "");
+      await eventually("all have read", () => holders.every((one) => linesOf(one).length === 5), 60_000);
+      for (const [index, one] of holders.entries()) {
+        const uids = linesOf(one)
+          .slice(1)
+          .map((line) => JSON.parse(line).uid);
+        expect(uids).toEqual(Array(4).fill(5_001 + index));
+      }
+    } finally {
+      for (const one of holders) one.kill("SIGKILL");
+      await Promise.all(holders.map(({ done }) => done));
+    }
+  }, 240_000);
 
   test("what listens there as another uid than the service's is told as that, and not believed", async () => {
     const { node } = proxied;

@@ -82,14 +82,32 @@ describe("StatusServer", () => {
     expect(server.held).toBe(5);
   });
 
-  test("holds 64 of all users together, and root is answered all the same", async () => {
-    const { server, waiting, written, look } = aServer();
-    waiting.users.push(...Array.from({ length: 100 }, (_, index) => 3_000 + index));
+  test("holds 64 of all users together; who asks then is answered, and the first who has an answer gives way", async () => {
+    const { server, waiting, written, ended, closed, look } = aServer();
+    waiting.users.push(...Array.from({ length: 64 }, (_, index) => 3_000 + index));
     await look();
-    expect(server.held).toBe(64);
+    expect([server.held, closed]).toEqual([64, []]);
+    waiting.users.push(4_000, 4_001);
+    await look();
+    expect([server.held, closed]).toEqual([64, [10, 11]]);
+    expect([...written.values()].slice(-2).map((text) => JSON.parse(text).uid)).toEqual([4_000, 4_001]);
+    expect(ended).toContain(75);
     waiting.root.push(0);
     await look();
-    expect([...written.values()].at(-1)).toBe('{"kind":"root"}');
+    expect([[...written.values()].at(-1), closed.length]).toEqual(['{"kind":"root"}', 2]);
+  });
+
+  test("nobody gives way who has not the whole answer, nor to who has four already", async () => {
+    const { server, waiting, closed, look, take } = aServer();
+    take(6);
+    waiting.users.push(...Array.from({ length: 64 }, (_, index) => 3_000 + index), 4_000);
+    await look();
+    expect([server.held, closed]).toEqual([64, [74]]);
+    take(1_000_000);
+    await look();
+    waiting.users.push(4_000, 4_000, 4_000, 4_000, 4_000);
+    await look();
+    expect([server.held, closed]).toEqual([64, [74, 10, 11, 12, 13, 79]]);
   });
 
   test("takes 128 at one look, however many have connected", async () => {
