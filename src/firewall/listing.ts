@@ -10,6 +10,8 @@ export interface ListedChain {
   readonly policy: string | null;
   /** All rules, or with `onlyOurs` those that concern us, each with its position in the chain, from 1. */
   readonly rules: readonly { readonly position: number; readonly rule: string }[];
+  /** The command that shows the rules, where `rules` has none of them. */
+  readonly shownBy?: string;
 }
 
 const OWN_TABLES = Object.keys(OWN_CHAINS) as TableName[];

@@ -234,6 +234,19 @@ for (const backend of ["nft", "legacy"] as const) {
         const status = JSON.parse(await node.must("status", "--json"));
         expect(status).toMatchObject({ healthy: true, original: { copies: 1, aboveOurs: false } });
       });
+      test("list tells of the rules of every kind, as text and as JSON, and of none of ours once they are removed", async () => {
+        const kinds = async () => {
+          const shown: { table: string; shownBy?: string }[] = JSON.parse(await node.must("list", "--json"));
+          return [...new Set(shown.map(({ table }) => table))].sort();
+        };
+        await node.must("apply");
+        expect(await kinds()).toEqual(["filter", "imdsproxy_limits", "nat", "routing"]);
+        const limits = "nft list table inet imdsproxy_limits";
+        expect(JSON.parse(await node.must("list", "--json")).at(-1).shownBy).toBe(limits);
+        expect(await node.must("list")).toContain(limits);
+        await node.must("remove");
+        expect([await kinds(), (await node.must("list")).trim()]).toEqual([[], "no rules"]);
+      });
       test("say which line of iptables-save cannot be read, where they and the watch would have to guess", async () => {
         await node.must("apply");
         const save = "/run/bin/iptables-save";

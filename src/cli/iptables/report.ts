@@ -106,17 +106,21 @@ export const list = defineCommand({
       else chains.push(...listChains(await iptables.read(family), family, !args.all));
     }
     const routing = systemWall().list(args.all);
+    const shownBy = `nft list table inet ${TABLE_NAME}`;
     if (args.json) {
       const rules = routing.map((rule, i) => ({ position: i + 1, rule }));
       const wall = { family: "both", table: "routing", chain: "wall", policy: null, rules };
-      console.log(jsonText(rules.length === 0 ? chains : [...chains, wall]));
+      const limits = { family: "both", table: TABLE_NAME, chain: "limits", policy: null, rules: [], shownBy };
+      console.log(
+        jsonText([...chains, ...(rules.length === 0 ? [] : [wall]), ...(limitsThere() ? [limits] : [])]),
+      );
       return;
     }
     const parts = [
       ...(chains.length === 0 ? [] : [listText(chains, !args.all)]),
       ...(routing.length === 0 ? [] : [`# the second wall: ip rule, ip route\n${routing.join("\n")}`]),
     ];
-    if (limitsThere()) parts.push(`# the limits of connections: nft list table inet ${TABLE_NAME}`);
+    if (limitsThere()) parts.push(`# the limits of connections: ${shownBy}`);
     console.log(parts.length === 0 ? "no rules" : parts.join("\n\n"));
   },
 });
