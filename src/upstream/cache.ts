@@ -31,7 +31,8 @@ const ABSENT_MS = 5_000;
 const FRESH = /^meta-data\/(?:spot|events|autoscaling|instance-action|tags)(?:\/|$)/;
 /**
  * What the names of sessions have in them: without it nobody who has a session could be given it. The last answer holds while the
- * upstream is away, however long that is.
+ * upstream is away, however long that is. A node does not lose its id, so that a 404 takes none back: it comes from an agent that is
+ * starting, and every session would get another name by it.
  */
 const LASTING: ReadonlySet<string> = new Set(["latest/meta-data/instance-id"]);
 /** Milliseconds between two requests to an upstream that is away, for what is LASTING. */
@@ -128,9 +129,9 @@ export class MetadataCache {
     owner: Subject,
     nowMs = this.#clock.now(),
   ): UpstreamAnswer | Promise<UpstreamAnswer> {
-    const kept = this.peek(version, path, nowMs);
-    if (kept !== null) return kept;
     const last = this.#last.get(`${version}/${path}`);
+    const kept = this.peek(version, path, nowMs);
+    if (kept !== null && (kept.kind === "found" || last?.kind !== "found")) return kept;
     if (last === undefined) return this.read(version, path, owner);
     if (Math.abs(nowMs - this.#askedAgainMs) >= AGAIN_MS) {
       this.#askedAgainMs = nowMs;
@@ -189,7 +190,7 @@ export class MetadataCache {
 
   #keep(key: string, path: string, answer: UpstreamAnswer): void {
     const lifeMs = answer.kind === "absent" ? ABSENT_MS : FRESH.test(path) ? FRESH_MS : STABLE_MS;
-    if (LASTING.has(key)) this.#last.set(key, answer);
+    if (LASTING.has(key) && (answer.kind === "found" || !this.#last.has(key))) this.#last.set(key, answer);
     this.#entries.delete(key);
     this.#entries.set(key, { answer, validUntilMs: this.#clock.now() + lifeMs, lifeMs });
     if (this.#entries.size > MAX_ENTRIES) {

@@ -69,17 +69,43 @@ describe("the instance id, which the names of sessions have in them,", () => {
     expect(lasting()).toEqual(found("i-1"));
   });
 
-  test("is replaced as soon as the upstream tells another, or that there is none", async () => {
+  test("is replaced as soon as the upstream tells another", async () => {
     const { clock, source, lasting } = aCacheThatKnows();
-    source.say = () => found("i-1");
-    await lasting();
-    for (const next of [found("i-2"), { kind: "absent" } as const]) {
+    const none = { kind: "absent" } as const;
+    for (const next of [none, found("i-1"), found("i-2")]) {
       source.say = () => next;
       await clock.advance(60_000);
       lasting();
       await settle();
       expect(await lasting()).toEqual(next);
     }
+  });
+
+  test("is not taken back by a 404, of an agent that is starting; and the upstream is asked no more often than for any 404", async () => {
+    const { clock, source, lasting } = aCacheThatKnows();
+    source.say = () => found("i-1");
+    await lasting();
+    source.say = () => ({ kind: "absent" });
+    await clock.advance(60_000);
+    for (let second = 0; second < 12; second++) {
+      expect(lasting()).toEqual(found("i-1"));
+      await settle();
+      await clock.advance(1_000);
+    }
+    expect(source.asked).toHaveLength(4);
+    source.say = () => away;
+    await clock.advance(60_000);
+    expect(lasting()).toEqual(found("i-1"));
+  });
+
+  test("that there is none holds as well while the upstream is away", async () => {
+    const { clock, source, lasting } = aCacheThatKnows();
+    const none = { kind: "absent" } as const;
+    source.say = () => none;
+    expect(await lasting()).toEqual(none);
+    source.say = () => away;
+    await clock.advance(3_600_000);
+    expect(lasting()).toEqual(none);
   });
 
   test("is forgotten with an upstream that is none any more", async () => {
