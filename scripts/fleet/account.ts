@@ -1,6 +1,6 @@
 import type { Clock } from "../../src/platform/clock.ts";
 import { type Rate, TokenBucket } from "../../src/platform/token-bucket.ts";
-import type { Sts } from "../../src/sessions/broker.ts";
+import type { Sts } from "../../src/sessions/calls.ts";
 import { classify } from "../../src/sessions/sts-failures.ts";
 import type { Session, SessionRequest } from "../../src/sessions/types.ts";
 

@@ -1,42 +1,25 @@
 import type { Subject } from "../identity/caller.ts";
-import { type Alarm, Alarms } from "../platform/alarms.ts";
+import { Alarms } from "../platform/alarms.ts";
 import type { Clock } from "../platform/clock.ts";
-import { FairSlots } from "../platform/fair-slots.ts";
 import type { CallAllowance } from "./allowance.ts";
+import { type Sts, StsCalls } from "./calls.ts";
 import { EarlyStarts } from "./early-starts.ts";
-import { StsFailure } from "./failure.ts";
+import { Entries } from "./entries.ts";
+import { type Entry, type Held, newEntry, standingOf } from "./entry.ts";
+import type { AttemptReason, SessionEvent } from "./events.ts";
+import { failureOf, StsFailure } from "./failure.ts";
 import { sessionKey } from "./key.ts";
 import {
   DENIAL_MS,
   EARLY_DENIAL_MS,
   expiryToPublish,
-  type Life,
   lifeOf,
   PUBLISH_EARLY_MS,
   refreshDelayMs,
   retryDelayMs,
-  standing,
 } from "./life.ts";
-import { StsPace } from "./pace.ts";
-import { isThrottlingCode } from "./sts-failures.ts";
+import { type BrokerCounts, countSessions, type RoleSessions, sessionsByRole } from "./summary.ts";
 import type { Session, SessionOutcome, SessionRequest } from "./types.ts";
-
-/** What the broker needs of STS. src/sessions/sts.ts implements it. */
-export interface Sts {
-  /**
-   * One attempt, without retries of its own: the broker retries.
-   *
-   * @param signal aborted when the broker gives up the attempt.
-   * @throws StsFailure. Any other error counts as a transient failure, and its text is not shown.
-   */
-  assumeRole(request: SessionRequest, signal: AbortSignal): Promise<Session>;
-}
-
-/**
- * Why an attempt was made: a caller asked for the session (`asked`) or is expected to (`early`), half of its life was over, or
- * the last attempt failed.
- */
-export type AttemptReason = "asked" | "early" | "refresh" | "retry";
 
 /** An attempt under way at the first session of a request. */
 export interface FirstAttempt {
@@ -44,89 +27,6 @@ export interface FirstAttempt {
   readonly beganAtMs: number;
   /** Resolves when it has succeeded or failed, at most after `limitMs`; null where it has already. Never rejects. */
   wait(limitMs: number): Promise<void> | null;
-}
-
-/** An event for the log and the metrics. Holds no secret. Times are milliseconds. */
-export type SessionEvent =
-  | {
-      readonly type: "obtained";
-      readonly request: SessionRequest;
-      readonly reason: AttemptReason;
-      readonly tookMs: number;
-      /** Names the session in CloudTrail; not a secret. */
-      readonly accessKeyId: string;
-      readonly expiresAtMs: number;
-    }
-  | {
-      readonly type: "denied" | "failed";
-      readonly request: SessionRequest;
-      readonly reason: AttemptReason;
-      readonly tookMs: number;
-      /** StsFailure's code. */
-      readonly code: string;
-      /** StsFailure's message: may be told to the caller. */
-      readonly message: string;
-      /** StsFailure's detail: for the log, not for the caller. */
-      readonly detail: string;
-      /** Until the next attempt, or until one is allowed again. */
-      readonly againInMs: number;
-      /** The end of the session that is served meanwhile; null where there is none. */
-      readonly servingUntilMs: number | null;
-    }
-  | {
-      readonly type: "dropped";
-      readonly request: SessionRequest;
-      /**
-       * `ended`: it expired. `crowded`: it was evicted for another. `job-ended`: it was a Slurm job's, which is over. `withdrawn`:
-       * the rules give it to nobody any more.
-       */
-      readonly reason: "ended" | "crowded" | "job-ended" | "withdrawn";
-      /** Names the session in CloudTrail; null where there was none in memory. */
-      readonly accessKeyId: string | null;
-    }
-  /** A call that is delayed or refused, because its user or the node exceeds the rate limit. */
-  | {
-      readonly type: "postponed";
-      readonly request: SessionRequest;
-      readonly owner: Subject;
-      /** Until the call is made, or may be tried again. */
-      readonly againInMs: number;
-    };
-
-/** The counts of the broker, for metrics. */
-export interface BrokerCounts {
-  /** Sessions in memory that have not expired. */
-  readonly sessions: number;
-  /** Requests remembered, denials and failures included. */
-  readonly entries: number;
-  /** AssumeRole calls in flight. */
-  readonly inFlight: number;
-  /** The remembered requests by state. */
-  readonly states: Readonly<Record<SessionState, number>>;
-  /** By role, the milliseconds until the first of its sessions ends. */
-  readonly leastLifeMs: ReadonlyMap<string, number>;
-}
-
-/**
- * The state of a remembered request.
- * - `fresh`: its session is served. `low`: it is served while a better one is tried for.
- * - `denied`: STS refused, and there is no session. `failed`: the last attempt failed, and there is no session.
- * - `pending`: there is no session yet.
- */
-export type SessionState = "fresh" | "low" | "pending" | "denied" | "failed";
-
-/** The sessions of one role, for `imdsproxy status`. */
-export interface RoleSessions {
-  readonly role: string;
-  /** Sessions that are valid now. */
-  readonly sessions: number;
-  /** When the first of them ends, as clients see it, in milliseconds since the epoch; null where there is none. */
-  readonly firstEndMs: number | null;
-  /** Of these sessions, those that STS did not renew when it was asked last. */
-  readonly notRenewed: number;
-  /** Requests without a session, counted as in BrokerCounts.states: STS denied them, or their last attempt failed. */
-  readonly denied: number;
-  readonly failing: number;
 }
 
 export interface BrokerOptions {
@@ -168,48 +68,6 @@ const FAILING_WAIT_MS = 900;
 /** A refresh is postponed only where it can be postponed by at least this long. */
 const LEAST_PUT_OFF_MS = 30_000;
 
-/** A session in memory, and the alarm that removes it at its published end. */
-interface Held {
-  readonly session: Session;
-  readonly life: Life;
-  /** When it was obtained, by {@link Clock.bootMs}. */
-  readonly obtainedBootMs: number;
-  readonly end: Alarm<Entry>;
-}
-
-/** The state of one request. */
-interface Entry {
-  readonly key: string;
-  readonly request: SessionRequest;
-  readonly owner: Subject;
-  held: Held | null;
-  /** The remembered denial. `brief`: it is that of an early start, which nobody had asked for, and is dropped soon. */
-  denial: { readonly message: string; readonly brief: boolean; readonly over: Alarm<Entry> } | null;
-  /** The next attempt after a transient failure. */
-  retry: { readonly dueAtMs: number; readonly alarm: Alarm<Entry> } | null;
-  /** The next refresh. */
-  refresh: Alarm<Entry> | null;
-  /** The refresh was due, but nobody had asked since the last one. */
-  refreshMissed: boolean;
-  /** Somebody asked since the last refresh began. */
-  asked: boolean;
-  inFlight: boolean;
-  /** Whether the attempt in flight still waits for its turn, so that STS was not called yet. */
-  queued: boolean;
-  /** Whether the call that `retry` schedules has taken its rate-limit token already. */
-  granted: boolean;
-  /** When the last attempt began, milliseconds since the epoch. */
-  beganAtMs: number;
-  /** Transient failures in a row. */
-  failures: number;
-  failure: string | null;
-  /** When the rate limit will allow the call; null where the rate limit is not why there is no session. */
-  putOffUntilMs: number | null;
-  unaskedAttempts: number;
-  /** Called when an attempt has succeeded or failed; null where nobody waits. */
-  waiters: Set<() => void> | null;
-}
-
 /**
  * Keeps one session for each distinct AssumeRole request. Attempts are single-flight: at most one is under way for a request.
  * An attempt belongs to no caller. Callers wait for it for a limited time, and one who leaves does not cancel it.
@@ -226,25 +84,15 @@ interface Entry {
  * trust policy stop every job on the node.
  */
 export class SessionBroker {
-  readonly #sts: Sts;
   readonly #clock: Clock;
   readonly #random: () => number;
   readonly #onEvent: (event: SessionEvent) => void;
   readonly #waitMs: number;
   readonly #betterWaitMs: number;
-  readonly #attemptMs: number;
-  readonly #maxEntries: number;
-  readonly #maxEntriesPerOwner: number;
-  readonly #slots: FairSlots<Subject>;
-  readonly #pace: StsPace;
+  readonly #calls: StsCalls;
   readonly #allowance: CallAllowance | null;
   readonly #earlyStarts = new EarlyStarts();
-  /** In LRU order: the least recently used entry is the first. */
-  readonly #entries = new Map<string, Entry>();
-  /** The most recently used entry; null where it was removed. */
-  #newest: Entry | null = null;
-  readonly #entriesOf = new Map<Subject, number>();
-  readonly #attempts = new Set<AbortController>();
+  readonly #entries: Entries;
   /** The alarms of all entries: ends, refreshes, retries. Each calls one of the methods below. */
   readonly #alarms: Alarms<Entry>;
   readonly #onEnd = (entry: Entry): void => this.#end(entry);
@@ -258,25 +106,21 @@ export class SessionBroker {
   #stopped = false;
 
   constructor(options: BrokerOptions) {
-    this.#sts = options.sts;
     this.#clock = options.clock;
     this.#alarms = new Alarms({ clock: options.clock, monotonicMs: options.monotonicMs });
     this.#random = options.random;
     this.#onEvent = options.onEvent ?? (() => {});
     this.#waitMs = options.waitMs ?? 3_000;
     this.#betterWaitMs = options.betterWaitMs ?? 400;
-    this.#attemptMs = options.attemptMs ?? 10_000;
-    this.#maxEntries = options.maxEntries ?? 8_192;
-    this.#maxEntriesPerOwner = options.maxEntriesPerOwner ?? 256;
-    const pace = new StsPace(this.#random);
-    this.#pace = pace;
-    const maxConcurrent = options.maxConcurrent ?? 16;
-    this.#slots = new FairSlots<Subject>(maxConcurrent, Math.ceil(maxConcurrent / 2), {
-      waitMs: () => pace.waitMs(options.clock.now()),
-      passed: () => pace.called(options.clock.now()),
-      schedule: (delayMs, run) => options.clock.schedule(delayMs, run),
+    this.#calls = new StsCalls({
+      sts: options.sts,
+      clock: options.clock,
+      random: options.random,
+      attemptMs: options.attemptMs ?? 10_000,
+      maxConcurrent: options.maxConcurrent ?? 16,
     });
     this.#allowance = options.allowance ?? null;
+    this.#entries = new Entries(options.maxEntries ?? 8_192, options.maxEntriesPerOwner ?? 256);
   }
 
   /**
@@ -299,7 +143,7 @@ export class SessionBroker {
 
     const waitMs = entry.failures > 0 ? Math.min(this.#waitMs, FAILING_WAIT_MS) : this.#waitMs;
     const limitMs = held === "low" ? this.#betterWaitMs : waitMs;
-    if (entry.queued && this.#turnInMs(entry.owner) >= limitMs) return this.#answer(entry);
+    if (entry.queued && this.#calls.turnInMs(entry.owner) >= limitMs) return this.#answer(entry);
     const dueInMs = entry.retry === null ? 0 : entry.retry.dueAtMs - this.#clock.now();
     if (dueInMs < limitMs) await this.#settle(entry, limitMs);
     return this.#answer(entry);
@@ -315,7 +159,7 @@ export class SessionBroker {
     const entry = this.#stopped ? undefined : this.#entries.get(sessionKey(request));
     // Looked at once: to read the clock that counts the machine's sleep costs more than all else here.
     if (entry === undefined || this.#standing(entry, nowMs) !== "fresh" || entry.held === null) return null;
-    this.#touch(entry);
+    this.#entries.touch(entry);
     this.#asked(entry, "fresh");
     return sessionOf(entry.held, nowMs);
   }
@@ -351,7 +195,7 @@ export class SessionBroker {
     const lifeMs = request.durationSeconds * 1000 - PUBLISH_EARLY_MS;
     const nowMs = this.#clock.now();
     // While calls are paced, the few that STS accepts are for callers who ask.
-    if (this.#pace.distanceMs(nowMs) > 0) return null;
+    if (this.#calls.isPaced(nowMs)) return null;
     // It takes no token from the owner's bucket, which is for the requests that the owner makes.
     if (this.#allowance?.hasForNode(nowMs, leave) === false) return null;
     if (!this.#earlyStarts.take(key, owner, lifeMs, nowMs)) return null;
@@ -386,63 +230,20 @@ export class SessionBroker {
   }
 
   counts(): BrokerCounts {
-    const nowMs = this.#clock.now();
-    const states = { fresh: 0, low: 0, pending: 0, denied: 0, failed: 0 };
-    const leastLifeMs = new Map<string, number>();
-    let sessions = 0;
-    for (const entry of this.#entries.values()) {
-      const state = this.#stateOf(entry);
-      states[state]++;
-      if (entry.held === null || (state !== "fresh" && state !== "low")) continue;
-      sessions++;
-      const { roleArn } = entry.request;
-      const leftMs = Math.max(0, expiryToPublish(entry.held.life, nowMs) - nowMs);
-      leastLifeMs.set(roleArn, Math.min(leftMs, leastLifeMs.get(roleArn) ?? leftMs));
-    }
-    return { sessions, entries: this.#entries.size, inFlight: this.#slots.inUse, states, leastLifeMs };
+    const counted = countSessions(this.#entries.all(), this.#clock);
+    return { ...counted, entries: this.#entries.size, inFlight: this.#calls.inFlight };
   }
 
-  #stateOf(entry: Entry): SessionState {
-    const held = this.#standing(entry);
-    if (held !== "ended") return held;
-    if (entry.denial !== null) return "denied";
-    return entry.failures > 0 ? "failed" : "pending";
-  }
-
-  /**
-   * What is in memory for each role, by the role's name.
-   *
-   * @param owner counts the entries of this owner alone; null counts all.
-   */
+  /** As {@link sessionsByRole}. */
   byRole(owner: Subject | null = null): readonly RoleSessions[] {
-    const nowMs = this.#clock.now();
-    const roles = new Map<string, { -readonly [Key in keyof RoleSessions]: RoleSessions[Key] }>();
-    for (const entry of this.#entries.values()) {
-      if (owner !== null && entry.owner !== owner) continue;
-      const { roleArn: role } = entry.request;
-      const found = roles.get(role) ?? {
-        ...{ role, sessions: 0, firstEndMs: null },
-        ...{ notRenewed: 0, denied: 0, failing: 0 },
-      };
-      roles.set(role, found);
-      const state = this.#stateOf(entry);
-      if (state === "denied") found.denied++;
-      if (state === "failed") found.failing++;
-      if (entry.held === null || (state !== "fresh" && state !== "low")) continue;
-      found.sessions++;
-      if (entry.denial !== null || entry.failures > 0) found.notRenewed++;
-      const endMs = expiryToPublish(entry.held.life, nowMs);
-      found.firstEndMs = Math.min(found.firstEndMs ?? endMs, endMs);
-    }
-    return [...roles.values()].sort((a, b) => (a.role < b.role ? -1 : 1));
+    return sessionsByRole(this.#entries.all(), this.#clock, owner);
   }
 
   /** Aborts all attempts and drops all sessions. Callers who wait get the answer that the service stops. */
   stop(): void {
     this.#stopped = true;
-    this.#slots.removeGate();
-    for (const attempt of this.#attempts) attempt.abort();
-    for (const entry of [...this.#entries.values()]) {
+    this.#calls.stop();
+    for (const entry of [...this.#entries.all()]) {
       entry.failure = "imdsproxy is stopping";
       this.#remove(entry);
       this.#settled(entry);
@@ -474,10 +275,7 @@ export class SessionBroker {
   }
 
   #standing(entry: Entry, nowMs = this.#clock.now()): "fresh" | "low" | "ended" {
-    if (entry.held === null) return "ended";
-    const { life, obtainedBootMs } = entry.held;
-    if (this.#clock.bootMs() - obtainedBootMs >= life.publishedLifeMs) return "ended";
-    return standing(life, nowMs);
+    return standingOf(entry, this.#clock, nowMs);
   }
 
   #answer(entry: Entry, nowMs = this.#clock.now()): SessionOutcome {
@@ -554,46 +352,27 @@ export class SessionBroker {
 
   async #run(entry: Entry, reason: AttemptReason): Promise<void> {
     entry.queued = true;
-    const release = await this.#slots.acquire(entry.owner);
+    const endTurn = await this.#calls.turn(entry.owner);
     entry.queued = false;
     // It was withdrawn while it waited. STS is not called for a session that nobody may have.
     if (!this.#keeps(entry)) {
       entry.inFlight = false;
-      release();
+      endTurn();
       return;
     }
     const startedAtMs = this.#clock.now();
     try {
-      const session = await this.#assumeRole(entry.request);
-      this.#pace.succeeded(this.#clock.now());
+      const session = await this.#calls.assumeRole(entry.request);
       if (this.#keeps(entry)) this.#accept(entry, session, reason, startedAtMs);
     } catch (error) {
-      const failure = asFailure(error);
-      this.#slowDown(failure, startedAtMs);
+      const failure = failureOf(error);
+      this.#calls.failed(failure, startedAtMs);
       if (this.#keeps(entry)) this.#fail(entry, failure, reason, startedAtMs);
     } finally {
       entry.inFlight = false;
-      release();
+      endTurn();
       this.#settled(entry);
     }
-  }
-
-  /** Reports a failure to the pace. A denial counts as a success: STS answered, and did not throttle. */
-  #slowDown(failure: StsFailure, startedAtMs: number): void {
-    const nowMs = this.#clock.now();
-    if (failure.kind === "denied") this.#pace.succeeded(nowMs);
-    else if (isThrottlingCode(failure.code)) this.#pace.throttled(startedAtMs, nowMs);
-    else this.#pace.failed(nowMs);
-  }
-
-  /**
-   * Estimates how long the last queued call of this owner waits for its turn, in milliseconds; 0 where calls are not paced. Turns are
-   * round-robin between owners, so of another owner's queue at most as many calls count as this owner has queued.
-   */
-  #turnInMs(owner: Subject): number {
-    const nowMs = this.#clock.now();
-    const turns = this.#slots.turnsBefore(owner);
-    return turns === null ? 0 : this.#pace.waitMs(nowMs) + this.#pace.distanceMs(nowMs) * turns;
   }
 
   /**
@@ -603,8 +382,7 @@ export class SessionBroker {
    */
   #putOff(entry: Entry, run: (entry: Entry) => void): boolean {
     const nowMs = this.#clock.now();
-    if (entry.held === null || this.#pace.distanceMs(nowMs) === 0 || this.#standing(entry) !== "fresh")
-      return false;
+    if (entry.held === null || !this.#calls.isPaced(nowMs) || this.#standing(entry) !== "fresh") return false;
     const { life } = entry.held;
     const leftMs = expiryToPublish(life, nowMs) - nowMs - life.floorMs;
     if (leftMs < LEAST_PUT_OFF_MS) return false;
@@ -615,24 +393,6 @@ export class SessionBroker {
   /** Whether the entry is still in memory: `forget` may have removed it while an attempt was under way. */
   #keeps(entry: Entry): boolean {
     return !this.#stopped && this.#entries.get(entry.key) === entry;
-  }
-
-  /** One STS call with a time limit, which holds even if STS and the SDK do not answer. */
-  async #assumeRole(request: SessionRequest): Promise<Session> {
-    if (this.#stopped) throw unavailableSts("aborted", "imdsproxy is stopping");
-    const attempt = new AbortController();
-    const givenUp = Promise.withResolvers<never>();
-    attempt.signal.addEventListener("abort", () =>
-      givenUp.reject(unavailableSts("timeout", "STS did not answer in time; try again shortly")),
-    );
-    const cancel = this.#clock.schedule(this.#attemptMs, () => attempt.abort());
-    this.#attempts.add(attempt);
-    try {
-      return await Promise.race([this.#sts.assumeRole(request, attempt.signal), givenUp.promise]);
-    } finally {
-      cancel();
-      this.#attempts.delete(attempt);
-    }
   }
 
   #accept(entry: Entry, session: Session, reason: AttemptReason, startedAtMs: number): void {
@@ -739,68 +499,22 @@ export class SessionBroker {
     const key = sessionKey(request);
     const known = this.#entries.get(key);
     if (known !== undefined) {
-      this.#touch(known);
+      this.#entries.touch(known);
       return known;
     }
-    if (!this.#makePlaceFor(owner)) return null;
-    const entry: Entry = {
-      key,
-      request,
-      owner,
-      held: null,
-      denial: null,
-      retry: null,
-      refresh: null,
-      refreshMissed: false,
-      asked: true,
-      inFlight: false,
-      queued: false,
-      granted: false,
-      beganAtMs: 0,
-      failures: 0,
-      failure: null,
-      putOffUntilMs: null,
-      unaskedAttempts: 0,
-      waiters: null,
-    };
-    this.#entries.set(key, entry);
-    this.#newest = entry;
-    this.#entriesOf.set(owner, (this.#entriesOf.get(owner) ?? 0) + 1);
+    if (!this.#makeRoomFor(owner)) return null;
+    const entry = newEntry(key, request, owner);
+    this.#entries.add(entry);
     return entry;
   }
 
-  /** Makes an entry the most recently used one. */
-  #touch(entry: Entry): void {
-    if (entry === this.#newest) return;
-    this.#entries.delete(entry.key);
-    this.#entries.set(entry.key, entry);
-    this.#newest = entry;
-  }
-
-  /**
-   * Evicts the least recently used entry: of this owner, where they exceed their limit; else, where all together exceed the
-   * limit, of the owner who has most. So a user who asks for many sessions loses their own. An entry that a caller waits for
-   * is not evicted.
-   */
-  #makePlaceFor(owner: Subject): boolean {
-    if ((this.#entriesOf.get(owner) ?? 0) >= this.#maxEntriesPerOwner) {
-      return this.#dropOldest((entry) => entry.owner === owner);
-    }
-    if (this.#entries.size < this.#maxEntries) return true;
-    let most = 0;
-    for (const count of this.#entriesOf.values()) most = Math.max(most, count);
-    return this.#dropOldest((entry) => this.#entriesOf.get(entry.owner) === most);
-  }
-
-  #dropOldest(among: (entry: Entry) => boolean): boolean {
-    for (const entry of this.#entries.values()) {
-      if (entry.inFlight || entry.waiters !== null || !among(entry)) continue;
-      const accessKeyId = entry.held?.session.accessKeyId ?? null;
-      this.#remove(entry);
-      this.#emit({ type: "dropped", request: entry.request, reason: "crowded", accessKeyId });
-      return true;
-    }
-    return false;
+  #makeRoomFor(owner: Subject): boolean {
+    const evicted = this.#entries.crowdedOut(owner);
+    if (typeof evicted === "string") return evicted === "room";
+    const accessKeyId = evicted.held?.session.accessKeyId ?? null;
+    this.#remove(evicted);
+    this.#emit({ type: "dropped", request: evicted.request, reason: "crowded", accessKeyId });
+    return true;
   }
 
   #removeIfEmpty(entry: Entry): void {
@@ -810,11 +524,7 @@ export class SessionBroker {
 
   #remove(entry: Entry): void {
     this.#forget(entry);
-    if (entry === this.#newest) this.#newest = null;
-    if (!this.#entries.delete(entry.key)) return;
-    const left = (this.#entriesOf.get(entry.owner) ?? 0) - 1;
-    if (left > 0) this.#entriesOf.set(entry.owner, left);
-    else this.#entriesOf.delete(entry.owner);
+    this.#entries.remove(entry);
   }
 
   /** Clears an entry: its session, its denial and its alarms. */
@@ -845,22 +555,6 @@ const sessionOf = ({ session, life }: Held, nowMs: number): SessionOutcome => ({
 
 function unavailable(message: string): SessionOutcome & { readonly kind: "unavailable" } {
   return { kind: "unavailable", message };
-}
-
-function unavailableSts(code: string, message: string): StsFailure {
-  return new StsFailure({ kind: "transient", code, message });
-}
-
-function asFailure(error: unknown): StsFailure {
-  if (error instanceof StsFailure) return error;
-  // Only the class is reported, because the text of an unknown error may hold anything.
-  const name = error instanceof Error ? error.constructor.name : typeof error;
-  return new StsFailure({
-    kind: "transient",
-    code: "unknown",
-    message: "STS could not be asked; try again shortly",
-    detail: `asking STS failed in an unforeseen way (${name})`,
-  });
 }
 
 function clockFailure(expiresAtMs: number, nowMs: number): StsFailure {

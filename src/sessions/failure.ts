@@ -38,3 +38,15 @@ export class StsFailure extends Error {
     this.retryAfterMs = init.retryAfterMs ?? null;
   }
 }
+
+/** A failure of any error. Of an unknown one only the class is told, because its text may hold anything. */
+export function failureOf(error: unknown): StsFailure {
+  if (error instanceof StsFailure) return error;
+  const name = error instanceof Error ? error.constructor.name : typeof error;
+  return new StsFailure({
+    kind: "transient",
+    code: "unknown",
+    message: "STS could not be asked; try again shortly",
+    detail: `asking STS failed in an unforeseen way (${name})`,
+  });
+}

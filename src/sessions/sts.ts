@@ -1,7 +1,7 @@
 import type { AssumeRoleCommandInput, STSClient, STSClientConfig } from "@aws-sdk/client-sts";
 import { ImdsProxyError } from "../errors.ts";
 import { systemClock } from "../platform/clock.ts";
-import type { Sts } from "./broker.ts";
+import type { Sts } from "./calls.ts";
 import { StsFailure } from "./failure.ts";
 import { fromUpstream, type InstanceMetadata, type SignerCredentials } from "./instance-credentials.ts";
 import { classify, isOwnCredentials } from "./sts-failures.ts";

@@ -1,6 +1,6 @@
 import type { OwnFailure } from "../imds/own-failure.ts";
-import type { SessionEvent } from "../sessions/broker.ts";
 import { explainDenial } from "../sessions/denial.ts";
+import type { SessionEvent } from "../sessions/events.ts";
 import { sessionKey } from "../sessions/key.ts";
 import { passingRemedy } from "../sessions/remedy.ts";
 import type { SessionRequest } from "../sessions/types.ts";

@@ -1,4 +1,4 @@
-import type { RoleSessions } from "../sessions/broker.ts";
+import type { RoleSessions } from "../sessions/summary.ts";
 import type { Problem } from "./health.ts";
 import type { RecentError } from "./recent-errors.ts";
 import type { SeenOutcome, SeenUser } from "./seen-users.ts";

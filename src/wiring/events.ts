@@ -2,7 +2,7 @@ import type { TurnedAway } from "../http/server.ts";
 import type { UnavailableEvent } from "../identity/accounts.ts";
 import type { RequestEvent } from "../imds/handler.ts";
 import { monotonicMs } from "../platform/clock.ts";
-import type { SessionEvent } from "../sessions/broker.ts";
+import type { SessionEvent } from "../sessions/events.ts";
 import type { Audit } from "../telemetry/audit.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";

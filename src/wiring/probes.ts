@@ -1,4 +1,4 @@
-import type { BrokerCounts } from "../sessions/broker.ts";
+import type { BrokerCounts } from "../sessions/summary.ts";
 import type { FirewallHealth } from "../telemetry/firewall-health.ts";
 
 /**

@@ -1,7 +1,7 @@
 import { UNKNOWN_IDENTITY } from "../identity/types.ts";
 import type { Policy } from "../imds/handler.ts";
 import type { Clock } from "../platform/clock.ts";
-import type { Sts } from "../sessions/broker.ts";
+import type { Sts } from "../sessions/calls.ts";
 import { explainDenial } from "../sessions/denial.ts";
 import { StsFailure } from "../sessions/failure.ts";
 import { sessionKey } from "../sessions/key.ts";

@@ -1,7 +1,8 @@
 import type { UnavailableEvent } from "../identity/accounts.ts";
 import type { RequestEvent } from "../imds/handler.ts";
-import type { SessionBroker, SessionEvent } from "../sessions/broker.ts";
+import type { SessionBroker } from "../sessions/broker.ts";
 import { explainDenial } from "../sessions/denial.ts";
+import type { SessionEvent } from "../sessions/events.ts";
 import { passingRemedy } from "../sessions/remedy.ts";
 import type { Problem } from "../telemetry/health.ts";
 import { RecentErrors } from "../telemetry/recent-errors.ts";

@@ -1,4 +1,6 @@
-import { type BrokerOptions, SessionBroker, type SessionEvent, type Sts } from "../../src/sessions/broker.ts";
+import { type BrokerOptions, SessionBroker } from "../../src/sessions/broker.ts";
+import type { Sts } from "../../src/sessions/calls.ts";
+import type { SessionEvent } from "../../src/sessions/events.ts";
 import { StsFailure } from "../../src/sessions/failure.ts";
 import type { Session, SessionOutcome, SessionRequest } from "../../src/sessions/types.ts";
 import { FakeClock } from "../support/fake-clock.ts";

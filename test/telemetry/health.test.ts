@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import type { SessionEvent } from "../../src/sessions/broker.ts";
+import type { SessionEvent } from "../../src/sessions/events.ts";
 import { passingRemedy } from "../../src/sessions/remedy.ts";
 import { type Finding, Health, type HealthOptions } from "../../src/telemetry/health.ts";
 import { aRequest } from "../sessions/support.ts";

@@ -1,4 +1,4 @@
-import type { BrokerCounts } from "../../src/sessions/broker.ts";
+import type { BrokerCounts } from "../../src/sessions/summary.ts";
 import type { MetricsSources } from "../../src/telemetry/metrics.ts";
 
 /** The counts of a broker that remembers nothing. */
