@@ -1,77 +1,37 @@
-import type { CategoryFilter } from "../config/categories.ts";
-import { describeUnforeseen, ImdsProxyError } from "../errors.ts";
-import { type Answer, errorPage, isRepeated, repeated, text } from "../http/answer.ts";
+import { describeUnforeseen } from "../errors.ts";
+import { type Answer, errorPage, text } from "../http/answer.ts";
 import type { Request } from "../http/request.ts";
-import { NamesUnavailable } from "../identity/accounts.ts";
 import { type Caller, type KnownCaller, type Subject, shareOf, subjectOf } from "../identity/caller.ts";
 import type { SocketOwner } from "../identity/lookup.ts";
-import { AmbiguousIdentity } from "../identity/resolver.ts";
-import { type Identity, UNKNOWN_IDENTITY } from "../identity/types.ts";
 import type { Clock } from "../platform/clock.ts";
-import type { Decision, Rules } from "../rules/decide.ts";
-import { parseRoleArn } from "../sessions/arn.ts";
-import type { FirstAttempt, SessionBroker } from "../sessions/broker.ts";
+import type { SessionBroker } from "../sessions/broker.ts";
 import type { SessionOutcome, SessionRequest } from "../sessions/types.ts";
-import type { MetadataCache, UpstreamAnswer } from "../upstream/cache.ts";
+import type { UpstreamAnswer } from "../upstream/cache.ts";
 import { CheckedTokens } from "./checked-tokens.ts";
+import { Decisions, type DecisionsOptions, type KeptDecision, type Policy } from "./decisions.ts";
 import { credentialsDocument, infoDocument } from "./documents.ts";
+import { EarlySessions } from "./early-sessions.ts";
 import { Holding } from "./holding.ts";
-import { IssuedTokens, ttlHeader } from "./issued-tokens.ts";
+import { IssuedTokens } from "./issued-tokens.ts";
+import { metadataAnswer, readableLines } from "./metadata-answers.ts";
 import type { OwnFailure } from "./own-failure.ts";
-import { parseRoute, type Route } from "./routes.ts";
-import { originForm } from "./target.ts";
+import { Refusal, refusalOf } from "./refusal.ts";
+import { RemainingLife } from "./remaining-life.ts";
+import type { RequestEvent } from "./request-event.ts";
+import { RequestRoutes } from "./request-routes.ts";
+import type { Route } from "./routes.ts";
+import { next, type Soon } from "./soon.ts";
 import { parseTtl, type TokenMint } from "./tokens.ts";
 import { jsonAnswer, whoamiDocument } from "./whoami.ts";
 
-const containerIdentity = (address: string): Identity => ({ ...UNKNOWN_IDENTITY, container: address });
-
-/** What the audit, the log and the metrics get to know of a request. Holds no secret. */
-export type RequestEvent = {
-  /** A uid, a container's address, or null where neither is known. */
-  readonly subject: Subject | null;
-  readonly caller: Caller;
-  readonly method: string;
-  /** 2 where the request had a token or asked for one. */
-  readonly imdsVersion: 1 | 2;
-  /** Milliseconds from the request's turn to its answer. */
-  readonly tookMs: number;
-  /** Who the caller is and what the rules say for them; null where the answer did not depend on it. */
-  readonly decided: Decided | null;
-  /** Names the session whose credentials the answer has; null where it has none. Not a secret. */
-  readonly accessKeyId: string | null;
-  /** Why STS gave no session for the caller's role, in words that the caller may read; null where it did, or was not asked. */
-  readonly failure: { readonly kind: "denied" | "unavailable"; readonly message: string } | null;
-  readonly route: Route["kind"] | "none";
-  readonly status: number;
-  /** The reason of a refusal. */
-  readonly why?: string | undefined;
-  /** The kind of the refusal, for a metric's label; null where the request was not refused. */
-  readonly refusal: RefusalKind | null;
-};
-
-/**
- * Kinds of refusals.
- * - `rule`: the rules give this caller no role. `role`: the caller asked for a role that is not theirs.
- * - `identity`: nobody can say who asks. `request`: the target, Host or another header is not one that is taken.
- * - `token`: a token is missing, wrong or expired. `unavailable`: something that is needed cannot be had for now.
- */
-export type RefusalKind = "rule" | "role" | "identity" | "request" | "token" | "unavailable";
-
-export interface HandlerOptions {
+export interface HandlerOptions extends DecisionsOptions {
   readonly clock: Clock;
   /** Milliseconds of a monotonic clock. */
   readonly monotonicMs: () => number;
   readonly tokens: TokenMint;
-  readonly metadata: MetadataCache;
   readonly broker: SessionBroker;
   /** The current policy, which a reload of the configuration replaces. Called once for each request. */
   readonly policy: () => Policy;
-  /**
-   * The region in which the node is, where a text of the rules needs it; null where nobody tells it. Absent: nobody does.
-   *
-   * @throws or rejects while the upstream does not answer.
-   */
-  readonly region?: () => Promise<string | null>;
   /** Whether requests without a token are refused; null until the upstream has shown whether it refuses them. */
   readonly tokensRequired: () => boolean | null;
   readonly onRequest: (event: RequestEvent) => void;
@@ -91,63 +51,20 @@ export interface HandlerOptions {
   readonly onAsked?: (owner: Pick<SocketOwner, "uid" | "cgroupId">, user: Subject, nowMs: number) => void;
 }
 
-/** The part of the configuration that decides over requests. */
-export interface Policy {
-  readonly rules: Rules;
-  /** The identity of a socket's owner, with the parts that the rules need. */
-  readonly identify: (owner: SocketOwner) => Identity | Promise<Identity>;
-  readonly categories: CategoryFilter;
-  /** Authorities that a Host may name, in lower case: the metadata service's and our own. */
-  readonly authorities: ReadonlySet<string>;
-}
-
 /** The value of the header Server, which is that of EC2's metadata service. */
 export const SERVER_NAME = "EC2ws";
 
 /** In lower case, as {@link Request} has the names of headers. */
 const TOKEN_HEADER = "x-aws-ec2-metadata-token";
-/** What a step gives: at once where nothing has to be waited for. See docs/benchmarks.md for what promises cost. */
-type Soon<T> = T | Promise<T>;
-
-/** Goes on with what a step gives. */
-const next = <T, U>(given: Soon<T>, goOn: (value: T) => Soon<U>): Soon<U> =>
-  given instanceof Promise ? given.then(goOn) : goOn(given);
-
 const ALLOWED_FOR_TOKEN = "OPTIONS, PUT";
 const ALLOWED = "GET, HEAD";
-/** The subject under which the proxy's own requests to the upstream are counted. */
-const OURSELVES = -1;
-/** Milliseconds for which the look-up of a caller's first session is remembered, and for how many callers. */
-const LOOKED_MS = 1_000;
-const MAX_LOOKED = 4_096;
-/** The most lifetimes of tokens that are given with one kept answer: the seconds left change meanwhile. */
-const MAX_TTLS = 64;
-
-class Refusal {
-  readonly status: number;
-  readonly kind: RefusalKind;
-  readonly why: string;
-  constructor(status: number, kind: RefusalKind, why: string) {
-    this.status = status;
-    this.kind = kind;
-    this.why = why;
-  }
-}
-
-/** The refusal that an expected error means for the caller; null for an unexpected error. */
-function refusalOf(error: unknown): Refusal | null {
-  if (error instanceof Refusal) return error;
-  if (error instanceof AmbiguousIdentity) return new Refusal(403, "identity", error.message);
-  if (error instanceof NamesUnavailable) return new Refusal(503, "unavailable", error.message);
-  return null;
-}
 
 /** What becomes known of a request while it is handled, for its event. */
 interface Notes {
   route: RequestEvent["route"];
   why: string | undefined;
-  refusal: RefusalKind | null;
-  decided: Decided | null;
+  refusal: RequestEvent["refusal"];
+  decided: RequestEvent["decided"];
   accessKeyId: string | null;
   failure: RequestEvent["failure"];
 }
@@ -170,40 +87,24 @@ interface Task {
   readonly nowMs: number;
 }
 
-/** The look-up of a caller's first session. */
-interface Looked {
-  readonly atMs: number;
-  /** Null as soon as it is known that there is nothing to wait for. */
-  attempt: Promise<FirstAttempt | null> | null;
-}
-
-/** What a request's head says, apart from its token. */
-interface Parsed {
-  readonly policy: Policy;
-  readonly route: Route;
-}
-
 /** Answers the requests of the metadata service. */
 export class Handler {
   readonly #options: HandlerOptions;
   readonly #holding: Holding;
   readonly #checked: CheckedTokens;
   readonly #issued: IssuedTokens;
-  /** First sessions that were looked up for requests of tokens, by caller; valid under `#lookedUnder` alone. */
-  readonly #looked = new Map<string, Looked>();
-  #lookedUnder: Policy | null = null;
-  /** What was made of requests: http/recent-heads.ts gives the same one again. */
-  readonly #parsed = new WeakMap<Request, Parsed>();
-  /** What was decided for identities: identity/resolver.ts gives the same one again. */
-  readonly #decided = new WeakMap<Identity, KeptDecision>();
-  /** Answers that are given again, with the lives of the tokens that were used last. */
-  readonly #withTtl = new WeakMap<Answer, Map<number, Answer>>();
+  readonly #decisions: Decisions;
+  readonly #early: EarlySessions;
+  readonly #routes = new RequestRoutes();
+  readonly #life = new RemainingLife();
 
   constructor(options: HandlerOptions) {
     this.#options = options;
     this.#holding = new Holding(options);
     this.#checked = new CheckedTokens(options.tokens);
     this.#issued = new IssuedTokens(options.tokens);
+    this.#decisions = new Decisions(options);
+    this.#early = new EarlySessions(this.#decisions, options.broker);
   }
 
   /**
@@ -253,7 +154,7 @@ export class Handler {
     const policy = this.#options.policy();
     const nowMs = this.#options.clock.now();
     const task: Task = { caller, policy, notes, nowMs };
-    const route = this.#routeOf(request, policy);
+    const route = this.#routes.of(request, policy);
     notes.route = route.kind;
     if (route.kind === "refused-spelling") throw new Refusal(400, "request", route.why);
     if (route.kind === "token") return this.#token(request, task);
@@ -275,43 +176,7 @@ export class Handler {
     }
     const check = this.#checked.check(request, token, subjectOf(caller), nowMs);
     if (!check.valid) throw new Refusal(401, "token", "the token is wrong or expired");
-    return next(this.#get(route, task), (answer) => this.#tellTtl(answer, check.remainingSeconds));
-  }
-
-  /** The route that a request's head leads to. @throws Refusal where the target or a header is not one that is taken. */
-  #routeOf(request: Request, policy: Policy): Route {
-    const known = this.#parsed.get(request);
-    if (known?.policy === policy) return known.route;
-    const { categories, authorities } = policy;
-    if (request.headers.has("x-forwarded-for")) throw new Refusal(403, "request", "X-Forwarded-For");
-    const host = request.headers.get("host");
-    if (host !== undefined && !authorities.has(host.toLowerCase())) {
-      throw new Refusal(403, "request", "Host is no name of the metadata service");
-    }
-    const target = originForm(request.target, authorities);
-    if (target === null) {
-      const why = "the target is neither a path nor a URL of the metadata service";
-      throw new Refusal(400, "request", why);
-    }
-    const route = parseRoute(target, categories);
-    this.#parsed.set(request, { policy, route });
-    return route;
-  }
-
-  /** An answer with the remaining life of the token that was used. */
-  #tellTtl(answer: Answer, seconds: number): Answer {
-    let made = this.#withTtl.get(answer);
-    if (made === undefined) {
-      if (!isRepeated(answer)) return { ...answer, headers: ttlHeader(seconds) };
-      made = new Map();
-      this.#withTtl.set(answer, made);
-    }
-    const known = made.get(seconds);
-    if (known !== undefined) return known;
-    if (made.size >= MAX_TTLS) made.clear();
-    const fresh = repeated({ ...answer, headers: ttlHeader(seconds) });
-    made.set(seconds, fresh);
-    return fresh;
+    return next(this.#get(route, task), (answer) => this.#life.tell(answer, check.remainingSeconds));
   }
 
   #token(request: Request, task: Task): Soon<Answer> {
@@ -319,32 +184,10 @@ export class Handler {
     const ttl = parseTtl(request.headers.get("x-aws-ec2-metadata-token-ttl-seconds"));
     if (ttl === null) throw new Refusal(400, "request", "the token's TTL is not 1 to 21600");
     const answer = this.#issued.answer(subjectOf(task.caller), ttl, task.nowMs);
-    const first = this.#early(task);
+    // A request for credentials usually follows.
+    const first = this.#early.ofToken(task.caller, task.policy, task.nowMs);
     if (first === null) return answer;
     return this.#holding.token(first, shareOf(task.caller)).then(() => answer);
-  }
-
-  /**
-   * Begins the session of a caller who asks for a token, because a request for credentials usually follows. A failure is
-   * not reported here: it is reported to the request that needs the session. Null where there is nothing to wait for.
-   */
-  #early(task: Task): Promise<FirstAttempt | null> | null {
-    const { caller, policy, nowMs } = task;
-    if (this.#lookedUnder !== policy) {
-      this.#lookedUnder = policy;
-      this.#looked.clear();
-    }
-    const cgroup = caller.kind === "owner" && policy.rules.needs.cgroup ? caller.owner.cgroupId : "";
-    const key = `${subjectOf(caller)} ${cgroup}`;
-    const known = this.#looked.get(key);
-    if (known !== undefined && Math.abs(nowMs - known.atMs) < LOOKED_MS) return known.attempt;
-    const looked: Looked = { atMs: nowMs, attempt: this.#begin(task) };
-    void looked.attempt?.then((attempt) => {
-      if (attempt === null) looked.attempt = null;
-    });
-    if (this.#looked.size >= MAX_LOOKED) this.#looked.clear();
-    this.#looked.set(key, looked);
-    return looked.attempt;
   }
 
   /**
@@ -353,19 +196,7 @@ export class Handler {
    * @param leave see SessionBroker.prepareEarly.
    */
   expect(caller: KnownCaller, leave: number): void {
-    const nowMs = this.#options.clock.now();
-    void this.#begin({ caller, policy: this.#options.policy(), notes: noNotes(), nowMs }, leave);
-  }
-
-  async #begin(task: Task, leave = 0): Promise<FirstAttempt | null> {
-    try {
-      const { decision } = await this.#decide(task);
-      return decision.kind === "role"
-        ? this.#options.broker.prepareEarly(decision.request, shareOf(task.caller), leave)
-        : null;
-    } catch {
-      return null;
-    }
+    void this.#early.begin(caller, this.#options.policy(), this.#options.clock.now(), leave);
   }
 
   #get(route: Route, task: Task): Soon<Answer> {
@@ -403,11 +234,7 @@ export class Handler {
   async #listing(route: Route & { kind: "metadata" }, task: Task): Promise<Answer> {
     const found = await this.#options.metadata.read(route.version, route.path, shareOf(task.caller));
     if (found.kind !== "found") return metadataAnswer(found);
-    const prefix = route.path === "" ? "" : `${route.path}/`;
-    const lines = found.body.split("\n").filter((line) => {
-      const name = line.trim().replace(/\/$/, "").replace(/=.*$/, "");
-      return name !== "" && task.policy.categories.leadsTo(`${prefix}${name}`);
-    });
+    const lines = readableLines(found.body, route.path, task.policy.categories);
     if (route.path === "meta-data" && (await this.#decide(task)).decision.kind === "role") {
       lines.push("iam/");
       lines.sort();
@@ -476,83 +303,9 @@ export class Handler {
     return credentialsDocument(outcome);
   }
 
-  /** Identifies the caller and applies the rules, both by the request's policy, even if a new one is loaded meanwhile. */
   #decide({ caller, policy, nowMs }: Task): Soon<KeptDecision> {
-    const identity =
-      caller.kind === "owner" ? policy.identify(caller.owner) : containerIdentity(caller.address);
-    const instanceId = this.#instanceId(policy, nowMs);
-    const region = this.#region(policy);
-    return identity instanceof Promise || instanceId instanceof Promise || region instanceof Promise
-      ? Promise.all([identity, instanceId, region]).then(([who, which, where]) =>
-          this.#decideFor(who, which, where, policy),
-        )
-      : this.#decideFor(identity, instanceId, region, policy);
+    return this.#decisions.decide(caller, policy, nowMs);
   }
-
-  #decideFor(
-    identity: Identity,
-    instanceId: string | null,
-    region: string | null,
-    policy: Policy,
-  ): KeptDecision {
-    const known = this.#decided.get(identity);
-    if (known?.policy === policy && known.instanceId === instanceId && known.region === region) return known;
-    const { rules } = policy;
-    const decision = rules.decide(identity, instanceId, region);
-    const roleName = decision.kind === "role" ? parseRoleArn(decision.roleArn)?.name : undefined;
-    const decided: KeptDecision = {
-      policy,
-      instanceId,
-      region,
-      identity,
-      decision,
-      roleName,
-      namedGroups: rules.namedGroups,
-    };
-    this.#decided.set(identity, decided);
-    return decided;
-  }
-
-  /** The node's instance id where a template names it. @throws Refusal 503 where the upstream does not tell it. */
-  #instanceId(policy: Policy, nowMs: number): Soon<string | null> {
-    if (!policy.rules.needs.instanceId) return null;
-    return next(
-      this.#options.metadata.readLasting("latest", "meta-data/instance-id", OURSELVES, nowMs),
-      instanceIdOf,
-    );
-  }
-
-  /** The node's region where a template names it. @throws Refusal 503 where the upstream does not tell it. */
-  #region(policy: Policy): Soon<string | null> {
-    const { region } = this.#options;
-    if (!policy.rules.needs.region || region === undefined) return null;
-    // As with the instance id, the session would have another name than before.
-    return region().catch((error) => {
-      const why = error instanceof ImdsProxyError ? error.problem : describeUnforeseen(error);
-      throw new Refusal(503, "unavailable", `the region is not known: ${why}`);
-    });
-  }
-}
-
-/** A caller's identity, and the decision of the rules. */
-export interface Decided {
-  readonly identity: Identity;
-  readonly decision: Decision;
-  /** The groups that any rule names. */
-  readonly namedGroups: ReadonlySet<string>;
-  /** The node's instance id by which it was decided; null where no text needs it. */
-  readonly instanceId?: string | null;
-  /** The node's region by which it was decided; null where no text needs it. */
-  readonly region?: string | null;
-}
-
-/** A decision that is kept, with what it was made under. */
-interface KeptDecision extends Decided {
-  readonly policy: Policy;
-  readonly instanceId: string | null;
-  readonly region: string | null;
-  /** The name in the role's ARN; undefined where there is no role. */
-  readonly roleName: string | undefined;
 }
 
 /** The answer to a request that failed, with its cause in the notes. */
@@ -561,31 +314,4 @@ function failed(error: unknown, notes: Notes): Answer {
   notes.refusal = refusal?.kind ?? "unavailable";
   notes.why = refusal?.why ?? `internal: ${describeUnforeseen(error)}`;
   return errorPage(refusal?.status ?? 503);
-}
-
-/** Answers of the upstream as ours. The cache gives the same one again, for as long as it keeps it. */
-const metadataAnswers = new WeakMap<UpstreamAnswer, Answer>();
-
-function metadataAnswer(found: UpstreamAnswer): Answer {
-  switch (found.kind) {
-    case "found": {
-      const known = metadataAnswers.get(found);
-      if (known !== undefined) return known;
-      const { body, lastModifiedMs } = found;
-      const answer = repeated(lastModifiedMs === null ? text(body) : { ...text(body), lastModifiedMs });
-      metadataAnswers.set(found, answer);
-      return answer;
-    }
-    case "absent":
-      return errorPage(404);
-    case "failed":
-      return errorPage(503);
-  }
-}
-
-function instanceIdOf(found: UpstreamAnswer): string | null {
-  // Without the instance id the session would have another name now than a minute later.
-  if (found.kind === "failed")
-    throw new Refusal(503, "unavailable", `the instance id is not known: ${found.why}`);
-  return found.kind === "found" ? found.body.trim() : null;
 }

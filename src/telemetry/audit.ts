@@ -2,7 +2,7 @@ import type { TurnedAway } from "../http/server.ts";
 import { type Caller, type Subject, shareOf } from "../identity/caller.ts";
 import type { SocketOwner } from "../identity/lookup.ts";
 import type { Identity } from "../identity/types.ts";
-import type { RequestEvent } from "../imds/handler.ts";
+import type { RequestEvent } from "../imds/request-event.ts";
 import type { Clock } from "../platform/clock.ts";
 import { SmallMap } from "../platform/small-map.ts";
 import { type AuditRecord, auditFields, journalFields } from "./audit-record.ts";

@@ -3,7 +3,7 @@ import Gauge from "prom-client/lib/gauge.js";
 import Registry from "prom-client/lib/registry.js";
 import type { ServerCounts, TurnedAway } from "../http/server.ts";
 import type { UnavailableEvent } from "../identity/accounts.ts";
-import type { RequestEvent } from "../imds/handler.ts";
+import type { RequestEvent } from "../imds/request-event.ts";
 import type { ProcessUsage } from "../platform/process-usage.ts";
 import type { SessionEvent } from "../sessions/events.ts";
 import type { BrokerCounts } from "../sessions/summary.ts";

@@ -1,5 +1,5 @@
 import { type Subject, shareOf, subjectOf } from "../identity/caller.ts";
-import type { RequestEvent } from "../imds/handler.ts";
+import type { RequestEvent } from "../imds/request-event.ts";
 
 /** Recent users and what they got, for `imdsproxy status`. In memory only, and bounded. */
 

@@ -1,6 +1,6 @@
 import type { TurnedAway } from "../http/server.ts";
 import type { UnavailableEvent } from "../identity/accounts.ts";
-import type { RequestEvent } from "../imds/handler.ts";
+import type { RequestEvent } from "../imds/request-event.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import type { SessionEvent } from "../sessions/events.ts";
 import type { Audit } from "../telemetry/audit.ts";

@@ -1,5 +1,6 @@
 import { slurmCgroupOf } from "../identity/slurm-cgroup.ts";
-import type { Decided, RequestEvent } from "../imds/handler.ts";
+import type { Decided } from "../imds/decisions.ts";
+import type { RequestEvent } from "../imds/request-event.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Rules } from "../rules/decide.ts";
 import type { SessionBroker } from "../sessions/broker.ts";

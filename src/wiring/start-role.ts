@@ -1,5 +1,5 @@
 import { UNKNOWN_IDENTITY } from "../identity/types.ts";
-import type { Policy } from "../imds/handler.ts";
+import type { Policy } from "../imds/decisions.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Sts } from "../sessions/calls.ts";
 import { explainDenial } from "../sessions/denial.ts";

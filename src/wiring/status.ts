@@ -1,5 +1,5 @@
 import type { UnavailableEvent } from "../identity/accounts.ts";
-import type { RequestEvent } from "../imds/handler.ts";
+import type { RequestEvent } from "../imds/request-event.ts";
 import type { SessionBroker } from "../sessions/broker.ts";
 import { explainDenial } from "../sessions/denial.ts";
 import type { SessionEvent } from "../sessions/events.ts";

@@ -2,7 +2,7 @@ import { describe, expect, spyOn, test } from "bun:test";
 import { NamesUnavailable } from "../../src/identity/accounts.ts";
 import type { SocketOwner } from "../../src/identity/lookup.ts";
 import type { Identity } from "../../src/identity/types.ts";
-import type { Policy } from "../../src/imds/handler.ts";
+import type { Policy } from "../../src/imds/decisions.ts";
 import { aHandler, CREDENTIALS, callerOf, identityOf, LIST, policyOf, ROLE, request } from "./support.ts";
 
 const ALICE = callerOf(2001);

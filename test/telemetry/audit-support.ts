@@ -1,6 +1,6 @@
 import type { SocketOwner } from "../../src/identity/lookup.ts";
 import { type Identity, UNKNOWN_IDENTITY } from "../../src/identity/types.ts";
-import type { RequestEvent } from "../../src/imds/handler.ts";
+import type { RequestEvent } from "../../src/imds/request-event.ts";
 import type { Decision } from "../../src/rules/decide.ts";
 import { Audit, type AuditOptions } from "../../src/telemetry/audit.ts";
 import type { Fields } from "../../src/telemetry/log.ts";

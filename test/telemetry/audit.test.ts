@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import type { Caller } from "../../src/identity/caller.ts";
-import type { RefusalKind } from "../../src/imds/handler.ts";
+import type { RefusalKind } from "../../src/imds/refusal.ts";
 import { MESSAGE_IDS } from "../../src/telemetry/audit.ts";
 import { JOURNAL_FIELD_NAMES } from "../../src/telemetry/audit-record.ts";
 import { encodeJournalEntry } from "../../src/telemetry/journal-entry.ts";

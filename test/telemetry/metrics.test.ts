@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import type { RequestEvent } from "../../src/imds/handler.ts";
+import type { RequestEvent } from "../../src/imds/request-event.ts";
 import { Metrics, type MetricsOptions, type MetricsSources } from "../../src/telemetry/metrics.ts";
 import { version } from "../../src/version.ts";
 import { aRequest } from "../sessions/support.ts";

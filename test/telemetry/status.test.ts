@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import type { RequestEvent } from "../../src/imds/handler.ts";
+import type { RequestEvent } from "../../src/imds/request-event.ts";
 import { NamesHealth } from "../../src/telemetry/names-health.ts";
 import { RecentErrors } from "../../src/telemetry/recent-errors.ts";
 import { SeenUsers } from "../../src/telemetry/seen-users.ts";

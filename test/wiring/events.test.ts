@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import type { RequestEvent } from "../../src/imds/handler.ts";
+import type { RequestEvent } from "../../src/imds/request-event.ts";
 import type { SessionEvent } from "../../src/sessions/events.ts";
 import type { Fields, Log } from "../../src/telemetry/log.ts";
 import type { Metrics } from "../../src/telemetry/metrics.ts";
