@@ -1,24 +1,15 @@
 import { existsSync } from "node:fs";
-import { hostname } from "node:os";
-import { categoryFilter } from "../config/categories.ts";
-import { DEFAULT_CONFIG_PATH, type LoadedConfig, loadWithObject, withCopy } from "../config/load.ts";
+import { DEFAULT_CONFIG_PATH, type LoadedConfig, loadWithObject } from "../config/load.ts";
 import type { ConfigOverrides } from "../config/overrides.ts";
-import type { Config } from "../config/schema.ts";
-import { asksForJobs } from "../config/warnings.ts";
-import { ImdsProxyError, isPassing } from "../errors.ts";
 import { droppedPackets } from "../firewall/limits/own-table.ts";
 import { exemptUids } from "../firewall/spec.ts";
 import { limitsFor, Server } from "../http/server.ts";
-import type { Accounts } from "../identity/accounts.ts";
-import { type Endpoint, endpointText } from "../identity/endpoint.ts";
+import { endpointText } from "../identity/endpoint.ts";
 import { subordinateFile } from "../identity/name-database.ts";
 import type { IdentityResolver } from "../identity/resolver.ts";
 import { Shares } from "../identity/shares.ts";
-import { slurmProblem } from "../identity/slurm-settings.ts";
-import type { Policy } from "../imds/decisions.ts";
 import { Handler, SERVER_NAME } from "../imds/handler.ts";
 import { RecentCallers } from "../imds/recent-callers.ts";
-import { knownAuthorities } from "../imds/target.ts";
 import { TokenMint } from "../imds/tokens.ts";
 import { monotonicMs, sleep, systemClock } from "../platform/clock.ts";
 import { compileAsUsual } from "../platform/compilation.ts";
@@ -30,9 +21,6 @@ import { lockProgram } from "../platform/memory-lock.ts";
 import { processUsage } from "../platform/process-usage.ts";
 import type { SocketStore } from "../platform/socket-store.ts";
 import { notifySystemd, systemdNotified } from "../platform/systemd-notify.ts";
-import { isListenedAt } from "../platform/unix-socket.ts";
-import { firstUnprivilegedPort } from "../platform/unprivileged-port.ts";
-import { compileRules } from "../rules/decide.ts";
 import { CallAllowance } from "../sessions/allowance.ts";
 import { SessionBroker } from "../sessions/broker.ts";
 import { createSts, stsEndpoint } from "../sessions/sts.ts";
@@ -42,7 +30,7 @@ import { Health } from "../telemetry/health.ts";
 import { createLog } from "../telemetry/log.ts";
 import { Metrics } from "../telemetry/metrics.ts";
 import { NamesHealth } from "../telemetry/names-health.ts";
-import { ROOT_SOCKET, STATUS_DIRECTORY } from "../telemetry/status-document.ts";
+import { ROOT_SOCKET } from "../telemetry/status-document.ts";
 import { MetadataCache } from "../upstream/cache.ts";
 import { upstreamGuard } from "../upstream/guard.ts";
 import { followAgent, upstreamOf } from "../upstream/locator.ts";
@@ -55,14 +43,17 @@ import { eventSinks } from "./events.ts";
 import { FleetObject } from "./fleet-object.ts";
 import { GivenSessions } from "./given-sessions.ts";
 import { clockFinding, firewallFinding, upstreamFinding } from "./health-checks.ts";
-import { cgroupTest, systemIdentities, systemLookup, systemNames, wholeIdentities } from "./identities.ts";
+import { cgroupTest, systemLookup, systemNames, wholeIdentities } from "./identities.ts";
 import { type KeptCallers, keepCallers } from "./keep-callers.ts";
 import { containerTest, endpoints } from "./listening.ts";
 import { LoadedConfiguration } from "./loaded-configuration.ts";
 import { metricsServerOf } from "./metrics-server.ts";
 import { OptionalListener } from "./optional-listener.ts";
 import { keyOf } from "./passing-key.ts";
+import { policyOf } from "./policy.ts";
+import { warnOfPort } from "./port-log.ts";
 import type { ProbeSources } from "./probes.ts";
+import { Reloader } from "./reload.ts";
 import { fileState, ReplacedFile } from "./replaced-file.ts";
 import {
   requireClosed,
@@ -73,7 +64,7 @@ import {
 import type { Signals } from "./signals.ts";
 import { watchStartRole } from "./start-role.ts";
 import { Status } from "./status.ts";
-import { StatusServer } from "./status-server.ts";
+import { servesStatus, startStatus } from "./status-of-unit.ts";
 import { TokenPolicy } from "./token-policy.ts";
 import { feedWatchdog } from "./watchdog.ts";
 
@@ -85,8 +76,6 @@ const POLICY_MS = 1_000;
  * answers first. Who needs the SDK before then has it loaded.
  */
 const SETTLE_MS = 100;
-/** The wait before a configuration that could not be read for a moment is read again. */
-const RELOAD_AGAIN_MS = 1_000;
 /** Callers who asked for credentials within this time get a session after a restart: a session's life, in milliseconds. */
 const RECENT_MS = 3_600_000;
 /** The share of the node's STS calls that is left for callers who ask, while sessions are made after a restart. */
@@ -336,26 +325,7 @@ export async function serve(options: {
       });
     });
   }
-  if (config.listen.port > 1023) {
-    log.warn(
-      "the port is above 1023: while the proxy is away, any user can take it and answer in its place",
-      {
-        listen: endpointText(config.listen),
-        remedy: "choose a listen port below 1024, such as 127.0.0.1:254",
-      },
-    );
-  }
-  const unprivilegedFrom = firstUnprivilegedPort();
-  if (config.listen.port <= 1023 && config.listen.port >= unprivilegedFrom) {
-    log.warn(
-      "every user of this node may bind the port: while the proxy is away, one can keep it from starting",
-      {
-        listen: endpointText(config.listen),
-        setting: `net.ipv4.ip_unprivileged_port_start is ${unprivilegedFrom}`,
-        remedy: "sysctl -w net.ipv4.ip_unprivileged_port_start=1024, and the same in /etc/sysctl.d",
-      },
-    );
-  }
+  warnOfPort(config.listen, log);
   const onMoved = () => {
     upstreamBecause = "the HyperPod agent was found later";
     // Everything that the former service gave is dropped: metadata, the instance credentials, the region.
@@ -366,72 +336,32 @@ export async function serve(options: {
   };
   const stopFollowing =
     config.upstream === "auto" ? followAgent({ upstream, onMoved, log, clock: systemClock }) : () => {};
-  let cancelReload = () => {};
-  /** @param isAgain whether the last attempt failed for a moment only, and has said so. */
-  const reload = (what: "file" | "object" = "file", isAgain = false): void => {
-    let fresh: Config;
-    cancelReload();
-    if (what === "file") {
-      replaced.reading();
-      loadedConfiguration.reading();
-    }
-    try {
-      // The object alone with the file that runs: an edit of the file waits until the administrator has it loaded.
-      const { running } = fleetObject;
-      const found = what === "file" ? load() : closed(withCopy(running.file, running.object?.path));
-      requireObject(found, running);
-      fresh = found.config;
+  const reloader = new Reloader({
+    load,
+    closed,
+    atStart: config,
+    fleetObject,
+    loadedConfiguration,
+    onReading: () => replaced.reading(),
+    take(fresh) {
       policy = policyOf(fresh, listenOn, names.accounts);
-      fleetObject.loaded(found);
-    } catch (error) {
-      const known = error instanceof ImdsProxyError ? error : null;
-      const problem = known?.problem ?? "internal error";
-      loadedConfiguration.refused(problem, what);
-      if (what === "object") fleetObject.refused(problem, known?.remedy ?? null);
-      const passes = isPassing(known?.cause);
-      if (!passes || !isAgain)
-        log.error("the configuration was not reloaded: the previous one stays in effect", {
-          problem,
-          ...(passes ? { again: "each second" } : {}),
-        });
-      // Whoever sent the signal does not learn that there was no descriptor, and would not send it again.
-      if (passes) cancelReload = systemClock.schedule(RELOAD_AGAIN_MS, () => reload(what, true));
-      return;
-    }
-    loadedConfiguration.loaded(what);
-    given.follow(policy.rules);
-    ruled = { rules: fresh.rules.length, defaultRole: fresh.role };
-    const needRestart = (
-      ["listen", "upstream", "region", "sts", "metrics", "stateDirectory", "imds", "limits", "log"] as const
-    ).filter(
-      (key) =>
-        JSON.stringify(key === "imds" ? fresh.imds.tokens : fresh[key]) !==
-        JSON.stringify(key === "imds" ? config.imds.tokens : config[key]),
-    );
-    log.info("the configuration was loaded again", { rules: fresh.rules.length, ...fleetObject.logged() });
-    if (needRestart.length > 0)
-      log.warn("these keys take effect at the next start", { keys: needRestart.join(", ") });
-    const ofFirewall = (["containers", "exempt"] as const).filter(
-      (key) => JSON.stringify(fresh[key]) !== JSON.stringify(config[key]),
-    );
-    if (ofFirewall.length > 0) {
-      log.warn("the firewall rules follow these keys already, and the proxy does so at its next start", {
-        keys: ofFirewall.join(", "),
-        remedy: "sudo systemctl restart imdsproxy",
-      });
-    }
-  };
+      given.follow(policy.rules);
+      ruled = { rules: fresh.rules.length, defaultRole: fresh.role };
+    },
+    log,
+    clock: systemClock,
+  });
   const replaced = new ReplacedFile({
     path: configPath,
     loaded: atStart,
     clock: systemClock,
     onReplaced() {
       // A new file with the text that is in effect needs no reload, unless the last reload was refused.
-      if (!loadedConfiguration.isCurrent || !loadedConfiguration.lastReloadSuccessful) reload();
+      if (!loadedConfiguration.isCurrent || !loadedConfiguration.lastReloadSuccessful) reloader.reload();
     },
   });
-  options.signals.onReload(reload);
-  const stopObject = fleetObject.follow(() => reload("object"));
+  options.signals.onReload(() => reloader.reload());
+  const stopObject = fleetObject.follow(() => reloader.reload("object"));
   const stopWatchdog = feedWatchdog({
     limitMicroseconds: process.env["WATCHDOG_USEC"],
     isWell: () => server.accepting,
@@ -494,7 +424,7 @@ export async function serve(options: {
   notifySystemd("STOPPING=1");
   log.info("stopping", { signal });
   replaced.stop();
-  cancelReload();
+  reloader.stop();
   stopFollowing();
   stopSettling();
   stopStartRole();
@@ -518,63 +448,5 @@ export async function serve(options: {
   log.info("stopped");
 }
 
-/**
- * Whether this is the unit of the proxy. systemd makes the directory of the sockets of `imdsproxy status` for it, and names it in
- * RUNTIME_DIRECTORY (systemd.exec(5)); the second proxy of an upgrade has none.
- */
-const isUnit = (): boolean => (process.env["RUNTIME_DIRECTORY"] ?? "").split(":").includes(STATUS_DIRECTORY);
-
-/** Whether this process answers `imdsproxy status`. Root makes the directory itself. */
-const servesStatus = (): boolean => isUnit() || process.getuid?.() === 0;
-
-/** @throws ImdsProxyError `unsafe` where the sockets cannot be made; `port-taken` where another proxy than the unit's has them. */
-function startStatus(options: ConstructorParameters<typeof StatusServer>[0]): () => void {
-  // One that root starts beside the service, to try something, takes nothing from it: the status would be that of the wrong proxy, and
-  // of none when this one ends.
-  if (!isUnit() && isListenedAt(ROOT_SOCKET)) {
-    throw new ImdsProxyError(
-      "port-taken",
-      `another proxy answers at ${ROOT_SOCKET}`,
-      "leave it: imdsproxy status tells of that one, and of this one once that has ended",
-    );
-  }
-  try {
-    return new StatusServer(options).start();
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    const why = code ?? (error instanceof Error ? error.message : "unknown");
-    throw new ImdsProxyError(
-      "unsafe",
-      `no socket can be made in ${STATUS_DIRECTORY} (${why})`,
-      `see whether it can be written: ls -ld ${STATUS_DIRECTORY}; df -i ${STATUS_DIRECTORY}`,
-    );
-  }
-}
-
 const reloadOf = ({ lastReload }: LoadedConfiguration) =>
   lastReload === null ? null : { at: new Date(lastReload.atMs).toISOString(), problem: lastReload.problem };
-
-/** Keeps the rules that run where the copy of the object is gone or cannot be used. @throws ImdsProxyError `config`. */
-function requireObject({ object }: LoadedConfig, running: LoadedConfig): void {
-  if (running.object?.kind !== "good" || object === null || object.kind === "good") return;
-  if (object.kind === "unusable") throw new ImdsProxyError("config", object.problem, object.remedy);
-  throw new ImdsProxyError(
-    "config",
-    `the copy of the fleet's object is gone: ${object.path}`,
-    "fetch it again: sudo imdsproxy config fetch",
-  );
-}
-
-/** @throws ImdsProxyError `missing` where the rules need what this node does not have. */
-function policyOf(config: Config, own: readonly Endpoint[], accounts: Accounts): Policy {
-  const rules = compileRules(config, { hostname: hostname() });
-  // Looks at Slurm once: the next reload looks again.
-  const jobsUnknown = asksForJobs(config) ? slurmProblem() : null;
-  const identities = systemIdentities(rules.needs, accounts, jobsUnknown);
-  return {
-    rules,
-    identify: (owner) => identities.resolve(owner),
-    categories: categoryFilter(config.imds.allow, config.imds.deny),
-    authorities: knownAuthorities(own),
-  };
-}
