@@ -2,7 +2,7 @@ import { defineCommand } from "citty";
 import { parseEndpoint } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { linesTo, type Progress } from "../service/progress.ts";
-import type { ServiceStatus } from "../service/setup.ts";
+import type { ServiceStatus } from "../service/service-status.ts";
 import type { Finding } from "../service/verify.ts";
 import { dryRunArg, jsonArg, overrideArgs, overridesOf } from "./common.ts";
 import { problemLines } from "./problem-lines.ts";
@@ -104,7 +104,7 @@ const status = defineCommand({
   },
   args: { json: jsonArg },
   async run({ args }) {
-    const { serviceStatus } = await import("../service/setup.ts");
+    const { serviceStatus } = await import("../service/service-status.ts");
     const found = await serviceStatus();
     if (args.json) console.log(jsonText(found));
     else for (const line of statusLines(found)) say(line);

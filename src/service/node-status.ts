@@ -9,7 +9,7 @@ import { lockHolder } from "../platform/file-lock.ts";
 import type { RootStatus } from "../telemetry/status-document.ts";
 import { LOCK, UNITS } from "./paths.ts";
 import { type RulesStatus, rulesStatus } from "./rules-status.ts";
-import { NOT_INSTALLED, nodeNotes, type UnitsStatus, unitsStatus } from "./setup.ts";
+import { NOT_INSTALLED, nodeNotes, type UnitsStatus, unitsStatus } from "./service-status.ts";
 
 /** The state of the node for `imdsproxy status` as root: what this process finds, and what the running proxy reports of itself. */
 
