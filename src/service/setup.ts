@@ -36,7 +36,7 @@ import { proxyHealth } from "./proxy-health.ts";
 import { type NodeFacts, unmet } from "./requirements.ts";
 import { hasObjectUnits, othersWarnings } from "./service-status.ts";
 import { discard, fileProblem, recover, stagedPath } from "./transaction.ts";
-import { stateDirectoryOf } from "./units.ts";
+import { stateDirectoryOf } from "./units/proxy.ts";
 import { findExempt, findTester, type Verification, verify } from "./verify.ts";
 
 /** The operations of `setup` and `service`: each makes a plan and executes it under the same lock. */

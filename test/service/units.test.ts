@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { handoverUnitText, objectUnitTexts, stateDirectoryOf, unitTexts } from "../../src/service/units.ts";
+import { stateDirectoryOf } from "../../src/service/units/proxy.ts";
+import { handoverUnitText, objectUnitTexts, unitTexts } from "../../src/service/units.ts";
 
 const NO_LATER_THREADS =
   "Environment=BUN_JSC_useConcurrentJIT=0 BUN_JSC_useConcurrentGC=0 BUN_JSC_numberOfGCMarkers=1 BUN_JSC_useWarmUpMarkedBlocks=0";
