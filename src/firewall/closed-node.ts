@@ -1,6 +1,7 @@
 import { CLOSED_TABLE } from "./closed-state.ts";
 import { Rtnetlink } from "./wall/kernel.ts";
-import { isClosedRule, planClosedEnd } from "./wall/plan.ts";
+import { isClosedRule } from "./wall/own-rules.ts";
+import { planClosedEnd } from "./wall/plan.ts";
 
 /** The edge to the closed state of this node (closed-state.ts): whether it is there, and its end. By netlink. */
 

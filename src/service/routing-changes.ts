@@ -1,6 +1,6 @@
 import { readMessages } from "../firewall/nftables/batch.ts";
-import { TABLES } from "../firewall/wall/plan.ts";
 import { CHANGE_GROUPS, concernsWall, NETLINK_ROUTE } from "../firewall/wall/rtnetlink.ts";
+import { TABLES } from "../firewall/wall/tables.ts";
 import { NetlinkSocket } from "../platform/netlink-socket.ts";
 
 /** The most messages that one call reads. The next call reads the rest. */

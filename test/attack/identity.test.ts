@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { ADDRESSES } from "../../src/demo/network.ts";
-import { USERS_SOURCE } from "../../src/firewall/wall/plan.ts";
+import { USERS_SOURCE } from "../../src/firewall/wall/tables.ts";
 import { mustExec } from "../support/node.ts";
 import { eventually, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import type { Running } from "../../src/demo/run.ts";
-import { USERS_SOURCE } from "../../src/firewall/wall/plan.ts";
+import { USERS_SOURCE } from "../../src/firewall/wall/tables.ts";
 import { curl, IMDS4, IMDS6, mustExec } from "../support/node.ts";
 import { eventually, givenCredentials, type ProxiedNode, startProxiedNode } from "../support/proxied.ts";
 import { describeAsRoot } from "../support/root.ts";

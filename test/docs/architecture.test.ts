@@ -8,7 +8,7 @@ import { objectPath } from "../../src/config/load.ts";
 import { configSchema } from "../../src/config/schema.ts";
 import { TABLE_NAME } from "../../src/firewall/limits/table.ts";
 import { OWN_CHAINS } from "../../src/firewall/rules.ts";
-import { TABLES, USERS_SOURCE } from "../../src/firewall/wall/plan.ts";
+import { TABLES, USERS_SOURCE } from "../../src/firewall/wall/tables.ts";
 import { parseRoute } from "../../src/imds/routes.ts";
 import { TABLE_NAME as OBSERVE_TABLE } from "../../src/observe/rules.ts";
 import {

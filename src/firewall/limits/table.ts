@@ -175,7 +175,7 @@ export function limitsTable(
 
 /**
  * Users' connections to the metadata address that the redirect left alone and the block let pass: where iptables' own tables were
- * flushed, which does not touch this one. The second wall (wall/plan.ts) stops them too, except in two cases: a socket is bound
+ * flushed, which does not touch this one. The second wall (wall/wanted.ts) stops them too, except in two cases: a socket is bound
  * to an interface that appeared while the watch was stopped, or the metadata address became an address of this node meanwhile. A
  * packet without a uid is not an exempt user's.
  */

@@ -6,7 +6,7 @@ import { METADATA, sameEndpoint } from "../addresses.ts";
 import type { ReadMessage } from "../nftables/batch.ts";
 import { guardedEndpoints } from "../rules.ts";
 import { FAMILIES, type Family, type FirewallSpec } from "../types.ts";
-import { USERS_SOURCE } from "./plan.ts";
+import { USERS_SOURCE } from "./tables.ts";
 import type { LocalAddress } from "./types.ts";
 
 /**

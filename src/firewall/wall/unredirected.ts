@@ -5,7 +5,7 @@ import { familyOf, METADATA, redirectTarget, sameEndpoint } from "../addresses.t
 import { type Attribute, bytes, bytesOf, hostU32, nest, walkAttributes } from "../nftables/attributes.ts";
 import { encodeMessage, FLAG, type ReadMessage } from "../nftables/batch.ts";
 import type { FirewallSpec } from "../types.ts";
-import { USERS_SOURCE } from "./plan.ts";
+import { USERS_SOURCE } from "./tables.ts";
 
 /**
  * Tracked connections that users began while the redirect was missing. The second wall dropped their packets, but conntrack has an

@@ -1,10 +1,13 @@
 import { ImdsProxyError } from "../../errors.ts";
 import { FAMILIES, type FirewallSpec } from "../types.ts";
 import { type RoutingKernel, Rtnetlink } from "./kernel.ts";
-import { isClosedRule, isWallRule, NO_WALL, planWall, TABLES, wallIsThere, wantedWall } from "./plan.ts";
+import { isClosedRule, isWallRule, wallIsThere } from "./own-rules.ts";
+import { planWall } from "./plan.ts";
 import { type Ended, endOldConnections, forgetUnredirected } from "./sock-diag.ts";
+import { TABLES } from "./tables.ts";
 import { routeText, ruleText } from "./text.ts";
 import type { Change } from "./types.ts";
+import { NO_WALL, wantedWall } from "./wanted.ts";
 
 /** The second wall, for apply, remove, status and the watch. Nothing here waits or starts a process. */
 

@@ -1,18 +1,13 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import type { FirewallSpec } from "../../../src/firewall/types.ts";
-import {
-  isClosedRule,
-  isWallRule,
-  planClosedEnd,
-  planWall,
-  USERS_SOURCE,
-  usersBut,
-  wantedWall,
-} from "../../../src/firewall/wall/plan.ts";
+import { isClosedRule, isWallRule } from "../../../src/firewall/wall/own-rules.ts";
+import { planClosedEnd, planWall } from "../../../src/firewall/wall/plan.ts";
+import { USERS_SOURCE } from "../../../src/firewall/wall/tables.ts";
 import { routeText, ruleText } from "../../../src/firewall/wall/text.ts";
 import type { RoutingRule } from "../../../src/firewall/wall/types.ts";
 import { SecondWall } from "../../../src/firewall/wall/wall.ts";
+import { usersBut, wantedWall } from "../../../src/firewall/wall/wanted.ts";
 import { holds } from "../../support/fuzz.ts";
 import { EC2, HYPERPOD } from "../support.ts";
 import { FakeRouting, tableRule } from "./fake-kernel.ts";

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { bytes, nest, u32 } from "../../../src/firewall/nftables/attributes.ts";
 import { encodeMessage, type ReadMessage, readMessages } from "../../../src/firewall/nftables/batch.ts";
-import { USERS_SOURCE } from "../../../src/firewall/wall/plan.ts";
+import { USERS_SOURCE } from "../../../src/firewall/wall/tables.ts";
 import {
   decodeUnredirected,
   encodeForget,
