@@ -53,8 +53,11 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
   #known: Known | null = null;
   #comparedAtMs = Number.NEGATIVE_INFINITY;
   #lockedSinceMs: number | null = null;
-  /** When something was repaired last, where what users began meanwhile is still there; else null. */
-  #unsettledSinceMs: number | null = null;
+  /**
+   * When something was repaired last, where what users began meanwhile may still be there; else null. At first it may be: a watch before
+   * this one may have been killed after its repair.
+   */
+  #unsettledSinceMs: number | null = Number.NEGATIVE_INFINITY;
   #saidOfUpstream = "";
   #saidOfExempt = "";
   #saidOfPlatform: ReadonlySet<string> = new Set();

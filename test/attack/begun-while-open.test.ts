@@ -45,22 +45,44 @@ describeAsRoot("a connection that was begun while the rules were flushed", () =>
     expect(Number(await tracked("tcp"))).toBe(0);
   });
 
+  const log = () => shell("cat /run/watch.log");
+  // Not by node.spawn: nsenter stops with its child, and is not continued with it.
+  const startWatch = async () =>
+    (await shell("imdsproxy iptables watch >/run/watch.log 2>&1 & echo $!")).trim();
+  const known = () =>
+    eventually("the rules are known", async () =>
+      (await shell("cat /run/imdsproxy/rules.json 2>/dev/null || :")).includes('"tables"'),
+    );
+  const repaired = () =>
+    eventually("the repair is logged", async () => (await log()).includes("firewall rules repaired: "));
+
   test("does not either, once the watch has found the rules gone and repaired them", async () => {
-    // Not by node.spawn: nsenter stops with its child, and is not continued with it.
-    const watch = (await shell("imdsproxy iptables watch >/run/watch.log 2>&1 & echo $!")).trim();
-    const log = () => shell("cat /run/watch.log");
+    const watch = await startWatch();
     try {
-      await eventually("the rules are known", async () =>
-        (await shell("cat /run/imdsproxy/rules.json 2>/dev/null || :")).includes('"tables"'),
-      );
+      await known();
       await shell(`kill -STOP ${watch}`);
       await shell(FLUSH);
       expect(await from(40_003, SHORT_S)).not.toContain("HTTP");
       await shell(`kill -CONT ${watch}`);
-      await eventually("the repair is logged", async () =>
-        (await log()).includes("firewall rules repaired: "),
-      );
+      await repaired();
       expect(await from(40_003, LONG_S)).toMatch(/^HTTP\/1.1 /);
+    } finally {
+      await shell(`kill ${watch}`);
+    }
+  });
+
+  test("nor where the watch is killed right after its repair, once another watches", async () => {
+    let watch = await startWatch();
+    try {
+      await known();
+      await shell(`kill -STOP ${watch}`);
+      await shell(FLUSH);
+      expect(await from(40_004, SHORT_S)).not.toContain("HTTP");
+      await shell(`kill -CONT ${watch}`);
+      await repaired();
+      await shell(`kill -KILL ${watch}`);
+      watch = await startWatch();
+      expect(await from(40_004, LONG_S)).toMatch(/^HTTP\/1.1 /);
     } finally {
       await shell(`kill ${watch}`);
     }
