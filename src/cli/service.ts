@@ -154,7 +154,19 @@ const probe = defineCommand({
   },
 });
 
+const recover = defineCommand({
+  meta: {
+    name: "recover",
+    description: "Complete an interrupted setup; the unit of the rules runs it at boot",
+    hidden: true,
+  },
+  async run() {
+    const { completeInterrupted } = await import("../service/setup.ts");
+    await completeInterrupted(say);
+  },
+});
+
 export default defineCommand({
   meta: { name: "service", description: "Install, start, stop and remove the systemd service" },
-  subCommands: { install, enable, disable, uninstall, status, probe },
+  subCommands: { install, enable, disable, uninstall, status, probe, recover },
 });

@@ -1,6 +1,8 @@
 import { readFileSync } from "node:fs";
+import { beginningOfFile } from "../bounded-read.ts";
 import { addressText, parseAddress } from "../identity/address.ts";
-import { HYPERPOD_AGENT } from "./addresses.ts";
+import type { Endpoint } from "../identity/endpoint.ts";
+import { HYPERPOD_AGENT, sameEndpoint } from "./addresses.ts";
 import { localAddresses } from "./spec.ts";
 import type { FirewallSpec } from "./types.ts";
 
@@ -49,6 +51,30 @@ export function upstreamListeners({ upstream, localPorts = [] }: FirewallSpec): 
       return [];
     }
   });
+}
+
+/** Bytes of /proc/net/tcp that are read for listeners: the kernel lists them before all connections (tcp_get_idx in net/ipv4/tcp_ipv4.c). */
+const MOST_BYTES = 1 << 20;
+
+/**
+ * Whether the proxy listens at `endpoint`, so that users may be led there in place of `before`. True as well where it listens at neither:
+ * then nothing is lost. The proxy is whoever has the uid of the listener of before.
+ */
+export function isServedInPlaceOf(endpoint: Endpoint, before: Endpoint): boolean {
+  if (sameEndpoint(endpoint, before)) return true;
+  const listeners = ["/proc/net/tcp", "/proc/net/tcp6"].flatMap((path) => {
+    try {
+      return parseListeners(beginningOfFile(path, MOST_BYTES).toString("latin1"));
+    } catch {
+      return [];
+    }
+  });
+  const uidsAt = ({ address, port }: Endpoint) =>
+    listeners
+      .filter((one) => one.port === port && [address, "0.0.0.0", "::"].includes(one.address))
+      .map(({ uid }) => uid);
+  const proxies = uidsAt(before);
+  return proxies.length === 0 || uidsAt(endpoint).some((uid) => proxies.includes(uid));
 }
 
 /** The listeners as text. */

@@ -63,6 +63,8 @@ export interface ProgramOptions {
   readonly path?: string;
   /** What it reads as standard input; default nothing. */
   readonly input?: string;
+  /** A session of its own (setsid(2)), which Ctrl-C and the end of the terminal do not reach. Default false. */
+  readonly ownSession?: boolean;
 }
 
 /** The exit code of a program that SIGKILL has ended, as a shell has it. */
@@ -82,13 +84,14 @@ const LAST_OUTPUT_MS = 500;
  */
 export async function runProgram(
   [name = "", ...args]: readonly string[],
-  { timeoutMs = 20_000, path, input = "" }: ProgramOptions = {},
+  { timeoutMs = 20_000, path, input = "", ownSession = false }: ProgramOptions = {},
 ): Promise<ProgramResult> {
   const program = findProgram(name, path);
   if (program === null) return { exitCode: 127, stdout: "", stderr: `${name}: not found` };
   const child = startProgram(program, () =>
     Bun.spawn([program, ...args], {
       env: cleanEnvironment(path),
+      detached: ownSession,
       stdin: input === "" ? "ignore" : Buffer.from(input),
       stdout: "pipe",
       stderr: "pipe",

@@ -7,9 +7,12 @@ export type RunCommand = (argv: readonly string[]) => Promise<ProgramResult>;
 /** Long enough for systemctl, which waits while a unit starts, at most its TimeoutStartSec=. */
 const TIMEOUT_MS = 120_000;
 
-/** What the caller's shell has set must not change which of the node's programs run, or what they print. */
+/**
+ * What the caller's shell has set must not change which of the node's programs run, or what they print. A terminal sends Ctrl-C to all
+ * programs of its session; whether a step is broken off is for the caller of this to say.
+ */
 export const runCommand: RunCommand = (argv) =>
-  runProgram(argv, { path: SYSTEM_PATH, timeoutMs: TIMEOUT_MS });
+  runProgram(argv, { path: SYSTEM_PATH, timeoutMs: TIMEOUT_MS, ownSession: true });
 
 /** Runs a program that must succeed. */
 export async function mustRun(

@@ -14,7 +14,7 @@ import { getent } from "../platform/getent.ts";
 import { removeInheritedLocks } from "./account-locks.ts";
 import { mustRun, type RunCommand } from "./command.ts";
 import { findAccount, hasLocalAccount, hasLocalGroup } from "./facts.ts";
-import { ACCOUNT, HANDOVER_UNIT, JOURNAL, RUNTIME_UNIT_DIRECTORY } from "./paths.ts";
+import { ACCOUNT, HANDOVER_UNIT, JOURNAL, RUNTIME_UNIT_DIRECTORY, TO_RESTART, UNITS } from "./paths.ts";
 import { HANDOVER_CONFIG, type Step } from "./plan.ts";
 import type { Progress } from "./progress.ts";
 import { commit, type FileChange, grant, stage } from "./transaction.ts";
@@ -22,7 +22,10 @@ import { commit, type FileChange, grant, stage } from "./transaction.ts";
 /** Executes a plan. Where a step up to the commit fails, it undoes the steps before it. */
 
 /** Steps that are not undone. */
-const LASTING: readonly Step["kind"][] = ["commit", "run", "remove", "remove-account", "keep-for-root"];
+const LASTING: readonly Step["kind"][] = [
+  ...(["commit", "run", "start-proxy", "stop-watch"] as const),
+  ...(["remove", "remove-account", "keep-for-root"] as const),
+];
 
 export interface Executor extends Progress {
   readonly run: RunCommand;
@@ -61,9 +64,24 @@ export async function execute(steps: readonly Step[], executor: Executor): Promi
         await startHandover(executor.run, step.unit, step.config);
         break;
       case "commit":
-        commit(JOURNAL, step.changes);
-        undo = [];
-        committed = true;
+        // First, so that whoever comes after a kill knows what the proxy runs from.
+        if (step.outdates !== null && !existsSync(TO_RESTART))
+          writeFileSync(TO_RESTART, step.outdates, { mode: 0o644 });
+        commit(JOURNAL, step.changes, () => {
+          undo = [];
+          committed = true;
+        });
+        break;
+      case "start-proxy":
+        await mustRun(
+          executor.run,
+          ["systemctl", step.verb, UNITS.proxy],
+          `see: journalctl -u ${UNITS.proxy}`,
+        );
+        rmSync(TO_RESTART, { force: true });
+        break;
+      case "stop-watch":
+        await stopWatch(executor.run);
         break;
       case "end-handover":
         await endHandover(executor.run);
@@ -157,6 +175,23 @@ async function removeAccount(run: RunCommand): Promise<void> {
   if (hasLocalGroup()) await mustRun(run, ["groupdel", ACCOUNT]);
 }
 
+/**
+ * Stops the watch over the rules, which would put back whatever is removed.
+ *
+ * @throws ImdsProxyError where it still runs. Where there is no such unit, or systemd tells nothing, there is nothing to stop.
+ */
+async function stopWatch(run: RunCommand): Promise<void> {
+  const { exitCode, stderr } = await run(["systemctl", "stop", UNITS.repair]);
+  if (exitCode === 0) return;
+  const { stdout } = await run(["systemctl", "is-active", UNITS.repair]);
+  if (!["active", "activating", "deactivating", "reloading"].includes(stdout.trim())) return;
+  throw new ImdsProxyError(
+    "command-failed",
+    `the watch over the firewall's rules does not stop, and would put them back, so nothing was removed: ${stderr.trim() || stdout.trim()}`,
+    `systemctl kill --signal=KILL ${UNITS.repair}, and run it again`,
+  );
+}
+
 const HANDOVER_UNIT_PATH = `${RUNTIME_UNIT_DIRECTORY}/${HANDOVER_UNIT}`;
 
 async function startHandover(run: RunCommand, unit: string, config: string): Promise<void> {
@@ -164,7 +199,9 @@ async function startHandover(run: RunCommand, unit: string, config: string): Pro
   await run(["systemctl", "stop", HANDOVER_UNIT]);
   const account = await findAccount();
   mkdirSync(RUNTIME_UNIT_DIRECTORY, { recursive: true });
-  mkdirSync(dirname(HANDOVER_CONFIG), { recursive: true, mode: 0o755 });
+  mkdirSync(dirname(HANDOVER_CONFIG), { recursive: true });
+  // Not subject to the umask of whoever made it.
+  chmodSync(dirname(HANDOVER_CONFIG), 0o755);
   rmSync(HANDOVER_CONFIG, { force: true });
   writeFileSync(HANDOVER_CONFIG, config, { mode: 0o600, flag: "wx" });
   chownSync(HANDOVER_CONFIG, 0, account?.gid ?? 0);
@@ -174,14 +211,14 @@ async function startHandover(run: RunCommand, unit: string, config: string): Pro
   await mustRun(run, ["systemctl", "daemon-reload"]);
   const { exitCode, stderr } = await run(["systemctl", "start", HANDOVER_UNIT]);
   if (exitCode === 0) return;
+  const invocation = (
+    await run(["systemctl", "show", "--property=InvocationID", "--value", HANDOVER_UNIT])
+  ).stdout.trim();
   const journal = await run([
-    "journalctl",
-    "--no-pager",
-    "-o",
-    "cat",
-    "-n",
-    "12",
+    ...["journalctl", "--no-pager", "-o", "cat", "-n", "12"],
     `_SYSTEMD_UNIT=${HANDOVER_UNIT}`,
+    // Not what an earlier one has said.
+    ...(invocation === "" ? [] : [`_SYSTEMD_INVOCATION_ID=${invocation}`]),
   ]);
   throw new ImdsProxyError(
     "command-failed",
@@ -219,6 +256,10 @@ export function describeStep(step: Step): string {
       return `start the new proxy beside whatever runs: systemctl start ${HANDOVER_UNIT}`;
     case "commit":
       return `move into place: ${step.changes.map(({ path }) => path).join(", ")}`;
+    case "start-proxy":
+      return `systemctl ${step.verb} ${UNITS.proxy}`;
+    case "stop-watch":
+      return `systemctl stop ${UNITS.repair}`;
     case "end-handover":
       return `stop the second proxy: systemctl stop ${HANDOVER_UNIT}`;
     case "run":

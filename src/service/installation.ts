@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { type ConfigFile, parseFile, textOfFile, withCopy } from "../config/load.ts";
 import { textOfBytes } from "../config/object.ts";
 import type { ConfigOverrides } from "../config/overrides.ts";
@@ -13,13 +14,14 @@ import { withNodeSources } from "./fleet-object.ts";
 import { takeObject } from "./given-object.ts";
 import { isCurrent, readIfThere } from "./installed-file.ts";
 import { loginWarnings } from "./login-warnings.ts";
-import { CONFIG, UNITS } from "./paths.ts";
+import { CONFIG, HANDOVER_UNIT, RUNTIME_UNIT_DIRECTORY, TO_RESTART, UNIT_DIRECTORY, UNITS } from "./paths.ts";
 import type { Installation } from "./plan.ts";
 import { detectPlatform } from "./platform.ts";
 import { portWarnings } from "./port-warnings.ts";
 import type { Progress } from "./progress.ts";
 import type { NodeFacts } from "./requirements.ts";
 import { hasObjectUnits } from "./service-status.ts";
+import { stateDirectoryOf } from "./units/proxy.ts";
 
 /** What setup installs: the configuration that was given or is there, the fleet's object, and the state of the node. */
 
@@ -71,6 +73,7 @@ export async function installation(
   const gid = facts.account?.gid;
   for (const warning of [...portWarnings(config.listen, portFacts()), ...loginWarnings()])
     options.say(`warning: ${warning}`);
+  const installedState = stateDirectoryOf(readIfThere(`${UNIT_DIRECTORY}/${UNITS.proxy}`) ?? "");
   const object = await wantedObject(parseFile(text, given?.path ?? CONFIG), options);
   return {
     executable,
@@ -82,7 +85,16 @@ export async function installation(
     object,
     hasObjectUnits: hasObjectUnits(),
     proxyActive: (await run(["systemctl", "--quiet", "is-active", UNITS.proxy])).exitCode === 0,
+    hasHandover: existsSync(`${RUNTIME_UNIT_DIRECTORY}/${HANDOVER_UNIT}`),
+    state: { installed: installedState ?? config.stateDirectory, outdated: outdatedState() },
   };
+}
+
+/** The state directory of the unit from which the proxy runs, where that was replaced since; else null. */
+function outdatedState(): string | null {
+  const text = readIfThere(TO_RESTART);
+  if (text === null) return null;
+  return stateDirectoryOf(`StateDirectory=${text.replace(/^\/var\/lib\//, "")}`) ?? "/var/lib/imdsproxy";
 }
 
 /** The configuration that was named; null where none was. */

@@ -5,6 +5,7 @@ import { endClosedState, isClosed } from "../firewall/closed-node.ts";
 import { type DetectedUpstream, detectUpstream } from "../firewall/detect.ts";
 import { backendStamp, systemIptables, unlessChanging } from "../firewall/iptables.ts";
 import { SUBORDINATE_UIDS } from "../firewall/limits/node.ts";
+import { isServedInPlaceOf } from "../firewall/listeners.ts";
 import { captureRules, restoreRules, rulesGeneration } from "../firewall/nftables/known-rules.ts";
 import { asSnapshot, type Snapshot } from "../firewall/nftables/snapshot.ts";
 import { apply } from "../firewall/operations.ts";
@@ -13,7 +14,7 @@ import { wantedTable } from "../firewall/rules.ts";
 import { buildFirewallSpec, localAddresses } from "../firewall/spec.ts";
 import { firewallStatus } from "../firewall/status.ts";
 import type { FirewallSpec } from "../firewall/types.ts";
-import { endpointText } from "../identity/endpoint.ts";
+import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import type { Clock } from "../platform/clock.ts";
 import { type Guard, restoreKnown } from "./known-repairs.ts";
 import { AGENT_ENTRY_SEEN, KNOWN_RULES } from "./paths.ts";
@@ -58,6 +59,8 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
    * this one may have been killed after its repair.
    */
   #unsettledSinceMs: number | null = Number.NEGATIVE_INFINITY;
+  /** Another `listen` of the configuration, to which users are not led yet; null where there is none. */
+  #notServed: Endpoint | null = null;
   #saidOfUpstream = "";
   #saidOfExempt = "";
   #saidOfPlatform: ReadonlySet<string> = new Set();
@@ -92,7 +95,25 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
     for (const line of platformLines(config.platform, platformAccounts))
       if (!this.#saidOfPlatform.has(line)) log("notice", line);
     this.#saidOfPlatform = new Set(platformLines(config.platform, platformAccounts));
-    return spec;
+    return this.#ledToTheProxy(spec);
+  }
+
+  /**
+   * Where the configuration has another `listen` than before, and the proxy listens at that of before alone, users are led there until it
+   * has taken the new one up.
+   */
+  #ledToTheProxy(spec: FirewallSpec): FirewallSpec {
+    const before = this.#known?.spec.listen;
+    const waits = before !== undefined && !isServedInPlaceOf(spec.listen, before);
+    const notServed = waits ? spec.listen : null;
+    if (notServed !== null && this.#notServed === null) {
+      this.#options.log(
+        "notice",
+        `users are led to ${endpointText(before as Endpoint)} until the proxy listens at ${endpointText(notServed)}: systemctl reload imdsproxy`,
+      );
+    }
+    this.#notServed = notServed;
+    return waits ? { ...spec, listen: before } : spec;
   }
 
   /** The upstream. Where the detection is not certain, the last known upstream is kept. */
@@ -105,7 +126,10 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
 
   configurationStamp(): string {
     // /etc/subuid counts too: a new line there can end an exemption, and newuidmap applies it at once.
-    return `${stampOf(this.#options.configPath ?? DEFAULT_CONFIG_PATH)} ${stampOf(SUBORDINATE_UIDS)}`;
+    const files = `${stampOf(this.#options.configPath ?? DEFAULT_CONFIG_PATH)} ${stampOf(SUBORDINATE_UIDS)}`;
+    const before = this.#known?.spec.listen;
+    if (this.#notServed === null || before === undefined) return files;
+    return `${files} ${isServedInPlaceOf(this.#notServed, before)}`;
   }
 
   restore(): readonly string[] {

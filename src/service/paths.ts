@@ -31,6 +31,8 @@ export const OBSERVED = `${ROOT_STATE_DIRECTORY}/observed.json`;
 
 /** The journal of an installation under way; see transaction.ts. */
 export const JOURNAL = `${CONFIG_DIRECTORY}/.setup-journal.json`;
+/** Exists while the proxy runs from files that were replaced since; has its state directory. In /run: a boot starts it from the new ones. */
+export const TO_RESTART = "/run/imdsproxy-to-restart";
 /** The lock of setup. In /run, where only root can write, so that no user can hold it. */
 export const LOCK = "/run/imdsproxy-setup.lock";
 /** The lock of observe: one run at a time. */

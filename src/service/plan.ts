@@ -15,6 +15,7 @@ import {
   ROOT_STATE_DIRECTORY,
   RUNTIME_DIRECTORY,
   RUNTIME_UNIT_DIRECTORY,
+  TO_RESTART,
   UNIT_DIRECTORY,
   UNITS,
   WANTED_BY,
@@ -46,8 +47,20 @@ export type Step =
       readonly creates: readonly string[];
     }
   /** Moves the files into place, atomically. Nothing is undone after this. */
-  | { readonly kind: "commit"; readonly changes: readonly FileChange[] }
+  | {
+      readonly kind: "commit";
+      readonly changes: readonly FileChange[];
+      /**
+       * The state directory of before where a proxy runs from files among these; else null. It is noted in {@link TO_RESTART} until
+       * `start-proxy`.
+       */
+      readonly outdates: string | null;
+    }
+  /** Starts the proxy, or starts it again. */
+  | { readonly kind: "start-proxy"; readonly verb: "start" | "restart" }
   | { readonly kind: "end-handover" }
+  /** Stops the watch over the rules; an error where it still runs, because it would put back what comes to be removed. */
+  | { readonly kind: "stop-watch" }
   | {
       readonly kind: "run";
       readonly argv: readonly string[];
@@ -76,10 +89,14 @@ export interface Installation {
   readonly isCurrent: (change: FileChange) => boolean;
   /** Whether the service runs now. */
   readonly proxyActive: boolean;
+  /** Whether the second proxy of an interrupted setup is there. */
+  readonly hasHandover: boolean;
   /** The text of the fleet's object that was fetched; null where there is none, or the copy stays. */
   readonly object: string | null;
   /** Whether the units that poll the fleet's object are there. */
   readonly hasObjectUnits: boolean;
+  /** State directories: of the installed unit, and of the one from which the proxy runs where that was replaced since. */
+  readonly state: { readonly installed: string; readonly outdated: string | null };
 }
 
 const HANDOVER_CONFIG = `${RUNTIME_DIRECTORY}/handover.yaml`;
@@ -154,8 +171,9 @@ export function installSteps(
   const changes = installedFiles(installation).filter((change) => !installation.isCurrent(change));
   const changed = new Set(changes.map(({ path }) => path));
   const binary = changed.has(BINARY) ? staged(BINARY) : BINARY;
+  const outdates = [...PROXY_FILES].some((path) => changed.has(path));
   const replaceProxy =
-    options.start && (!installation.proxyActive || [...PROXY_FILES].some((path) => changed.has(path)));
+    options.start && (!installation.proxyActive || installation.state.outdated !== null || outdates);
   const steps: Step[] = [];
   if (changes.length > 0) steps.push({ kind: "stage", changes });
   steps.push({ kind: "create-account" });
@@ -177,18 +195,23 @@ export function installSteps(
     steps.push({ kind: "start-handover", unit, config: installation.handoverConfigText, creates });
   }
   if (changes.length > 0) {
-    steps.push({ kind: "commit", changes });
+    steps.push({
+      kind: "commit",
+      changes,
+      outdates: outdates && installation.proxyActive ? installation.state.installed : null,
+    });
     steps.push({ kind: "run", argv: ["systemctl", "daemon-reload"] });
   }
   if (!options.start) return steps;
   steps.push({ kind: "run", argv: ["systemctl", "--quiet", "enable", ...Object.values(UNITS)] });
   steps.push(...rulesSteps());
-  steps.push({
-    kind: "run",
-    argv: ["systemctl", replaceProxy ? "restart" : "start", UNITS.proxy],
-    remedy: `see: journalctl -u ${UNITS.proxy}`,
-  });
-  if (replaceProxy) steps.push({ kind: "end-handover" });
+  steps.push({ kind: "start-proxy", verb: replaceProxy ? "restart" : "start" });
+  if (replaceProxy || installation.hasHandover) steps.push({ kind: "end-handover" });
+  const former = [installation.state.installed, installation.state.outdated].filter(
+    (one) => one !== null && one !== installation.config.stateDirectory,
+  );
+  for (const stateDirectory of new Set(former as string[]))
+    steps.push({ kind: "remove", paths: [stateDirectory, objectDirectory({ stateDirectory })] });
   if (installation.config.config != null) steps.push(...startPolling());
   else if (installation.hasObjectUnits) steps.push(...removePolling());
   return steps;
@@ -231,11 +254,13 @@ const rulesSteps = (): readonly Step[] => [
  * Starts what is installed, now and at every boot: first the proxy, so that nobody is refused in between. The closed unit
  * is not started: it would refuse users until the rules are there, and is for the boot alone.
  */
-export function enableSteps(options: { readonly hasObjectUnits: boolean }): readonly Step[] {
+export function enableSteps(
+  options: Pick<Installation, "hasObjectUnits"> & { readonly proxyOutdated: boolean },
+): readonly Step[] {
   return [
     { kind: "run", argv: ["systemctl", "daemon-reload"] },
     { kind: "run", argv: ["systemctl", "--quiet", "enable", ...Object.values(UNITS)] },
-    { kind: "run", argv: ["systemctl", "start", UNITS.proxy], remedy: `see: journalctl -u ${UNITS.proxy}` },
+    { kind: "start-proxy", verb: options.proxyOutdated ? "restart" : "start" },
     ...rulesSteps(),
     ...(options.hasObjectUnits ? startPolling() : []),
   ];
@@ -249,7 +274,7 @@ export function disableSteps(): readonly Step[] {
   return [
     { kind: "run", argv: ["systemctl", "--quiet", "disable", ...Object.values(UNITS)], mayFail: true },
     // The watch first, or it would put the rules back. The proxy last, so that no user is redirected to a port where nobody listens.
-    { kind: "run", argv: ["systemctl", "stop", UNITS.repair], mayFail: true },
+    { kind: "stop-watch" },
     { kind: "run", argv: ["systemctl", "stop", UNITS.iptables], mayFail: true },
     { kind: "run", argv: ["systemctl", "stop", UNITS.closed], mayFail: true },
     { kind: "run", argv: ["@self", "iptables", "remove"] },
@@ -288,6 +313,7 @@ export function uninstallSteps(
           ROOT_STATE_DIRECTORY,
           FIREWALL_LOCK,
           NO_MODULES_DIRECTORY,
+          TO_RESTART,
         ],
         ...(keepState ? [JOURNAL] : [CONFIG_DIRECTORY, stateDirectory, objectDirectory({ stateDirectory })]),
       ],

@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { closeSync, existsSync } from "node:fs";
 import { loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { configWarnings } from "../config/warnings.ts";
@@ -12,8 +12,9 @@ import { buildFirewallSpec, localAddresses } from "../firewall/spec.ts";
 import { systemWall } from "../firewall/wall/wall.ts";
 import { withoutWall } from "../firewall/walls.ts";
 import type { Endpoint } from "../identity/endpoint.ts";
+import { waitForLock } from "../platform/file-lock.ts";
 import { isLocked } from "../upstream/imds-lock.ts";
-import { runCommand } from "./command.ts";
+import { mustRun, runCommand } from "./command.ts";
 import { wantedConfiguration } from "./configuration.ts";
 import { directoryUidWarnings } from "./directory-uids.ts";
 import { describePlan, execute } from "./execute.ts";
@@ -23,7 +24,7 @@ import { type InstallOptions, installation, ownExecutable, type ServiceOptions }
 import { readIfThere } from "./installed-file.ts";
 import { withLock } from "./lock.ts";
 import { nodeWarnings } from "./node-warnings.ts";
-import { BINARY, CONFIG, JOURNAL, LOCK, UNIT_DIRECTORY, UNITS } from "./paths.ts";
+import { BINARY, CONFIG, JOURNAL, LOCK, TO_RESTART, UNIT_DIRECTORY, UNITS } from "./paths.ts";
 import {
   disableSteps,
   enableSteps,
@@ -74,6 +75,8 @@ async function locked<T>(options: ServiceOptions, work: () => Promise<T>): Promi
     LOCK_WAIT_MS,
     () => options.say("another setup is running: waiting for it"),
     async () => {
+      // Of this process and of the programs that it starts: the service's account must get at what they make.
+      const umask = process.umask(0o022);
       try {
         for (const path of recover(JOURNAL)) options.say(`finished an interrupted setup: ${path}`);
         // An earlier setup that was killed may have left staged files that this one will not replace.
@@ -81,9 +84,30 @@ async function locked<T>(options: ServiceOptions, work: () => Promise<T>): Promi
         return await work();
       } catch (error) {
         throw fileProblem(error) ?? error;
+      } finally {
+        process.umask(umask);
       }
     },
   );
+}
+
+/**
+ * Completes an interrupted setup at boot, before anything of it starts. Does nothing while a setup is at work: that completes itself.
+ *
+ * @throws ImdsProxyError where it cannot be completed.
+ */
+export async function completeInterrupted(say: (line: string) => void): Promise<void> {
+  const descriptor = await waitForLock(LOCK, { limitMs: 0, pollMs: 200, onWait: () => {} });
+  if (descriptor === null) return;
+  try {
+    const moved = recover(JOURNAL);
+    for (const path of moved) say(`finished an interrupted setup: ${path}`);
+    if (moved.length > 0) await mustRun(runCommand, ["systemctl", "daemon-reload"]);
+  } catch (error) {
+    throw fileProblem(error) ?? error;
+  } finally {
+    closeSync(descriptor);
+  }
 }
 
 /** Installs the files; starts nothing. */
@@ -106,7 +130,10 @@ export async function enable(options: ServiceOptions): Promise<void> {
         "imdsproxy service install, or imdsproxy setup",
       );
     }
-    await carryOut(enableSteps({ hasObjectUnits: hasObjectUnits() }), options);
+    await carryOut(
+      enableSteps({ hasObjectUnits: hasObjectUnits(), proxyOutdated: existsSync(TO_RESTART) }),
+      options,
+    );
   });
 }
 

@@ -10,6 +10,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from "node:fs";
 import { dirname } from "node:path";
@@ -63,9 +64,10 @@ export function stage(changes: readonly FileChange[]): () => void {
     for (const directory of made) rmSync(directory, { recursive: true, force: true });
   };
   try {
-    for (const { path, content, mode } of changes) {
+    for (const { path, content, mode, forService } of changes) {
       const staged = stagedPath(path);
       mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+      if (forService === true) letThrough(dirname(path));
       // A new file: never through a link, and never into a file that another process has open.
       rmSync(staged, { force: true });
       if ("text" in content) writeFileSync(staged, content.text, { mode: 0o600, flag: "wx" });
@@ -81,6 +83,12 @@ export function stage(changes: readonly FileChange[]): () => void {
     if (known === null) throw error;
     throw new ImdsProxyError(known.code, `${known.problem}; nothing was changed`, known.remedy);
   }
+}
+
+/** Lets the service through a directory that was made with a umask such as 077, by this or by hand. */
+function letThrough(directory: string): void {
+  const mode = statSync(directory).mode & 0o7777;
+  if ((mode & 0o011) !== 0o011) chmodSync(directory, mode | 0o011);
 }
 
 /** An error of the file system as a message for an operator; null for any other error. */
@@ -121,14 +129,20 @@ export function grant(changes: readonly FileChange[], gid: number): void {
   }
 }
 
-/** Writes the journal, then renames the staged files into place. */
-export function commit(journal: string, changes: readonly FileChange[]): void {
+/**
+ * Writes the journal, then renames the staged files into place.
+ *
+ * @param onJournal called when the journal is there: from then on the change is completed, not undone. A rename that fails leaves journal
+ *   and staged files, for {@link recover}.
+ */
+export function commit(journal: string, changes: readonly FileChange[], onJournal: () => void): void {
   const paths = changes.map(({ path }) => path);
   const staged = stagedPath(journal);
   writeFileSync(staged, JSON.stringify(paths), { mode: 0o600 });
   sync(staged);
   renameSync(staged, journal);
   sync(dirname(journal));
+  onJournal();
   move(journal, paths);
 }
 

@@ -11,11 +11,10 @@ import { waitReadable } from "../platform/netlink-socket.ts";
 import { notifySystemd } from "../platform/systemd-notify.ts";
 import { FIREWALL_HEALTH_FILE, readFirewallHealth } from "../telemetry/firewall-health.ts";
 import { asSpec, NodeRules } from "./node-rules.ts";
-import { JOURNAL, LAST_FIREWALL } from "./paths.ts";
+import { LAST_FIREWALL } from "./paths.ts";
 import { CHECK_INTERVAL_MS, FirewallWatch } from "./repair.ts";
 import { RoutingChanges } from "./routing-changes.ts";
 import { readJson, writeWhole } from "./state-files.ts";
-import { recover } from "./transaction.ts";
 
 /** The watch of this machine, with its iptables, files and journal. */
 
@@ -77,14 +76,11 @@ function openWatch(configPath: string | undefined, changedBy: () => string = () 
 
 /**
  * Applies the rules at boot: those of the configuration; where it cannot be read, the last ones; where none are remembered,
- * rules that refuse all users. Before that it completes a setup that a power cut interrupted.
+ * rules that refuse all users.
  *
  * @returns whether the rules are in place.
  */
 export async function bringRules(configPath: string | undefined): Promise<boolean> {
-  attempt("cannot finish an interrupted setup", () => {
-    for (const path of recover(JOURNAL)) log("notice", `finished an interrupted setup: ${path}`);
-  });
   return openWatch(configPath).watch.round();
 }
 

@@ -23,19 +23,22 @@ export function containerTest(config: Config): (address: Uint8Array) => boolean 
 }
 
 /**
- * Where the proxy listens; without the first it does not start, the others are optional. The configured endpoint, and the IPv6 loopback beside an IPv4 one: there the IPv6 metadata address is redirected to.
- * Where containers are served, the port on every address, for theirs end at the address of their bridge; the firewall
- * lets in there only what it redirected.
+ * Where the proxy listens; without the first it does not start, the others are optional. The configured endpoint, and the IPv6
+ * loopback beside an IPv4 one: there the IPv6 metadata address is redirected to. Where containers are served, the port on every
+ * address, for theirs end at the address of their bridge; the firewall lets in there only what it redirected.
+ *
+ * @param ipv6 whether the node has IPv6; default: as it is now.
  */
-export function endpoints(config: Config): [first: Endpoint, ...further: Endpoint[]] {
+export function endpoints(
+  config: Pick<Config, "listen" | "containers">,
+  ipv6: boolean = hasIPv6(),
+): [first: Endpoint, ...further: Endpoint[]] {
   const { port } = config.listen;
   if (config.containers === "proxy") {
-    return [{ address: "0.0.0.0", port }, ...(hasIPv6() ? [{ address: "::", port }] : [])];
+    return [{ address: "0.0.0.0", port }, ...(ipv6 ? [{ address: "::", port }] : [])];
   }
   const second =
-    config.listen.address.startsWith("127.") && hasIPv6()
-      ? [{ address: "::1", port: config.listen.port }]
-      : [];
+    config.listen.address.startsWith("127.") && ipv6 ? [{ address: "::1", port: config.listen.port }] : [];
   return [config.listen, ...second];
 }
 

@@ -9,18 +9,8 @@ import type { LoadedConfiguration } from "./loaded-configuration.ts";
 /** The wait before a configuration that could not be read for a moment is read again. */
 const AGAIN_MS = 1_000;
 
-/** Keys that are read at the start alone; of `imds`, `tokens` is. */
-const AT_START = [
-  "listen",
-  "upstream",
-  "region",
-  "sts",
-  "metrics",
-  "stateDirectory",
-  "imds",
-  "limits",
-  "log",
-] as const;
+/** Keys that are read at the start alone; of `imds`, `tokens` is. `listen` is served at once: see served-endpoints.ts. */
+const AT_START = ["upstream", "region", "sts", "metrics", "stateDirectory", "imds", "limits", "log"] as const;
 /** Keys of the firewall's rules, which the watch brings up to date by itself. */
 const OF_FIREWALL = ["containers", "exempt"] as const;
 

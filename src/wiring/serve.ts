@@ -4,7 +4,7 @@ import type { ConfigOverrides } from "../config/overrides.ts";
 import { droppedPackets } from "../firewall/limits/own-table.ts";
 import { exemptUids } from "../firewall/spec.ts";
 import { limitsFor, Server } from "../http/server.ts";
-import { endpointText } from "../identity/endpoint.ts";
+import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import { subordinateFile } from "../identity/name-database.ts";
 import type { IdentityResolver } from "../identity/resolver.ts";
 import { Shares } from "../identity/shares.ts";
@@ -61,6 +61,7 @@ import {
   requireInitialUserNamespace,
   requireSafeEnvironment,
 } from "./self-check.ts";
+import { ServedEndpoints } from "./served-endpoints.ts";
 import type { Signals } from "./signals.ts";
 import { watchStartRole } from "./start-role.ts";
 import { Status } from "./status.ts";
@@ -162,6 +163,7 @@ export async function serve(options: {
     return url;
   };
   const optional: OptionalListener[] = [];
+  let listening: ServedEndpoints | null = null;
   let kept: KeptCallers | null = null;
   const health = new Health({
     now: () => systemClock.now(),
@@ -175,7 +177,10 @@ export async function serve(options: {
       tokenKey: () => key.finding,
       callers: () => kept?.finding() ?? null,
       clock: () => clockFinding(sts.clockOffsetMs()),
-      listeners: () => optional.map((one) => one.finding()).find((finding) => finding !== null) ?? null,
+      listeners: () =>
+        [...(listening === null ? [] : [listening]), ...optional]
+          .map((one) => one.finding())
+          .find((finding) => finding !== null) ?? null,
     },
   });
   const broker = new SessionBroker({
@@ -194,7 +199,6 @@ export async function serve(options: {
     }),
   });
   const tokenPolicy = new TokenPolicy({ setting: config.imds.tokens, upstream, clock: systemClock });
-  const listenOn = endpoints(config);
 
   const names = systemNames((event) => {
     events.names(event);
@@ -202,7 +206,9 @@ export async function serve(options: {
     status.names(event);
   });
   whole = wholeIdentities(names.accounts);
-  let policy = policyOf(config, listenOn, names.accounts);
+  // Also of IPv6, which the node may get later.
+  let own: readonly Endpoint[] = endpoints(config, true);
+  let policy = policyOf(config, own, names.accounts);
   /** The number of rules and the default role of the configuration that is in effect. */
   let ruled = { rules: config.rules.length, defaultRole: config.role };
   const lag = new LagMeter({ clock: systemClock, monotonicMs });
@@ -279,11 +285,16 @@ export async function serve(options: {
   await Promise.race([tokenPolicy.start(), sleep(POLICY_MS)]);
   // From here on a signal ends the proxy in order.
   const stopped = options.signals.untilStopped();
-  const [first, ...further] = listenOn;
-  server.listen(first);
+  const served = new ServedEndpoints(config, {
+    listen: (endpoint) => server.listen(endpoint),
+    // Whether containers are served is decided at the start.
+    endpointsOf: ({ listen }) => endpoints({ listen, containers: config.containers }),
+    log,
+    clock: systemClock,
+  });
+  listening = served;
   const alsoListen = (what: string, remedy: string | null, listen: () => void) =>
     optional.push(new OptionalListener({ what, remedy, listen, log, clock: systemClock }));
-  for (const one of further) alsoListen(`the proxy at ${endpointText(one)}`, null, () => server.listen(one));
   const probes: ProbeSources = {
     accepting: () => server.accepting,
     upstreamAnswers: async () => (await upstreamFinding(upstream)) === null,
@@ -302,7 +313,7 @@ export async function serve(options: {
   let stopStatus = () => {};
   if (servesStatus()) {
     const facts = () => ({
-      listen: listenOn.map(endpointText),
+      listen: served.all(),
       upstream: { url: upstream.url, reason: upstreamBecause },
       configuration: {
         path: configPath,
@@ -344,7 +355,13 @@ export async function serve(options: {
     loadedConfiguration,
     onReading: () => replaced.reading(),
     take(fresh) {
-      policy = policyOf(fresh, listenOn, names.accounts);
+      // Connections to the endpoints of before are served as well.
+      const both = [...own, ...endpoints(fresh, true)];
+      policy = policyOf(fresh, both, names.accounts);
+      own = both.filter(
+        (one, i) => both.findIndex((other) => endpointText(other) === endpointText(one)) === i,
+      );
+      served.follow(fresh);
       given.follow(policy.rules);
       ruled = { rules: fresh.rules.length, defaultRole: fresh.role };
     },
@@ -368,10 +385,11 @@ export async function serve(options: {
     notify: notifySystemd,
     clock: systemClock,
   });
+  served.start();
   keepBacklogs();
   log.info("ready", {
     version,
-    listen: listenOn.map(endpointText).join(" "),
+    listen: served.all().join(" "),
     upstream: upstream.url,
     upstreamBecause: reason,
     role: config.role ?? "none: whom no rule names is refused",
@@ -432,6 +450,7 @@ export async function serve(options: {
   tokenPolicy.stop();
   lag.stop();
   stopAnew();
+  served.stop();
   for (const one of optional) one.stop();
   stopStatus();
   await server.drain(DRAIN_MS);

@@ -52,7 +52,7 @@ describeAsRoot("a change of several files", () => {
   test("is all there after commit(), and nothing is left of the way", () => {
     stage(changes());
     expect([read("a"), read("b")]).toEqual(["old a", "old b"]);
-    commit(journal, changes());
+    commit(journal, changes(), () => {});
     expect([read("a"), read("b"), read("c/d")]).toEqual(["new a", "new b", "new d"]);
     expect(statSync(join(directory, "b")).mode & 0o777).toBe(0o755);
     expect(readdirSync(directory).sort()).toEqual(["a", "b", "c"]);
@@ -135,7 +135,7 @@ describeAsRoot("a change of several files", () => {
     const list = [change("a", "x", { mode: 0o640, forService: true }), change("b", "y")];
     stage(list);
     grant(list, 4242);
-    commit(journal, list);
+    commit(journal, list, () => {});
     expect([statSync(join(directory, "a")).gid, statSync(join(directory, "b")).gid]).toEqual([4242, 0]);
     expect(statSync(join(directory, "a")).mode & 0o777).toBe(0o640);
   });

@@ -1,7 +1,13 @@
 import { describe, expect, test } from "bun:test";
 import { configSchema } from "../../src/config/schema.ts";
 import { describeStep } from "../../src/service/execute.ts";
-import { enableSteps, type Installation, installSteps, uninstallSteps } from "../../src/service/plan.ts";
+import {
+  enableSteps,
+  type Installation,
+  installSteps,
+  type Step,
+  uninstallSteps,
+} from "../../src/service/plan.ts";
 
 const KEY = "MCowBQYDK2VwAyEAujAO4EEu3XCCxkiGKy1DpeYV+1o2RXWeJNF7GRHfb9s=";
 const REMOTE = {
@@ -10,7 +16,7 @@ const REMOTE = {
 const COPY = "/var/lib/imdsproxy-fleet/object.yaml";
 const staged = (path: string) => `${path}.staged`;
 
-function plan(config: object, more: Partial<Installation> = {}): string[] {
+function installationSteps(config: object, more: Partial<Installation> = {}): readonly Step[] {
   const installation: Installation = {
     executable: "/bin/true",
     systemdVersion: 252,
@@ -19,12 +25,16 @@ function plan(config: object, more: Partial<Installation> = {}): string[] {
     handoverConfigText: "",
     isCurrent: () => false,
     proxyActive: true,
+    hasHandover: false,
+    state: { installed: "/var/lib/imdsproxy", outdated: null },
     object: null,
     hasObjectUnits: false,
     ...more,
   };
-  return installSteps(installation, staged, { start: true }).map(describeStep);
+  return installSteps(installation, staged, { start: true });
 }
+const plan = (config: object, more: Partial<Installation> = {}): string[] =>
+  installationSteps(config, more).map(describeStep);
 const of = (steps: readonly string[], pattern: RegExp) => steps.filter((step) => pattern.test(step));
 
 describe("the schema beside the configuration, for editors,", () => {
@@ -67,6 +77,7 @@ describe("installSteps() on a node with a fleet's object", () => {
       {
         ...{ executable: "/bin/true", systemdVersion: 252, configText: "", handoverConfigText: "" },
         ...{ isCurrent: () => false, proxyActive: true, object: "signed", hasObjectUnits: false },
+        ...{ hasHandover: false, state: { installed: "/var/lib/imdsproxy", outdated: null } },
         config: configSchema.parse(REMOTE),
       },
       staged,
@@ -97,8 +108,61 @@ describe("installSteps() on a node without", () => {
 });
 
 test("enableSteps() starts the timer where it is installed, and only there", () => {
-  expect(of(enableSteps({ hasObjectUnits: true }).map(describeStep), /imdsproxy-config/)).toHaveLength(2);
-  expect(of(enableSteps({ hasObjectUnits: false }).map(describeStep), /imdsproxy-config/)).toEqual([]);
+  expect(
+    of(enableSteps({ hasObjectUnits: true, proxyOutdated: false }).map(describeStep), /imdsproxy-config/),
+  ).toHaveLength(2);
+  expect(
+    of(enableSteps({ hasObjectUnits: false, proxyOutdated: false }).map(describeStep), /imdsproxy-config/),
+  ).toEqual([]);
+});
+
+describe("a proxy that runs from files which were replaced since", () => {
+  const isCurrent = () => true;
+  const INSTALLED = "/var/lib/imdsproxy";
+  test("is replaced by setup, and started again by enable; one that runs from what is there is left alone", () => {
+    const steps = (proxyOutdated: boolean) =>
+      of(
+        plan({}, { isCurrent, state: { installed: INSTALLED, outdated: proxyOutdated ? INSTALLED : null } }),
+        / (re)?start imdsproxy.service$|second/,
+      );
+    expect(steps(true)).toEqual([
+      "systemctl restart imdsproxy.service",
+      "stop the second proxy: systemctl stop imdsproxy-handover.service",
+    ]);
+    expect(steps(false)).toEqual(["systemctl start imdsproxy.service"]);
+    const enabled = (proxyOutdated: boolean) =>
+      of(
+        enableSteps({ hasObjectUnits: false, proxyOutdated }).map(describeStep),
+        / (re)?start imdsproxy.service$/,
+      );
+    expect([enabled(true), enabled(false)]).toEqual([
+      ["systemctl restart imdsproxy.service"],
+      ["systemctl start imdsproxy.service"],
+    ]);
+  });
+
+  test("is one whose configuration, unit or executable is moved into place, where it runs", () => {
+    const outdates = (changed: string, proxyActive: boolean) => {
+      const is = ({ path }: { path: string }) => path !== changed;
+      const commits = installationSteps({}, { isCurrent: is, proxyActive }).filter(
+        ({ kind }) => kind === "commit",
+      );
+      return commits.map((step) => step.kind === "commit" && step.outdates);
+    };
+    expect(outdates("/etc/imdsproxy/config.yaml", true)).toEqual(["/var/lib/imdsproxy"]);
+    expect(outdates("/etc/imdsproxy/config.yaml", false)).toEqual([null]);
+    expect(outdates("/etc/imdsproxy/config.schema.json", true)).toEqual([null]);
+  });
+
+  test("the second proxy that an interrupted setup has left is stopped", () => {
+    expect(of(plan({}, { isCurrent, hasHandover: true }), /second/)).toHaveLength(1);
+  });
+
+  test("the state directory of before is removed when the proxy has another, and not before", () => {
+    const steps = plan({}, { state: { installed: "/var/lib/other", outdated: null } });
+    const last = steps.indexOf("remove /var/lib/other, /var/lib/other-fleet");
+    expect(last).toBeGreaterThan(steps.indexOf("systemctl restart imdsproxy.service"));
+  });
 });
 
 test("uninstallSteps() takes units, copy and all away; --keep-state keeps the copy, as root's", () => {

@@ -1,5 +1,5 @@
 import { NO_LATER_THREADS } from "../../platform/engine-options.ts";
-import { BINARY, CONFIG, ROOT_STATE_DIRECTORY, UNITS, WANTED_BY } from "../paths.ts";
+import { BINARY, CONFIG, JOURNAL, ROOT_STATE_DIRECTORY, UNITS, WANTED_BY } from "../paths.ts";
 import {
   EARLY_FIREWALLS,
   environment,
@@ -61,6 +61,9 @@ export function iptables(facts: UnitFacts): readonly Line[] {
     "# iptables-legacy, inet_diag and conntrack_netlink may be modules, which the unit itself may not load.",
     "ExecStartPre=-+/sbin/modprobe --all --quiet ip_tables ip6_tables inet_diag tcp_diag nf_conntrack_netlink",
     ROOT_STATE,
+    "# A setup that a power cut interrupted is completed, outside of the sandbox, which does not let it write. The last before",
+    "# ExecStart: it makes systemd load the units again.",
+    `ExecStartPre=-+/bin/sh -c 'test ! -e ${JOURNAL} || exec ${facts.binary ?? BINARY} service recover'`,
     `ExecStart=${facts.binary ?? BINARY} iptables watch --once --config ${facts.config ?? CONFIG}`,
     "Restart=on-failure",
     "RestartSec=2s",
