@@ -68,7 +68,7 @@ export default defineCommand({
     merged(node, text, file);
     const object = signObject(text, { key, fleet, serial });
     const { config, hash } = withObject(node, Buffer.from(object), args.out ?? file);
-    if (args.out !== undefined) writeFileSync(args.out, object);
+    if (args.out !== undefined) write(args.out, object);
     const bytes = Buffer.byteLength(object);
     if (args.json) {
       const content = args.out === undefined ? { object } : {};
@@ -85,6 +85,19 @@ export default defineCommand({
     }
   },
 });
+
+/** @throws ImdsProxyError `usage` where it cannot be written there. */
+function write(path: string, object: string): void {
+  try {
+    writeFileSync(path, object);
+  } catch (error) {
+    throw new ImdsProxyError(
+      "usage",
+      `the object cannot be written to ${path} (${(error as NodeJS.ErrnoException).code})`,
+      "name a place that can be written: --out FILE; without --out it is printed",
+    );
+  }
+}
 
 /** Reads the key. @throws ImdsProxyError `unsafe` where others may read it. */
 function keyIn(path: string): KeyObject {

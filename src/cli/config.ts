@@ -51,6 +51,13 @@ const check = defineCommand({
     }
     const { config, object } = loadWithObject({ path: named, objectPath: args.object });
     const path = named ?? DEFAULT_CONFIG_PATH;
+    if (args.object !== undefined && object === null) {
+      throw new ImdsProxyError(
+        "usage",
+        `config check: --object ${args.object}, and ${path} takes no object: it has no key config`,
+        "leave out --object, or name a configuration with config: {source: …}",
+      );
+    }
     if (object?.kind === "unusable") throw new ImdsProxyError("config", object.problem, object.remedy);
     const more = args.tests === undefined ? [] : runTests(config, args.tests);
     const tests = (config.tests?.length ?? 0) + more.length;

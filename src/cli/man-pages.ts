@@ -1,6 +1,6 @@
 import { SCHEMA_LINE } from "../config/known-keys.ts";
 import { PLACEHOLDERS } from "../rules/placeholders.ts";
-import { CONFIG, CONFIG_SCHEMA, ROOT_STATE_DIRECTORY, UNITS } from "../service/paths.ts";
+import { CONFIG, CONFIG_SCHEMA, OBJECT_UNITS, ROOT_STATE_DIRECTORY, UNITS } from "../service/paths.ts";
 import { type ArgumentInfo, type CommandInfo, everyCommand } from "./describe.ts";
 import { argumentText, EXAMPLES, synopsis, TOPICS } from "./help.ts";
 import { keysOf, type Schema } from "./man-keys.ts";
@@ -85,6 +85,13 @@ function programPage(source: PageSource): string {
     ...item("/var/lib/imdsproxy", "The state of the proxy: the key of its tokens."),
     ...item(ROOT_STATE_DIRECTORY, "The state of root's units: the last rules, and what was observed."),
     ...Object.values(UNITS)
+      .map((unit) => `/etc/systemd/system/${unit}`)
+      .flatMap((path) => item(path, "")),
+    ...item(
+      "/var/lib/imdsproxy-fleet",
+      "The copy of the fleet's object, where the configuration has config.",
+    ),
+    ...Object.values(OBJECT_UNITS)
       .map((unit) => `/etc/systemd/system/${unit}`)
       .flatMap((path) => item(path, "")),
     section("SEE ALSO"),

@@ -67,6 +67,12 @@ export default defineCommand({
         "observe: --show, --suggest and --sweep exclude each other, and so do --json and --suggest",
         "name one of them",
       );
+    if (args.for !== undefined && (args.show || args.sweep))
+      throw new ImdsProxyError(
+        "usage",
+        "observe: --show and --sweep do not listen, so that --for means nothing to them",
+        "leave out --for, or the other",
+      );
     if (process.geteuid?.() !== 0) {
       throw new ImdsProxyError(
         "permission",
@@ -75,9 +81,11 @@ export default defineCommand({
       );
     }
     if (args.sweep) {
-      console.log(
-        sweep() ? "removed the table of an observe that was killed" : "no killed observe has left a table",
-      );
+      const removed = sweep();
+      const text = removed
+        ? "removed the table of an observe that was killed"
+        : "no killed observe has left a table";
+      console.log(args.json ? jsonText({ removed }) : text);
       return;
     }
     const forMs = args.for === undefined ? null : timeOf(args.for);

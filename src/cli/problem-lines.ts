@@ -12,7 +12,9 @@ export function problemLines(
   { what, since, remedy }: Omit<Problem, "id" | "lasting">,
   { nowMs = systemClock.now() }: { readonly nowMs?: number } = {},
 ): string[] {
-  const lines = [`PROBLEM ${what}`, `  since ${since} (${momentText(since, nowMs)})`];
+  const lines = [`PROBLEM ${what}`];
+  // What was found just now has no date.
+  if (!Number.isNaN(Date.parse(since))) lines.push(`  since ${since} (${momentText(since, nowMs)})`);
   if (remedy !== null) lines.push(...`to do: ${remedy}`.split("\n").map((line) => `  ${line}`));
   return lines;
 }

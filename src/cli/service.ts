@@ -80,7 +80,7 @@ const uninstall = defineCommand({
 
 function statusLines(found: ServiceStatus): string[] {
   const lines = [
-    `installed   ${found.version ?? "no"}`,
+    `installed   ${found.installed ? (found.version ?? "yes, of an unknown version") : "no"}`,
     `account     ${found.account ? "imdsproxy" : "none"}`,
     ...found.units.map((unit) => `${unit.name.padEnd(28)} ${unit.enabled}, ${unit.active}`),
   ];

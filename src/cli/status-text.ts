@@ -275,7 +275,9 @@ export function nodeLines(found: NodeStatus, screen: Screen): Line[] {
     ...row(
       screen,
       "units",
-      units === undefined ? "not installed" : [`installed: ${installed?.version}`, ...units].join("\n"),
+      units === undefined
+        ? "not installed"
+        : [`installed: ${installed?.version ?? "unknown"}`, ...units].join("\n"),
     ),
     ...(configuration === null ? [] : row(screen, "config", configurationText(screen, configuration))),
     ...(found.sessions === null ? [] : sessionLines(screen, found.sessions)),

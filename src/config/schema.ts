@@ -18,10 +18,19 @@ import { remoteSchema } from "./remote.ts";
 // By default zod compiles its checks, which takes longer than the one check of a file.
 z.config({ jitless: true });
 
+/** An IP address and a port. */
+interface Endpoint {
+  address: string;
+  port: number;
+}
+
 const endpointText = /^(?:\[([0-9a-fA-F:.]+)\]|([^:\s]+)):(\d{1,5})$/;
 
+/** The addresses of the metadata service. */
+const METADATA_ADDRESSES = ["169.254.169.254", "fd00:ec2::254"];
+
 /** Parses `127.0.0.1:254` or `[::1]:254`; null where it is not an IP address with a port of 1 to 65535. */
-export function parseEndpoint(text: string): { address: string; port: number } | null {
+export function parseEndpoint(text: string): Endpoint | null {
   const parts = endpointText.exec(text);
   const address = parts?.[1] ?? parts?.[2] ?? "";
   const port = Number(parts?.[3]);
@@ -296,7 +305,7 @@ const category = z.string().superRefine((text, context) => {
  * Where the proxy listens unless `listen` says otherwise. Below 512: bindresvport(3) and rresvport(3), by which NFS takes
  * ports for itself, choose from 512 to 1023, and Lustre's LNet listens on 988, the default of earlier versions.
  */
-export const DEFAULT_LISTEN: { address: string; port: number } = { address: "127.0.0.1", port: 254 };
+export const DEFAULT_LISTEN: Endpoint = { address: "127.0.0.1", port: 254 };
 
 /** The default session name is also that of callers whom no rule matches. */
 const WITHOUT_GROUP = PLACEHOLDERS.map((one) => one.name).filter((one) => one !== "group");
@@ -427,6 +436,17 @@ export const configSchema = z
       })
       .default({ level: "info", format: "auto" })
       .describe("The log of the proxy"),
+  })
+  .superRefine(({ listen, upstream, metrics }, context) => {
+    const refuse = (path: PropertyKey[], message: string) =>
+      context.addIssue({ code: "custom", path, message });
+    const isListen = (other: Endpoint) => other.address === listen.address && other.port === listen.port;
+    if (METADATA_ADDRESSES.includes(listen.address))
+      refuse(["listen"], "must not be the metadata address: the firewall leads users from there to listen");
+    if (upstream !== "auto" && isListen(upstream))
+      refuse(["upstream"], "must not be where the proxy itself listens: it would ask itself");
+    if (metrics !== null && isListen(metrics.listen))
+      refuse(["metrics", "listen"], "must not be where the proxy listens: give it a port of its own");
   })
   .superRefine(({ cluster, sessionName, rules }, context) => {
     if (cluster != null) return;

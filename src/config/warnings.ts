@@ -32,9 +32,29 @@ export interface ConfigWarning {
 
 /** What deserves a second look, in the order of the file's rules. */
 export function configWarnings(
-  config: Pick<Config, "rules" | "role" | "sessionName">,
+  config: Pick<Config, "rules" | "role" | "sessionName" | "listen" | "stateDirectory">,
 ): readonly ConfigWarning[] {
-  return [...ofDefaultRole(config), ...ofSessionTexts(config), ...ofGrants(config), ...ofJobs(config)];
+  return [
+    ...ofService(config),
+    ...ofDefaultRole(config),
+    ...ofSessionTexts(config),
+    ...ofGrants(config),
+    ...ofJobs(config),
+  ];
+}
+
+/** Values with which the proxy can be tried by hand, and which are not the service's. */
+function ofService({ listen, stateDirectory }: Pick<Config, "listen" | "stateDirectory">): ConfigWarning[] {
+  const warnings: ConfigWarning[] = [];
+  if (listen.port >= 1024) {
+    const text = `setup refuses it: listen has port ${listen.port}, which any user could take while the proxy is away; a port below 1024, such as the default 254`;
+    warnings.push({ keys: ["listen"], text });
+  }
+  if (!/^\/var\/lib\/[A-Za-z0-9_-][A-Za-z0-9_.-]*$/.test(stateDirectory)) {
+    const text = `setup refuses it: stateDirectory is ${stateDirectory}, and the service can write only to a directory in /var/lib, such as /var/lib/imdsproxy, the default`;
+    warnings.push({ keys: ["stateDirectory"], text });
+  }
+  return warnings;
 }
 
 /** A default role that nobody can get. */

@@ -12,6 +12,7 @@ import { NetlinkSocket } from "../platform/netlink-socket.ts";
 import { findProgram, SYSTEM_PATH } from "../platform/programs.ts";
 import { firstUnprivilegedPort } from "../platform/unprivileged-port.ts";
 import type { RunCommand } from "./command.ts";
+import { sameBytes } from "./installed-file.ts";
 import { ACCOUNT, BINARY, LAST_FIREWALL } from "./paths.ts";
 import type { PortFacts } from "./port-warnings.ts";
 import { type Account, type NodeFacts, PROGRAMS } from "./requirements.ts";
@@ -176,6 +177,9 @@ export function room(executable: string): { freeMiB: number; neededMiB: number }
       `the file of this program, ${executable}, is gone since it was started`,
       "run it again from the file that is there now",
     );
-  const needed = executable === BINARY ? 0 : file.size;
-  return { freeMiB: Math.floor((bavail * bsize) / MIB), neededMiB: Math.ceil(needed / MIB) };
+  const freeMiB = Math.floor((bavail * bsize) / MIB);
+  const neededMiB = executable === BINARY ? 0 : Math.ceil(file.size / MIB);
+  // What is there already is not written again.
+  const isThere = () => existsSync(BINARY) && sameBytes(executable, BINARY);
+  return { freeMiB, neededMiB: freeMiB < neededMiB && isThere() ? 0 : neededMiB };
 }

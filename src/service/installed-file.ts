@@ -33,7 +33,8 @@ export function isCurrent(change: FileChange, serviceGid: number | undefined): b
   return sameBytes(change.path, realpathSync(change.content.copyOf));
 }
 
-function sameBytes(a: string, b: string): boolean {
+/** Whether two files have the same bytes. @throws the error of the file system. */
+export function sameBytes(a: string, b: string): boolean {
   if (a === b) return true;
   if (statSync(a).size !== statSync(b).size) return false;
   const descriptors = [openSync(a, "r"), openSync(b, "r")] as const;

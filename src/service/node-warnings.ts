@@ -25,7 +25,7 @@ const nss: Directory = {
   },
 };
 
-/** One sentence for each user or group of a rule that this node does not know, and one where Slurm's jobs cannot be seen. */
+/** One sentence for each user or group of a rule, and each exempt user, whom this node does not know, and one where Slurm's jobs cannot be seen. */
 export async function nodeWarnings(
   config: Config,
   directory: Directory = nss,
@@ -53,6 +53,12 @@ export async function nodeWarnings(
     if (found !== false) continue;
     missing.push(
       `the rule ${JSON.stringify(rule)} names the ${what} ${JSON.stringify(name)}, whom this node does not know: getent ${database} ${name}`,
+    );
+  }
+  for (const name of config.exempt.filter((one) => one !== "root" && !/^\d+$/.test(one))) {
+    if ((await directory.has("passwd", name)) !== false) continue;
+    missing.push(
+      `exempt names the user ${JSON.stringify(name)}, whom this node does not know: they are not exempt until it does: getent passwd ${name}`,
     );
   }
   const problem = asksForJobs(config) ? slurm() : null;

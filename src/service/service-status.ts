@@ -3,7 +3,7 @@ import { loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { ImdsProxyError } from "../errors.ts";
 import type { Problem } from "../telemetry/health.ts";
-import { mustRun, type RunCommand, runCommand } from "./command.ts";
+import { type RunCommand, runCommand } from "./command.ts";
 import { wantedConfiguration } from "./configuration.ts";
 import { accountUid, portFacts } from "./facts.ts";
 import { lockWarnings } from "./imds-lock.ts";
@@ -54,7 +54,8 @@ export async function unitsStatus(run: RunCommand = runCommand): Promise<UnitsSt
       active: (await run(["systemctl", "is-active", name])).stdout.trim() || "unknown",
     })),
   );
-  const installed = existsSync(BINARY);
+  const installed = existsSync(BINARY) || existsSync(`${UNIT_DIRECTORY}/${UNITS.proxy}`);
+  const { version, problem } = installed ? await installedVersion(run) : { version: null, problem: null };
   // The closed unit runs at boot alone: setup does not start it.
   const runs = ({ name, enabled, active }: (typeof units)[number]) =>
     enabled === "enabled" && (active === "active" || (name === UNITS.closed && active === "inactive"));
@@ -62,17 +63,36 @@ export async function unitsStatus(run: RunCommand = runCommand): Promise<UnitsSt
     installed,
     account: (await accountUid()) !== null,
     units,
-    version: installed ? (await mustRun(run, [BINARY, "--version"])).trim() : null,
+    version,
     problems: !installed
       ? []
-      : units
-          .filter((unit) => !runs(unit))
-          .map(({ name, enabled, active }) => ({
-            unit: name,
-            what: `${name} is ${enabled}, ${active}`,
-            remedy: `imdsproxy service enable; journalctl -u ${name}`,
-          })),
+      : [
+          ...(problem === null ? [] : [{ unit: BINARY, ...problem }]),
+          ...units
+            .filter((unit) => !runs(unit))
+            .map(({ name, enabled, active }) => ({
+              unit: name,
+              what: `${name} is ${enabled}, ${active}`,
+              remedy: `imdsproxy service enable; journalctl -u ${name}`,
+            })),
+        ],
   };
+}
+
+/** What the installed executable says that it is; or why it cannot be run, so that no unit starts again. */
+async function installedVersion(
+  run: RunCommand,
+): Promise<{ readonly version: string | null; readonly problem: Pick<Problem, "what" | "remedy"> | null }> {
+  const { exitCode, stdout, stderr } = await run([BINARY, "--version"]).catch((error) => ({
+    ...{ exitCode: 126, stdout: "" },
+    stderr: error instanceof Error ? error.message : String(error),
+  }));
+  const [why = ""] = stderr.trim().split("\n");
+  if (exitCode === 0) return { version: stdout.trim(), problem: null };
+  const what = existsSync(BINARY)
+    ? `the installed executable ${BINARY} cannot be run (exit code ${exitCode}${why === "" ? "" : `: ${why}`})`
+    : `the installed executable ${BINARY} is gone`;
+  return { version: null, problem: { what, remedy: "install it again, from a copy: ./imdsproxy setup" } };
 }
 
 export const NOT_INSTALLED = { what: "the service is not installed", remedy: "imdsproxy setup" } as const;

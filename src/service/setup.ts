@@ -80,7 +80,7 @@ async function locked<T>(options: ServiceOptions, work: () => Promise<T>): Promi
       try {
         for (const path of recover(JOURNAL)) options.say(`finished an interrupted setup: ${path}`);
         // An earlier setup that was killed may have left staged files that this one will not replace.
-        discard(INSTALLED_PATHS);
+        discard([...INSTALLED_PATHS, JOURNAL]);
         return await work();
       } catch (error) {
         throw fileProblem(error) ?? error;

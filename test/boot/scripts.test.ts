@@ -310,4 +310,69 @@ describeAsRoot("what an operator's scripts do on a node", () => {
     await node.ok("systemctl reload imdsproxy");
     expect((await node.run("imdsproxy service status")).code).toBe(0);
   });
+
+  test("an executable that is gone or cannot be run is told by status, service status and --json, and setup mends it", async () => {
+    await node.ok(
+      `/root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE}; mv /usr/local/bin/imdsproxy /root/kept`,
+    );
+    const told = async () => {
+      const [text, service] = [
+        await node.run("/root/imdsproxy status"),
+        await node.run("/root/imdsproxy service status"),
+      ];
+      const json = await node.run("/root/imdsproxy status --json");
+      expect([text.code, service.code, json.code]).toEqual([1, 1, 1]);
+      expect(JSON.parse(json.stdout)).toMatchObject({ healthy: false, proxy: { running: true } });
+      return text.stdout + service.stderr;
+    };
+    expect(await told()).toContain("the installed executable /usr/local/bin/imdsproxy is gone");
+    await node.ok("cp /root/kept /usr/local/bin/imdsproxy; chmod 644 /usr/local/bin/imdsproxy");
+    expect(await told()).toContain("the installed executable /usr/local/bin/imdsproxy cannot be run");
+    await node.ok(
+      "head -c 1000 /root/kept >/root/damaged; chmod 755 /root/damaged; mv /root/damaged /usr/local/bin/imdsproxy",
+    );
+    expect(await told()).toContain("cannot be run");
+    await node.ok("/root/imdsproxy setup");
+    expect((await node.run("imdsproxy status")).code).toBe(0);
+  });
+
+  test("setup over itself needs no room for the executable that is there, and says of an exempt user whom nobody knows", async () => {
+    await node.ok(`/root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE}`);
+    const ran = await node.run(
+      "mount -t tmpfs -o size=130m tmpfs /mnt && cp /usr/local/bin/imdsproxy /mnt/ && mount --bind /mnt /usr/local/bin && " +
+        `/root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE} --exempt nosuch; c=$?; umount -l /usr/local/bin; umount -l /mnt; exit $c`,
+    );
+    expect([ran.code, ran.stderr]).toEqual([0, ""]);
+    expect(ran.stdout).toContain('exempt names the user "nosuch", whom this node does not know');
+  });
+
+  test("config sign where it cannot write, observe and config check with options that mean nothing: errors with what would be right", async () => {
+    await node.ok(
+      "(umask 077; openssl genpkey -algorithm ed25519 -out K.pem); echo 'role: arn:aws:iam::842413447717:role/R' >rules.yaml",
+    );
+    const failing = async (command: string) => {
+      const { code, stderr } = await node.run(command);
+      expect([command, code]).toEqual([command, 2]);
+      return stderr;
+    };
+    expect(
+      await failing(
+        "/root/imdsproxy config sign --key K.pem --fleet f --serial 1 --out /nonexistent/x rules.yaml",
+      ),
+    ).toContain("the object cannot be written to /nonexistent/x (ENOENT)");
+    expect(await failing("/root/imdsproxy config check --object K.pem rules.yaml")).toContain(
+      "takes no object",
+    );
+    for (const what of ["--show", "--sweep"])
+      expect(await failing(`/root/imdsproxy observe ${what} --for 10s`)).toContain("--for means nothing");
+    expect(JSON.parse(await node.ok("/root/imdsproxy observe --sweep --json"))).toEqual({ removed: false });
+  });
+
+  test("a look at the service's health asks STS for nothing", async () => {
+    await node.ok(`/root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE}`);
+    await node.ok("systemctl restart imdsproxy; imdsproxy service status; imdsproxy status");
+    expect(
+      await node.ok("journalctl -u imdsproxy -o cat --no-pager | grep -c 'sessionName\":\"root@' || true"),
+    ).toBe("0\n");
+  });
 });

@@ -173,6 +173,22 @@ describe("parseConfig() names the line, what it found and what would be right:",
       "listen: 127.0.0.1:0\n",
       'config.yaml:1: listen must be an IP address and a port, such as 127.0.0.1:254 or [::1]:254 (found "127.0.0.1:0")',
     ],
+    [
+      "the metadata address to listen on",
+      "listen: 169.254.169.254:80\n",
+      "config.yaml:1: listen must not be the metadata address",
+    ],
+    ["it in IPv6", 'listen: "[fd00:ec2::254]:80"\n', "listen must not be the metadata address"],
+    [
+      "an upstream that is the proxy itself",
+      "listen: 127.0.0.1:253\nupstream: http://127.0.0.1:253\n",
+      "config.yaml:2: upstream must not be where the proxy itself listens",
+    ],
+    [
+      "metrics where the proxy listens",
+      "metrics: { listen: 127.0.0.1:254 }\n",
+      "config.yaml:1: metrics.listen must not be where the proxy listens",
+    ],
     ["a name to listen on", "listen: localhost:254\n", "must be an IP address and a port"],
     ["an upstream by name", "upstream: http://metadata\n", "must be auto, or a URL of an IP address"],
     [

@@ -49,6 +49,18 @@ describe("configWarnings() on what nobody gets and what two people share:", () =
   });
 });
 
+describe("configWarnings() on what setup refuses:", () => {
+  const warned = (more: object) =>
+    configWarnings(config([], more)).map(({ keys, text }) => [keys[0], text.slice(0, 16)]);
+  test("a port that users can take, a state directory elsewhere", () => {
+    expect(warned({ listen: "127.0.0.1:2540", stateDirectory: "/tmp/x" })).toEqual([
+      ["listen", "setup refuses it"],
+      ["stateDirectory", "setup refuses it"],
+    ]);
+    expect(warned({ listen: "127.0.0.1:300", stateDirectory: "/var/lib/other" })).toEqual([]);
+  });
+});
+
 describe("asksForJobs()", () => {
   test("by a match or by a template", () => {
     expect(asksForJobs(config([refuseJobs]))).toBe(true);
@@ -74,6 +86,13 @@ describe("nodeWarnings()", () => {
       'names the user "mallory", whom this node does not know: getent passwd mallory',
     );
     expect(warnings[1]).toContain('names the group "gone"');
+  });
+  test("an exempt user whom it does not know; never root, whom it knows, nor a uid", async () => {
+    const has = async (_database: string, name: string) => name === "alice";
+    const exempt = ["root", "alice", "1001", "alcie"];
+    const [warning, ...more] = await nodeWarnings(config([], { exempt }), { has }, () => null);
+    expect(warning).toContain('exempt names the user "alcie", whom this node does not know');
+    expect(more).toEqual([]);
   });
   test("none where the directory cannot tell", async () => {
     expect(await nodeWarnings(config(rules), { has: async () => null }, () => null)).toEqual([]);

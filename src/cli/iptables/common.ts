@@ -29,7 +29,7 @@ export async function resolveSpec(args: {
 
 /** What the rules are made for, in words. */
 export function specLine({ spec, upstream }: ResolvedFirewall): string {
-  const doubt = upstream.certain ? "" : " (not certain: run as root)";
+  const doubt = upstream.certain ? "" : ` (not certain${process.geteuid?.() === 0 ? "" : ": run as root"})`;
   return (
     `upstream ${endpointText(spec.upstream)}: ${upstream.reason}${doubt}; ` +
     `proxy ${endpointText(spec.listen)}; exempt uids ${spec.exemptUids.join(", ")}; containers: ${spec.containers}`
