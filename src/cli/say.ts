@@ -6,6 +6,9 @@ import { plain, widthOf, wrap } from "./terminal.ts";
  * be searched. Control characters are escaped in both, because a log may be read on a terminal later.
  */
 
+/** A line of a policy, of a file with its number, or a caret: each is left as it is, and so is the line above a caret. */
+const IS_QUOTED = /^\s+(?:["{}[\]^]|\d* *\|)|^\t/;
+
 /**
  * A text for a stream.
  *
@@ -20,11 +23,14 @@ export function fitted(
 ): string {
   return text
     .split("\n")
-    .flatMap((line) => {
+    .flatMap((line, i, lines) => {
       const clean = plain(line);
       if (width === null) return [clean];
-      // A line that is indented already, such as a policy's or one with a caret below it, is left as it is.
-      return /^\s/.test(clean) ? [clean] : wrap(clean, width - indent.length, hanging);
+      if (IS_QUOTED.test(clean) || /^\s*\^/.test(lines[i + 1] ?? "")) return [clean];
+      // Of a list, whose lines are indented: what is wrapped is indented further.
+      const [own = ""] = /^ */.exec(clean) ?? [];
+      const room = width - indent.length - own.length;
+      return wrap(clean.slice(own.length), room, hanging).map((part) => `${own}${part}`);
     })
     .map((line) => `${indent}${line}`)
     .join("\n");

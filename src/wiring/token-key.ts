@@ -45,7 +45,7 @@ function prepareDirectory(directory: string): void {
     throw new ImdsProxyError(
       "permission",
       `cannot make the state directory ${directory}: ${code}`,
-      "choose another with --state-dir",
+      "for the service, setup --state-dir DIR writes the unit that lets it write there; by hand, choose another with --state-dir",
     );
   }
   refuseIfShared(directory, lstatSync(directory), "directory");
@@ -90,7 +90,9 @@ function refuseIfShared(path: string, found: Ownership, kind: "directory" | "fil
   throw new ImdsProxyError(
     "unsafe",
     `${path} ${problem}`,
-    `it must belong to uid ${process.getuid?.()} and be closed to others: chmod ${kind === "directory" ? "0700" : "0600"} ${path}`,
+    found.uid === process.getuid?.()
+      ? `close it to others: chmod ${kind === "directory" ? "0700" : "0600"} ${path}`
+      : `it must belong to uid ${process.getuid?.()} and be closed to others; beside the installed service, try with a directory of your own: --state-dir DIR`,
   );
 }
 

@@ -12,7 +12,16 @@ describe("fitted()", () => {
       "    note: one\n    two three\n    four five\n    six",
     );
   });
-  test("leaves what is set in by itself, such as a line with a caret below it", () => {
+  test("indents further what is wrapped of an indented line, such as one of a list of problems", () => {
+    expect(fitted("two problems:\n  one is of many words\n  two", 14)).toBe(
+      "two problems:\n  one is of\n    many words\n  two",
+    );
+  });
+  test("leaves lines of a policy and of a file as they are", () => {
+    const quoted = '  "Action": "sts:AssumeRole",\n   12 | key: value that is long\n      |      ^';
+    expect(fitted(quoted, 14)).toBe(quoted);
+  });
+  test("leaves a line with a caret below it", () => {
     const excerpt = "a long line:\n    key: value that is long\n         ^";
     expect(fitted(excerpt, 14)).toBe(excerpt);
   });
