@@ -29,7 +29,7 @@ export const EXAMPLES: Readonly<Record<string, readonly Example[]>> = {
       says: "Shows each step, and changes nothing",
     },
     {
-      line: "sudo imdsproxy setup --role-arn arn:aws:iam::123456789012:role/NodeUsers --verify-as alice",
+      line: "sudo imdsproxy setup --config policy.yaml --verify-as alice",
       says: "Verifies as alice in place of nobody",
     },
   ],
@@ -79,7 +79,7 @@ export const EXAMPLES: Readonly<Record<string, readonly Example[]>> = {
   ],
   "config sign": [
     {
-      line: "imdsproxy config sign --key fleet.pem --fleet research --serial 42 --out object.yaml policy.yaml",
+      line: "imdsproxy config sign --key K.pem --fleet hpc --serial 7 --out o.yaml p.yaml",
       says: "Checks the rules, runs their tests, and writes the object that nodes take",
     },
   ],

@@ -53,6 +53,10 @@ describe("help", () => {
 
 describe("examples", () => {
   const byPath = new Map(commands.map((info) => [info.path.join(" "), info]));
+  test("fit into a terminal of 80 columns", () => {
+    const lines = Object.values(EXAMPLES).flatMap((all) => all.map(({ line }) => line));
+    expect(lines.filter((line) => line.length > 76)).toEqual([]);
+  });
   for (const [path, examples] of Object.entries(EXAMPLES)) {
     for (const { line } of examples) {
       test(`of ${path || "imdsproxy"}: ${line}`, () => {
