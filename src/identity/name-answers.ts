@@ -60,11 +60,13 @@ function write(message: NameMessage): void {
 /** The lines of a descriptor until its end. */
 function* linesOf(descriptor: number): Generator<string, void, undefined> {
   const chunk = Buffer.alloc(4_096);
+  // A character can be in two pieces.
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   let pending = "";
   for (;;) {
     const length = patiently(() => readSync(descriptor, chunk));
     if (length === 0) return;
-    const lines = (pending + chunk.toString("latin1", 0, length)).split("\n");
+    const lines = (pending + decoder.decode(chunk.subarray(0, length), { stream: true })).split("\n");
     pending = lines.pop() ?? "";
     yield* lines;
   }

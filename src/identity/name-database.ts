@@ -3,6 +3,7 @@ import { isPassing } from "../errors.ts";
 import type { AccountDatabase } from "./accounts.ts";
 import { allocatedRanges, allocatorHasRun, isAllocated } from "./allocated-uids.ts";
 import type { NameHelpers } from "./name-helpers.ts";
+import { nameText } from "./name-text.ts";
 import { parseNameSwitch } from "./nsswitch.ts";
 import { parseSubordinateRanges, type SubordinateRange } from "./shares.ts";
 
@@ -80,7 +81,7 @@ export function nameDatabase(helpers: NameHelpers, readText: ReadText = read): A
     byName: (user, hurry) => helpers.byName(user, { hurry }),
     ownersInFile(uid) {
       const owners = ranges().filter(({ first, last }) => uid >= first && uid <= last);
-      return [...new Set(owners.map(({ owner }) => owner))];
+      return [...new Set(owners.map(({ owner }) => nameText(Buffer.from(owner, "latin1"))))];
     },
     ownersService: () => services().subid,
     ownersByService: (service, uid) => helpers.owners(service, uid),

@@ -81,6 +81,8 @@ class Helper {
     const answer = new Promise<NameMessage>((resolve, reject) => {
       this.#waiting = { resolve, reject };
     });
+    // It may be given up before the question is taken, while nobody waits for the answer yet.
+    answer.catch(() => {});
     const cancelTooLong = this.#after(QUESTION_MS, () => this.#giveUp());
     this.#cancelStalled = this.#after(this.#timeoutMs, () => this.#giveUp());
     try {

@@ -59,7 +59,7 @@ export class CallAllowance {
    * Asks for one call. `granted`: it may be made in `waitMs` milliseconds, and its tokens are taken; else it may be asked
    * for again after `waitMs`.
    *
-   * @param nowMs the time in milliseconds. Where the clock was set back, TokenBucket bounds the wait.
+   * @param nowMs milliseconds of a monotonic clock: by one that is set back, nobody would be granted a call until it has caught up.
    */
   ask(owner: Subject, nowMs: number): { readonly granted: boolean; readonly waitMs: number } {
     const { all, few } = this.#ownerOf(owner, nowMs);

@@ -85,6 +85,8 @@ const LEAST_PUT_OFF_MS = 30_000;
  */
 export class SessionBroker {
   readonly #clock: Clock;
+  /** For what is measured from one moment to another in this process: a wall clock that is set back must hold up nobody. */
+  readonly #monotonicMs: () => number;
   readonly #random: () => number;
   readonly #onEvent: (event: SessionEvent) => void;
   readonly #waitMs: number;
@@ -107,6 +109,7 @@ export class SessionBroker {
 
   constructor(options: BrokerOptions) {
     this.#clock = options.clock;
+    this.#monotonicMs = options.monotonicMs;
     this.#alarms = new Alarms({ clock: options.clock, monotonicMs: options.monotonicMs });
     this.#random = options.random;
     this.#onEvent = options.onEvent ?? (() => {});
@@ -144,7 +147,7 @@ export class SessionBroker {
     const waitMs = entry.failures > 0 ? Math.min(this.#waitMs, FAILING_WAIT_MS) : this.#waitMs;
     const limitMs = held === "low" ? this.#betterWaitMs : waitMs;
     if (entry.queued && this.#calls.turnInMs(entry.owner) >= limitMs) return this.#answer(entry);
-    const dueInMs = entry.retry === null ? 0 : entry.retry.dueAtMs - this.#clock.now();
+    const dueInMs = entry.retry === null ? 0 : entry.retry.dueAtMs - this.#monotonicMs();
     if (dueInMs < limitMs) await this.#settle(entry, limitMs);
     return this.#answer(entry);
   }
@@ -197,9 +200,9 @@ export class SessionBroker {
     // While calls are paced, the few that STS accepts are for callers who ask.
     if (this.#calls.isPaced(nowMs)) return null;
     // It takes no token from the owner's bucket, which is for the requests that the owner makes.
-    if (this.#allowance?.hasForNode(nowMs, leave) === false) return null;
+    if (this.#allowance?.hasForNode(this.#monotonicMs(), leave) === false) return null;
     if (!this.#earlyStarts.take(key, owner, lifeMs, nowMs)) return null;
-    this.#allowance?.countForNode(nowMs);
+    this.#allowance?.countForNode(this.#monotonicMs());
     const entry = this.#entryFor(request, owner);
     if (entry === null) return null;
     entry.asked = false;
@@ -284,7 +287,7 @@ export class SessionBroker {
     if (denial !== null) return { kind: "denied", message: denial.message };
     const message = entry.failure ?? "STS has not answered yet; try again shortly";
     if (entry.putOffUntilMs === null) return unavailable(message);
-    return { ...unavailable(message), retryAfterMs: Math.max(0, entry.putOffUntilMs - nowMs) };
+    return { ...unavailable(message), retryAfterMs: Math.max(0, entry.putOffUntilMs - this.#monotonicMs()) };
   }
 
   /** Waits until an attempt at this entry has ended, at most `limitMs`. */
@@ -324,7 +327,7 @@ export class SessionBroker {
    * meantime wait for the same one.
    */
   #mayCall(entry: Entry): boolean {
-    const nowMs = this.#clock.now();
+    const nowMs = this.#monotonicMs();
     if (this.#allowance === null) return true;
     if (entry.granted) {
       entry.granted = false;
@@ -435,7 +438,7 @@ export class SessionBroker {
       entry.failure = failure.message;
       againInMs = retryDelayMs(entry.failures, failure.retryAfterMs, this.#random());
       entry.retry = {
-        dueAtMs: nowMs + againInMs,
+        dueAtMs: this.#monotonicMs() + againInMs,
         alarm: this.#alarms.set(againInMs, this.#onRetry, entry),
       };
     }

@@ -13,7 +13,7 @@ export interface Held {
   readonly end: Alarm<Entry>;
 }
 
-/** What the broker knows of one request. Times are milliseconds since the epoch. */
+/** What the broker knows of one request. Times are milliseconds; of `beganAtMs` since the epoch, else of the monotonic clock. */
 export interface Entry {
   readonly key: string;
   readonly request: SessionRequest;

@@ -62,7 +62,8 @@ export class FleetObject {
   /** To be called with the configuration that is in effect from now on. */
   loaded(running: LoadedConfig): void {
     this.#running = running;
-    this.#tried = hashIn(running);
+    // One that cannot be used was tried all the same: it is not tried again before there is another.
+    if (running.object?.kind !== "unusable") this.#tried = hashIn(running);
     this.#refused = null;
   }
 

@@ -172,3 +172,47 @@ describe("NameHelpers", () => {
     await gone(pid);
   });
 });
+
+describe("the helper itself, asked for an account that no service tells now", () => {
+  /** Its answer, where it is told to skip every service. */
+  async function keptName(user: string): Promise<unknown> {
+    const helper = Bun.spawn([process.execPath, "src/main.ts", "resolve-names"], {
+      stdin: "pipe",
+      stderr: "inherit",
+    });
+    const skip = ["files", "compat", "systemd", "sss", "ldap", "db", "nis", "winbind"];
+    const before = { user, uid: 3_999_999_999, gid: 1, service: "files" };
+    helper.stdin.write(`${JSON.stringify({ kind: "uid", uid: before.uid, before, skip })}\n`);
+    await helper.stdin.end();
+    const lines = (await new Response(helper.stdout).text()).trim().split("\n");
+    await helper.exited;
+    return JSON.parse(lines.at(-1) ?? "").account.account?.user;
+  }
+  for (const user of ["josé", "日本".repeat(1_500), "a\udc80\udcff", "\ufeffalice"]) {
+    test(`keeps the name ${JSON.stringify(user.slice(0, 6))}, of ${user.length} characters, as it is`, async () => {
+      expect(await keptName(user)).toBe(user);
+    });
+  }
+});
+
+test("a helper that takes no question, of which a pipe holds a part alone, is given up and rejects nothing that nobody awaits", async () => {
+  const unhandled: unknown[] = [];
+  const note = (error: unknown) => void unhandled.push(error);
+  process.on("unhandledRejection", note);
+  const helpers = new NameHelpers({
+    command: ["/bin/sh", "-c", "exec sleep 600"],
+    monotonicMs: () => performance.now(),
+    timeoutMs: 200,
+  });
+  try {
+    const before = { user: "x".repeat(300_000), uid: 1, gid: 1, service: "files" };
+    const { account, unavailable } = await helpers.byUid(1, { before });
+    expect([account?.user.length ?? null, unavailable.length > 0]).toEqual([null, true]);
+  } finally {
+    helpers.close();
+    // Rejections are told at the end of a turn of the event loop.
+    for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
+    process.off("unhandledRejection", note);
+  }
+  expect(unhandled).toEqual([]);
+});

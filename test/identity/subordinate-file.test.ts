@@ -28,3 +28,9 @@ test("and for who their owner is; what was known holds meanwhile", () => {
   state.isFree = false;
   expect(database.ownersInFile(3_000_000_001)).toEqual(["alice"]);
 });
+
+test("an owner whose name is not ASCII is asked for by the text that all names are", () => {
+  const file = Buffer.from("josé:3000000000:65536\n").toString("latin1");
+  const database = nameDatabase({} as NameHelpers, (path) => (path === "/etc/subuid" ? file : ""));
+  expect(database.ownersInFile(3_000_000_005)).toEqual(["josé"]);
+});

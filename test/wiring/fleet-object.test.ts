@@ -39,6 +39,32 @@ const noDescriptor = (): never => {
   throw Object.assign(new Error("EMFILE"), { code: "EMFILE" });
 };
 
+test("a copy that cannot be used is tried once, also where it was there at the start; another one is tried at once", () => {
+  const unusable = {
+    config: {},
+    object: { kind: "unusable", path: PATH, problem: "no signature", remedy: null },
+    file: {},
+  } as unknown as LoadedConfig;
+  let stamp = "1";
+  const object = new FleetObject(unusable, {
+    now: () => 0,
+    stamp: () => stamp,
+    read: () => (stamp === "1" ? OLD : NEW),
+    pollState: () => null,
+  });
+  let reloads = 0;
+  const look = () =>
+    object.look(() => {
+      reloads++;
+      object.loaded(unusable);
+    });
+  for (let i = 0; i < 10; i++) look();
+  expect(reloads).toBe(1);
+  stamp = "2";
+  for (let i = 0; i < 10; i++) look();
+  expect(reloads).toBe(2);
+});
+
 test("a copy that could not be read for a moment is loaded as soon as it can be", () => {
   const { disk, object, look } = aDisk();
   const refused = () => object.refused("cannot read the copy: EMFILE", null);
