@@ -71,12 +71,31 @@ export class FairSlots<Owner> {
   /** Resolves when it is the owner's turn, to a function that gives the slot back. The caller must call it exactly once. */
   acquire(owner: Owner): Promise<() => void> {
     return new Promise((resolve) => {
-      const queue = this.#waiting.get(owner) ?? [];
-      queue.push(() => resolve(() => this.#release(owner)));
-      this.#waiting.set(owner, queue);
-      this.#waits++;
-      this.#fill();
+      this.wait(owner, resolve);
     });
+  }
+
+  /**
+   * Calls `start` when it is the owner's turn, at once where a slot is free, with a function that gives the slot back and must be called
+   * exactly once.
+   *
+   * @returns a function that takes the call out of the queue; it does nothing once `start` was called.
+   */
+  wait(owner: Owner, start: (release: () => void) => void): () => void {
+    const begin = () => start(() => this.#release(owner));
+    const queue = this.#waiting.get(owner) ?? [];
+    queue.push(begin);
+    this.#waiting.set(owner, queue);
+    this.#waits++;
+    this.#fill();
+    return () => {
+      const waiting = this.#waiting.get(owner) ?? [];
+      const at = waiting.indexOf(begin);
+      if (at === -1) return;
+      waiting.splice(at, 1);
+      if (waiting.length === 0) this.#waiting.delete(owner);
+      this.#waits--;
+    };
   }
 
   #release(owner: Owner): void {

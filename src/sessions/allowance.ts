@@ -60,12 +60,17 @@ export class CallAllowance {
    * for again after `waitMs`.
    *
    * @param nowMs milliseconds of a monotonic clock: by one that is set back, nobody would be granted a call until it has caught up.
+   * @param mostMs a call that would have to wait longer is not granted. Default 10 s.
    */
-  ask(owner: Subject, nowMs: number): { readonly granted: boolean; readonly waitMs: number } {
+  ask(
+    owner: Subject,
+    nowMs: number,
+    mostMs = LONGEST_WAIT_MS,
+  ): { readonly granted: boolean; readonly waitMs: number } {
     const { all, few } = this.#ownerOf(owner, nowMs);
     const buckets = [all, this.#node, few.waitMs(nowMs) === 0 ? few : this.#many];
     const waitMs = Math.max(...buckets.map((bucket) => bucket.waitMs(nowMs)));
-    if (waitMs > LONGEST_WAIT_MS) return { granted: false, waitMs };
+    if (waitMs > mostMs) return { granted: false, waitMs };
     for (const bucket of buckets) bucket.take(nowMs);
     return { granted: true, waitMs };
   }

@@ -65,6 +65,9 @@ const UNASKED_ATTEMPTS = 8;
  */
 const FAILING_WAIT_MS = 900;
 
+/** A call that waits at the rate limit is hastened only where it comes by at least this much earlier. */
+const LEAST_HASTE_MS = 100;
+
 /** A refresh is postponed only where it can be postponed by at least this long. */
 const LEAST_PUT_OFF_MS = 30_000;
 
@@ -136,7 +139,7 @@ export class SessionBroker {
     const entry = this.#entryFor(request, owner);
     if (entry === null) return unavailable("too many sessions are asked for at once; try again shortly");
 
-    const held = this.#asked(entry);
+    const held = this.#asked(entry, owner);
     if (held === "fresh") return this.#answer(entry);
     // The rate limit refused the call, so there is nothing to wait for.
     if (!entry.inFlight && entry.retry === null && entry.denial === null) return this.#answer(entry);
@@ -146,7 +149,7 @@ export class SessionBroker {
 
     const waitMs = entry.failures > 0 ? Math.min(this.#waitMs, FAILING_WAIT_MS) : this.#waitMs;
     const limitMs = held === "low" ? this.#betterWaitMs : waitMs;
-    if (entry.queued && this.#calls.turnInMs(entry.owner) >= limitMs) return this.#answer(entry);
+    if (entry.turn !== null && this.#calls.turnInMs(owner) >= limitMs) return this.#answer(entry);
     const dueInMs = entry.retry === null ? 0 : entry.retry.dueAtMs - this.#monotonicMs();
     if (dueInMs < limitMs) await this.#settle(entry, limitMs);
     return this.#answer(entry);
@@ -163,7 +166,7 @@ export class SessionBroker {
     // Looked at once: to read the clock that counts the machine's sleep costs more than all else here.
     if (entry === undefined || this.#standing(entry, nowMs) !== "fresh" || entry.held === null) return null;
     this.#entries.touch(entry);
-    this.#asked(entry, "fresh");
+    this.#asked(entry, entry.owner, "fresh");
     return sessionOf(entry.held, nowMs);
   }
 
@@ -176,7 +179,7 @@ export class SessionBroker {
   prepare(request: SessionRequest, owner: Subject = request.sessionName): FirstAttempt | null {
     const entry = this.#stopped ? null : this.#entryFor(request, owner);
     if (entry === null) return null;
-    this.#asked(entry);
+    this.#asked(entry, owner);
     return this.#first(entry);
   }
 
@@ -253,8 +256,11 @@ export class SessionBroker {
     }
   }
 
-  /** Notes that a caller asks, and begins an attempt where one is due. Returns the standing of the session in memory. */
-  #asked(entry: Entry, held = this.#standing(entry)): "fresh" | "low" | "ended" {
+  /**
+   * Notes that a caller asks, and begins an attempt where one is due, or hastens the one that waits. Returns the standing of the session in
+   * memory.
+   */
+  #asked(entry: Entry, owner: Subject, held = this.#standing(entry)): "fresh" | "low" | "ended" {
     entry.asked = true;
     entry.unaskedAttempts = 0;
     if (entry.denial?.brief === true) {
@@ -262,8 +268,10 @@ export class SessionBroker {
       // Now that somebody asks, it is kept longer. However late in its five seconds, it ends at most a minute after STS denied.
       this.#deny(entry, entry.denial.message, DENIAL_MS - EARLY_DENIAL_MS, false);
     }
-    if (held !== "fresh") this.#attempt(entry, "asked");
-    else if (entry.refreshMissed) this.#attempt(entry, "refresh");
+    if (held !== "fresh") {
+      this.#attempt(entry, "asked", owner);
+      this.#hasten(entry, owner);
+    } else if (entry.refreshMissed) this.#attempt(entry, "refresh");
     return held;
   }
 
@@ -308,25 +316,52 @@ export class SessionBroker {
     for (const leave of [...(entry.waiters ?? [])]) leave();
   }
 
-  /** Begins an attempt, unless one is under way or scheduled, or a denial is remembered. */
-  #attempt(entry: Entry, reason: AttemptReason): void {
+  /**
+   * Several owners may share a session. Nobody waits for it behind what only the one who asked first has asked for: neither in the queue
+   * of calls nor at the rate limit.
+   */
+  #hasten(entry: Entry, owner: Subject): void {
+    entry.turn?.join(owner);
+    if (!entry.granted || entry.retry === null || this.#allowance === null) return;
+    const nowMs = this.#monotonicMs();
+    const leftMs = entry.retry.dueAtMs - nowMs;
+    if (leftMs <= LEAST_HASTE_MS) return;
+    const { granted, waitMs } = this.#allowance.ask(owner, nowMs, leftMs - LEAST_HASTE_MS);
+    if (!granted) return;
+    this.#alarms.cancel(entry.retry.alarm);
+    this.#grant(entry, waitMs);
+  }
+
+  /** Schedules the call that the rate limit allows in so many milliseconds. */
+  #grant(entry: Entry, waitMs: number): void {
+    entry.granted = true;
+    entry.putOffUntilMs = this.#monotonicMs() + waitMs;
+    entry.retry = { dueAtMs: entry.putOffUntilMs, alarm: this.#alarms.set(waitMs, this.#onGranted, entry) };
+  }
+
+  /**
+   * Begins an attempt, unless one is under way or scheduled, or a denial is remembered.
+   *
+   * @param owner whose turn and whose rate limit it is; default the entry's.
+   */
+  #attempt(entry: Entry, reason: AttemptReason, owner: Subject = entry.owner): void {
     if (entry.inFlight || entry.retry !== null || entry.denial !== null || this.#stopped) return;
     // An early start has taken its token already.
-    if (reason !== "early" && !this.#mayCall(entry)) return;
+    if (reason !== "early" && !this.#mayCall(entry, owner)) return;
     entry.inFlight = true;
     entry.putOffUntilMs = null;
     entry.beganAtMs = this.#clock.now();
     entry.refreshMissed = false;
     this.#cancelRefresh(entry);
     if (reason === "refresh") entry.asked = false;
-    void this.#run(entry, reason);
+    void this.#run(entry, reason, owner);
   }
 
   /**
    * Whether the rate limit allows a call now. Where it will allow one soon, the call is scheduled, and callers who ask in the
    * meantime wait for the same one.
    */
-  #mayCall(entry: Entry): boolean {
+  #mayCall(entry: Entry, owner: Subject): boolean {
     const nowMs = this.#monotonicMs();
     if (this.#allowance === null) return true;
     if (entry.granted) {
@@ -334,29 +369,24 @@ export class SessionBroker {
       return true;
     }
     if (this.#standing(entry) !== "ended") {
-      this.#allowance.count(entry.owner, nowMs);
+      this.#allowance.count(owner, nowMs);
       return true;
     }
-    const { granted, waitMs } = this.#allowance.ask(entry.owner, nowMs);
+    const { granted, waitMs } = this.#allowance.ask(owner, nowMs);
     if (granted && waitMs === 0) return true;
     const seconds = Math.ceil(waitMs / 1000);
     entry.failure = `too many new sessions are asked for; try again in ${seconds} s`;
     entry.putOffUntilMs = nowMs + waitMs;
-    if (granted) {
-      entry.granted = true;
-      entry.retry = {
-        dueAtMs: nowMs + waitMs,
-        alarm: this.#alarms.set(waitMs, this.#onGranted, entry),
-      };
-    } else this.#removeIfEmpty(entry);
-    this.#emit({ type: "postponed", request: entry.request, owner: entry.owner, againInMs: waitMs });
+    if (granted) this.#grant(entry, waitMs);
+    else this.#removeIfEmpty(entry);
+    this.#emit({ type: "postponed", request: entry.request, owner, againInMs: waitMs });
     return false;
   }
 
-  async #run(entry: Entry, reason: AttemptReason): Promise<void> {
-    entry.queued = true;
-    const endTurn = await this.#calls.turn(entry.owner);
-    entry.queued = false;
+  async #run(entry: Entry, reason: AttemptReason, owner: Subject): Promise<void> {
+    entry.turn = this.#calls.turn(owner);
+    const endTurn = await entry.turn.begun;
+    entry.turn = null;
     // It was withdrawn while it waited. STS is not called for a session that nobody may have.
     if (!this.#keeps(entry)) {
       entry.inFlight = false;

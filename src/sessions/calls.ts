@@ -17,6 +17,40 @@ export interface Sts {
   assumeRole(request: SessionRequest, signal: AbortSignal): Promise<Session>;
 }
 
+/**
+ * The turn of a call that waits. Others who want the same session join it, and it comes when the first of them has their turn: nobody
+ * waits behind the queue of whoever asked first.
+ */
+export class Turn {
+  /** Resolves when it begins, to a function that ends the turn. The caller must call it exactly once. */
+  readonly begun: Promise<() => void>;
+  readonly #slots: FairSlots<Subject>;
+  readonly #begin: (end: () => void) => void;
+  /** Those who wait, with what takes them out of the queue. */
+  readonly #waiting = new Map<Subject, () => void>();
+  #hasBegun = false;
+
+  constructor(slots: FairSlots<Subject>, owner: Subject) {
+    this.#slots = slots;
+    const { promise, resolve } = Promise.withResolvers<() => void>();
+    this.begun = promise;
+    this.#begin = resolve;
+    this.join(owner);
+  }
+
+  /** Waits for the turn of one more owner as well. */
+  join(owner: Subject): void {
+    if (this.#hasBegun || this.#waiting.has(owner)) return;
+    const leave = this.#slots.wait(owner, (end) => {
+      this.#hasBegun = true;
+      for (const takeOut of this.#waiting.values()) takeOut();
+      this.#waiting.clear();
+      this.#begin(end);
+    });
+    if (!this.#hasBegun) this.#waiting.set(owner, leave);
+  }
+}
+
 export interface StsCallsOptions {
   readonly sts: Sts;
   readonly clock: Clock;
@@ -73,9 +107,9 @@ export class StsCalls {
     return turns === null ? 0 : this.#pace.waitMs(nowMs) + this.#pace.distanceMs(nowMs) * turns;
   }
 
-  /** Resolves when it is the owner's turn, to a function that ends the turn. The caller must call it exactly once. */
-  turn(owner: Subject): Promise<() => void> {
-    return this.#slots.acquire(owner);
+  /** Queues a call of this owner. */
+  turn(owner: Subject): Turn {
+    return new Turn(this.#slots, owner);
   }
 
   /**

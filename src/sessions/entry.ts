@@ -1,6 +1,7 @@
 import type { Subject } from "../identity/caller.ts";
 import type { Alarm } from "../platform/alarms.ts";
 import type { Clock } from "../platform/clock.ts";
+import type { Turn } from "./calls.ts";
 import { type Life, standing } from "./life.ts";
 import type { Session, SessionRequest } from "./types.ts";
 
@@ -30,8 +31,8 @@ export interface Entry {
   /** Somebody asked since the last refresh began. */
   asked: boolean;
   inFlight: boolean;
-  /** Whether the attempt in flight still waits for its turn, so that STS was not called yet. */
-  queued: boolean;
+  /** The turn for which the attempt in flight still waits, so that STS was not called yet; else null. */
+  turn: Turn | null;
   /** Whether the call that `retry` schedules has taken its rate-limit token already. */
   granted: boolean;
   /** When the last attempt began. */
@@ -59,7 +60,7 @@ export function newEntry(key: string, request: SessionRequest, owner: Subject): 
     refreshMissed: false,
     asked: true,
     inFlight: false,
-    queued: false,
+    turn: null,
     granted: false,
     beganAtMs: 0,
     failures: 0,

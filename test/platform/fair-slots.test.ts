@@ -83,3 +83,28 @@ describe("FairSlots", () => {
     );
   });
 });
+
+test("who leaves the queue has no turn, keeps nobody's from them, and is counted no more", () => {
+  const slots = new FairSlots<string>(1, 1);
+  const began: string[] = [];
+  let end = () => {};
+  const wait = (owner: string, name: string) =>
+    slots.wait(owner, (release) => {
+      began.push(name);
+      end = release;
+    });
+  wait("alice", "first");
+  const leave = wait("alice", "left");
+  wait("alice", "second");
+  const leaveAlone = wait("bob", "of bob");
+  expect([slots.waiting, slots.turnsBefore("alice")]).toEqual([3, 2]);
+  leave();
+  leaveAlone();
+  // A second time does nothing.
+  leave();
+  expect([slots.waiting, slots.turnsBefore("bob"), slots.turnsBefore("alice")]).toEqual([1, null, 0]);
+  end();
+  expect([began, slots.inUse, slots.waiting]).toEqual([["first", "second"], 1, 0]);
+  end();
+  expect(slots.inUse).toBe(0);
+});
