@@ -235,7 +235,8 @@ export class Handler {
     const found = await this.#options.metadata.read(route.version, route.path, shareOf(task.caller));
     if (found.kind !== "found") return metadataAnswer(found);
     const lines = readableLines(found.body, route.path, task.policy.categories);
-    if (route.path === "meta-data" && (await this.#decide(task)).decision.kind === "role") {
+    const later = { ...task, nowMs: this.#options.clock.now() };
+    if (route.path === "meta-data" && (await this.#decide(later)).decision.kind === "role") {
       lines.push("iam/");
       lines.sort();
     }

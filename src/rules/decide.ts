@@ -1,7 +1,14 @@
 import type { Identity } from "../identity/types.ts";
 import type { SessionRequest } from "../sessions/types.ts";
 import { compileGrants, type Granted, grantsOf, matchesOf, quotedNames } from "./grants.ts";
-import { CGROUP, compileMatch, type Unknown, unavailableUser, unknownJob } from "./match.ts";
+import {
+  CGROUP,
+  compileMatch,
+  type Unknown,
+  unavailableGroups,
+  unavailableUser,
+  unknownJob,
+} from "./match.ts";
 import type { PlaceholderName } from "./placeholders.ts";
 import { mentions, mentionsJob, renderName, renderTag, type TemplateValues } from "./template.ts";
 import type { Rule, RulesConfig } from "./types.ts";
@@ -165,6 +172,11 @@ function assume(
   const ofUser = asked("user", "slurmUser");
   if (identity.userUnavailable !== undefined && ofUser !== undefined)
     return unknown(asking(ofUser), name, unavailableUser(identity.userUnavailable));
+  const groups = rule?.match.group ?? [];
+  const isFirst = groups[0] === undefined || identity.groups.includes(groups[0]);
+  // The caller may be in one that comes before those which could be told, and the session would have another name for now.
+  if (identity.groupsUnavailable !== undefined && !isFirst && asked("group") !== undefined)
+    return unknown(asking("group"), name, unavailableGroups(identity.groupsUnavailable));
   const ofRegion = asked("region");
   if (node.region === null && ofRegion !== undefined) return unknown(asking(ofRegion), name, REGION);
   const isOfJob =

@@ -21,7 +21,7 @@ export const unavailableUser = (why: string): Unknown => ({
   what: `the user's name, which cannot be told for now: ${why}`,
   passing: true,
 });
-const unavailableGroups = (why: string): Unknown => ({
+export const unavailableGroups = (why: string): Unknown => ({
   what: `groups, not all of which can be told for now: ${why}`,
   passing: true,
 });

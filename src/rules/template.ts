@@ -56,7 +56,7 @@ function valueFor(name: string, values: TemplateValues): string | null {
     case "region":
       return values.region ?? null;
     case "slurmUser":
-      return values.slurmJobId === null ? null : valueFor("user", values);
+      return values.slurmJobId === null ? null : jobUserText(valueFor("user", values));
     case "group":
       return values.group ?? null;
     case "hostname":
@@ -78,6 +78,10 @@ const render = (template: string, values: TemplateValues, absent: string): strin
  */
 const userText = (user: string): string =>
   /^(?:user:)*(?:uid|container)=/.test(user) ? `user:${user}` : user;
+
+/** The same, escaped where it is what stands for no job: a directory can have an account called `none`. */
+const jobUserText = (user: string | null): string | null =>
+  user !== null && /^(?:user:)*none$/.test(user) ? `user:${user}` : user;
 
 /** The digits of the hash in a text that was changed: 64 bits, so that nobody finds another name with the same hash. */
 export const HASH_DIGITS = 16;

@@ -52,19 +52,24 @@ const NOTHING_FROM_OUTSIDE = {
   maxAttempts: 1,
 } satisfies STSClientConfig;
 
+/** Milliseconds between two looks for other credentials of the node, where STS denies. */
+const LOOK_AGAIN_MS = 10_000;
+
 /**
  * STS for the broker, through @aws-sdk/client-sts. `load` or the first request loads the SDK, so that commands without a request
  * to STS start faster. Endpoints are regional, with the suffix of each partition that the SDK knows.
  *
  * Each attempt is one request. Where STS rejects the node's own credentials or the date of the signature, the request is
  * repeated once immediately, with newly fetched credentials and the clock offset that the SDK has measured
- * (AwsSdkSigV4Signer.js in @aws-sdk/core, errorHandler).
+ * (AwsSdkSigV4Signer.js in @aws-sdk/core, errorHandler). The same where STS denies it and the node has other credentials by now.
  */
 export function createSts(options: StsOptions): AwsSts {
   const timeoutMs = options.timeoutMs ?? 5_000;
   const now = options.now ?? systemClock.now;
   let loading: Promise<Loaded> | null = null;
   let secrets: readonly string[] = [];
+  let signedBy = "";
+  let lookedAtMs = Number.NEGATIVE_INFINITY;
   let clockOffsetMs = 0;
 
   /** The node's credentials, which are removed from every text of an answer before it is logged. */
@@ -74,6 +79,7 @@ export function createSts(options: StsOptions): AwsSts {
       // The former ones as well, because a request may still be under way with them. The same ones are often fetched again.
       const all = [found.secretAccessKey, found.sessionToken, found.accessKeyId, ...secrets];
       secrets = [...new Set(all)].slice(0, 6);
+      signedBy = found.accessKeyId;
       return found;
     };
   }
@@ -118,6 +124,21 @@ export function createSts(options: StsOptions): AwsSts {
     return loading;
   }
 
+  /**
+   * Whether the metadata service has other credentials than those by which a request was denied, as after the node was given another
+   * instance profile. The SDK would keep the former ones until they end. It is asked at most once in ten seconds.
+   */
+  async function haveChanged(): Promise<boolean> {
+    const nowMs = now();
+    if (Math.abs(nowMs - lookedAtMs) < LOOK_AGAIN_MS) return false;
+    lookedAtMs = nowMs;
+    try {
+      return (await options.metadata.credentials()).accessKeyId !== signedBy;
+    } catch {
+      return false;
+    }
+  }
+
   async function attempt(request: SessionRequest, signal: AbortSignal): Promise<Session> {
     const { client, send } = await loaded();
     const input = assumeRoleInput(request);
@@ -125,7 +146,8 @@ export function createSts(options: StsOptions): AwsSts {
     try {
       return readSession(await send(input, signal), obtainedAtMs);
     } catch (error) {
-      if (!isOwnCredentials(error)) throw error;
+      const isDenied = classify(error, request, secrets).kind === "denied";
+      if (!isOwnCredentials(error) && !(isDenied && (await haveChanged()))) throw error;
       await client.config.credentials({ forceRefresh: true });
     }
     return readSession(await send(input, signal), now());

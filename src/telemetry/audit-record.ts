@@ -136,5 +136,7 @@ function clipped<T extends string | null | undefined>(
 ): T extends string ? string : string | undefined;
 function clipped(text: string | null | undefined): string | undefined {
   if (text === null || text === undefined) return undefined;
-  return text.length <= MAX_TEXT ? text : `${text.slice(0, MAX_TEXT)}…`;
+  if (text.length <= MAX_TEXT) return text;
+  // Half of a character beyond the first 65,536 would make the whole value one that is no text (identity/name-text.ts).
+  return `${text.slice(0, MAX_TEXT).replace(/[\ud800-\udbff]$/, "")}…`;
 }

@@ -413,6 +413,28 @@ describe("the placeholders of the node, the group and the job's user", () => {
     const tags = { team: "{group}" };
     expect(requestOf({ groups: ["data-eng", "ops"] }, { tags })).toMatchObject({ tags: [["team", "ops"]] });
   });
+  test("{group} refuses for now where it cannot be told whether the caller is in one that comes before", () => {
+    const name = { sessionName: "{group}" };
+    const refused = requestOf({ groups: ["data-eng"], groupsUnavailable: "sss (unavailable)" }, name);
+    expect(refused).toContain("{group}, which asks for groups, not all of which can be told for now");
+    expect(requestOf({ groups: ["ops"], groupsUnavailable: "sss (unavailable)" }, name)).toMatchObject({
+      sessionName: "ops",
+    });
+    expect(
+      requestOf({ groups: ["data-eng"], groupsUnavailable: "sss (unavailable)" }, { sessionName: "x1" }),
+    ).toMatchObject({
+      sessionName: "x1",
+    });
+  });
+  test("{slurmUser} of an account called none is not what stands for no job", () => {
+    const of = (user: string) =>
+      requestOf({ groups: ["ops"], user, slurmJobId: "7" }, { sessionName: "{slurmUser}" });
+    const names = ["none", "user:none", "alice"].map(
+      (user) => (of(user) as { sessionName: string }).sessionName,
+    );
+    expect(names[2]).toBe("alice");
+    expect(new Set([...names, "none"]).size).toBe(4);
+  });
   test("{slurmUser} outside of a job is none, and its tag is left out", () => {
     expect(
       requestOf({ groups: ["ops"] }, { sessionName: "{slurmUser}", tags: { of: "{slurmUser}" } }),

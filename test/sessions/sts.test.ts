@@ -296,6 +296,46 @@ describe("the node's own credentials", () => {
     expect(asked).toBe(2);
   });
 
+  test("that STS denies the role are looked at anew, once in ten seconds: the node may have another profile by now", async () => {
+    let nowMs = Date.now();
+    const denied = createSts({
+      ...{ region: "us-west-2", endpoint, metadata: { credentials: giveAndCount }, timeoutMs: TIMEOUT_MS },
+      now: () => nowMs,
+    });
+    const other = instancePrincipal(
+      createInstanceSecrets().role,
+      "arn:aws:iam::842413447717:role/OtherProfile",
+      "i-0123",
+      Date.now() + 6 * HOUR,
+    );
+    standIn.add(other);
+    standIn.set({ roles: {} });
+    const refused = async () =>
+      expect(await failureOf(assume(aRequest(), denied))).toMatchObject({
+        kind: "denied",
+        code: "AccessDenied",
+      });
+    await refused();
+    // Once for the signature, once to look.
+    expect([asked, standIn.log().length]).toEqual([2, 1]);
+    await refused();
+    expect([asked, standIn.log().length]).toEqual([2, 2]);
+    given = other;
+    await refused();
+    expect(standIn.log().map(({ principalArn }) => principalArn)).toEqual([node.arn, node.arn, node.arn]);
+    nowMs += 10_000;
+    await refused();
+    expect(
+      standIn
+        .log()
+        .slice(3)
+        .map(({ principalArn }) => principalArn),
+    ).toEqual([node.arn, other.arn]);
+    standIn.set({ roles: null });
+    expect((await assume(aRequest(), denied)).accessKeyId).toStartWith("ASIA");
+    denied.close();
+  });
+
   test("that are expired are asked for anew, and the failure passes", async () => {
     standIn.add({ ...node, expiresAtMs: Date.now() - 1000 });
     expect(await failureOf(assume())).toMatchObject({ kind: "transient", code: "ExpiredToken" });

@@ -1,8 +1,9 @@
 import { describe, expect, test } from "bun:test";
 import type { Caller } from "../../src/identity/caller.ts";
+import { UNKNOWN_IDENTITY } from "../../src/identity/types.ts";
 import type { RefusalKind } from "../../src/imds/refusal.ts";
 import { MESSAGE_IDS } from "../../src/telemetry/audit.ts";
-import { JOURNAL_FIELD_NAMES } from "../../src/telemetry/audit-record.ts";
+import { auditFields, JOURNAL_FIELD_NAMES } from "../../src/telemetry/audit-record.ts";
 import { encodeJournalEntry } from "../../src/telemetry/journal-entry.ts";
 import { aRequest } from "../sessions/support.ts";
 import { ownerOf } from "../support/callers.ts";
@@ -388,4 +389,25 @@ describe("where standard error is the journal's, a line is an entry with fields:
     expect(entry.subarray(-6)).toEqual(Buffer.from([0x61, 0x6c, 0xe9, 0x63, 0x65, 0x0a]));
     expect(() => encodeJournalEntry([["lower=x", ""]])).toThrow("no name of a field");
   });
+});
+
+test("a value that is cut within a character is cut before it: half of one would make journald's bytes no text at all", () => {
+  const fields = (cgroup: string) =>
+    auditFields({
+      ...{ atMs: 0, decision: "granted", reason: "", kind: null, caller: { kind: "unknown" } },
+      identity: { ...UNKNOWN_IDENTITY, uid: 1, user: "a", cgroup },
+      ...{
+        namedGroups: new Set(),
+        rules: null,
+        imdsVersion: 2,
+        route: "x",
+        status: 200,
+        accessKeyId: null,
+        tookMs: 0,
+        count: 1,
+      },
+    } as never) as { cgroup?: string };
+  const long = `/${"é".repeat(1_022)}`;
+  expect(fields(`${long}😀x`).cgroup).toBe(`${long}…`);
+  expect(fields(`${long}ab`).cgroup).toBe(`${long}a…`);
 });
