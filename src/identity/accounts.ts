@@ -363,12 +363,15 @@ export class Accounts {
     const release = await this.#slots.acquire(share);
     try {
       const before = this.#accounts.get(uid);
+      const fingerprint = this.#fingerprint;
       const answer = await this.#database.byUid(uid, before === undefined ? null : beforeOf(before));
       const known = before ?? (inRange && this.#without.get(uid) === true ? null : undefined);
       const { account, unavailable, kept } = outcomeOf(answer, known);
       if (kept !== null) this.#onUnavailable({ uid, outcome: "kept", why: kept });
       const unknown = unavailable ?? account?.groupsUnavailable ?? null;
       if (unknown !== null) this.#onUnavailable({ uid, outcome: "unknown", why: unknown });
+      // A look-up that began before the files changed may have read the old ones, and a later one may have ended first.
+      if (fingerprint !== this.#fingerprint) return { account, unavailable, kept: kept !== null };
       if (account !== null) {
         this.#without.delete(uid);
         this.#accounts.set(uid, account);

@@ -74,7 +74,8 @@ export class Upstream implements MetadataSource, InstanceMetadata {
           path: "/latest/meta-data",
           headers: {},
         });
-        return status === 401 ? true : status < 400 ? false : null;
+        // Whoever wants a token says so first, whatever else is there.
+        return status === 401 ? true : status < 400 || status === 404 ? false : null;
       });
     } catch {
       return null;

@@ -487,3 +487,45 @@ describe("a subordinate uid", () => {
     expect(database.open.at(-1)?.uid).toBe(2001);
   });
 });
+
+test("a look-up that hung while the files changed does not replace the later answer that is kept for an outage", async () => {
+  const clock = new FakeClock();
+  const account = (user: string) => ({
+    account: { user, uid: 5_001, gid: 1, service: "files", groups: [], groupsUnavailable: [], kept: false },
+    unavailable: [],
+  });
+  const hung = Promise.withResolvers<AccountAnswer>();
+  let fingerprint = "1";
+  let answers: (() => Promise<AccountAnswer>)[] = [() => hung.promise, async () => account("carol")];
+  const kept: (AccountAnswer["account"] | null)[] = [];
+  const accounts = new Accounts({
+    clock,
+    database: {
+      byUid: (_uid, before) => {
+        const next = answers.shift();
+        if (next !== undefined) return next();
+        kept.push(before as never);
+        return Promise.resolve({
+          account: null,
+          unavailable: [{ service: "sss", status: "unavailable" }],
+        } as never);
+      },
+      byName: async () => ({ account: null, unavailable: [] }),
+      ownersInFile: () => [],
+      ownersService: () => null,
+      ownersByService: async () => ({ status: "success", owners: [] }),
+      isAllocated: () => false,
+      fingerprint: () => fingerprint,
+    },
+  });
+  const first = accounts.resolve(5_001);
+  fingerprint = "2";
+  await clock.advance(1_000);
+  expect((await accounts.resolve(5_001)).user).toBe("carol");
+  hung.resolve(account("alice"));
+  await first;
+  answers = [];
+  await clock.advance(120_000);
+  await Promise.resolve(accounts.resolve(5_001)).catch(() => {});
+  expect(kept.at(-1)).toMatchObject({ user: "carol" });
+});

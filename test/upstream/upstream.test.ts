@@ -416,4 +416,19 @@ describe("tokensRequired()", () => {
     service.set({ fault: "refuse" });
     expect(await upstream.tokensRequired()).toBeNull();
   });
+
+  test("is no also where the service has no listing: who wants a token says 401 before 404", async () => {
+    for (const [status, required] of [
+      [200, false],
+      [404, false],
+      [401, true],
+      [403, null],
+      [429, null],
+      [500, null],
+    ] as const) {
+      const one = scripted(() => reply(status));
+      expect([status, await one.upstream.tokensRequired()]).toEqual([status, required]);
+      one.stop();
+    }
+  });
 });
