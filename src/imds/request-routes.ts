@@ -2,7 +2,7 @@ import type { Request } from "../http/request.ts";
 import type { Policy } from "./decisions.ts";
 import { Refusal } from "./refusal.ts";
 import { parseRoute, type Route } from "./routes.ts";
-import { originForm } from "./target.ts";
+import { isAuthority, originForm } from "./target.ts";
 
 /** The routes that heads of requests lead to. */
 export class RequestRoutes {
@@ -16,7 +16,7 @@ export class RequestRoutes {
     const { categories, authorities } = policy;
     if (request.headers.has("x-forwarded-for")) throw new Refusal(403, "request", "X-Forwarded-For");
     const host = request.headers.get("host");
-    if (host !== undefined && !authorities.has(host.toLowerCase())) {
+    if (host !== undefined && !isAuthority(host, authorities)) {
       throw new Refusal(403, "request", "Host is no name of the metadata service");
     }
     const target = originForm(request.target, authorities);

@@ -5,8 +5,17 @@
 export function originForm(target: string, authorities: ReadonlySet<string>): string | null {
   if (target.startsWith("/")) return target;
   const parts = /^http:\/\/([^/?#]+)(\/.*)?$/is.exec(target);
-  if (parts === null || !authorities.has((parts[1] ?? "").toLowerCase())) return null;
+  if (parts === null || !isAuthority(parts[1] ?? "", authorities)) return null;
   return parts[2] ?? "/";
+}
+
+/** Whether a text is one of the authorities. An IPv6 address may be spelled in any way, as a client's configuration has it. */
+export function isAuthority(text: string, authorities: ReadonlySet<string>): boolean {
+  const host = text.toLowerCase();
+  if (authorities.has(host)) return true;
+  const [, address, port = ""] = /^(\[[0-9a-f:.]+\])(:\d{1,5})?$/.exec(host) ?? [];
+  if (address === undefined || !URL.canParse(`http://${address}`)) return false;
+  return authorities.has(`${new URL(`http://${address}`).hostname}${port}`);
 }
 
 /** Names of the metadata service itself: addresses (Amazon EC2 User Guide) and the names that VPC DNS gives them. */

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { knownAuthorities, originForm } from "../../src/imds/target.ts";
-import { holds } from "../support/fuzz.ts";
+import { isAuthority, knownAuthorities, originForm } from "../../src/imds/target.ts";
+import { anyText, holds } from "../support/fuzz.ts";
 
 const AUTHORITIES = knownAuthorities([
   { address: "127.0.0.1", port: 254 },
@@ -96,6 +96,48 @@ describe("originForm()", () => {
         if (path !== null) expect(path).toStartWith("/");
       }),
       5_000,
+    );
+  });
+});
+
+describe("isAuthority()", () => {
+  test("takes an IPv6 address in any spelling, with its port and without", () => {
+    for (const name of [
+      "[FD00:EC2::254]",
+      "[fd00:ec2:0:0:0:0:0:254]",
+      "[fd00:0ec2::0254]:80",
+      "[0:0:0:0:0:0:0:1]:254",
+    ])
+      expect([name, isAuthority(name, AUTHORITIES)]).toEqual([name, true]);
+  });
+  test("and nothing that is another address, another port, or no address", () => {
+    const others = [
+      ...[
+        "[fd00:ec2::255]",
+        "[fd00:ec2::254]:81",
+        "[fd00:ec2::254]:080",
+        "[::ffff:169.254.169.254]",
+        "[fd00:ec2::254%25lo]",
+      ],
+      ...[
+        "[fd00:ec2::254",
+        "fd00:ec2::254",
+        "[fd00:ec2::254].rebound.example",
+        "[rebound.example]",
+        "[]",
+        "[:]:80",
+        "0251.254.169.254",
+      ],
+    ];
+    for (const name of others) expect([name, isAuthority(name, AUTHORITIES)]).toEqual([name, false]);
+  });
+  test("never throws", () => {
+    holds(
+      fc.property(anyText(), (text) => {
+        isAuthority(`[${text}]`, AUTHORITIES);
+        isAuthority(text, AUTHORITIES);
+      }),
+      2_000,
     );
   });
 });
