@@ -1,6 +1,7 @@
 import { spawnSync } from "node:child_process";
+import { statSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { SYSTEM_PATH } from "../platform/programs.ts";
+import { findProgram, SYSTEM_PATH } from "../platform/programs.ts";
 import { textIfAny } from "../platform/text-file.ts";
 import { type CgroupHierarchy, cgroupHierarchy } from "./cgroup-hierarchy.ts";
 
@@ -60,9 +61,23 @@ export function slurmProblem(
   return null;
 }
 
+/** What slurmd has said of itself, and which file it was: a reload waits for no program again that has told its version. */
+let told: { readonly file: string; readonly text: string } | null = null;
+
 /** ParallelCluster's and PCS's own place is not in root's PATH. */
 function slurmdVersion(): string | null {
-  const env = { PATH: `${SYSTEM_PATH}:/opt/slurm/sbin` };
-  const { status, stdout } = spawnSync("slurmd", ["-V"], { encoding: "utf8", timeout: 5_000, env });
-  return status === 0 ? stdout : null;
+  const path = `${SYSTEM_PATH}:/opt/slurm/sbin`;
+  const program = findProgram("slurmd", path);
+  const found = program === null ? undefined : statSync(program, { throwIfNoEntry: false });
+  if (program === null || found === undefined) return null;
+  const file = `${program} ${found.ino} ${found.mtimeMs}`;
+  if (told?.file === file) return told.text;
+  const { status, stdout } = spawnSync(program, ["-V"], {
+    encoding: "utf8",
+    timeout: 5_000,
+    env: { PATH: path },
+  });
+  if (status !== 0) return null;
+  told = { file, text: stdout };
+  return stdout;
 }
