@@ -19,6 +19,7 @@ import type { Clock } from "../platform/clock.ts";
 import { type Guard, restoreKnown } from "./known-repairs.ts";
 import { AGENT_ENTRY_SEEN, KNOWN_RULES } from "./paths.ts";
 import { CHECK_INTERVAL_MS, RESOLVE_INTERVAL_MS, type WatchedRules } from "./repair.ts";
+import { servedListen } from "./served-listen.ts";
 import { mark, readJson, writeWhole } from "./state-files.ts";
 
 /** The firewall of this machine, for the watch. */
@@ -98,22 +99,11 @@ export class NodeRules implements WatchedRules<FirewallSpec> {
     return this.#ledToTheProxy(spec);
   }
 
-  /**
-   * Where the configuration has another `listen` than before, and the proxy listens at that of before alone, users are led there until it
-   * has taken the new one up.
-   */
   #ledToTheProxy(spec: FirewallSpec): FirewallSpec {
-    const before = this.#known?.spec.listen;
-    const waits = before !== undefined && !isServedInPlaceOf(spec.listen, before);
-    const notServed = waits ? spec.listen : null;
-    if (notServed !== null && this.#notServed === null) {
-      this.#options.log(
-        "notice",
-        `users are led to ${endpointText(before as Endpoint)} until the proxy listens at ${endpointText(notServed)}: systemctl reload imdsproxy`,
-      );
-    }
-    this.#notServed = notServed;
-    return waits ? { ...spec, listen: before } : spec;
+    const { spec: led, note } = servedListen(spec, this.#known?.spec.listen ?? null);
+    if (note !== null && this.#notServed === null) this.#options.log("notice", note);
+    this.#notServed = note === null ? null : spec.listen;
+    return led;
   }
 
   /** The upstream. Where the detection is not certain, the last known upstream is kept. */

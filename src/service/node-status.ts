@@ -9,6 +9,7 @@ import { lockHolder } from "../platform/file-lock.ts";
 import type { RootStatus } from "../telemetry/status-document.ts";
 import { LOCK, UNITS } from "./paths.ts";
 import { type RulesStatus, rulesStatus } from "./rules-status.ts";
+import { listenOfKnownRules, servedListen } from "./served-listen.ts";
 import { NOT_INSTALLED, nodeNotes, type UnitsStatus, unitsStatus } from "./service-status.ts";
 
 /** The state of the node for `imdsproxy status` as root: what this process finds, and what the running proxy reports of itself. */
@@ -155,11 +156,16 @@ export const takesAway = ({ command }: AtWork): boolean =>
 
 async function firewallOf(config: Config) {
   const { spec, upstream, unknownExempt } = await buildFirewallSpec(config);
-  const rules = await rulesStatus(spec);
+  const served = servedListen(spec, listenOfKnownRules());
+  const rules = await rulesStatus(served.spec);
   return {
     rules,
     upstream: { url: `http://${endpointText(spec.upstream)}`, reason: upstream.reason },
-    notes: [...rules.notes, ...(unknownExempt === null ? [] : [unknownExempt.problem])],
+    notes: [
+      ...(served.note === null ? [] : [served.note]),
+      ...rules.notes,
+      ...(unknownExempt === null ? [] : [unknownExempt.problem]),
+    ],
   };
 }
 

@@ -67,6 +67,15 @@ describeAsRoot("where `listen` changes while the proxy and the watch run", () =>
       return (await log()).includes(waits);
     });
     expect(await leadsTo(300)).toBe(true);
+    // Not that the rules are wrong: to apply them would lead users where nobody listens.
+    const rules = await proxied.node.exec({ ...ROOT, argv: ["imdsproxy", "iptables", "status"] });
+    expect([rules.exitCode, rules.stdout]).toEqual([0, expect.stringContaining(waits)]);
+    const status = JSON.parse(
+      (await proxied.node.exec({ ...ROOT, argv: ["imdsproxy", "status", "--json"] })).stdout,
+    );
+    expect(status.rules.inPlace).toBe(true);
+    expect(status.notes).toContainEqual(expect.stringContaining(waits));
+    expect(status.summary).toContain("was changed since it was loaded");
     process.kill(proxied.proxy.pid, "SIGHUP");
     await servedUntil(301);
     expect((await log()).split(waits).length).toBe(2);

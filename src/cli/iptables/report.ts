@@ -9,6 +9,7 @@ import { portFacts } from "../../service/facts.ts";
 import { portWarnings } from "../../service/port-warnings.ts";
 import { type ProxyHealth, proxyHealth } from "../../service/proxy-health.ts";
 import { type RulesStatus, rulesStatus } from "../../service/rules-status.ts";
+import { listenOfKnownRules, servedListen } from "../../service/served-listen.ts";
 import { configArg, jsonArg } from "../common.ts";
 import { problemLines } from "../problem-lines.ts";
 import { say, sayBeside } from "../say.ts";
@@ -55,10 +56,12 @@ export const status = defineCommand({
   args: { ...specArgs, json: jsonArg },
   async run({ args }) {
     const resolved = await resolveSpec(args);
-    const found = await rulesStatus(resolved.spec);
+    const served = servedListen(resolved.spec, listenOfKnownRules());
+    const found = await rulesStatus(args.listen === undefined ? served.spec : resolved.spec);
     const { limits, wall } = found;
     const listeners = upstreamListeners(resolved.spec);
     const notes = [
+      ...(served.note === null || args.listen !== undefined ? [] : [served.note]),
       ...found.notes,
       ...(resolved.unknownExempt === null ? [] : [resolved.unknownExempt.problem]),
       ...portWarnings(resolved.spec.listen, portFacts()),
