@@ -10,6 +10,7 @@ import { Handler } from "../../src/imds/handler.ts";
 import { TokenMint } from "../../src/imds/tokens.ts";
 import type { Clock } from "../../src/platform/clock.ts";
 import { compileRules } from "../../src/rules/decide.ts";
+import { CallAllowance } from "../../src/sessions/allowance.ts";
 import { SessionBroker } from "../../src/sessions/broker.ts";
 import { StsFailure } from "../../src/sessions/failure.ts";
 import type { Session, SessionRequest } from "../../src/sessions/types.ts";
@@ -95,6 +96,9 @@ const PEOPLE: readonly Person[] = [
   { uid: 5001, user: "guest", groups: [], gets: [null, null] },
   { uid: 7001, user: "dan", groups: [], gets: [["Login", `dan@${INSTANCE}`], null] },
 ];
+
+/** Of AssumeRole calls: few enough that the limit is met. */
+const RATES = { user: { perSecond: 0.5, burst: 4 }, node: { perSecond: 2, burst: 10 } };
 
 /** What is asked for, beside a token. */
 const PATHS = [
@@ -214,6 +218,7 @@ export class World {
       random: () => random.fraction(),
       maxEntries: 24,
       maxEntriesPerOwner: 3,
+      allowance: new CallAllowance(RATES),
     });
     this.#policies = CONFIGURATIONS.map((one) => ({
       rules: compileRules(configSchema.parse(one)),
@@ -300,6 +305,7 @@ export class World {
       }
       await this.#pass(30 * SECOND);
     }
+    if (this.#random.chance(0.5)) await this.#startAnewWithClockSetBack();
     for (const person of PEOPLE) {
       const expected = person.gets[this.#configuration] ?? null;
       const target = `${CREDENTIALS}${expected?.[0] ?? "Login"}`;
@@ -321,6 +327,15 @@ export class World {
         );
     }
     this.calm = false;
+  }
+
+  /** All sessions end, somebody asks for a new one, and then the clock is set back: what is remembered has dates of the future. */
+  async #startAnewWithClockSetBack(): Promise<void> {
+    await this.#pass(3 * HOUR);
+    for (let i = 0; i < 5; i++) this.#ask();
+    await this.#pass(10 * SECOND);
+    this.clock.wallOffsetMs -= HOUR;
+    this.#clockChanges++;
   }
 
   #count(kind: string): void {
