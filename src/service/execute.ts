@@ -14,6 +14,7 @@ import { getent } from "../platform/getent.ts";
 import { removeInheritedLocks } from "./account-locks.ts";
 import { mustRun, type RunCommand } from "./command.ts";
 import { findAccount, hasLocalAccount, hasLocalGroup } from "./facts.ts";
+import { ENDING_SIGNALS } from "./interrupted.ts";
 import { ACCOUNT, HANDOVER_UNIT, JOURNAL, RUNTIME_UNIT_DIRECTORY, TO_RESTART, UNITS } from "./paths.ts";
 import { HANDOVER_CONFIG, type Step } from "./plan.ts";
 import type { Progress } from "./progress.ts";
@@ -30,8 +31,6 @@ const LASTING: readonly Step["kind"][] = [
 export interface Executor extends Progress {
   readonly run: RunCommand;
 }
-
-const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 type Undo = () => void | Promise<void>;
 
@@ -104,7 +103,7 @@ export async function execute(steps: readonly Step[], executor: Executor): Promi
         break;
     }
   };
-  for (const signal of SIGNALS) process.on(signal, onSignal);
+  for (const signal of ENDING_SIGNALS) process.on(signal, onSignal);
   try {
     for (const step of steps) {
       // A signal after a lasting step is ignored: a change that cannot be undone is completed, not left half done.
@@ -119,7 +118,7 @@ export async function execute(steps: readonly Step[], executor: Executor): Promi
     for (const back of undo.reverse()) await attempt(back, executor.say);
     throw error;
   } finally {
-    for (const signal of SIGNALS) process.off(signal, onSignal);
+    for (const signal of ENDING_SIGNALS) process.off(signal, onSignal);
   }
 }
 

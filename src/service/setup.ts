@@ -22,6 +22,7 @@ import { gatherFacts } from "./facts.ts";
 import { instanceProbe, lockWarnings } from "./imds-lock.ts";
 import { type InstallOptions, installation, ownExecutable, type ServiceOptions } from "./installation.ts";
 import { readIfThere } from "./installed-file.ts";
+import { unlessInterrupted } from "./interrupted.ts";
 import { withLock } from "./lock.ts";
 import { nodeWarnings } from "./node-warnings.ts";
 import { BINARY, CONFIG, JOURNAL, LOCK, TO_RESTART, UNIT_DIRECTORY, UNITS } from "./paths.ts";
@@ -215,7 +216,7 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
     await sayOfWalls(wanted.config, options);
     // Loaded again, because it now includes the rules of the fleet's object, whose copy was just installed.
     const config = loadConfig({ path: CONFIG });
-    const verification = await options.step(`verify as ${names}`, () =>
+    const verifies = () =>
       verify(config, tester, directAddresses(config), {
         exempt,
         locked: isLocked()
@@ -224,11 +225,20 @@ export async function setup(options: SetupOptions): Promise<SetupReport | null> 
         waitMs: VERIFY_WAIT_MS,
         health: () => proxyHealth(config),
         say: options.say,
-      }),
+      });
+    const verification = await options.step(`verify as ${names}`, () =>
+      unlessInterrupted(verifies, unverified),
     );
     return { ...verification, config };
   });
 }
+
+const unverified = (): ImdsProxyError =>
+  new ImdsProxyError(
+    "command-failed",
+    "interrupted while it was verified: everything is installed and runs",
+    "imdsproxy status says whether it is right",
+  );
 
 /** The names as a part of a sentence: `nobody and as root`, `nobody, as pcluster-admin and as root`. */
 const listOf = (names: readonly string[]): string =>

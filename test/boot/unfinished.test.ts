@@ -140,6 +140,27 @@ describeAsRoot("a node on which setup is not carried out to its end", () => {
     });
   }
 
+  test("SIGINT while setup verifies: it says that all is installed, and leaves no lock", async () => {
+    await node.ok(
+      'echo \'{"kind":"hang"}\' >/var/lib/stand-in/new && mv /var/lib/stand-in/new /var/lib/stand-in/sts-fault',
+    );
+    await node.ok("systemctl restart imdsproxy");
+    const ran = await node.run("python3 -", {
+      input: inSession("/root/imdsproxy setup 2>/tmp/said", "verify as", "SIGINT"),
+    });
+    await node.ok(
+      'echo \'{"kind":"none"}\' >/var/lib/stand-in/new && mv /var/lib/stand-in/new /var/lib/stand-in/sts-fault',
+    );
+    expect([
+      ran.stdout.trim(),
+      await node.ok("cat /tmp/said; ls /run/imdsproxy-setup.lock 2>&1 || true"),
+    ]).toEqual([
+      "1",
+      expect.stringMatching(/^imdsproxy: interrupted while it was verified: [\s\S]*No such file/),
+    ]);
+    await getsRole(node, ROLE, "alice");
+  });
+
   test("a watch that does not stop: uninstall removes nothing, and says what to do", async () => {
     await node.ok(
       'mkdir -p /tmp/bin; printf \'#!/bin/sh\\ncase "$*" in "stop imdsproxy-repair.service") echo no >&2; exit 1;; esac\\nexec /usr/bin/systemctl.real "$@"\\n\' >/tmp/systemctl; chmod 755 /tmp/systemctl; mv /usr/bin/systemctl /usr/bin/systemctl.real; cp /tmp/systemctl /usr/bin/systemctl',
