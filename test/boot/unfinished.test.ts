@@ -141,16 +141,14 @@ describeAsRoot("a node on which setup is not carried out to its end", () => {
   }
 
   test("SIGINT while setup verifies: it says that all is installed, and leaves no lock", async () => {
-    await node.ok(
-      'echo \'{"kind":"hang"}\' >/var/lib/stand-in/new && mv /var/lib/stand-in/new /var/lib/stand-in/sts-fault',
-    );
+    const fault = "/var/lib/stand-in/sts-fault";
+    await node.ok(`cat >${fault}.new && mv ${fault}.new ${fault}`, { input: '{"kind":"hang"}' });
+    await until("STS hangs", async () => (await node.run(`cat ${fault}.taken`)).stdout.includes("hang"));
     await node.ok("systemctl restart imdsproxy");
     const ran = await node.run("python3 -", {
       input: inSession("/root/imdsproxy setup 2>/tmp/said", "verify as", "SIGINT"),
     });
-    await node.ok(
-      'echo \'{"kind":"none"}\' >/var/lib/stand-in/new && mv /var/lib/stand-in/new /var/lib/stand-in/sts-fault',
-    );
+    await node.ok(`rm ${fault}`);
     expect([
       ran.stdout.trim(),
       await node.ok("cat /tmp/said; ls /run/imdsproxy-setup.lock 2>&1 || true"),
@@ -158,6 +156,7 @@ describeAsRoot("a node on which setup is not carried out to its end", () => {
       "1",
       expect.stringMatching(/^imdsproxy: interrupted while it was verified: [\s\S]*No such file/),
     ]);
+    await until("STS answers", async () => !(await node.run(`cat ${fault}.taken`)).stdout.includes("hang"));
     await getsRole(node, ROLE, "alice");
   });
 
