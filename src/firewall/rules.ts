@@ -65,7 +65,7 @@ export const FIRST_PERSON = 1000;
 const PEOPLE = `${FIRST_PERSON}-4294967294`;
 
 /** The endpoints of a family that give out the instance role. Only exempt users may send packets there. */
-export function guardedEndpoints(spec: FirewallSpec, family: Family): Endpoint[] {
+export function guardedEndpoints(spec: Pick<FirewallSpec, "upstream">, family: Family): Endpoint[] {
   const guarded: Endpoint[] = [];
   const candidates = [
     spec.upstream,
@@ -82,7 +82,7 @@ export function guardedEndpoints(spec: FirewallSpec, family: Family): Endpoint[]
 }
 
 /** The guarded endpoints that may be an agent's on this node. Users can bind these while the agent does not run. */
-export const agentEndpoints = (spec: FirewallSpec, family: Family): Endpoint[] =>
+export const agentEndpoints = (spec: Pick<FirewallSpec, "upstream">, family: Family): Endpoint[] =>
   guardedEndpoints(spec, family).filter((endpoint) => !sameEndpoint(endpoint, METADATA[family]));
 
 /** The ports of an upstream on this node that may listen on every address: closed at all addresses of the node, of either family. */

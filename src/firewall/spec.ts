@@ -19,8 +19,9 @@ import {
   type StandingAccount,
   standingAccounts,
 } from "./platform-accounts.ts";
+import { agentEndpoints } from "./rules.ts";
 import { personWhoCanTake } from "./taken-uids.ts";
-import type { FirewallSpec } from "./types.ts";
+import { FAMILIES, type FirewallSpec } from "./types.ts";
 
 /**
  * The account of the service: its requests for the instance role must reach the upstream. It is exempt only with the uid that
@@ -101,6 +102,9 @@ export async function buildFirewallSpec(
             conntrackMax: tables.conntrackMax(),
             subordinates: subordinateShares(parseSubordinateRanges(tables.subordinateUids())),
             plainKeys: tables.nftNeedsPlainKeys?.() ?? false,
+            agents: FAMILIES.flatMap((family) =>
+              agentEndpoints({ upstream: canonicalEndpoint(upstream.upstream) }, family),
+            ),
           }),
         }),
   };

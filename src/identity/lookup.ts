@@ -175,6 +175,10 @@ export class SocketLookup {
     if (!LIVE_STATES.has(socket.state)) return refused(`the caller's socket is in TCP state ${socket.state}`);
     if (socket.inode === 0) return refused("the caller's socket has no owner any more");
     if (socket.uid === INVALID_UID) return refused("the caller's socket has an invalid uid");
+    // nat leads root past the redirect, by the uid of whoever opened the socket's file. So somebody else opened this one: what the kernel
+    // accepts below a listener of the family AF_SMC has root's uid (net/smc/af_smc.c, smc_tcp_listen_work).
+    if (redirected && socket.uid === 0)
+      return refused("the socket has root's uid, and was led here as only another user's is");
     return { kind: "owner", owner: { uid: socket.uid, cgroupId: socket.cgroupId, redirected } };
   }
 

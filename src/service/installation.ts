@@ -21,6 +21,7 @@ import { portWarnings } from "./port-warnings.ts";
 import type { Progress } from "./progress.ts";
 import type { NodeFacts } from "./requirements.ts";
 import { hasObjectUnits } from "./service-status.ts";
+import { hasSmc } from "./smc.ts";
 import { stateDirectoryOf } from "./units/proxy.ts";
 
 /** What setup installs: the configuration that was given or is there, the fleet's object, and the state of the node. */
@@ -85,6 +86,7 @@ export async function installation(
     object,
     hasObjectUnits: hasObjectUnits(),
     proxyActive: (await run(["systemctl", "--quiet", "is-active", UNITS.proxy])).exitCode === 0,
+    hasSmc: hasSmc(),
     hasHandover: existsSync(`${RUNTIME_UNIT_DIRECTORY}/${HANDOVER_UNIT}`),
     state: { installed: installedState ?? config.stateDirectory, outdated: outdatedState() },
   };

@@ -8,6 +8,8 @@ export const CONFIG_DIRECTORY = "/etc/imdsproxy";
 export const CONFIG = `${CONFIG_DIRECTORY}/config.yaml`;
 /** The JSON schema by which editors complete and check the configuration. The first line of a configuration by setup names it. */
 export const CONFIG_SCHEMA = `${CONFIG_DIRECTORY}/config.schema.json`;
+/** Keeps the module of a socket family away; see smc.ts. */
+export const MODPROBE = "/etc/modprobe.d/imdsproxy.conf";
 export const UNIT_DIRECTORY = "/etc/systemd/system";
 
 /**

@@ -11,6 +11,7 @@ import {
   CONFIG_SCHEMA,
   HANDOVER_UNIT,
   JOURNAL,
+  MODPROBE,
   OBJECT_UNITS,
   ROOT_STATE_DIRECTORY,
   RUNTIME_DIRECTORY,
@@ -20,6 +21,7 @@ import {
   UNITS,
   WANTED_BY,
 } from "./paths.ts";
+import { MODPROBE_TEXT } from "./smc.ts";
 import type { FileChange } from "./transaction.ts";
 import { handoverUnitText, objectUnitTexts, unitTexts } from "./units.ts";
 
@@ -89,6 +91,8 @@ export interface Installation {
   readonly isCurrent: (change: FileChange) => boolean;
   /** Whether the service runs now. */
   readonly proxyActive: boolean;
+  /** Whether the kernel has sockets of the family AF_SMC now; see smc.ts. */
+  readonly hasSmc: boolean;
   /** Whether the second proxy of an interrupted setup is there. */
   readonly hasHandover: boolean;
   /** The text of the fleet's object that was fetched; null where there is none, or the copy stays. */
@@ -106,6 +110,7 @@ export const INSTALLED_PATHS: readonly string[] = [
   BINARY,
   CONFIG,
   CONFIG_SCHEMA,
+  MODPROBE,
   ...[...Object.values(UNITS), ...Object.values(OBJECT_UNITS)].map((name) => `${UNIT_DIRECTORY}/${name}`),
 ];
 
@@ -127,6 +132,7 @@ export function installedFiles(installation: Installation): readonly FileChange[
     // Only root and the service may read it: it can hold external ids and policies.
     { path: CONFIG, content: { text: installation.configText }, mode: 0o640, forService: true },
     { path: CONFIG_SCHEMA, content: { text: configSchemaText() }, mode: 0o644 },
+    { path: MODPROBE, content: { text: MODPROBE_TEXT }, mode: 0o644 },
     ...Object.entries({ ...units, ...objectUnits(installation) }).map(([name, text]) => ({
       path: `${UNIT_DIRECTORY}/${name}`,
       content: { text },
@@ -202,6 +208,8 @@ export function installSteps(
     });
     steps.push({ kind: "run", argv: ["systemctl", "daemon-reload"] });
   }
+  if (installation.hasSmc)
+    steps.push({ kind: "run", argv: ["modprobe", "--remove", "--quiet", "smc_diag", "smc"], mayFail: true });
   if (!options.start) return steps;
   steps.push({ kind: "run", argv: ["systemctl", "--quiet", "enable", ...Object.values(UNITS)] });
   steps.push(...rulesSteps());

@@ -11,6 +11,7 @@ import { imdsChainWarning } from "./parallelcluster.ts";
 import { BINARY, CONFIG, OBJECT_UNITS, UNIT_DIRECTORY, UNITS } from "./paths.ts";
 import { portWarnings } from "./port-warnings.ts";
 import { type ProxyHealth, proxyHealth } from "./proxy-health.ts";
+import { smcWarnings } from "./smc.ts";
 
 /** The state of the service for `service status`, and the parts of it that `status` shows as well. */
 
@@ -127,6 +128,7 @@ export const nodeNotes = async (
   ...portWarnings(config.listen, portFacts()),
   ...(await othersWarnings(run)),
   ...(await lockWarnings()),
+  ...smcWarnings(),
 ];
 
 /** The installed configuration; where it cannot be read, the defaults, with a problem that says why. */

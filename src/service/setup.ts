@@ -37,6 +37,7 @@ import {
 import { proxyHealth } from "./proxy-health.ts";
 import { type NodeFacts, unmet } from "./requirements.ts";
 import { hasObjectUnits, othersWarnings } from "./service-status.ts";
+import { smcWarnings } from "./smc.ts";
 import { discard, fileProblem, recover, stagedPath } from "./transaction.ts";
 import { stateDirectoryOf } from "./units/proxy.ts";
 import { findExempt, findTester, type Verification, verify } from "./verify.ts";
@@ -246,7 +247,7 @@ const listOf = (names: readonly string[]): string =>
 
 /** Reports other firewalls that block the proxy, a missing second wall, the limits of connections, and where the agent listens. */
 async function sayOfWalls(config: Config, { say }: ServiceOptions): Promise<void> {
-  for (const warning of await othersWarnings(runCommand)) say(`warning: ${warning}`);
+  for (const warning of [...(await othersWarnings(runCommand)), ...smcWarnings()]) say(`warning: ${warning}`);
   const { unavailable } = systemWall();
   if (unavailable !== null) say(withoutWall(unavailable));
   const { spec } = await buildFirewallSpec(config);

@@ -50,6 +50,7 @@ describe("buildFirewallSpec()", () => {
           user: { live: 16_384, begun: { perSecond: 4_096, burst: 16_384 } },
           everyone: { live: 98_304, begun: { perSecond: 8_192, burst: 32_768 } },
         },
+        agents: [{ address: "169.254.0.2", port: 9081 }],
       },
       localPorts: [9081],
     });

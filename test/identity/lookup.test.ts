@@ -90,7 +90,19 @@ describe("identify() finds", () => {
     expect(aKernel([{ tuple: at, uid, inode }]).lookup.identify(ACCEPTED)).toEqual(owner(ALICE, true, null));
   });
 
-  for (const uid of [0, 1, 65_534, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 2]) {
+  test("the uid 0 where root connects to our own address; never behind the redirect, where a user's socket alone can be", () => {
+    const direct = tuple("127.0.0.1", 40_000, "127.0.0.1", 254);
+    const connection = accepted("127.0.0.1", 254, "127.0.0.1", 40_000);
+    const reply = tuple("127.0.0.1", 254, "127.0.0.1", 40_000);
+    const { lookup } = aKernel([{ ...ALICES, tuple: direct, uid: 0 }], direct, reply);
+    expect(lookup.identify(connection)).toEqual(owner(0, false));
+    // As below an AF_SMC listener of alice's.
+    expect(why(aKernel([{ ...ALICES, uid: 0 }]).lookup.identify(ACCEPTED))).toContain(
+      "the socket has root's uid",
+    );
+  });
+
+  for (const uid of [1, 65_534, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 2]) {
     test(`the uid ${uid} as it is`, () =>
       expect(aKernel([{ ...ALICES, uid }]).lookup.identify(ACCEPTED)).toEqual(owner(uid)));
   }

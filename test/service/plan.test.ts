@@ -8,6 +8,7 @@ import {
   type Step,
   uninstallSteps,
 } from "../../src/service/plan.ts";
+import { hasSmc, smcWarnings } from "../../src/service/smc.ts";
 
 const KEY = "MCowBQYDK2VwAyEAujAO4EEu3XCCxkiGKy1DpeYV+1o2RXWeJNF7GRHfb9s=";
 const REMOTE = {
@@ -26,6 +27,7 @@ function installationSteps(config: object, more: Partial<Installation> = {}): re
     isCurrent: () => false,
     proxyActive: true,
     hasHandover: false,
+    hasSmc: false,
     state: { installed: "/var/lib/imdsproxy", outdated: null },
     object: null,
     hasObjectUnits: false,
@@ -77,7 +79,7 @@ describe("installSteps() on a node with a fleet's object", () => {
       {
         ...{ executable: "/bin/true", systemdVersion: 252, configText: "", handoverConfigText: "" },
         ...{ isCurrent: () => false, proxyActive: true, object: "signed", hasObjectUnits: false },
-        ...{ hasHandover: false, state: { installed: "/var/lib/imdsproxy", outdated: null } },
+        ...{ hasHandover: false, hasSmc: false, state: { installed: "/var/lib/imdsproxy", outdated: null } },
         config: configSchema.parse(REMOTE),
       },
       staged,
@@ -163,6 +165,22 @@ describe("a proxy that runs from files which were replaced since", () => {
     const last = steps.indexOf("remove /var/lib/other, /var/lib/other-fleet");
     expect(last).toBeGreaterThan(steps.indexOf("systemctl restart imdsproxy.service"));
   });
+});
+
+test("modprobe is told to load AF_SMC for nobody, and a module that is there is removed", () => {
+  const [commit = ""] = of(plan({}), /^move into place/);
+  expect(commit).toContain("/etc/modprobe.d/imdsproxy.conf");
+  const removes = (hasSmc: boolean) => of(plan({}, { hasSmc }), /^modprobe/);
+  expect([removes(true), removes(false)]).toEqual([["modprobe --remove --quiet smc_diag smc"], []]);
+  expect(uninstallSteps("/var/lib/imdsproxy", staged, true).map(describeStep).join()).toContain(
+    "/etc/modprobe.d/imdsproxy.conf",
+  );
+  // As linux 6.12 lists it.
+  expect(
+    hasSmc(() => "protocol  size sockets\nSMC6        984      0      -1   NI       0   yes  smc\nTCP 2\n"),
+  ).toBe(true);
+  expect(hasSmc(() => "protocol  size sockets\nTCP 2432\nSMCX 1\n")).toBe(false);
+  expect([smcWarnings(true).length, smcWarnings(false)]).toEqual([1, []]);
 });
 
 test("uninstallSteps() takes units, copy and all away; --keep-state keeps the copy, as root's", () => {

@@ -1,4 +1,5 @@
 import type { Config } from "../../config/schema.ts";
+import type { Endpoint } from "../../identity/endpoint.ts";
 import type { Rate } from "../../platform/token-bucket.ts";
 
 /**
@@ -48,6 +49,8 @@ export interface LimitsSpec {
    * listing.
    */
   readonly plainKeys?: true;
+  /** Where else than at the metadata address the instance role is given, beside the filter of iptables: that may be flushed. */
+  readonly agents?: readonly Endpoint[];
 }
 
 /** The connections of a job of 4,000 processes with three requests each, rounded up. */
@@ -93,6 +96,7 @@ export function limitsSpec(
     readonly conntrackMax: number | null;
     readonly subordinates: readonly SubordinateShare[];
     readonly plainKeys?: boolean;
+    readonly agents?: readonly Endpoint[];
   },
 ): LimitsSpec {
   const max = node.conntrackMax ?? ASSUMED_MAX;
@@ -113,6 +117,7 @@ export function limitsSpec(
             everyone: { live: share(3 / 8), begun: { perSecond: share(1 / 32), burst: share(1 / 8) } },
           },
     ...(node.plainKeys === true ? { plainKeys: true } : {}),
+    ...(node.agents === undefined ? {} : { agents: node.agents }),
   };
 }
 

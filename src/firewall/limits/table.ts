@@ -1,4 +1,5 @@
 import { parseAddress } from "../../identity/address.ts";
+import type { Endpoint } from "../../identity/endpoint.ts";
 import type { Rate } from "../../platform/token-bucket.ts";
 import { METADATA } from "../addresses.ts";
 import type { Attribute } from "../nftables/attributes.ts";
@@ -163,7 +164,7 @@ export function limitsTable(
       rules: [rule("ct status & confirmed == 0 jump tracked", is.beginsConnection, is.jump("tracked"))],
     });
   }
-  chains.push(...unredirected(dropped));
+  chains.push(...unredirected(spec, dropped));
   return {
     spec,
     shortTimes: tracked !== null && abilities.shortTimes,
@@ -174,12 +175,13 @@ export function limitsTable(
 }
 
 /**
- * Users' connections to the metadata address that the redirect left alone and the block let pass: where iptables' own tables were
- * flushed, which does not touch this one. The second wall (wall/wanted.ts) stops them too, except in two cases: a socket is bound
- * to an interface that appeared while the watch was stopped, or the metadata address became an address of this node meanwhile. A
- * packet without a uid is not an exempt user's.
+ * Users' connections to the metadata address or to an agent that the redirect left alone and the block let pass: where iptables' own
+ * tables were flushed, which does not touch this one. The second wall (wall/wanted.ts) stops them too, except where a socket is bound
+ * to an interface that appeared while the watch was stopped, the metadata address became an address of this node meanwhile, or the socket
+ * has another uid than whoever opened its file, as one that was accepted below an AF_SMC listener. A packet without a uid is not an exempt
+ * user's.
  */
-function unredirected(dropped: Dropping): LimitChain[] {
+function unredirected({ agents = [] }: LimitsSpec, dropped: Dropping): LimitChain[] {
   return [
     {
       name: "unredirected",
@@ -187,13 +189,16 @@ function unredirected(dropped: Dropping): LimitChain[] {
       rules: [exemptReturn, dropRule("", [], dropped("unredirected"))],
     },
     // After the redirect (-100) and after the block (0), whose reset is what users are to see.
-    { name: "late", priority: 10, rules: metadataSyns("unredirected") },
+    { name: "late", priority: 10, rules: synsTo([...Object.values(METADATA), ...agents], "unredirected") },
   ];
 }
 
 /** The rules that match the first packet of a connection to the metadata address, for both families. */
-const metadataSyns = (chain: string): LimitRule[] =>
-  Object.values(METADATA).map(({ address, port }) => {
+const metadataSyns = (chain: string): LimitRule[] => synsTo(Object.values(METADATA), chain);
+
+/** The rules that match the first packet of a connection to each of these. */
+const synsTo = (endpoints: readonly Endpoint[], chain: string): LimitRule[] =>
+  endpoints.map(({ address, port }) => {
     const bytes = parseAddress(address);
     if (bytes === null) throw new Error(`${address} is no address`);
     const ip = bytes.length === 4 ? "ip" : "ip6";

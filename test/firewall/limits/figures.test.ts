@@ -169,6 +169,22 @@ describe("the table", () => {
       ]);
     }
   });
+  test("holds users' connections to the agents as well, of either family, where there are any", () => {
+    const agents = [
+      { address: "169.254.0.2", port: 9081 },
+      { address: "fd77::9", port: 8080 },
+    ];
+    const { chains } = limitsTable(limitsSpec(AUTO, { ...NODE, agents }));
+    expect(
+      chains
+        .find(({ name }) => name === "late")
+        ?.rules.slice(2)
+        .map(({ text }) => text),
+    ).toEqual([
+      "ip daddr 169.254.0.2 tcp dport 9081 tcp flags & (syn | ack) == syn jump unredirected",
+      "ip6 daddr fd77::9 tcp dport 8080 tcp flags & (syn | ack) == syn jump unredirected",
+    ]);
+  });
   test("counts whatever it drops, unless the kernel cannot count", () => {
     const spec = specOf({ subordinates: shares });
     const textWith = (counters: boolean) =>
