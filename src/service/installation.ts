@@ -1,4 +1,5 @@
 import { existsSync } from "node:fs";
+import { dirname } from "node:path";
 import { type ConfigFile, parseFile, textOfFile, withCopy } from "../config/load.ts";
 import { textOfBytes } from "../config/object.ts";
 import type { ConfigOverrides } from "../config/overrides.ts";
@@ -14,7 +15,15 @@ import { withNodeSources } from "./fleet-object.ts";
 import { takeObject } from "./given-object.ts";
 import { isCurrent, readIfThere } from "./installed-file.ts";
 import { loginWarnings } from "./login-warnings.ts";
-import { CONFIG, HANDOVER_UNIT, RUNTIME_UNIT_DIRECTORY, TO_RESTART, UNIT_DIRECTORY, UNITS } from "./paths.ts";
+import {
+  CONFIG,
+  HANDOVER_UNIT,
+  MODPROBE,
+  RUNTIME_UNIT_DIRECTORY,
+  TO_RESTART,
+  UNIT_DIRECTORY,
+  UNITS,
+} from "./paths.ts";
 import type { Installation } from "./plan.ts";
 import { detectPlatform } from "./platform.ts";
 import { portWarnings } from "./port-warnings.ts";
@@ -86,6 +95,7 @@ export async function installation(
     object,
     hasObjectUnits: hasObjectUnits(),
     proxyActive: (await run(["systemctl", "--quiet", "is-active", UNITS.proxy])).exitCode === 0,
+    hasModprobe: existsSync(dirname(MODPROBE)),
     hasSmc: hasSmc(),
     hasHandover: existsSync(`${RUNTIME_UNIT_DIRECTORY}/${HANDOVER_UNIT}`),
     state: { installed: installedState ?? config.stateDirectory, outdated: outdatedState() },

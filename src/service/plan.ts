@@ -91,6 +91,8 @@ export interface Installation {
   readonly isCurrent: (change: FileChange) => boolean;
   /** Whether the service runs now. */
   readonly proxyActive: boolean;
+  /** Whether the node has modprobe(8), and so the directory of its files: without it the kernel loads no module for anybody. */
+  readonly hasModprobe: boolean;
   /** Whether the kernel has sockets of the family AF_SMC now; see smc.ts. */
   readonly hasSmc: boolean;
   /** Whether the second proxy of an interrupted setup is there. */
@@ -132,7 +134,7 @@ export function installedFiles(installation: Installation): readonly FileChange[
     // Only root and the service may read it: it can hold external ids and policies.
     { path: CONFIG, content: { text: installation.configText }, mode: 0o640, forService: true },
     { path: CONFIG_SCHEMA, content: { text: configSchemaText() }, mode: 0o644 },
-    { path: MODPROBE, content: { text: MODPROBE_TEXT }, mode: 0o644 },
+    ...(installation.hasModprobe ? [{ path: MODPROBE, content: { text: MODPROBE_TEXT }, mode: 0o644 }] : []),
     ...Object.entries({ ...units, ...objectUnits(installation) }).map(([name, text]) => ({
       path: `${UNIT_DIRECTORY}/${name}`,
       content: { text },

@@ -368,6 +368,16 @@ describeAsRoot("what an operator's scripts do on a node", () => {
     expect(JSON.parse(await node.ok("/root/imdsproxy observe --sweep --json"))).toEqual({ removed: false });
   });
 
+  test("setup has modprobe load the module of AF_SMC for nobody; uninstall takes that back", async () => {
+    await node.ok(`mkdir /etc/modprobe.d && /root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE}`);
+    expect(await node.ok("cat /etc/modprobe.d/imdsproxy.conf")).toMatch(
+      /^blacklist smc$[\s\S]*^install smc \/bin\/false$/m,
+    );
+    await node.ok("/root/imdsproxy service uninstall");
+    // An empty directory stays as it was.
+    await node.ok("rmdir /etc/modprobe.d");
+  });
+
   test("a look at the service's health asks STS for nothing", async () => {
     await node.ok(`/root/imdsproxy setup --role-arn ${ROLE_ARN} ${MORE}`);
     await node.ok("systemctl restart imdsproxy; imdsproxy service status; imdsproxy status");

@@ -27,6 +27,7 @@ function installationSteps(config: object, more: Partial<Installation> = {}): re
     isCurrent: () => false,
     proxyActive: true,
     hasHandover: false,
+    hasModprobe: true,
     hasSmc: false,
     state: { installed: "/var/lib/imdsproxy", outdated: null },
     object: null,
@@ -79,7 +80,12 @@ describe("installSteps() on a node with a fleet's object", () => {
       {
         ...{ executable: "/bin/true", systemdVersion: 252, configText: "", handoverConfigText: "" },
         ...{ isCurrent: () => false, proxyActive: true, object: "signed", hasObjectUnits: false },
-        ...{ hasHandover: false, hasSmc: false, state: { installed: "/var/lib/imdsproxy", outdated: null } },
+        ...{
+          hasHandover: false,
+          hasModprobe: true,
+          hasSmc: false,
+          state: { installed: "/var/lib/imdsproxy", outdated: null },
+        },
         config: configSchema.parse(REMOTE),
       },
       staged,
@@ -170,6 +176,7 @@ describe("a proxy that runs from files which were replaced since", () => {
 test("modprobe is told to load AF_SMC for nobody, and a module that is there is removed", () => {
   const [commit = ""] = of(plan({}), /^move into place/);
   expect(commit).toContain("/etc/modprobe.d/imdsproxy.conf");
+  expect(of(plan({}, { hasModprobe: false }), /^move into place/)[0]).not.toContain("modprobe");
   const removes = (hasSmc: boolean) => of(plan({}, { hasSmc }), /^modprobe/);
   expect([removes(true), removes(false)]).toEqual([["modprobe --remove --quiet smc_diag smc"], []]);
   expect(uninstallSteps("/var/lib/imdsproxy", staged, true).map(describeStep).join()).toContain(
