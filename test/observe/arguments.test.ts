@@ -18,6 +18,19 @@ describe("redactedArguments()", () => {
     ],
     [["--password=hunter2"], ["--password="]],
     [
+      ["--password", "--hunter2"],
+      ["--password", "***"],
+    ],
+    [
+      ["configure", "set", "aws_secret_access_key", "short"],
+      ["configure", "set", "***", "***"],
+    ],
+    [["/JalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"], ["***"]],
+    [
+      ["/home/alice/secret", "x"],
+      ["/home/alice/secret", "x"],
+    ],
+    [
       ["AWS_SECRET=x", "cmd"],
       ["AWS_SECRET=", "cmd"],
     ],
