@@ -220,8 +220,13 @@ export function installSteps(
   const former = [installation.state.installed, installation.state.outdated].filter(
     (one) => one !== null && one !== installation.config.stateDirectory,
   );
-  for (const stateDirectory of new Set(former as string[]))
-    steps.push({ kind: "remove", paths: [stateDirectory, objectDirectory({ stateDirectory })] });
+  const current = [installation.config.stateDirectory, objectDirectory(installation.config)];
+  for (const stateDirectory of new Set(former as string[])) {
+    const paths = [stateDirectory, objectDirectory({ stateDirectory })].filter(
+      (path) => !current.includes(path),
+    );
+    if (paths.length > 0) steps.push({ kind: "remove", paths });
+  }
   if (installation.config.config != null) steps.push(...startPolling());
   else if (installation.hasObjectUnits) steps.push(...removePolling());
   return steps;

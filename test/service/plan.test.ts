@@ -170,6 +170,10 @@ describe("a proxy that runs from files which were replaced since", () => {
     const steps = plan({}, { state: { installed: "/var/lib/other", outdated: null } });
     const last = steps.indexOf("remove /var/lib/other, /var/lib/other-fleet");
     expect(last).toBeGreaterThan(steps.indexOf("systemctl restart imdsproxy.service"));
+    // Never the one that it has now, whatever it is called.
+    const state = { installed: "/var/lib/imdsproxy", outdated: null };
+    const removed = of(plan({ stateDirectory: "/var/lib/imdsproxy-fleet" }, { state }), /^remove \/var/);
+    expect(removed).toEqual(["remove /var/lib/imdsproxy"]);
   });
 });
 
