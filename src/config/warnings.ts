@@ -3,6 +3,7 @@ import { mentionsJob } from "../rules/template.ts";
 import { type KeyPath, keyText } from "./document.ts";
 import { withoutDefault } from "./reachable.ts";
 import type { Config, Rule } from "./schema.ts";
+import { isServicePort, isServiceState } from "./service-values.ts";
 
 /**
  * Warnings about what is valid in a configuration but rarely intended. Pure: they depend on the configuration alone, so that it can be
@@ -46,11 +47,11 @@ export function configWarnings(
 /** Values with which the proxy can be tried by hand, and which are not the service's. */
 function ofService({ listen, stateDirectory }: Pick<Config, "listen" | "stateDirectory">): ConfigWarning[] {
   const warnings: ConfigWarning[] = [];
-  if (listen.port >= 1024) {
+  if (!isServicePort(listen.port)) {
     const text = `setup refuses it: listen has port ${listen.port}, which any user could take while the proxy is away; a port below 1024, such as the default 254`;
     warnings.push({ keys: ["listen"], text });
   }
-  if (!/^\/var\/lib\/[A-Za-z0-9_-][A-Za-z0-9_.-]*$/.test(stateDirectory)) {
+  if (!isServiceState(stateDirectory)) {
     const text = `setup refuses it: stateDirectory is ${stateDirectory}, and the service can write only to a directory in /var/lib, such as /var/lib/imdsproxy, the default`;
     warnings.push({ keys: ["stateDirectory"], text });
   }

@@ -4,6 +4,7 @@ import { parseConfig } from "../config/load.ts";
 import { type ConfigOverrides, givenOverrides } from "../config/overrides.ts";
 import type { Platform } from "../config/platforms.ts";
 import type { Config } from "../config/schema.ts";
+import { isServicePort, isServiceState } from "../config/service-values.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { sameEndpoint } from "../firewall/addresses.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
@@ -71,14 +72,14 @@ export function wantedConfiguration(source: ConfigurationSource): { text: string
       "name the role with --role-arn ARN, or a configuration with --config FILE",
     );
   }
-  if (!/^\/var\/lib\/[A-Za-z0-9_-][A-Za-z0-9_.-]*$/.test(config.stateDirectory)) {
+  if (!isServiceState(config.stateDirectory)) {
     throw new ImdsProxyError(
       "config",
       `${path}: stateDirectory is ${config.stateDirectory}: the service can write only to a directory in /var/lib`,
       "such as /var/lib/imdsproxy, the default",
     );
   }
-  if (config.listen.port >= 1024) {
+  if (!isServicePort(config.listen.port)) {
     throw new ImdsProxyError(
       "config",
       `${path}: listen has port ${config.listen.port}, which any user could take while the proxy is away`,

@@ -5,6 +5,7 @@ import { textOfBytes } from "../config/object.ts";
 import type { ConfigOverrides } from "../config/overrides.ts";
 import type { Platform } from "../config/platforms.ts";
 import { namesSource, sourceText } from "../config/remote.ts";
+import { isServiceState } from "../config/service-values.ts";
 import { ImdsProxyError } from "../errors.ts";
 import { fetchObject } from "../fleet/poll.ts";
 import { compiledExecutable } from "../platform/self.ts";
@@ -106,7 +107,7 @@ export async function installation(
 function outdatedState(): string | null {
   const text = readIfThere(TO_RESTART);
   if (text === null) return null;
-  return stateDirectoryOf(`StateDirectory=${text.replace(/^\/var\/lib\//, "")}`) ?? "/var/lib/imdsproxy";
+  return isServiceState(text) ? text : "/var/lib/imdsproxy";
 }
 
 /** The configuration that was named; null where none was. */

@@ -16,6 +16,7 @@ import { firewallStatus } from "../firewall/status.ts";
 import type { FirewallSpec } from "../firewall/types.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
 import type { Clock } from "../platform/clock.ts";
+import { asSpec } from "./kept-spec.ts";
 import { type Guard, restoreKnown } from "./known-repairs.ts";
 import { AGENT_ENTRY_SEEN, KNOWN_RULES } from "./paths.ts";
 import { CHECK_INTERVAL_MS, RESOLVE_INTERVAL_MS, type WatchedRules } from "./repair.ts";
@@ -258,18 +259,4 @@ const NO_FILE = "none";
 function stampOf(path: string): string {
   const found = statSync(path, { throwIfNoEntry: false });
   return found === undefined ? NO_FILE : `${found.ino}:${found.size}:${found.mtimeMs}`;
-}
-
-/** Checks what was read: only root writes these files, but an older version may have written another format. */
-export function asSpec(value: unknown): FirewallSpec | null {
-  const spec = value as FirewallSpec | null;
-  const endpoint = (e: unknown) =>
-    typeof (e as { address?: unknown } | undefined)?.address === "string" &&
-    typeof (e as { port?: unknown } | undefined)?.port === "number";
-  const good =
-    endpoint(spec?.listen) &&
-    endpoint(spec?.upstream) &&
-    Array.isArray(spec?.exemptUids) &&
-    ["leave", "reject", "proxy"].includes(spec.containers);
-  return good ? spec : null;
 }

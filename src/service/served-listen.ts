@@ -1,6 +1,7 @@
 import { isServedInPlaceOf } from "../firewall/listeners.ts";
 import type { FirewallSpec } from "../firewall/types.ts";
 import { type Endpoint, endpointText } from "../identity/endpoint.ts";
+import { asSpec } from "./kept-spec.ts";
 import { KNOWN_RULES } from "./paths.ts";
 import { readJson } from "./state-files.ts";
 
@@ -28,7 +29,6 @@ export function servedListen(spec: FirewallSpec, before: Endpoint | null): Serve
 
 /** Where the rules led when the watch found them right last; null where no watch runs, and for whoever is not root. */
 export function listenOfKnownRules(): Endpoint | null {
-  const known = readJson(KNOWN_RULES) as { readonly spec?: { readonly listen?: Endpoint } } | null;
-  const listen = known?.spec?.listen;
-  return typeof listen?.address === "string" && typeof listen.port === "number" ? listen : null;
+  const known = readJson(KNOWN_RULES) as { readonly spec?: unknown } | null;
+  return asSpec(known?.spec)?.listen ?? null;
 }

@@ -56,12 +56,14 @@ export const status = defineCommand({
   args: { ...specArgs, json: jsonArg },
   async run({ args }) {
     const resolved = await resolveSpec(args);
-    const served = servedListen(resolved.spec, listenOfKnownRules());
-    const found = await rulesStatus(args.listen === undefined ? served.spec : resolved.spec);
+    // Of a flag: what would be right there is asked, not what is.
+    const before = args.listen === undefined ? listenOfKnownRules() : null;
+    const served = servedListen(resolved.spec, before);
+    const found = await rulesStatus(served.spec);
     const { limits, wall } = found;
     const listeners = upstreamListeners(resolved.spec);
     const notes = [
-      ...(served.note === null || args.listen !== undefined ? [] : [served.note]),
+      ...(served.note === null ? [] : [served.note]),
       ...found.notes,
       ...(resolved.unknownExempt === null ? [] : [resolved.unknownExempt.problem]),
       ...portWarnings(resolved.spec.listen, portFacts()),
